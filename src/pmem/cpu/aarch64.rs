@@ -1,0 +1,270 @@
+//! aarch64: `dc cvap` (or `dc cvac` where the CPU lacks it), `dsb`.
+
+use std::arch::asm;
+
+use super::{Fault, answered};
+use crate::pmem::sigbus::guard;
+
+/// Loads `*address` in one access.
+///
+/// # Safety
+///
+/// `address` is aligned and mapped for reading; the page behind it may be missing.
+#[inline]
+pub(in crate::pmem) unsafe fn load_u32(address: *const u32) -> Result<u32, Fault> {
+    let value: u32;
+    let fault: usize;
+    // SAFETY: one load of a mapped address; a fault ends at label 3 with x9 set.
+    unsafe {
+        asm!(
+            "2:", "ldar {value:w}, [{address}]", "3:", guard!(),
+            address = in(reg) address,
+            value = out(reg) value,
+            inout("x9") 0usize => fault,
+            options(nostack, preserves_flags),
+        );
+    }
+    answered(fault).map(|()| value)
+}
+
+/// Loads `*address` in one access.
+///
+/// # Safety
+///
+/// As for [`load_u32`].
+#[inline]
+pub(in crate::pmem) unsafe fn load_u64(address: *const u64) -> Result<u64, Fault> {
+    let value: u64;
+    let fault: usize;
+    // SAFETY: as in `load_u32`.
+    unsafe {
+        asm!(
+            "2:", "ldar {value}, [{address}]", "3:", guard!(),
+            address = in(reg) address,
+            value = out(reg) value,
+            inout("x9") 0usize => fault,
+            options(nostack, preserves_flags),
+        );
+    }
+    answered(fault).map(|()| value)
+}
+
+/// Stores `value` to `*address` in one access.
+///
+/// # Safety
+///
+/// `address` is aligned and mapped for writing, for concurrent use through this module only; the
+/// page behind it may be missing.
+#[inline]
+pub(in crate::pmem) unsafe fn store_u32(address: *mut u32, value: u32) -> Result<(), Fault> {
+    let fault: usize;
+    // SAFETY: one store to a mapped address; a fault ends at label 3 with x9 set.
+    unsafe {
+        asm!(
+            "2:", "stlr {value:w}, [{address}]", "3:", guard!(),
+            address = in(reg) address,
+            value = in(reg) value,
+            inout("x9") 0usize => fault,
+            options(nostack, preserves_flags),
+        );
+    }
+    answered(fault)
+}
+
+/// Stores `value` to `*address` in one access.
+///
+/// # Safety
+///
+/// As for [`store_u32`].
+#[inline]
+pub(in crate::pmem) unsafe fn store_u64(address: *mut u64, value: u64) -> Result<(), Fault> {
+    let fault: usize;
+    // SAFETY: as in `store_u32`.
+    unsafe {
+        asm!(
+            "2:", "stlr {value}, [{address}]", "3:", guard!(),
+            address = in(reg) address,
+            value = in(reg) value,
+            inout("x9") 0usize => fault,
+            options(nostack, preserves_flags),
+        );
+    }
+    answered(fault)
+}
+
+/// Copies through the cache.
+///
+/// # Safety
+///
+/// Both ranges are mapped, `to` for writing, and do not overlap; pages behind them may be missing. A
+/// range that others change meanwhile yields any mixture of bytes.
+#[inline]
+pub(in crate::pmem) unsafe fn copy(
+    to: *mut u8,
+    from: *const u8,
+    length: usize,
+) -> Result<(), Fault> {
+    let fault: usize;
+    // SAFETY: copies `length` bytes between mapped ranges; a fault ends at label 3 with x9 set.
+    unsafe {
+        asm!(
+            "2:",
+            "subs {n}, {n}, #16",
+            "b.lo 5f",
+            "4:",
+            "ldp {a}, {b}, [{from}], #16",
+            "stp {a}, {b}, [{to}], #16",
+            "subs {n}, {n}, #16",
+            "b.hs 4b",
+            "5:",
+            "adds {n}, {n}, #16",
+            "b.eq 3f",
+            "6:",
+            "ldrb {a:w}, [{from}], #1",
+            "strb {a:w}, [{to}], #1",
+            "subs {n}, {n}, #1",
+            "b.ne 6b",
+            "3:",
+            guard!(),
+            n = inout(reg) length => _,
+            from = inout(reg) from => _,
+            to = inout(reg) to => _,
+            a = out(reg) _,
+            b = out(reg) _,
+            inout("x9") 0usize => fault,
+            options(nostack),
+        );
+    }
+    answered(fault)
+}
+
+/// Copies `lines` cache lines and begins to write them back; durable after [`drain_stores`].
+///
+/// # Safety
+///
+/// As for [`copy`]; `to` is aligned to a cache line.
+#[inline]
+pub(in crate::pmem) unsafe fn stream_lines(
+    to: *mut u8,
+    from: *const u8,
+    lines: usize,
+) -> Result<(), Fault> {
+    // The architecture has no store that is known to bypass the cache: copy, then clean.
+    // SAFETY: as promised by the caller.
+    unsafe { copy(to, from, lines * 64)? };
+    let write_back = WriteBack::best();
+    for line in 0..lines {
+        // SAFETY: the line is part of the range just written.
+        unsafe { write_back.line(to.add(line * 64))? };
+    }
+    Ok(())
+}
+
+/// Stores `length` zero bytes through the cache.
+///
+/// # Safety
+///
+/// The range is mapped for writing; pages behind it may be missing.
+#[inline]
+pub(in crate::pmem) unsafe fn fill_zero(to: *mut u8, length: usize) -> Result<(), Fault> {
+    let fault: usize;
+    // SAFETY: stores `length` bytes to a mapped range; a fault ends at label 3 with x9 set.
+    unsafe {
+        asm!(
+            "2:",
+            "cbz {n}, 3f",
+            "4:",
+            "strb wzr, [{to}], #1",
+            "subs {n}, {n}, #1",
+            "b.ne 4b",
+            "3:",
+            guard!(),
+            n = inout(reg) length => _,
+            to = inout(reg) to => _,
+            inout("x9") 0usize => fault,
+            options(nostack),
+        );
+    }
+    answered(fault)
+}
+
+/// The instruction that writes a cache line back to memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::pmem) enum WriteBack {
+    /// Cleans to the point of persistence.
+    Cvap,
+    /// Cleans to the point of coherency, all that a CPU before Armv8.2 has.
+    Cvac,
+}
+
+impl WriteBack {
+    /// All that this CPU has, best first.
+    pub(in crate::pmem) fn supported() -> impl Iterator<Item = WriteBack> {
+        // SAFETY: getauxval only reads the process's auxiliary vector.
+        let features = unsafe { libc::getauxval(libc::AT_HWCAP) };
+        let cvap = (features & libc::HWCAP_DCPOP != 0).then_some(WriteBack::Cvap);
+        [cvap, Some(WriteBack::Cvac)].into_iter().flatten()
+    }
+
+    /// The best that this CPU has.
+    pub(in crate::pmem) fn best() -> WriteBack {
+        WriteBack::supported().next().unwrap_or(WriteBack::Cvac)
+    }
+
+    /// Begins to write back the line that holds `address`.
+    ///
+    /// # Safety
+    ///
+    /// `address` is mapped; the page behind it may be missing.
+    #[inline]
+    pub(in crate::pmem) unsafe fn line(self, address: *const u8) -> Result<(), Fault> {
+        macro_rules! write_back {
+            ($instruction:literal) => {{
+                let fault: usize;
+                // SAFETY: writing back a mapped line changes no memory; a fault ends at label 3
+                // with x9 set; each instruction is used only where the kernel reports it.
+                unsafe {
+                    asm!(
+                        "2:", concat!($instruction, ", {address}"), "3:", guard!(),
+                        address = in(reg) address,
+                        inout("x9") 0usize => fault,
+                        options(nostack, preserves_flags),
+                    );
+                }
+                answered(fault)
+            }};
+        }
+        match self {
+            // `dc cvap` by its encoding: assemblers want +dpb for the name.
+            WriteBack::Cvap => write_back!("sys #3, c7, c12, #1"),
+            WriteBack::Cvac => write_back!("dc cvac"),
+        }
+    }
+}
+
+/// Waits for all earlier write-backs of this thread.
+#[inline]
+pub(in crate::pmem) fn drain_stores() {
+    // SAFETY: a barrier touches no memory.
+    unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
+}
+
+/// Orders earlier cached stores of this thread before later ones.
+#[inline]
+pub(in crate::pmem) fn order_stores() {
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+}
+
+/// Number of the fault register, x9.
+const X9: usize = 9;
+
+/// The instruction at which a signal arrived.
+pub(in crate::pmem) fn instruction_pointer(context: &libc::ucontext_t) -> usize {
+    context.uc_mcontext.pc as usize
+}
+
+/// Lets the interrupted thread go on at `at` with `fault` in the fault register.
+pub(in crate::pmem) fn resume_with_fault(context: &mut libc::ucontext_t, at: usize, fault: usize) {
+    context.uc_mcontext.pc = at as u64;
+    context.uc_mcontext.regs[X9] = fault as u64;
+}

@@ -1,0 +1,294 @@
+//! x86-64: `clwb`, `clflushopt` or `clflush`, `sfence`, non-temporal stores.
+
+use std::arch::asm;
+use std::arch::x86_64::{__cpuid, __cpuid_count, _mm_sfence};
+
+use super::{Fault, answered};
+use crate::pmem::sigbus::guard;
+
+/// Loads `*address` in one access.
+///
+/// # Safety
+///
+/// `address` is aligned and mapped for reading; the page behind it may be missing.
+#[inline]
+pub(in crate::pmem) unsafe fn load_u32(address: *const u32) -> Result<u32, Fault> {
+    let value: u32;
+    let fault: usize;
+    // SAFETY: one load of a mapped address; a fault ends at label 3 with r11 set.
+    unsafe {
+        asm!(
+            "2:", "mov {value:e}, dword ptr [{address}]", "3:", guard!(),
+            address = in(reg) address,
+            value = out(reg) value,
+            inout("r11") 0usize => fault,
+            options(nostack, preserves_flags),
+        );
+    }
+    answered(fault).map(|()| value)
+}
+
+/// Loads `*address` in one access.
+///
+/// # Safety
+///
+/// As for [`load_u32`].
+#[inline]
+pub(in crate::pmem) unsafe fn load_u64(address: *const u64) -> Result<u64, Fault> {
+    let value: u64;
+    let fault: usize;
+    // SAFETY: as in `load_u32`.
+    unsafe {
+        asm!(
+            "2:", "mov {value}, qword ptr [{address}]", "3:", guard!(),
+            address = in(reg) address,
+            value = out(reg) value,
+            inout("r11") 0usize => fault,
+            options(nostack, preserves_flags),
+        );
+    }
+    answered(fault).map(|()| value)
+}
+
+/// Stores `value` to `*address` in one access.
+///
+/// # Safety
+///
+/// `address` is aligned and mapped for writing, for concurrent use through this module only; the
+/// page behind it may be missing.
+#[inline]
+pub(in crate::pmem) unsafe fn store_u32(address: *mut u32, value: u32) -> Result<(), Fault> {
+    let fault: usize;
+    // SAFETY: one store to a mapped address; a fault ends at label 3 with r11 set.
+    unsafe {
+        asm!(
+            "2:", "mov dword ptr [{address}], {value:e}", "3:", guard!(),
+            address = in(reg) address,
+            value = in(reg) value,
+            inout("r11") 0usize => fault,
+            options(nostack, preserves_flags),
+        );
+    }
+    answered(fault)
+}
+
+/// Stores `value` to `*address` in one access.
+///
+/// # Safety
+///
+/// As for [`store_u32`].
+#[inline]
+pub(in crate::pmem) unsafe fn store_u64(address: *mut u64, value: u64) -> Result<(), Fault> {
+    let fault: usize;
+    // SAFETY: as in `store_u32`.
+    unsafe {
+        asm!(
+            "2:", "mov qword ptr [{address}], {value}", "3:", guard!(),
+            address = in(reg) address,
+            value = in(reg) value,
+            inout("r11") 0usize => fault,
+            options(nostack, preserves_flags),
+        );
+    }
+    answered(fault)
+}
+
+/// Copies through the cache.
+///
+/// # Safety
+///
+/// Both ranges are mapped, `to` for writing, and do not overlap; pages behind them may be missing. A
+/// range that others change meanwhile yields any mixture of bytes.
+#[inline]
+pub(in crate::pmem) unsafe fn copy(
+    to: *mut u8,
+    from: *const u8,
+    length: usize,
+) -> Result<(), Fault> {
+    let fault: usize;
+    // SAFETY: copies `length` bytes between mapped ranges; the direction flag is clear by the ABI; a
+    // fault ends at label 3 with r11 set.
+    unsafe {
+        asm!(
+            "2:", "rep movsb", "3:", guard!(),
+            inout("rcx") length => _,
+            inout("rdi") to => _,
+            inout("rsi") from => _,
+            inout("r11") 0usize => fault,
+            options(nostack, preserves_flags),
+        );
+    }
+    answered(fault)
+}
+
+/// Copies `lines` cache lines past the cache; durable after [`drain_stores`].
+///
+/// # Safety
+///
+/// As for [`copy`]; `to` is aligned to a cache line.
+#[inline]
+pub(in crate::pmem) unsafe fn stream_lines(
+    to: *mut u8,
+    from: *const u8,
+    lines: usize,
+) -> Result<(), Fault> {
+    if lines == 0 {
+        return Ok(());
+    }
+    let fault: usize;
+    // SAFETY: copies 64 · `lines` bytes between mapped ranges; `movntdq` has its alignment; a fault
+    // ends at label 3 with r11 set.
+    unsafe {
+        asm!(
+            "2:",
+            "movdqu {a}, xmmword ptr [{from}]",
+            "movdqu {b}, xmmword ptr [{from} + 16]",
+            "movdqu {c}, xmmword ptr [{from} + 32]",
+            "movdqu {d}, xmmword ptr [{from} + 48]",
+            "movntdq xmmword ptr [{to}], {a}",
+            "movntdq xmmword ptr [{to} + 16], {b}",
+            "movntdq xmmword ptr [{to} + 32], {c}",
+            "movntdq xmmword ptr [{to} + 48], {d}",
+            "add {from}, 64",
+            "add {to}, 64",
+            "dec {lines}",
+            "jnz 2b",
+            "3:",
+            guard!(),
+            a = out(xmm_reg) _,
+            b = out(xmm_reg) _,
+            c = out(xmm_reg) _,
+            d = out(xmm_reg) _,
+            from = inout(reg) from => _,
+            to = inout(reg) to => _,
+            lines = inout(reg) lines => _,
+            inout("r11") 0usize => fault,
+            options(nostack),
+        );
+    }
+    answered(fault)
+}
+
+/// Stores `length` zero bytes through the cache.
+///
+/// # Safety
+///
+/// The range is mapped for writing; pages behind it may be missing.
+#[inline]
+pub(in crate::pmem) unsafe fn fill_zero(to: *mut u8, length: usize) -> Result<(), Fault> {
+    let fault: usize;
+    // SAFETY: stores `length` bytes to a mapped range; the direction flag is clear by the ABI; a
+    // fault ends at label 3 with r11 set.
+    unsafe {
+        asm!(
+            "2:", "rep stosb", "3:", guard!(),
+            inout("rcx") length => _,
+            inout("rdi") to => _,
+            in("al") 0u8,
+            inout("r11") 0usize => fault,
+            options(nostack, preserves_flags),
+        );
+    }
+    answered(fault)
+}
+
+/// The instruction that writes a cache line back to memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::pmem) enum WriteBack {
+    /// Writes back and keeps the line.
+    Clwb,
+    /// Writes back and evicts, unordered.
+    ClflushOpt,
+    /// Writes back and evicts, ordered with other `clflush`.
+    Clflush,
+}
+
+/// CPUID leaf 7, subleaf 0, EBX: the CPU has `clflushopt`.
+const CLFLUSHOPT: u32 = 1 << 23;
+/// CPUID leaf 7, subleaf 0, EBX: the CPU has `clwb`.
+const CLWB: u32 = 1 << 24;
+
+impl WriteBack {
+    /// All that this CPU has, best first.
+    pub(in crate::pmem) fn supported() -> impl Iterator<Item = WriteBack> {
+        let has_leaf_7 = __cpuid(0).eax >= 7;
+        let features = if has_leaf_7 {
+            __cpuid_count(7, 0).ebx
+        } else {
+            0
+        };
+        let optional = |feature, kind| (features & feature != 0).then_some(kind);
+        [
+            optional(CLWB, WriteBack::Clwb),
+            optional(CLFLUSHOPT, WriteBack::ClflushOpt),
+            Some(WriteBack::Clflush),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// The best that this CPU has.
+    pub(in crate::pmem) fn best() -> WriteBack {
+        WriteBack::supported().next().unwrap_or(WriteBack::Clflush)
+    }
+
+    /// Begins to write back the line that holds `address`.
+    ///
+    /// # Safety
+    ///
+    /// `address` is mapped; the page behind it may be missing.
+    #[inline]
+    pub(in crate::pmem) unsafe fn line(self, address: *const u8) -> Result<(), Fault> {
+        macro_rules! write_back {
+            ($instruction:literal) => {{
+                let fault: usize;
+                // SAFETY: writing back a mapped line changes no memory; a fault ends at label 3
+                // with r11 set; each instruction is used only where CPUID reports it.
+                unsafe {
+                    asm!(
+                        "2:", concat!($instruction, " [{address}]"), "3:", guard!(),
+                        address = in(reg) address,
+                        inout("r11") 0usize => fault,
+                        options(nostack, preserves_flags),
+                    );
+                }
+                answered(fault)
+            }};
+        }
+        match self {
+            WriteBack::Clwb => write_back!("clwb"),
+            WriteBack::ClflushOpt => write_back!("clflushopt"),
+            WriteBack::Clflush => write_back!("clflush"),
+        }
+    }
+}
+
+/// Waits for all earlier write-backs and streaming stores of this thread.
+#[inline]
+pub(in crate::pmem) fn drain_stores() {
+    // SAFETY: every x86-64 CPU has `sfence`; it touches no memory.
+    unsafe { _mm_sfence() };
+}
+
+/// Orders earlier cached stores of this thread before later ones: the CPU does so by itself, only
+/// the compiler has to be told.
+#[inline]
+pub(in crate::pmem) fn order_stores() {
+    std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+}
+
+/// Index of `rip` among the general registers of a signal context.
+const RIP: usize = libc::REG_RIP as usize;
+/// Index of `r11`, the fault register.
+const R11: usize = libc::REG_R11 as usize;
+
+/// The instruction at which a signal arrived.
+pub(in crate::pmem) fn instruction_pointer(context: &libc::ucontext_t) -> usize {
+    context.uc_mcontext.gregs[RIP].cast_unsigned() as usize
+}
+
+/// Lets the interrupted thread go on at `at` with `fault` in the fault register.
+pub(in crate::pmem) fn resume_with_fault(context: &mut libc::ucontext_t, at: usize, fault: usize) {
+    context.uc_mcontext.gregs[RIP] = (at as u64).cast_signed();
+    context.uc_mcontext.gregs[R11] = (fault as u64).cast_signed();
+}

@@ -1,0 +1,423 @@
+//! A range of a file, mapped.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use vm_memory::VolatileSlice;
+
+use super::address_space::AddressSpace;
+use super::backing::Mappable;
+use super::cpu::{self, Fault, WriteBack};
+use super::writeback::Writeback;
+use super::{
+    Access, Backing, CACHE_LINE, Cause, Durability, DurabilityRequest, MapError, MediaError, PAGE,
+    PersistentMemory, sigbus,
+};
+
+/// Whether a mapping can be stored to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// Loads only; every store fails with [`Cause::ReadOnly`].
+    ReadOnly,
+    /// Loads and stores.
+    ReadWrite,
+}
+
+/// A range of an NVDIMM file as [`PersistentMemory`].
+#[derive(Debug)]
+pub struct Mapping {
+    file: File,
+    /// Keeps the range mapped.
+    _address_space: AddressSpace,
+    /// Address of the range's first byte.
+    base: *mut u8,
+    /// Offset of the range in the file.
+    file_offset: u64,
+    size: u64,
+    protection: Protection,
+    backing: Backing,
+    durability: Durability,
+    write_back: WriteBack,
+    writeback: Writeback,
+}
+
+// SAFETY: the mapping lives until the value is dropped, and every access to it goes through the
+// guarded functions of `cpu`, which are for concurrent use.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps the bytes `range` of `file`; its start is a multiple of 4096.
+    ///
+    /// Tries `MAP_SYNC` first, unless page-cache durability is asked for: the kernel grants it where
+    /// flushing the CPU caches makes a store durable.
+    ///
+    /// # Errors
+    ///
+    /// The range is empty, does not start on a page or ends beyond the file; the file is neither a
+    /// regular file nor device-DAX; or the kernel refuses.
+    pub fn new(
+        file: File,
+        range: Range<u64>,
+        protection: Protection,
+        request: DurabilityRequest,
+    ) -> Result<Mapping, MapError> {
+        sigbus::install().map_err(MapError::system("sigaction"))?;
+        let mappable = Mappable::of(&file)?;
+        check_range(&range, mappable.size)?;
+
+        // Device-DAX maps whole pages of its own size only: map outwards, look inwards.
+        let start = range.start - range.start % mappable.granule;
+        let end = range
+            .end
+            .next_multiple_of(mappable.granule)
+            .min(mappable.size.next_multiple_of(PAGE));
+        let (address_space, is_sync) = AddressSpace::map(
+            &file,
+            start..end,
+            protection,
+            request != DurabilityRequest::PageCache,
+        )?;
+        let backing = match (is_sync, mappable.is_device) {
+            (_, true) => Backing::DeviceDax,
+            (true, false) => Backing::FsDax,
+            (false, false) => Backing::PageCache,
+        };
+        Ok(Mapping {
+            base: address_space.at(range.start - start),
+            _address_space: address_space,
+            file_offset: range.start,
+            size: range.end - range.start,
+            protection,
+            backing,
+            durability: durability(request, backing),
+            write_back: WriteBack::best(),
+            writeback: Writeback::new(),
+            file,
+        })
+    }
+
+    /// What stands behind the mapping.
+    #[must_use]
+    pub fn backing(&self) -> Backing {
+        self.backing
+    }
+
+    /// Address of `length` bytes at `offset`, all inside the mapping.
+    fn checked(&self, access: Access, offset: u64, length: u64) -> Result<*mut u8, MediaError> {
+        let fails = |cause| {
+            Err(MediaError {
+                access,
+                offset,
+                length,
+                cause,
+            })
+        };
+        if offset.checked_add(length).is_none_or(|end| end > self.size) {
+            return fails(Cause::OutOfBounds);
+        }
+        if access != Access::Read && self.protection == Protection::ReadOnly {
+            return fails(Cause::ReadOnly);
+        }
+        // SAFETY: the offset is inside the mapping, or one past it.
+        Ok(unsafe { self.base.add(offset as usize) })
+    }
+
+    /// As [`checked`](Self::checked), for a single access of `length` bytes.
+    fn checked_word(
+        &self,
+        access: Access,
+        offset: u64,
+        length: u64,
+    ) -> Result<*mut u8, MediaError> {
+        if !offset.is_multiple_of(length) {
+            return Err(MediaError {
+                access,
+                offset,
+                length,
+                cause: Cause::Misaligned,
+            });
+        }
+        self.checked(access, offset, length)
+    }
+
+    /// Turns a fault during an access into the error that tells whose memory it was.
+    fn media_error(
+        &self,
+        access: Access,
+        offset: u64,
+        length: u64,
+    ) -> impl Fn(Fault) -> MediaError {
+        let ours = self.base.addr()..self.base.addr() + self.size as usize;
+        move |fault| {
+            let cause = if ours.contains(&fault.address) {
+                Cause::Medium
+            } else {
+                Cause::Buffer
+            };
+            MediaError {
+                access,
+                offset,
+                length,
+                cause,
+            }
+        }
+    }
+
+    /// Copies `from` to `to` as a streaming write does: whole cache lines past the cache, a broken
+    /// line at either end through the cache and written back.
+    ///
+    /// # Safety
+    ///
+    /// As for [`cpu::copy`].
+    unsafe fn stream(&self, to: *mut u8, from: *const u8, length: usize) -> Result<(), Fault> {
+        let line = CACHE_LINE as usize;
+        let head = to.align_offset(line).min(length);
+        let lines = (length - head) / line;
+        let tail = length - head - lines * line;
+        // SAFETY: the three parts lie one after another inside the ranges promised by the caller;
+        // `to` is aligned to a line after the head.
+        unsafe {
+            self.copy_and_write_back(to, from, head)?;
+            cpu::stream_lines(to.add(head), from.add(head), lines)?;
+            self.copy_and_write_back(to.add(length - tail), from.add(length - tail), tail)
+        }
+    }
+
+    /// Copies part of one cache line through the cache and begins to write it back.
+    ///
+    /// # Safety
+    ///
+    /// As for [`cpu::copy`].
+    unsafe fn copy_and_write_back(
+        &self,
+        to: *mut u8,
+        from: *const u8,
+        length: usize,
+    ) -> Result<(), Fault> {
+        if length == 0 {
+            return Ok(());
+        }
+        // SAFETY: as promised by the caller.
+        unsafe {
+            cpu::copy(to, from, length)?;
+            self.write_back.line(to)
+        }
+    }
+
+    /// Gives the whole pages of the range back to the file system. Whether it could.
+    fn punch(&self, start: u64, end: u64) -> Result<bool, Errno> {
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        match fallocate(
+            &self.file,
+            flags,
+            start.cast_signed(),
+            (end - start).cast_signed(),
+        ) {
+            Ok(()) => Ok(true),
+            Err(Errno::EOPNOTSUPP | Errno::ENODEV | Errno::EINVAL | Errno::ENOSYS) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Writes zeroes by way of the file system, which clears poison on the way.
+    fn write_zeroes(&self, mut start: u64, end: u64) -> Result<(), Errno> {
+        static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
+        while start < end {
+            let length = (end - start).min(ZEROES.len() as u64);
+            self.file
+                .write_all_at(&ZEROES[..length as usize], start)
+                .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+            start += length;
+        }
+        Ok(())
+    }
+
+    /// Zeroes a range of the file: whole pages by punching them, the rest by writing.
+    fn zero_file(&self, start: u64, end: u64) -> Result<(), Errno> {
+        let first_page = start.next_multiple_of(PAGE);
+        let last_page = end - end % PAGE;
+        if first_page < last_page && self.punch(first_page, last_page)? {
+            self.write_zeroes(start, first_page)?;
+            self.write_zeroes(last_page, end)?;
+        } else {
+            self.write_zeroes(start, end)?;
+        }
+        self.writeback.note_store();
+        self.writeback.sync(&self.file)
+    }
+}
+
+impl PersistentMemory for Mapping {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    fn load_u32(&self, offset: u64) -> Result<u32, MediaError> {
+        let address = self.checked_word(Access::Read, offset, 4)?;
+        // SAFETY: checked to be aligned and inside the mapping.
+        let word = unsafe { cpu::load_u32(address.cast()) };
+        word.map(u32::from_le)
+            .map_err(self.media_error(Access::Read, offset, 4))
+    }
+
+    fn load_u64(&self, offset: u64) -> Result<u64, MediaError> {
+        let address = self.checked_word(Access::Read, offset, 8)?;
+        // SAFETY: checked to be aligned and inside the mapping.
+        let word = unsafe { cpu::load_u64(address.cast()) };
+        word.map(u64::from_le)
+            .map_err(self.media_error(Access::Read, offset, 8))
+    }
+
+    fn store_u32(&self, offset: u64, value: u32) -> Result<(), MediaError> {
+        let address = self.checked_word(Access::Write, offset, 4)?;
+        // SAFETY: checked to be aligned, inside the mapping and writable.
+        unsafe { cpu::store_u32(address.cast(), value.to_le()) }.map_err(self.media_error(
+            Access::Write,
+            offset,
+            4,
+        ))?;
+        self.writeback.note_store();
+        Ok(())
+    }
+
+    fn store_u64(&self, offset: u64, value: u64) -> Result<(), MediaError> {
+        let address = self.checked_word(Access::Write, offset, 8)?;
+        // SAFETY: checked to be aligned, inside the mapping and writable.
+        unsafe { cpu::store_u64(address.cast(), value.to_le()) }.map_err(self.media_error(
+            Access::Write,
+            offset,
+            8,
+        ))?;
+        self.writeback.note_store();
+        Ok(())
+    }
+
+    fn read(&self, offset: u64, into: &VolatileSlice<'_>) -> Result<(), MediaError> {
+        let length = into.len() as u64;
+        let from = self.checked(Access::Read, offset, length)?;
+        // SAFETY: the source is inside the mapping; a volatile slice is valid for its length and
+        // for concurrent use; the two are different objects.
+        unsafe { cpu::copy(into.ptr_guard_mut().as_ptr(), from, into.len()) }
+            .map_err(self.media_error(Access::Read, offset, length))
+    }
+
+    fn write(&self, offset: u64, from: &VolatileSlice<'_>) -> Result<(), MediaError> {
+        let length = from.len() as u64;
+        let to = self.checked(Access::Write, offset, length)?;
+        let source = from.ptr_guard();
+        // SAFETY: as in `read`, the other way round.
+        let copied = unsafe {
+            match self.durability {
+                Durability::Dax => self.stream(to, source.as_ptr(), from.len()),
+                Durability::PageCache | Durability::Strict => {
+                    cpu::copy(to, source.as_ptr(), from.len())
+                }
+            }
+        };
+        copied.map_err(self.media_error(Access::Write, offset, length))?;
+        self.writeback.note_store();
+        Ok(())
+    }
+
+    fn flush(&self, offset: u64, length: u64) -> Result<(), MediaError> {
+        let address = self.checked(Access::Flush, offset, length)?;
+        if self.durability != Durability::Dax {
+            return Ok(());
+        }
+        let into_line = offset % CACHE_LINE;
+        for line in (0..into_line + length).step_by(CACHE_LINE as usize) {
+            // SAFETY: the line holds at least one byte of the range, and lines do not span pages.
+            unsafe {
+                self.write_back
+                    .line(address.sub(into_line as usize).add(line as usize))
+            }
+            .map_err(self.media_error(Access::Flush, offset, length))?;
+        }
+        Ok(())
+    }
+
+    fn fence(&self) -> Result<(), MediaError> {
+        match self.durability {
+            Durability::Dax => cpu::drain_stores(),
+            Durability::PageCache => cpu::order_stores(),
+            Durability::Strict => return self.sync(),
+        }
+        Ok(())
+    }
+
+    fn zero(&self, offset: u64, length: u64) -> Result<(), MediaError> {
+        let address = self.checked(Access::Zero, offset, length)?;
+        if self.backing != Backing::DeviceDax {
+            let start = self.file_offset + offset;
+            return self
+                .zero_file(start, start + length)
+                .map_err(|errno| MediaError {
+                    access: Access::Zero,
+                    offset,
+                    length,
+                    cause: Cause::System(errno),
+                });
+        }
+        // SAFETY: checked to be inside the mapping and writable.
+        unsafe { cpu::fill_zero(address, length as usize) }.map_err(self.media_error(
+            Access::Zero,
+            offset,
+            length,
+        ))?;
+        self.flush(offset, length)?;
+        self.fence()
+    }
+
+    fn sync(&self) -> Result<(), MediaError> {
+        if self.backing != Backing::PageCache && self.durability == Durability::Dax {
+            cpu::drain_stores();
+            return Ok(());
+        }
+        if self.protection == Protection::ReadOnly {
+            return Ok(());
+        }
+        self.writeback.sync(&self.file).map_err(|errno| MediaError {
+            access: Access::Sync,
+            offset: 0,
+            length: self.size,
+            cause: Cause::System(errno),
+        })
+    }
+}
+
+fn check_range(range: &Range<u64>, size: u64) -> Result<(), MapError> {
+    let Range { start, end } = *range;
+    if start >= end || !start.is_multiple_of(PAGE) {
+        Err(MapError::BadRange { start, end })
+    } else if end > size {
+        Err(MapError::BeyondEnd { start, end, size })
+    } else {
+        Ok(())
+    }
+}
+
+fn durability(request: DurabilityRequest, backing: Backing) -> Durability {
+    match (request, backing) {
+        (DurabilityRequest::Dax, _)
+        | (
+            DurabilityRequest::Auto | DurabilityRequest::Strict,
+            Backing::FsDax | Backing::DeviceDax,
+        ) => Durability::Dax,
+        (DurabilityRequest::Auto, Backing::PageCache) | (DurabilityRequest::PageCache, _) => {
+            Durability::PageCache
+        }
+        (DurabilityRequest::Strict, Backing::PageCache) => Durability::Strict,
+    }
+}
+
+#[cfg(test)]
+mod tests;

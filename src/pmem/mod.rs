@@ -1,0 +1,111 @@
+//! Persistent memory: the only way to the bytes of an NVDIMM file.
+//!
+//! Everything above this room is generic over [`PersistentMemory`], so the same engine code runs on
+//! a [`Mapping`] of a real file and on the [`simulated`] medium of the tests.
+//!
+//! # The persistence model
+//!
+//! * A store becomes durable after [`flush`](PersistentMemory::flush) of its range and then
+//!   [`fence`](PersistentMemory::fence); until then any cache line may reach the medium, or not, at
+//!   any time.
+//! * A streaming [`write`](PersistentMemory::write) becomes durable after
+//!   [`fence`](PersistentMemory::fence) alone.
+//! * An aligned store of four or eight bytes never tears.
+//! * What "durable" means for a given file is its [`Durability`].
+
+// The only casts of u64 to usize are of offsets and lengths that were checked against a mapping's
+// size, and a mapping fits the address space.
+#![allow(clippy::cast_possible_truncation)]
+
+mod address_space;
+mod backing;
+mod cpu;
+mod durability;
+mod error;
+mod fletcher;
+mod mapping;
+mod sigbus;
+pub mod simulated;
+mod writeback;
+
+pub use backing::{Backing, file_size};
+pub use durability::{Durability, DurabilityRequest};
+pub use error::{Access, Cause, MapError, MediaError};
+pub use fletcher::{CHECKSUM_SIZE, fletcher64, fletcher64_without_field};
+pub use mapping::{Mapping, Protection};
+
+use vm_memory::VolatileSlice;
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("NVDIMMs are mapped whole: a 64-bit address space is needed");
+
+/// Size of a CPU cache line in bytes: the unit of [`PersistentMemory::flush`], and the span within
+/// which a power failure keeps the order of ordinary stores.
+pub const CACHE_LINE: u64 = 64;
+
+/// Size in bytes of the page that file systems, labels and the BTT layout align to.
+pub const PAGE: u64 = 4096;
+
+/// A range of persistent memory, addressed by byte offsets from its start.
+///
+/// Every access is checked against the size of the range and answers with a [`MediaError`] where the
+/// medium does not: poisoned memory, or a file truncated behind our back, fails that access and
+/// nothing else. All methods may be called from several threads at once; the order of two accesses
+/// to the same bytes is the business of the caller.
+pub trait PersistentMemory: Send + Sync {
+    /// Size of the range in bytes.
+    fn size(&self) -> u64;
+
+    /// What a fence makes durable on this medium.
+    fn durability(&self) -> Durability;
+
+    /// Loads the little-endian word at `offset`, a multiple of four, in one access.
+    ///
+    /// Later loads and stores of the calling thread are not reordered before it.
+    fn load_u32(&self, offset: u64) -> Result<u32, MediaError>;
+
+    /// Loads the little-endian double word at `offset`, a multiple of eight, in one access.
+    fn load_u64(&self, offset: u64) -> Result<u64, MediaError>;
+
+    /// Stores the little-endian word at `offset`, a multiple of four, in one access.
+    ///
+    /// Earlier loads and stores of the calling thread are not reordered after it.
+    fn store_u32(&self, offset: u64, value: u32) -> Result<(), MediaError>;
+
+    /// Stores the little-endian double word at `offset`, a multiple of eight, in one access.
+    fn store_u64(&self, offset: u64, value: u64) -> Result<(), MediaError>;
+
+    /// Copies the bytes at `offset` into `into`, all of it.
+    fn read(&self, offset: u64, into: &VolatileSlice<'_>) -> Result<(), MediaError>;
+
+    /// Copies all of `from` to the bytes at `offset`; durable after the next
+    /// [`fence`](Self::fence), without a flush.
+    fn write(&self, offset: u64, from: &VolatileSlice<'_>) -> Result<(), MediaError>;
+
+    /// Begins to write back the cache lines that hold `length` bytes at `offset`.
+    fn flush(&self, offset: u64, length: u64) -> Result<(), MediaError>;
+
+    /// Waits until everything that the calling thread flushed or wrote is durable in the sense of
+    /// [`durability`](Self::durability), and orders it before everything that follows.
+    fn fence(&self) -> Result<(), MediaError>;
+
+    /// Makes `length` bytes at `offset` read as zeroes, durable on return; gives the space back to
+    /// the file system where it can, and clears poison.
+    fn zero(&self, offset: u64, length: u64) -> Result<(), MediaError>;
+
+    /// Makes everything stored so far, by any thread, durable on the backing medium.
+    fn sync(&self) -> Result<(), MediaError>;
+
+    /// [`read`](Self::read) into ordinary memory.
+    fn read_bytes(&self, offset: u64, into: &mut [u8]) -> Result<(), MediaError> {
+        self.read(offset, &VolatileSlice::from(into))
+    }
+
+    /// [`write`](Self::write) from ordinary memory.
+    fn write_bytes(&self, offset: u64, from: &[u8]) -> Result<(), MediaError> {
+        // SAFETY: the slice is valid for reads for the duration of the call, and `write` only reads
+        // from it; a shared borrow rules out writers.
+        let from = unsafe { VolatileSlice::new(from.as_ptr().cast_mut(), from.len()) };
+        self.write(offset, &from)
+    }
+}
