@@ -5,8 +5,10 @@
 //!
 //! | room | holds |
 //! |---|---|
+//! | [`btt`] | the Block Translation Table: layout, map, flog, lanes, recovery, the engine |
 //! | [`pmem`] | the mapped NVDIMM file: loads, stores, streaming copies, flush, fence, media errors |
 //!
 //! `unsafe` code lives in [`pmem`] alone.
 
+pub mod btt;
 pub mod pmem;
