@@ -25,6 +25,7 @@ mod lba_size;
 pub mod map;
 mod map_locks;
 mod modify;
+mod namespace;
 mod queue;
 mod read_tracking;
 mod recovery;
@@ -43,6 +44,7 @@ pub use geometry::{
 };
 pub use info_block::{InfoBlock, InfoFault, SIGNATURE, Version};
 pub use lba_size::LbaSize;
+pub use namespace::{MappedNamespace, NamespaceError, NamespaceOptions};
 pub use queue::{Batch, Queue, Tag};
 pub use trim::NeverWritten;
 pub use units::{Block, LaneIndex, Lba};
