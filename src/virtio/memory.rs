@@ -27,7 +27,7 @@ pub struct BadAddress {
 /// Bytes that lie in several spans, taken from front to back.
 #[derive(Debug, Clone, Copy)]
 pub struct Spans<'a> {
-    spans: &'a [Span],
+    rest: &'a [Span],
     /// Bytes of the first span that are taken already; fewer than it has, unless there is none.
     taken: u32,
     /// Bytes that are left.
@@ -40,7 +40,7 @@ impl<'a> Spans<'a> {
     pub fn new(spans: &'a [Span]) -> Spans<'a> {
         let left = spans.iter().map(|span| u64::from(span.length)).sum();
         let mut new = Spans {
-            spans,
+            rest: spans,
             taken: 0,
             left,
         };
@@ -71,7 +71,7 @@ impl<'a> Spans<'a> {
 
     /// The bytes at the front that lie together in host memory: at least one, if any are left.
     pub fn front<'m>(&self, memory: &'m GuestRam) -> Result<VolatileSlice<'m>, BadAddress> {
-        let Some(span) = self.spans.first() else {
+        let Some(span) = self.rest.first() else {
             return Err(BadAddress {
                 address: 0,
                 length: 0,
@@ -94,14 +94,14 @@ impl<'a> Spans<'a> {
     /// Takes `count` bytes off the front; there are at least as many.
     pub fn advance(&mut self, mut count: u64) {
         self.left -= count;
-        while let Some(span) = self.spans.first() {
+        while let Some(span) = self.rest.first() {
             let here = u64::from(span.length - self.taken);
             if count < here {
                 self.taken += count as u32;
                 return;
             }
             count -= here;
-            self.spans = &self.spans[1..];
+            self.rest = &self.rest[1..];
             self.taken = 0;
         }
     }
@@ -139,7 +139,7 @@ impl<'a> Spans<'a> {
     /// Address of the last byte.
     #[must_use]
     pub fn last(&self) -> Option<GuestAddress> {
-        let last = self.spans.iter().rev().find(|span| span.length > 0)?;
+        let last = self.rest.iter().rev().find(|span| span.length > 0)?;
         last.address.checked_add(u64::from(last.length) - 1)
     }
 }

@@ -80,6 +80,7 @@ pub struct DeviceOptions {
 
 /// A block device, as its guest sees it.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Device {
     /// Number of sectors of `sector_size` bytes.
     pub sectors: u64,
