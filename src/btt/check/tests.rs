@@ -24,6 +24,7 @@ mod hostile;
 mod info;
 mod map;
 mod pending;
+mod random;
 
 const SIZE: u64 = 17 << 20;
 const PAGE: u64 = 4096;
