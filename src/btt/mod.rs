@@ -9,10 +9,12 @@
 //!   [`Batch`] reads and writes.
 //! * What a write does in which order: the module `round`. How readers are kept safe from writers:
 //!   the module `read_tracking`. What a crash leaves behind: the module `recovery`.
+//! * [`check`] proves the invariants of what is on the medium, and shares none of the engine's logic.
 
 #![forbid(unsafe_code)]
 
 mod arena;
+pub mod check;
 mod create;
 mod discovery;
 mod engine;

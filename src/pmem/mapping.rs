@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
+use nix::unistd::{Whence, lseek};
 use vm_memory::VolatileSlice;
 
 use super::address_space::AddressSpace;
@@ -391,6 +392,22 @@ impl PersistentMemory for Mapping {
             length: self.size,
             cause: Cause::System(errno),
         })
+    }
+
+    fn next_stored(&self, offset: u64) -> u64 {
+        if self.backing == Backing::DeviceDax {
+            return offset;
+        }
+        let position = self.file_offset.saturating_add(offset);
+        // Nobody uses the position of the file that this moves.
+        let found = match lseek(&self.file, position.cast_signed(), Whence::SeekData) {
+            Ok(found) => found.cast_unsigned(),
+            // A hole up to the end of the file, which may have been truncated since it was mapped.
+            Err(Errno::ENXIO) => self.file.metadata().map_or(0, |metadata| metadata.len()),
+            Err(_) => return offset,
+        };
+        let found = found.saturating_sub(self.file_offset);
+        found.min(self.size).max(offset)
     }
 }
 

@@ -265,3 +265,35 @@ fn ranges_that_cannot_be_mapped_are_refused() {
     let mapped = Mapping::new(null, 0..4096, Protection::ReadOnly, DurabilityRequest::Auto);
     assert!(matches!(mapped, Err(MapError::NotMappable)));
 }
+
+/// Also a store that no one has written back yet.
+#[test]
+fn a_hole_is_told_from_what_was_stored() {
+    for start in [0, SIZE] {
+        let file = file_of(3 * SIZE);
+        let range = start..start + SIZE;
+        let protection = Protection::ReadWrite;
+        let medium = Mapping::new(
+            file.try_clone().unwrap(),
+            range,
+            protection,
+            DurabilityRequest::Auto,
+        )
+        .unwrap();
+        assert_eq!(medium.next_stored(100), SIZE);
+        medium.store_u32(20_000, 1).unwrap();
+        assert_eq!(medium.load_u32(40_000), Ok(0));
+        for (offset, at_most) in [(0, 20_000), (20_000, 20_000), (20_002, 20_002)] {
+            let stored = medium.next_stored(offset);
+            assert!((offset..=at_most).contains(&stored), "{offset}: {stored}");
+        }
+        medium.store_u32(SIZE - 4, 1).unwrap();
+        assert!(medium.next_stored(30_000) < SIZE);
+        assert_eq!(medium.next_stored(SIZE), SIZE);
+
+        // What is beyond the end of the file is no hole, but an error.
+        file.set_len(start + 4096).unwrap();
+        assert_eq!(medium.next_stored(0), 4096);
+        assert_eq!(medium.next_stored(8192), 8192);
+    }
+}
