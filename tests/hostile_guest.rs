@@ -26,13 +26,9 @@ fn assert_alive(driver: &mut Driver, queue: usize) {
 fn sectors_out_of_range_are_refused() {
     let (_folder, daemon, mut driver) = disk();
     let end = u64::from_le_bytes(driver.config(0, 8).try_into().unwrap());
-    for (sector, length) in [
-        (end, 512),
-        (end - 1, 1024),
-        (u64::MAX, 512),
-        (u64::MAX / 512, 512),
-        (1 << 55, 4096),
-    ] {
+    for (sector, length) in
+        [(end, 512), (end - 1, 1024), (u64::MAX, 512), (u64::MAX / 512, 512), (1 << 55, 4096)]
+    {
         assert_eq!(driver.write(0, sector, &vec![1; length]), IOERR);
         assert_eq!(driver.request(0, T_IN, sector, &[], length).0, IOERR);
     }
@@ -57,10 +53,7 @@ fn buffers_outside_memory_are_refused() {
     let (_folder, _daemon, mut driver) = disk();
     let status = BUFFERS + 0x800;
     for address in [0x900_0000, 0x7f_f800, u64::MAX - 100, u64::MAX, 1 << 63] {
-        for (kind, buffer) in [
-            (T_OUT, readable(address, 4096)),
-            (T_IN, writable(address, 4096)),
-        ] {
+        for (kind, buffer) in [(T_OUT, readable(address, 4096)), (T_IN, writable(address, 4096))] {
             driver.put(BUFFERS, &request_header(kind, 0));
             driver.put(status, &[0xee]);
             let chain = linked(0, vec![readable(BUFFERS, 16), buffer, writable(status, 1)]);
@@ -87,24 +80,12 @@ fn malformed_chains_are_completed_with_an_error() {
     driver.put(BUFFERS, &request_header(T_FLUSH, 0));
     let cases = [
         ("no status", vec![readable(BUFFERS, 16)], None),
-        (
-            "status of no bytes",
-            vec![readable(BUFFERS, 16), writable(status, 0)],
-            None,
-        ),
+        ("status of no bytes", vec![readable(BUFFERS, 16), writable(status, 0)], None),
         ("no header", vec![writable(status, 1)], Some(IOERR)),
-        (
-            "short header",
-            vec![readable(BUFFERS, 15), writable(status, 1)],
-            Some(IOERR),
-        ),
+        ("short header", vec![readable(BUFFERS, 15), writable(status, 1)], Some(IOERR)),
         (
             "readable behind writable",
-            vec![
-                readable(BUFFERS, 16),
-                writable(status, 1),
-                readable(BUFFERS, 16),
-            ],
+            vec![readable(BUFFERS, 16), writable(status, 1), readable(BUFFERS, 16)],
             Some(IOERR),
         ),
     ];
@@ -153,12 +134,7 @@ fn loops_of_descriptors_end() {
 fn indirect_tables_that_are_none_are_refused() {
     let (_folder, _daemon, mut driver) = disk();
     let table = BUFFERS + 0x20_0000;
-    let indirect = |address, length| Descriptor {
-        address,
-        length,
-        flags: INDIRECT,
-        next: 0,
-    };
+    let indirect = |address, length| Descriptor { address, length, flags: INDIRECT, next: 0 };
     // No table, a part of one, one outside memory, and one inside another.
     driver.put_descriptor(table, 0, indirect(table, 64));
     for bad in [
@@ -232,21 +208,14 @@ fn interrupts_come_when_they_are_asked_for() {
         for round in 0..5u16 {
             driver.set_used_event(0, driver.used_index(0));
             assert_eq!(driver.request(0, T_FLUSH, 0, &[], 0).0, OK);
-            assert!(
-                driver.interrupted(0, Duration::from_secs(10)),
-                "round {round}"
-            );
+            assert!(driver.interrupted(0, Duration::from_secs(10)), "round {round}");
         }
         if features & F_EVENT_IDX != 0 {
             // An interrupt that nobody waits for does not come.
             driver.set_used_event(0, driver.used_index(0).wrapping_add(100));
             assert_eq!(driver.request(0, T_FLUSH, 0, &[], 0).0, OK);
             assert!(!driver.interrupted(0, short));
-            assert_eq!(
-                driver.avail_event(0),
-                6,
-                "kicks are wanted again after each round"
-            );
+            assert_eq!(driver.avail_event(0), 6, "kicks are wanted again after each round");
         }
     }
 }

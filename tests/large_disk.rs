@@ -11,10 +11,7 @@ use common::frontend::{Driver, OK};
 /// Memory of a process that is its own, in KiB: what is mapped of a file belongs to the page cache.
 fn anonymous_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("RssAnon:"))
-        .unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -60,14 +57,9 @@ fn every_arena_of_a_disk_of_more_than_a_tebibyte_is_read_and_written() {
     let small_daemon = Daemon::start(&small, &[]);
     let mut small_driver = Driver::connect(small_daemon.connect(), 1);
     assert_eq!(small_driver.write(0, 0, &[1; 512]), OK);
-    let (of_large, of_small) = (
-        anonymous_memory(daemon.pid()),
-        anonymous_memory(small_daemon.pid()),
-    );
-    assert!(
-        of_large < of_small + 1024,
-        "{of_large} KiB against {of_small} KiB"
-    );
+    let (of_large, of_small) =
+        (anonymous_memory(daemon.pid()), anonymous_memory(small_daemon.pid()));
+    assert!(of_large < of_small + 1024, "{of_large} KiB against {of_small} KiB");
 }
 
 /// Opening reads the flogs and nothing else: no time limit is tested here, but what is read.
@@ -79,13 +71,7 @@ fn opening_a_large_disk_touches_little_of_it() {
     let daemon = Daemon::start(&large, &["--read-only"]);
     let smaps = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", daemon.pid())).unwrap();
     let shared = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-    let line = shared
-        .lines()
-        .find(|line| line.starts_with("RssFile:"))
-        .unwrap();
+    let line = shared.lines().find(|line| line.starts_with("RssFile:")).unwrap();
     let mapped: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert!(
-        mapped < 32 << 10,
-        "{mapped} KiB of files are mapped: {smaps}"
-    );
+    assert!(mapped < 32 << 10, "{mapped} KiB of files are mapped: {smaps}");
 }

@@ -117,11 +117,8 @@ fn requests_in_flight_are_completed_before_the_daemon_ends() {
         driver.put(place, &request_header(T_OUT, u64::from(index) * 8));
         driver.put(place + 0x1000, &[7; 4096]);
         driver.put(place + 0x3000, &[0xee]);
-        let chain = vec![
-            readable(place, 16),
-            readable(place + 0x1000, 4096),
-            writable(place + 0x3000, 1),
-        ];
+        let chain =
+            vec![readable(place, 16), readable(place + 0x1000, 4096), writable(place + 0x3000, 1)];
         driver.put_chain(0, index * 3, &linked(index * 3, chain));
         driver.offer(0, index * 3);
     }
@@ -135,11 +132,7 @@ fn requests_in_flight_are_completed_before_the_daemon_ends() {
     for index in 0..32u16 {
         let place = BUFFERS + u64::from(index) * 0x4000 + 0x3000;
         let status = driver.get(place, 1)[0];
-        assert_eq!(
-            status,
-            if index < used { OK } else { 0xee },
-            "request {index} of {used}"
-        );
+        assert_eq!(status, if index < used { OK } else { 0xee }, "request {index} of {used}");
     }
     let mut driver = Driver::resume(daemon.connect(), 1, u64::MAX, memory);
     while driver.used_index(0) != 32 {
@@ -195,9 +188,7 @@ fn with_descriptor(file: &Path, socket: &impl AsRawFd, path: &Path) -> Daemon {
     // SAFETY: dup2 is async-signal-safe; the child leaves nothing else open.
     unsafe {
         command.pre_exec(move || {
-            nix::errno::Errno::result(nix::libc::dup2(number, 17))
-                .map(drop)
-                .map_err(Into::into)
+            nix::errno::Errno::result(nix::libc::dup2(number, 17)).map(drop).map_err(Into::into)
         });
     }
     let mut daemon = Daemon::spawn(command, path.into());
@@ -261,10 +252,7 @@ fn a_held_namespace_is_busy_and_the_holder_is_named() {
         let output = nvdimmctl(&[command, file.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(1), "{command}");
         let message = String::from_utf8(output.stderr).unwrap();
-        assert!(
-            message.contains("busy") && message.contains(&holder),
-            "{message}"
-        );
+        assert!(message.contains("busy") && message.contains(&holder), "{message}");
     }
     let second = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"))
         .arg("--socket-path")

@@ -33,12 +33,7 @@ fn data_written_are_read_back() {
             assert_eq!(driver.write(0, sector * per_sector, &data), OK);
             assert!(driver.read(0, sector * per_sector, data.len()) == data);
         }
-        assert!(
-            driver
-                .read(0, 300 * per_sector, 8192)
-                .iter()
-                .all(|&byte| byte == 0)
-        );
+        assert!(driver.read(0, 300 * per_sector, 8192).iter().all(|&byte| byte == 0));
     }
 }
 
@@ -62,13 +57,8 @@ fn any_layout_of_descriptors_will_do() {
     for sector_size in [512, 4096] {
         let (_folder, _daemon, mut driver) = disk(sector_size, &[]);
         let high = (1u64 << 32) + 0x1234;
-        let layouts: [&[u32]; 5] = [
-            &[8192],
-            &[1, 511, 512, 7168],
-            &[100, 3996, 4096],
-            &[4095, 1, 4096],
-            &[7, 8000, 185],
-        ];
+        let layouts: [&[u32]; 5] =
+            [&[8192], &[1, 511, 512, 7168], &[100, 3996, 4096], &[4095, 1, 4096], &[7, 8000, 185]];
         for (number, pieces) in layouts.iter().enumerate() {
             let data = pattern(8192, number as u8);
             let header = request_header(T_OUT, 8);
@@ -104,10 +94,8 @@ fn any_layout_of_descriptors_will_do() {
                 addresses.push((address, piece as usize));
             }
             assert_eq!(driver.run_chain(0, &linked(0, chain)), 8193);
-            let read: Vec<u8> = addresses
-                .iter()
-                .flat_map(|&(address, piece)| driver.get(address, piece))
-                .collect();
+            let read: Vec<u8> =
+                addresses.iter().flat_map(|&(address, piece)| driver.get(address, piece)).collect();
             assert!(read == data, "{pieces:?}");
             let (last, piece) = addresses[addresses.len() - 1];
             assert_eq!(driver.get(last + piece as u64, 1), [OK]);
@@ -133,12 +121,7 @@ fn indirect_descriptors_are_followed() {
         driver.put_descriptor(table, index, descriptor);
     }
     let length = 16 * chain.len() as u32;
-    let indirect = Descriptor {
-        address: table,
-        length,
-        flags: INDIRECT,
-        next: 0,
-    };
+    let indirect = Descriptor { address: table, length, flags: INDIRECT, next: 0 };
     assert_eq!(driver.run_chain(0, &[indirect]), 1);
     assert_eq!(driver.get(BUFFERS + 0x800, 1), [OK]);
     assert!(driver.read(0, 3, data.len()) == data);
@@ -163,14 +146,8 @@ fn the_configuration_says_what_is_so() {
         assert_eq!(config[34..36], [3, 0], "num_queues");
         assert_eq!(le32(&config[36..40]) > 0, discards, "max_discard_sectors");
         assert_eq!(le32(&config[40..44]) > 0, discards, "max_discard_seg");
-        assert_eq!(
-            le32(&config[44..48]),
-            if discards { sector_size / 512 } else { 0 }
-        );
-        assert!(
-            le32(&config[48..52]) > 0 && le32(&config[52..56]) > 0,
-            "write zeroes"
-        );
+        assert_eq!(le32(&config[44..48]), if discards { sector_size / 512 } else { 0 });
+        assert!(le32(&config[48..52]) > 0 && le32(&config[52..56]) > 0, "write zeroes");
         assert_eq!(config[56] == 1, discards, "write_zeroes_may_unmap");
         assert_eq!(driver.features >> 13 & 1 == 1, discards);
 
@@ -184,15 +161,10 @@ fn the_configuration_says_what_is_so() {
 #[test]
 fn the_features_are_those_that_hold() {
     let bits = |driver: &Driver| {
-        (0..64)
-            .filter(|bit| driver.features >> bit & 1 == 1)
-            .collect::<Vec<u32>>()
+        (0..64).filter(|bit| driver.features >> bit & 1 == 1).collect::<Vec<u32>>()
     };
     let (_folder, _daemon, driver) = disk(4096, &[]);
-    assert_eq!(
-        bits(&driver),
-        [2, 6, 9, 10, 11, 12, 13, 14, 28, 29, 30, 32, 35]
-    );
+    assert_eq!(bits(&driver), [2, 6, 9, 10, 11, 12, 13, 14, 28, 29, 30, 32, 35]);
     let (_folder, _daemon, driver) = disk(4096, &["--read-only"]);
     assert_eq!(bits(&driver), [2, 5, 6, 9, 10, 11, 12, 28, 29, 30, 32, 35]);
 }
@@ -201,10 +173,7 @@ fn the_features_are_those_that_hold() {
 fn the_disk_tells_its_serial_number() {
     let (_folder, _daemon, mut driver) = disk(512, &["--serial", "a serial"]);
     let (status, id) = driver.request(0, T_GET_ID, 0, &[], 20);
-    assert_eq!(
-        (status, &id[..]),
-        (OK, &b"a serial\0\0\0\0\0\0\0\0\0\0\0\0"[..])
-    );
+    assert_eq!((status, &id[..]), (OK, &b"a serial\0\0\0\0\0\0\0\0\0\0\0\0"[..]));
     let (status, id) = driver.request(0, T_GET_ID, 0, &[], 5);
     assert_eq!((status, &id[..]), (OK, &b"a ser"[..]));
     let (folder, _daemon, mut driver) = disk(512, &[]);
@@ -233,28 +202,20 @@ fn discarded_sectors_read_as_zeroes() {
 
 #[test]
 fn written_zeroes_are_exact() {
-    for (sector_size, arguments) in [
-        (4096, &[][..]),
-        (4096, &["--discard", "off"]),
-        (512, &[]),
-        (512, &["--discard", "on"]),
-    ] {
+    for (sector_size, arguments) in
+        [(4096, &[][..]), (4096, &["--discard", "off"]), (512, &[]), (512, &["--discard", "on"])]
+    {
         let (_folder, _daemon, mut driver) = disk(sector_size, arguments);
         let mut expected = pattern(4096 * 40, 1);
         assert_eq!(driver.write(0, 0, &expected), OK);
-        for segments in [
-            &[(3, 1, 0)][..],
-            &[(8, 8, 1), (30, 3, 0)],
-            &[(47, 50, 1), (100, 0, 0), (101, 100, 0)],
-        ] {
+        for segments in
+            [&[(3, 1, 0)][..], &[(8, 8, 1), (30, 3, 0)], &[(47, 50, 1), (100, 0, 0), (101, 100, 0)]]
+        {
             assert_eq!(driver.clear(T_WRITE_ZEROES, segments), OK);
             for &(sector, count, _) in segments {
                 expected[sector as usize * 512..][..count as usize * 512].fill(0);
             }
-            assert!(
-                driver.read(0, 0, expected.len()) == expected,
-                "{segments:?}"
-            );
+            assert!(driver.read(0, 0, expected.len()) == expected, "{segments:?}");
         }
     }
 }
@@ -355,19 +316,12 @@ fn the_guest_chooses_write_through_or_write_back() {
 fn completions_say_how_much_was_filled() {
     let (_folder, _daemon, mut driver) = disk(512, &[]);
     driver.put(BUFFERS, &request_header(T_IN, 0));
-    let chain = linked(
-        0,
-        vec![readable(BUFFERS, 16), writable(BUFFERS + 4096, 1537)],
-    );
+    let chain = linked(0, vec![readable(BUFFERS, 16), writable(BUFFERS + 4096, 1537)]);
     assert_eq!(driver.run_chain(0, &chain), 1537);
     driver.put(BUFFERS, &request_header(T_OUT, 0));
     let chain = linked(
         0,
-        vec![
-            readable(BUFFERS, 16),
-            readable(BUFFERS + 4096, 512),
-            writable(BUFFERS + 8192, 1),
-        ],
+        vec![readable(BUFFERS, 16), readable(BUFFERS + 4096, 512), writable(BUFFERS + 8192, 1)],
     );
     assert_eq!(driver.run_chain(0, &chain), 1);
 }

@@ -19,9 +19,7 @@ const DEPTH: usize = 16;
 fn describe(sector: u64, queue: u64, version: u64, into: &mut [u8]) {
     let check =
         (sector ^ queue.rotate_left(17) ^ version.rotate_left(31)).wrapping_mul(0x9e37_79b9);
-    let record = [sector, queue, version, check]
-        .map(u64::to_le_bytes)
-        .concat();
+    let record = [sector, queue, version, check].map(u64::to_le_bytes).concat();
     for part in into.chunks_mut(record.len()) {
         part.copy_from_slice(&record);
     }
@@ -108,12 +106,9 @@ fn run(sector_size: usize, durability: &str) {
     }
     let mut queues = std::mem::take(&mut disk.queues);
     let (first, second) = disk.buffers.split_at_mut(2 * DEPTH * sector_size);
-    let notifiers: Vec<_> = (0..2)
-        .map(|queue| disk.transport.get_submission_notifier(queue))
-        .collect();
-    let completions: Vec<_> = (0..2)
-        .map(|queue| disk.transport.get_completion_fd(queue))
-        .collect();
+    let notifiers: Vec<_> =
+        (0..2).map(|queue| disk.transport.get_submission_notifier(queue)).collect();
+    let completions: Vec<_> = (0..2).map(|queue| disk.transport.get_completion_fd(queue)).collect();
     let requests: u64 = std::thread::scope(|scope| {
         let threads: Vec<_> = queues
             .iter_mut()
@@ -129,10 +124,7 @@ fn run(sector_size: usize, durability: &str) {
                 })
             })
             .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .sum()
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     assert!(requests > 1000, "only {requests} requests");
     disk.queues = queues;
@@ -147,11 +139,7 @@ fn run(sector_size: usize, durability: &str) {
         let (queue, _) = described(sector, &raw[sector as usize * sector_size..][..sector_size]);
         assert!(queue < 2);
     }
-    assert!(
-        raw[SECTORS as usize * sector_size..]
-            .iter()
-            .all(|&byte| byte == 0)
-    );
+    assert!(raw[SECTORS as usize * sector_size..].iter().all(|&byte| byte == 0));
 }
 
 #[test]
@@ -190,9 +178,7 @@ fn the_published_driver_reads_writes_flushes_discards_and_zeroes() {
     queue.write_zeroes(16384, 512, false, 3).unwrap();
     queue.write_zeroes(20480, 8192, true, 4).unwrap();
     disk.finish(0, 3);
-    disk.queues[0]
-        .read(0, &mut disk.buffers[half..], 5)
-        .unwrap();
+    disk.queues[0].read(0, &mut disk.buffers[half..], 5).unwrap();
     disk.finish(0, 1);
     let mut expected = disk.buffers[..half].to_vec();
     expected[8192..12288].fill(0);

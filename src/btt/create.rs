@@ -49,20 +49,14 @@ pub fn create<M: PersistentMemory>(
     let start = options.version.first_arena();
     let needed = start + ARENA_MIN_SIZE;
     if medium.size() < needed {
-        return Err(Error::TooSmall {
-            size: medium.size(),
-            needed,
-        });
+        return Err(Error::TooSmall { size: medium.size(), needed });
     }
     invalidate(medium, options.force)?;
     let arenas: Vec<(u64, Geometry)> =
         layout(medium.size() - start, options.arena_size, options.lba_size)
             .map(|(offset, geometry)| (start + offset, geometry))
             .collect();
-    let total = arenas
-        .iter()
-        .map(|(_, geometry)| zeroed_bytes(geometry))
-        .sum();
+    let total = arenas.iter().map(|(_, geometry)| zeroed_bytes(geometry)).sum();
     let mut done = 0;
     for (start, geometry) in arenas.iter().rev() {
         create_arena(medium, *start, geometry, options, |bytes| {

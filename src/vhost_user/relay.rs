@@ -35,9 +35,7 @@ pub(super) fn listener_for(stream: UnixStream) -> io::Result<UnixListener> {
     let ours = UnixStream::connect_addr(&address)?;
     let (their_reader, our_reader) = (stream.try_clone()?, ours.try_clone()?);
     let spawn = |name: &str, from: UnixStream, to: UnixStream| {
-        thread::Builder::new()
-            .name(name.into())
-            .spawn(move || carry(&from, &to))
+        thread::Builder::new().name(name.into()).spawn(move || carry(&from, &to))
     };
     spawn("relay-in", their_reader, ours)?;
     spawn("relay-out", our_reader, stream)?;
@@ -69,10 +67,7 @@ struct Message {
 impl Message {
     /// Waits for a message. `None`: the other end has closed.
     fn receive(from: &UnixStream) -> io::Result<Option<Message>> {
-        let mut message = Message {
-            bytes: Vec::new(),
-            descriptors: Vec::new(),
-        };
+        let mut message = Message { bytes: Vec::new(), descriptors: Vec::new() };
         if !message.receive_more(from, HEADER_SIZE)? {
             return Ok(None);
         }
@@ -80,14 +75,9 @@ impl Message {
         let size = message.bytes[8..].try_into().map(u32::from_ne_bytes);
         let size = size.map_or(usize::MAX, |size| size as usize);
         if size > MOST_BYTES {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a message without measure",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a message without measure"));
         }
-        Ok(message
-            .receive_more(from, HEADER_SIZE + size)?
-            .then_some(message))
+        Ok(message.receive_more(from, HEADER_SIZE + size)?.then_some(message))
     }
 
     /// Receives until there are `length` bytes. Whether the other end is still there.
@@ -103,8 +93,7 @@ impl Message {
                 return Ok(false);
             }
             done += received.bytes;
-            self.descriptors
-                .extend(ancillary.drain().filter_map(descriptors).flatten());
+            self.descriptors.extend(ancillary.drain().filter_map(descriptors).flatten());
         }
         Ok(true)
     }

@@ -13,20 +13,13 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs nvdimmctl.
 pub fn nvdimmctl<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_nvdimmctl"))
-        .args(arguments)
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_nvdimmctl")).args(arguments).output().unwrap()
 }
 
 /// Runs nvdimmctl, which succeeds, and returns its output.
 pub fn nvdimmctl_ok<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Vec<u8> {
     let output = nvdimmctl(arguments);
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 
@@ -35,12 +28,7 @@ pub fn make_namespace(folder: &Path, size: &str, sector_size: u32) -> PathBuf {
     let path = folder.join("nvdimm");
     let file = path.to_str().unwrap();
     nvdimmctl_ok(&["create", file, "--size", size]);
-    nvdimmctl_ok(&[
-        "create-namespace",
-        file,
-        "--sector-size",
-        &sector_size.to_string(),
-    ]);
+    nvdimmctl_ok(&["create-namespace", file, "--sector-size", &sector_size.to_string()]);
     path
 }
 
@@ -57,12 +45,7 @@ impl Daemon {
     pub fn start(file: &Path, arguments: &[&str]) -> Daemon {
         let socket = file.with_extension("sock");
         let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
-        command
-            .arg("--socket-path")
-            .arg(&socket)
-            .arg("--blk-file")
-            .arg(file)
-            .args(arguments);
+        command.arg("--socket-path").arg(&socket).arg("--blk-file").arg(file).args(arguments);
         let mut daemon = Daemon::spawn(command, socket);
         daemon.wait_for_log("serving");
         daemon
@@ -70,11 +53,7 @@ impl Daemon {
 
     /// Starts `command`, a daemon in some form.
     pub fn spawn(mut command: Command, socket: PathBuf) -> Daemon {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (lines, stderr) = (log.clone(), child.stderr.take().unwrap());
         let reader = std::thread::spawn(move || {
@@ -82,12 +61,7 @@ impl Daemon {
                 lines.lock().unwrap().push(line);
             }
         });
-        Daemon {
-            child,
-            socket,
-            log,
-            reader: Some(reader),
-        }
+        Daemon { child, socket, log, reader: Some(reader) }
     }
 
     pub fn pid(&self) -> u32 {
@@ -106,11 +80,7 @@ impl Daemon {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the daemon is gone ({status}): {}", self.log());
             }
-            assert!(
-                Instant::now() < deadline,
-                "no {text:?} in the log: {}",
-                self.log()
-            );
+            assert!(Instant::now() < deadline, "no {text:?} in the log: {}", self.log());
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -141,11 +111,7 @@ impl Daemon {
                 self.reader.take().unwrap().join().unwrap();
                 return status;
             }
-            assert!(
-                Instant::now() < deadline,
-                "the daemon does not end: {}",
-                self.log()
-            );
+            assert!(Instant::now() < deadline, "the daemon does not end: {}", self.log());
             std::thread::sleep(Duration::from_millis(2));
         }
     }

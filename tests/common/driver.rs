@@ -33,23 +33,15 @@ impl Disk {
         let mut queues =
             VirtioBlkQueue::<usize>::setup_queues(&mut *transport, queues, queue_size).unwrap();
         // Or it would hear of the first completion alone.
-        queues
-            .iter_mut()
-            .for_each(|queue| queue.set_used_notif_enabled(true));
+        queues.iter_mut().for_each(|queue| queue.set_used_notif_enabled(true));
         let file = tempfile::tempfile().unwrap();
         file.set_len(buffers as u64).unwrap();
         // SAFETY: nobody else changes the file but the device, through the mapping that it is told
         // of next, and only into buffers of requests in flight.
         let memory = unsafe { MmapMut::map_mut(&file) }.unwrap();
         let (address, length) = (memory.as_ptr() as usize, memory.len());
-        transport
-            .map_mem_region(address, length, file.as_raw_fd(), 0)
-            .unwrap();
-        Disk {
-            queues,
-            transport,
-            buffers: memory,
-        }
+        transport.map_mem_region(address, length, file.as_raw_fd(), 0).unwrap();
+        Disk { queues, transport, buffers: memory }
     }
 
     pub fn features(&self) -> u64 {
@@ -61,10 +53,7 @@ impl Disk {
     }
 
     pub fn kick(&self, queue: usize) {
-        self.transport
-            .get_submission_notifier(queue)
-            .notify()
-            .unwrap();
+        self.transport.get_submission_notifier(queue).notify().unwrap();
     }
 
     pub fn completion_fd(&self, queue: usize) -> std::sync::Arc<EventFd> {

@@ -122,12 +122,7 @@ impl Driver {
         frontend.set_protocol_features(protocol).unwrap();
         assert!(protocol.contains(VhostUserProtocolFeatures::REPLY_ACK));
         frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-        let mut driver = Driver {
-            frontend,
-            memory,
-            features,
-            queues: Vec::new(),
-        };
+        let mut driver = Driver { frontend, memory, features, queues: Vec::new() };
         driver.share_memory();
         for queue in 0..queues {
             driver.start_queue(queue);
@@ -146,14 +141,10 @@ impl Driver {
 
     /// Sets a ring up, and lets it go on at its used index.
     pub fn start_queue(&mut self, queue: usize) {
-        let base: u16 = self
-            .memory
-            .load(GuestAddress(used_at(queue) + 2), Ordering::Acquire)
-            .unwrap();
-        let next_avail: u16 = self
-            .memory
-            .load(GuestAddress(avail_at(queue) + 2), Ordering::Acquire)
-            .unwrap();
+        let base: u16 =
+            self.memory.load(GuestAddress(used_at(queue) + 2), Ordering::Acquire).unwrap();
+        let next_avail: u16 =
+            self.memory.load(GuestAddress(avail_at(queue) + 2), Ordering::Acquire).unwrap();
         let to_host = |address| self.memory.get_host_address(GuestAddress(address)).unwrap() as u64;
         let config = VringConfigData {
             queue_max_size: QUEUE_SIZE,
@@ -172,12 +163,7 @@ impl Driver {
         self.frontend.set_vring_call(queue, &call).unwrap();
         self.frontend.set_vring_kick(queue, &kick).unwrap();
         self.frontend.set_vring_enable(queue, true).unwrap();
-        let ring = Queue {
-            kick,
-            call,
-            next_avail,
-            next_used: base,
-        };
+        let ring = Queue { kick, call, next_avail, next_used: base };
         if queue < self.queues.len() {
             self.queues[queue] = ring;
         } else {
@@ -193,36 +179,26 @@ impl Driver {
     /// Makes the rings of a queue new, as a driver does after a reset.
     pub fn clear_queue(&mut self, queue: usize) {
         let zeroes = vec![0; (RING_SPACE - 0x1000) as usize];
-        self.memory
-            .write_slice(&zeroes, GuestAddress(descriptors_at(queue)))
-            .unwrap();
+        self.memory.write_slice(&zeroes, GuestAddress(descriptors_at(queue))).unwrap();
     }
 
     pub fn config(&mut self, offset: u32, size: u32) -> Vec<u8> {
         let bytes = vec![0; size as usize];
         let flags = VhostUserConfigFlags::WRITABLE;
-        self.frontend
-            .get_config(offset, size, flags, &bytes)
-            .unwrap()
-            .1
+        self.frontend.get_config(offset, size, flags, &bytes).unwrap().1
     }
 
     pub fn set_config(&mut self, offset: u32, bytes: &[u8]) -> Result<(), vhost::Error> {
-        self.frontend
-            .set_config(offset, VhostUserConfigFlags::WRITABLE, bytes)
+        self.frontend.set_config(offset, VhostUserConfigFlags::WRITABLE, bytes)
     }
 
     pub fn put(&self, address: u64, bytes: &[u8]) {
-        self.memory
-            .write_slice(bytes, GuestAddress(address))
-            .unwrap();
+        self.memory.write_slice(bytes, GuestAddress(address)).unwrap();
     }
 
     pub fn get(&self, address: u64, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
-        self.memory
-            .read_slice(&mut bytes, GuestAddress(address))
-            .unwrap();
+        self.memory.read_slice(&mut bytes, GuestAddress(address)).unwrap();
         bytes
     }
 
@@ -248,36 +224,26 @@ impl Driver {
         let ring = &mut self.queues[queue];
         let slot = avail_at(queue) + 4 + 2 * u64::from(ring.next_avail % QUEUE_SIZE);
         ring.next_avail = ring.next_avail.wrapping_add(1);
-        self.memory
-            .store(head, GuestAddress(slot), Ordering::Relaxed)
-            .unwrap();
+        self.memory.store(head, GuestAddress(slot), Ordering::Relaxed).unwrap();
         let index = GuestAddress(avail_at(queue) + 2);
-        self.memory
-            .store(ring.next_avail, index, Ordering::Release)
-            .unwrap();
+        self.memory.store(ring.next_avail, index, Ordering::Release).unwrap();
     }
 
     /// Sets the available index to whatever.
     pub fn set_avail_index(&mut self, queue: usize, index: u16) {
-        self.memory
-            .store(index, GuestAddress(avail_at(queue) + 2), Ordering::Release)
-            .unwrap();
+        self.memory.store(index, GuestAddress(avail_at(queue) + 2), Ordering::Release).unwrap();
     }
 
     /// The event index up to which the device wants no kick.
     pub fn avail_event(&self, queue: usize) -> u16 {
         let place = used_at(queue) + 4 + 8 * u64::from(QUEUE_SIZE);
-        self.memory
-            .load(GuestAddress(place), Ordering::Acquire)
-            .unwrap()
+        self.memory.load(GuestAddress(place), Ordering::Acquire).unwrap()
     }
 
     /// Sets the event index at which the device is to interrupt.
     pub fn set_used_event(&self, queue: usize, index: u16) {
         let place = avail_at(queue) + 4 + 2 * u64::from(QUEUE_SIZE);
-        self.memory
-            .store(index, GuestAddress(place), Ordering::Release)
-            .unwrap();
+        self.memory.store(index, GuestAddress(place), Ordering::Release).unwrap();
     }
 
     pub fn kick(&self, queue: usize) {
@@ -294,9 +260,7 @@ impl Driver {
     }
 
     pub fn used_index(&self, queue: usize) -> u16 {
-        self.memory
-            .load(GuestAddress(used_at(queue) + 2), Ordering::Acquire)
-            .unwrap()
+        self.memory.load(GuestAddress(used_at(queue) + 2), Ordering::Acquire).unwrap()
     }
 
     /// Whether the device interrupts within `time`.
@@ -398,21 +362,11 @@ pub fn request_header(kind: u32, sector: u64) -> Vec<u8> {
 }
 
 pub fn readable(address: u64, length: u32) -> Descriptor {
-    Descriptor {
-        address,
-        length,
-        flags: 0,
-        next: 0,
-    }
+    Descriptor { address, length, flags: 0, next: 0 }
 }
 
 pub fn writable(address: u64, length: u32) -> Descriptor {
-    Descriptor {
-        address,
-        length,
-        flags: WRITE,
-        next: 0,
-    }
+    Descriptor { address, length, flags: WRITE, next: 0 }
 }
 
 /// Links descriptors that stand one after another from `head` on.

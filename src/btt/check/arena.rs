@@ -20,12 +20,7 @@ pub(super) struct Arena<'m, M> {
 
 impl<'m, M: PersistentMemory> Arena<'m, M> {
     pub(super) fn new(medium: &'m M, number: usize, located: &Located) -> Arena<'m, M> {
-        Arena {
-            medium,
-            number,
-            start: located.start,
-            geometry: located.info.geometry,
-        }
+        Arena { medium, number, start: located.start, geometry: located.info.geometry }
     }
 
     /// Offset in the namespace of a lane's entries.

@@ -14,10 +14,7 @@ pub(super) struct Claims {
 impl Claims {
     /// The empty set of an arena of `blocks` blocks.
     pub(super) fn new(blocks: u32) -> Claims {
-        Claims {
-            words: vec![0; blocks.div_ceil(BITS) as usize],
-            blocks,
-        }
+        Claims { words: vec![0; blocks.div_ceil(BITS) as usize], blocks }
     }
 
     /// Takes every block out.
@@ -71,11 +68,7 @@ impl Claims {
             let bit = next % BITS;
             let bits = (BITS - bit).min(end - next);
             let number = (next / BITS) as usize;
-            f(
-                number,
-                &mut self.words[number],
-                u64::MAX >> (BITS - bits) << bit,
-            );
+            f(number, &mut self.words[number], u64::MAX >> (BITS - bits) << bit);
             next += bits;
         }
     }
@@ -125,15 +118,7 @@ mod tests {
 
     #[test]
     fn ranges_are_the_same_as_their_blocks() {
-        for (first, count) in [
-            (0, 0),
-            (0, 64),
-            (3, 61),
-            (3, 62),
-            (63, 2),
-            (5, 195),
-            (0, 200),
-        ] {
+        for (first, count) in [(0, 0), (0, 64), (3, 61), (3, 62), (63, 2), (5, 195), (0, 200)] {
             let (mut one, mut other) = (Claims::new(200), Claims::new(200));
             let mut again = Vec::new();
             for block in [0, 4, 63, 64, 199].map(Block) {
@@ -141,10 +126,8 @@ mod tests {
                 other.claim(block);
             }
             one.claim_range(first, count, |block| again.push(block));
-            let expected: Vec<Block> = (first..first + count)
-                .map(Block)
-                .filter(|&block| !other.claim(block))
-                .collect();
+            let expected: Vec<Block> =
+                (first..first + count).map(Block).filter(|&block| !other.claim(block)).collect();
             assert_eq!(again, expected, "{first} {count}");
             assert_eq!(one.words, other.words);
 

@@ -143,12 +143,6 @@ pub enum Fault {
         /// What stands there.
         value: u8,
     },
-    /// The arena does not start on a page, so that nothing in it is aligned.
-    #[error("arena starts at {start:#x}, which is not a multiple of 4096")]
-    ArenaMisaligned {
-        /// Offset of the arena.
-        start: u64,
-    },
     /// The arena belongs to another BTT than the first.
     #[error("{what} is not that of arena 0")]
     ArenaForeign {

@@ -118,11 +118,7 @@ fn decode(lane: &[u8; LANE_BYTES]) -> Entries {
 fn find_layout(arena: usize, lanes: &[Option<Entries>], findings: &mut Findings) -> LogLayout {
     let used = |place: usize| {
         let is_used = |entries: &Entries| !entries[place].is_empty();
-        lanes
-            .iter()
-            .flatten()
-            .filter(|entries| is_used(entries))
-            .count()
+        lanes.iter().flatten().filter(|entries| is_used(entries)).count()
     };
     let users: [usize; PLACES] = std::array::from_fn(used);
     let used = users.map(|users| users > 0);
@@ -151,65 +147,28 @@ fn judge<M: PersistentMemory>(
     for (place, entry) in entries.iter().enumerate() {
         if !(slots.contains(&place) && entry.seq != 0 || is_blank(arena, &slots, place, entry)) {
             let offset = arena.place_offset(lane, place);
-            findings.add(
-                arena.number,
-                Fault::LanePadding {
-                    lane,
-                    place,
-                    offset,
-                },
-            );
+            findings.add(arena.number, Fault::LanePadding { lane, place, offset });
         }
     }
     let [first, second] = slots.map(|place| entries[place].seq);
     let Some(slot) = newer(first, second) else {
         let offset = arena.lane_offset(lane);
-        findings.add(
-            arena.number,
-            Fault::LanePair {
-                lane,
-                offset,
-                first,
-                second,
-            },
-        );
+        findings.add(arena.number, Fault::LanePair { lane, offset, first, second });
         return Lane::Undecided { free: None };
     };
     let newest = entries[layout.place(slot)];
     let offset = arena.place_offset(lane, layout.place(slot));
     let (lba, old, new) = (newest.lba(), newest.old_block(), newest.new_block());
     if !(arena.has_sector(lba) && arena.has_block(old) && arena.has_block(new)) {
-        findings.add(
-            arena.number,
-            Fault::LaneRange {
-                lane,
-                offset,
-                lba,
-                old,
-                new,
-            },
-        );
+        findings.add(arena.number, Fault::LaneRange { lane, offset, lba, old, new });
         let free = Some(old).filter(|&old| arena.has_block(old));
         return Lane::Undecided { free };
     }
     if old != new {
-        return Lane::Wrote(LaneWrite {
-            lane,
-            lba,
-            old,
-            new,
-        });
+        return Lane::Wrote(LaneWrite { lane, lba, old, new });
     }
     if [first, second] != [Sequence::FIRST.get(), 0] {
-        findings.add(
-            arena.number,
-            Fault::LaneIdle {
-                lane,
-                offset,
-                lba,
-                block: old,
-            },
-        );
+        findings.add(arena.number, Fault::LaneIdle { lane, offset, lba, block: old });
     }
     Lane::Idle { free: old }
 }

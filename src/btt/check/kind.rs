@@ -71,7 +71,6 @@ pub enum Kind {
     InfoBad,
     InfoDiffers,
     InfoReserved,
-    ArenaMisaligned,
     ArenaForeign,
     NamespaceForeign,
     ArenaError,
@@ -96,7 +95,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of their declaration.
-    pub const ALL: [Kind; 29] = [
+    pub const ALL: [Kind; 28] = [
         Kind::NoBtt,
         Kind::TwoBtts,
         Kind::OtherBtt,
@@ -105,7 +104,6 @@ impl Kind {
         Kind::InfoBad,
         Kind::InfoDiffers,
         Kind::InfoReserved,
-        Kind::ArenaMisaligned,
         Kind::ArenaForeign,
         Kind::NamespaceForeign,
         Kind::ArenaError,
@@ -143,7 +141,6 @@ impl Kind {
             Kind::InfoBad => ("info-bad", Degraded, Some(I1)),
             Kind::InfoDiffers => ("info-differs", Degraded, Some(I1)),
             Kind::InfoReserved => ("info-reserved", Degraded, Some(I1)),
-            Kind::ArenaMisaligned => ("arena-misaligned", Damage, Some(I1)),
             Kind::ArenaForeign => ("arena-foreign", Damage, Some(I1)),
             Kind::NamespaceForeign => ("namespace-foreign", Damage, Some(I1)),
             Kind::ArenaError => ("arena-error", Note, None),
@@ -199,7 +196,6 @@ impl Fault {
             Fault::InfoBad { .. } => Kind::InfoBad,
             Fault::InfoDiffers { .. } => Kind::InfoDiffers,
             Fault::InfoReserved { .. } => Kind::InfoReserved,
-            Fault::ArenaMisaligned { .. } => Kind::ArenaMisaligned,
             Fault::ArenaForeign { .. } => Kind::ArenaForeign,
             Fault::NamespaceForeign { .. } => Kind::NamespaceForeign,
             Fault::ArenaError => Kind::ArenaError,
@@ -242,10 +238,7 @@ mod tests {
     #[test]
     fn only_notes_break_no_invariant() {
         for kind in Kind::ALL {
-            assert_eq!(
-                kind.invariant().is_none(),
-                kind.severity() == Severity::Note
-            );
+            assert_eq!(kind.invariant().is_none(), kind.severity() == Severity::Note);
         }
     }
 }

@@ -55,12 +55,7 @@ impl Places {
         let (primary, backup) = (self.primary.info, self.backup.info);
         let mut info = primary.or(backup).ok()?;
         info.error = [primary, backup].iter().flatten().any(|info| info.error);
-        Some(Located {
-            start: self.start,
-            info,
-            primary,
-            backup,
-        })
+        Some(Located { start: self.start, info, primary, backup })
     }
 
     fn is_usable(&self) -> bool {
@@ -142,13 +137,11 @@ fn first<M: PersistentMemory>(
     let (old, new) = (look(Version::V1_1), look(Version::V2_0));
     let is_usable = |found: &Option<Places>| found.as_ref().is_some_and(Places::is_usable);
     match (is_usable(&old), is_usable(&new)) {
-        (true, true) => choose(old?, new?, findings),
-        (true, false) => {
-            if let Some(new) = new.filter(|new| new.primary.has_trace()) {
-                findings.add(None, other_btt(&new));
-            }
-            old
-        }
+        (true, true) => choose(medium, old?, new?, findings),
+        (true, false) => match new.filter(|new| new.primary.has_trace()) {
+            Some(new) => believe_beside(medium, old?, &new, findings),
+            None => old,
+        },
         (false, true) => new,
         (false, false) => {
             let candidates: Vec<Places> = [old, new].into_iter().flatten().collect();
@@ -158,46 +151,83 @@ fn first<M: PersistentMemory>(
     }
 }
 
-/// Chooses between BTTs of both versions: one that is whole before one that is not. A guest of the
-/// one reaches the primary of the other, but not the backup, if that is where it belongs.
-fn choose(old: Places, new: Places, findings: &mut Findings) -> Option<Places> {
-    match (old.is_whole(), new.is_whole()) {
+/// Chooses between BTTs of both versions: one that is complete before one that is not.
+///
+/// A guest of the one can put info blocks of the other, both copies, into its own data, and even
+/// chain arenas there; but the last backup of its own BTT stands behind all its data, where the last
+/// backup of a complete one has to stand.
+fn choose<M: PersistentMemory>(
+    medium: &M,
+    old: Places,
+    new: Places,
+    findings: &mut Findings,
+) -> Option<Places> {
+    match (is_complete(medium, &old), is_complete(medium, &new)) {
         (true, false) => {
             findings.add(None, other_btt(&new));
             Some(old)
         }
         (false, true) => {
-            let offset = if old.primary.info.is_ok() {
-                old.primary.offset
-            } else {
-                old.backup.offset
-            };
-            findings.add(None, Fault::InfoInData { offset });
+            let place = if old.primary.info.is_ok() { &old.primary } else { &old.backup };
+            findings.add(None, Fault::InfoInData { offset: place.offset });
             Some(new)
         }
         (true, true) | (false, false) => {
-            let geometry = new.located()?.info.geometry;
-            let data = geometry.dataoff..geometry.block_offset(Block(geometry.internal_nlba));
-            let may_be_data =
-                |place: &InfoPlace| place.info.is_err() || data.contains(&place.offset);
-            let old_may_be_data = may_be_data(&old.primary) && may_be_data(&old.backup);
-            findings.add(None, Fault::TwoBtts { old_may_be_data });
+            findings.add(None, two_btts(&old, &new));
             None
         }
     }
 }
 
+/// Believes a BTT of version 1.1, beside what is left of one of version 2.0, if it is complete.
+fn believe_beside<M: PersistentMemory>(
+    medium: &M,
+    old: Places,
+    new: &Places,
+    findings: &mut Findings,
+) -> Option<Places> {
+    if is_complete(medium, &old) {
+        findings.add(None, other_btt(new));
+        return Some(old);
+    }
+    findings.add(None, two_btts(&old, new));
+    None
+}
+
+/// Whether the BTT whose first arena is at `first` has both copies of all its info blocks, and takes
+/// up the whole medium.
+fn is_complete<M: PersistentMemory>(medium: &M, first: &Places) -> bool {
+    let mut places = look(medium, first.start, first.version);
+    // Leads forward: see `arenas`.
+    while places.is_whole() {
+        let Some(arena) = places.located() else { return false };
+        let geometry = arena.info.geometry;
+        if geometry.nextoff == 0 {
+            let left = medium.size() - places.start - geometry.info2off - INFO_SIZE;
+            let is_largest = geometry.info2off + INFO_SIZE == ARENA_MAX_SIZE;
+            return left < PAGE || (is_largest && left < ARENA_MIN_SIZE);
+        }
+        places = look(medium, places.start + geometry.nextoff, places.version);
+    }
+    false
+}
+
+/// The fault of a medium with two BTTs, neither of which is to be believed.
+fn two_btts(old: &Places, new: &Places) -> Fault {
+    // Where nothing says how large the one of version 2.0 was, anything behind byte 0 may be data.
+    let data = new.located().map_or(INFO_SIZE..u64::MAX, |arena| {
+        let geometry = arena.info.geometry;
+        geometry.dataoff..geometry.block_offset(Block(geometry.internal_nlba))
+    });
+    let may_be_data = |place: &InfoPlace| place.info.is_err() || data.contains(&place.offset);
+    let old_may_be_data = may_be_data(&old.primary) && may_be_data(&old.backup);
+    Fault::TwoBtts { old_may_be_data }
+}
+
 /// A BTT of version 2.0 beside the one of version 1.1 that is checked.
 fn other_btt(new: &Places) -> Fault {
-    let place = if new.primary.has_trace() {
-        &new.primary
-    } else {
-        &new.backup
-    };
-    Fault::OtherBtt {
-        offset: place.offset,
-        fault: place.info.err(),
-    }
+    let place = if new.primary.has_trace() { &new.primary } else { &new.backup };
+    Fault::OtherBtt { offset: place.offset, fault: place.info.err() }
 }
 
 /// Says what is left of a BTT that cannot be used.
@@ -208,11 +238,7 @@ fn report_loss(candidates: &[Places], findings: &mut Findings) {
     let mut faults = candidates
         .iter()
         .filter(|places| {
-            let copy = if by_primary {
-                &places.primary
-            } else {
-                &places.backup
-            };
+            let copy = if by_primary { &places.primary } else { &places.backup };
             copy.has_trace()
         })
         .filter_map(Places::lost)
@@ -240,18 +266,10 @@ fn look<M: PersistentMemory>(medium: &M, start: u64, version: Version) -> Places
         if info.geometry.info2off == info2off {
             Ok(info)
         } else {
-            Err(InfoFault::CopyElsewhere {
-                info2off: info.geometry.info2off,
-                found: info2off,
-            })
+            Err(InfoFault::CopyElsewhere { info2off: info.geometry.info2off, found: info2off })
         }
     });
-    Places {
-        start,
-        version,
-        primary,
-        backup,
-    }
+    Places { start, version, primary, backup }
 }
 
 impl InfoPlace {
@@ -276,11 +294,7 @@ impl InfoPlace {
                 info.geometry.validate(room)?;
                 Ok(info)
             });
-        InfoPlace {
-            offset,
-            info,
-            bytes,
-        }
+        InfoPlace { offset, info, bytes }
     }
 
     /// The first byte without a meaning that is not zero, and what it is.
@@ -296,31 +310,13 @@ impl InfoPlace {
 /// Finds fault with the copies of one arena's info block, of which one at least can be used.
 fn judge_copies(arena: usize, places: &Places, findings: &mut Findings) {
     let (primary, backup) = (&places.primary, &places.backup);
-    let start = places.start;
-    if !start.is_multiple_of(PAGE) {
-        findings.add(arena, Fault::ArenaMisaligned { start });
-    }
     for (copy, place) in [(InfoCopy::Primary, primary), (InfoCopy::Backup, backup)] {
         let offset = place.offset;
         match place.info {
-            Err(fault) => findings.add(
-                arena,
-                Fault::InfoBad {
-                    copy,
-                    offset,
-                    fault,
-                },
-            ),
+            Err(fault) => findings.add(arena, Fault::InfoBad { copy, offset, fault }),
             Ok(_) => {
                 if let Some((byte, value)) = place.reserved() {
-                    findings.add(
-                        arena,
-                        Fault::InfoReserved {
-                            offset,
-                            byte,
-                            value,
-                        },
-                    );
+                    findings.add(arena, Fault::InfoReserved { offset, byte, value });
                 }
             }
         }
@@ -330,11 +326,7 @@ fn judge_copies(arena: usize, places: &Places, findings: &mut Findings) {
         if let Some(byte) = pairs.position(|(one, other)| one != other) {
             findings.add(
                 arena,
-                Fault::InfoDiffers {
-                    primary: primary.offset,
-                    backup: backup.offset,
-                    byte,
-                },
+                Fault::InfoDiffers { primary: primary.offset, backup: backup.offset, byte },
             );
         }
     }

@@ -124,28 +124,16 @@ impl<M: PersistentMemory> Map<'_, M> {
         });
         pass.close_gap();
         pass.report_missing();
-        let FirstPass {
-            mut claims,
-            lanes,
-            counts,
-            shared,
-            shared_unlisted,
-            ..
-        } = pass;
+        let FirstPass { mut claims, lanes, counts, shared, shared_unlisted, .. } = pass;
         let first_sectors = self.first_owners(&shared, &lanes, &mut claims, progress);
         for (block, sector) in shared {
             let of_lane = lanes.get(&block).copied().map(Owner::Lane);
             let of_sector = || first_sectors.get(&block).copied().map(Owner::Sector);
             let second = Owner::Sector(sector);
             match of_lane.or_else(of_sector) {
-                Some(first) => findings.add(
-                    self.arena.number,
-                    Fault::BlockShared {
-                        block,
-                        first,
-                        second,
-                    },
-                ),
+                Some(first) => {
+                    findings.add(self.arena.number, Fault::BlockShared { block, first, second })
+                }
                 // It had one in the first pass: somebody writes to the medium.
                 None => findings.add_unlisted(Kind::BlockShared, 1),
             }
@@ -165,12 +153,8 @@ impl<M: PersistentMemory> Map<'_, M> {
     ) -> HashMap<Block, Lba> {
         let mut owners = HashMap::new();
         claims.clear();
-        let without_lane = shared
-            .iter()
-            .filter(|(block, _)| !lanes.contains_key(block));
-        let wanted = without_lane
-            .filter(|(block, _)| claims.claim(*block))
-            .count();
+        let without_lane = shared.iter().filter(|(block, _)| !lanes.contains_key(block));
+        let wanted = without_lane.filter(|(block, _)| claims.claim(*block)).count();
         if wanted == 0 {
             return owners;
         }
@@ -190,11 +174,7 @@ impl<M: PersistentMemory> Map<'_, M> {
                 }
                 Entries::Unreadable(_) => {}
             }
-            if owners.len() == wanted {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            if owners.len() == wanted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         owners
     }
@@ -218,10 +198,7 @@ fn next_moved(moved: &mut &[(Lba, Block)], first: u32, count: u32) -> Option<(Lb
 
 fn is_zero(words: &[[u8; ENTRY_BYTES]]) -> bool {
     // Without a branch for each, so that it is done many at a time.
-    words
-        .iter()
-        .fold(0, |all, word| all | u32::from_le_bytes(*word))
-        == 0
+    words.iter().fold(0, |all, word| all | u32::from_le_bytes(*word)) == 0
 }
 
 /// What the first pass over the map gathers.
@@ -248,11 +225,7 @@ impl<M: PersistentMemory> FirstPass<'_, M> {
         }
         if let Some(&first) = self.lanes.get(&block) {
             let (first, second) = (Owner::Lane(first), Owner::Lane(lane));
-            let fault = Fault::BlockShared {
-                block,
-                first,
-                second,
-            };
+            let fault = Fault::BlockShared { block, first, second };
             self.findings.add(self.arena.number, fault);
         }
     }
@@ -296,13 +269,7 @@ impl<M: PersistentMemory> FirstPass<'_, M> {
             };
             self.findings.add(self.arena.number, fault);
         } else if !self.claims.claim(block) {
-            note_shared(
-                &mut self.shared,
-                &mut self.shared_unlisted,
-                room,
-                block,
-                lba,
-            );
+            note_shared(&mut self.shared, &mut self.shared_unlisted, room, block, lba);
         }
     }
 
@@ -317,11 +284,8 @@ impl<M: PersistentMemory> FirstPass<'_, M> {
     /// Reports the entries before this one that could not be read.
     fn close_gap(&mut self) {
         if let Some((first, sectors)) = self.gap.take() {
-            let fault = Fault::MapUnreadable {
-                first,
-                sectors,
-                offset: self.arena.map_offset(first),
-            };
+            let fault =
+                Fault::MapUnreadable { first, sectors, offset: self.arena.map_offset(first) };
             self.findings.add(self.arena.number, fault);
         }
     }

@@ -63,11 +63,7 @@ pub struct CheckOptions {
 impl Default for CheckOptions {
     /// A BTT of either version in any namespace, and 100 findings of each kind.
     fn default() -> CheckOptions {
-        CheckOptions {
-            version: None,
-            namespace: None,
-            most_findings: 100,
-        }
+        CheckOptions { version: None, namespace: None, most_findings: 100 }
     }
 }
 
@@ -91,11 +87,8 @@ pub fn check<M: PersistentMemory>(
     for (arena, _) in &arenas {
         progress.expect(arena.flog_bytes() + arena.map_bytes());
     }
-    let mut report = Report {
-        arenas: Vec::with_capacity(arenas.len()),
-        findings,
-        pending: Vec::new(),
-    };
+    let mut report =
+        Report { arenas: Vec::with_capacity(arenas.len()), findings, pending: Vec::new() };
     for (arena, located) in &arenas {
         check_arena(arena, located, options, &mut progress, &mut report);
     }
@@ -114,10 +107,7 @@ fn check_arena<M: PersistentMemory>(
     let flog = flog::read(arena, findings);
     progress.advance(arena.flog_bytes());
     let plan = replay::plan(arena, &flog.lanes, findings);
-    let map = Map {
-        arena,
-        moved: &plan.moved,
-    };
+    let map = Map { arena, moved: &plan.moved };
     let counts = map.check(flog.free_blocks(), progress, findings);
     let room = options.most_findings.saturating_sub(report.pending.len());
     report.pending.extend(plan.writes.into_iter().take(room));

@@ -31,11 +31,7 @@ pub(super) fn for_each_piece<M: PersistentMemory>(
     length: u64,
     each: impl FnMut(Piece<'_>) -> ControlFlow<()>,
 ) {
-    let mut reader = Reader {
-        medium,
-        failing_lines: FAILING_LINES,
-        each,
-    };
+    let mut reader = Reader { medium, failing_lines: FAILING_LINES, each };
     let mut buffer = vec![0; length.min(GRAINS[0] as u64) as usize];
     let mut done = 0;
     while done < length {
@@ -121,11 +117,7 @@ mod tests {
         let contents: Vec<u8> = (0u32..3 << 20).map(|i| (i / 4096 % 251) as u8).collect();
         let medium = Simulated::with_contents(contents.clone());
         let length = (2 << 20) + 100;
-        let expected: Vec<_> = contents[4096..4096 + length]
-            .iter()
-            .copied()
-            .map(Some)
-            .collect();
+        let expected: Vec<_> = contents[4096..4096 + length].iter().copied().map(Some).collect();
         assert_eq!(read(&medium, 4096, length as u64), expected);
         assert_eq!(read(&medium, 4096, 0), []);
     }
@@ -148,9 +140,7 @@ mod tests {
         medium.poison(0..4 << 20);
         let mut pieces = Vec::new();
         for_each_piece(&medium, 0, 4 << 20, |piece| {
-            let Piece::Unreadable(length) = piece else {
-                panic!()
-            };
+            let Piece::Unreadable(length) = piece else { panic!() };
             pieces.push(length);
             ControlFlow::Continue(())
         });

@@ -10,11 +10,7 @@ pub(super) struct Progress<'a> {
 impl<'a> Progress<'a> {
     /// Nothing of nothing.
     pub(super) fn new(tell: &'a mut dyn FnMut(u64, u64)) -> Progress<'a> {
-        Progress {
-            done: 0,
-            total: 0,
-            tell,
-        }
+        Progress { done: 0, total: 0, tell }
     }
 
     /// There are `bytes` more to be checked.

@@ -96,11 +96,7 @@ impl Plan {
     ) {
         let lba = writes[0].lba;
         let at_start = |write: &LaneWrite| {
-            if write.new == start {
-                State::Applied
-            } else {
-                State::Superseded
-            }
+            if write.new == start { State::Applied } else { State::Superseded }
         };
         let mut states: Vec<State> = writes.iter().map(at_start).collect();
         let mut steps: Vec<PendingWrite> = Vec::new();
@@ -121,13 +117,7 @@ impl Plan {
             judge_step(arena, steps.last(), taken, others, findings);
             states[first..first + count].fill(State::Doubtful);
             states[first] = State::Pending;
-            steps.push(PendingWrite {
-                arena,
-                lane: taken.lane,
-                lba,
-                old: block,
-                new: taken.new,
-            });
+            steps.push(PendingWrite { arena, lane: taken.lane, lba, old: block, new: taken.new });
             block = taken.new;
         }
         for state in states {
@@ -146,22 +136,8 @@ impl Plan {
 
     /// Plans nothing for the last writes of a sector of which it is not known where the map has it.
     fn add_unknown(&mut self, arena: usize, writes: &[LaneWrite], findings: &mut Findings) {
-        for &LaneWrite {
-            lane,
-            lba,
-            old,
-            new,
-        } in writes
-        {
-            findings.add(
-                arena,
-                Fault::LaneUndecided {
-                    lane,
-                    lba,
-                    old,
-                    new,
-                },
-            );
+        for &LaneWrite { lane, lba, old, new } in writes {
+            findings.add(arena, Fault::LaneUndecided { lane, lba, old, new });
         }
         self.lanes.undecided += writes.len() as u32;
     }

@@ -41,10 +41,7 @@ impl Report {
     /// Number of writes that replay would complete.
     #[must_use]
     pub fn pending_count(&self) -> u64 {
-        self.arenas
-            .iter()
-            .map(|arena| u64::from(arena.lanes.pending))
-            .sum()
+        self.arenas.iter().map(|arena| u64::from(arena.lanes.pending)).sum()
     }
 }
 
@@ -127,11 +124,7 @@ pub struct Findings {
 impl Findings {
     /// None yet, and a list of not more than `most` of each kind.
     pub(super) fn new(most: usize) -> Findings {
-        Findings {
-            most,
-            listed: Vec::new(),
-            counts: [0; Kind::ALL.len()],
-        }
+        Findings { most, listed: Vec::new(), counts: [0; Kind::ALL.len()] }
     }
 
     /// The findings listed, arena by arena, in the order in which they were made.

@@ -43,9 +43,7 @@ impl Shared {
     fn writable(&self) -> Option<&Simulated> {
         assert!(!self.is_read_only, "the checker wrote");
         let one_less = |left: u64| left.checked_sub(1);
-        let left = self
-            .stores_left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+        let left = self.stores_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
         left.is_ok().then_some(&*self.medium)
     }
 }
@@ -68,13 +66,11 @@ impl PersistentMemory for Shared {
     }
 
     fn store_u32(&self, offset: u64, value: u32) -> Result<(), MediaError> {
-        self.writable()
-            .map_or(Ok(()), |medium| medium.store_u32(offset, value))
+        self.writable().map_or(Ok(()), |medium| medium.store_u32(offset, value))
     }
 
     fn store_u64(&self, offset: u64, value: u64) -> Result<(), MediaError> {
-        self.writable()
-            .map_or(Ok(()), |medium| medium.store_u64(offset, value))
+        self.writable().map_or(Ok(()), |medium| medium.store_u64(offset, value))
     }
 
     fn read(&self, offset: u64, into: &VolatileSlice<'_>) -> Result<(), MediaError> {
@@ -82,8 +78,7 @@ impl PersistentMemory for Shared {
     }
 
     fn write(&self, offset: u64, from: &VolatileSlice<'_>) -> Result<(), MediaError> {
-        self.writable()
-            .map_or(Ok(()), |medium| medium.write(offset, from))
+        self.writable().map_or(Ok(()), |medium| medium.write(offset, from))
     }
 
     fn flush(&self, offset: u64, length: u64) -> Result<(), MediaError> {
@@ -95,8 +90,7 @@ impl PersistentMemory for Shared {
     }
 
     fn zero(&self, offset: u64, length: u64) -> Result<(), MediaError> {
-        self.writable()
-            .map_or(Ok(()), |medium| medium.zero(offset, length))
+        self.writable().map_or(Ok(()), |medium| medium.zero(offset, length))
     }
 
     fn sync(&self) -> Result<(), MediaError> {
@@ -150,10 +144,7 @@ impl Image {
 
     /// A copy on a medium of its own.
     fn copy(&self) -> Image {
-        Image {
-            medium: Arc::new(Simulated::with_contents(self.medium.contents())),
-            ..self.clone()
-        }
+        Image { medium: Arc::new(Simulated::with_contents(self.medium.contents())), ..self.clone() }
     }
 
     fn shared(&self, is_read_only: bool) -> Shared {
@@ -185,12 +176,7 @@ impl Image {
     }
 
     fn set_entry(&self, lane: u32, place: u64, [lba, old_map, new_map, seq]: [u32; 4]) {
-        let entry = FlogEntry {
-            lba,
-            old_map,
-            new_map,
-            seq,
-        };
+        let entry = FlogEntry { lba, old_map, new_map, seq };
         let offset = self.lane_offset(lane) + 16 * place;
         for (index, half) in (0..).zip(entry.halves()) {
             self.medium.store_u64(offset + 8 * index, half).unwrap();
@@ -206,9 +192,7 @@ impl Image {
     }
 
     fn set_map(&self, lba: u32, entry: MapEntry) {
-        self.medium
-            .store_u32(self.map_offset(lba), entry.0)
-            .unwrap();
+        self.medium.store_u32(self.map_offset(lba), entry.0).unwrap();
     }
 
     /// The first free block of a fresh image, that of lane 0; the others' follow.
@@ -256,30 +240,22 @@ impl Image {
 }
 
 fn open_on(medium: Shared) -> Result<Opened<Shared>, crate::btt::Error> {
-    let options = crate::btt::OpenOptions {
-        version: None,
-        namespace: None,
-        read_only: false,
-        queues: 1,
-    };
+    let options =
+        crate::btt::OpenOptions { version: None, namespace: None, read_only: false, queues: 1 };
     Btt::open(medium, &options)
 }
 
 fn write(queue: &mut Queue<Shared>, sector: u64, byte: u8) {
     let mut data = vec![byte; queue.btt().sector_size() as usize];
     let mut batch = queue.batch();
-    batch
-        .write(sector, &VolatileSlice::from(&mut data[..]), 0)
-        .unwrap();
+    batch.write(sector, &VolatileSlice::from(&mut data[..]), 0).unwrap();
     batch.commit();
     assert_eq!(batch.take_failures().next(), None);
 }
 
 fn read(queue: &mut Queue<Shared>, sector: u64) -> Result<Vec<u8>, crate::btt::Error> {
     let mut data = vec![0xee; queue.btt().sector_size() as usize];
-    queue
-        .batch()
-        .read(sector, &VolatileSlice::from(&mut data[..]))?;
+    queue.batch().read(sector, &VolatileSlice::from(&mut data[..]))?;
     Ok(data)
 }
 

@@ -19,10 +19,7 @@ fn fresh_images_of_all_kinds_are_clean() {
                     assert_eq!(arena.lanes.pristine, 256);
                     assert_eq!(arena.map.never_written, nlba);
                     assert_eq!(arena.layout, LogLayout::Standard);
-                    assert_eq!(
-                        (arena.primary, arena.backup),
-                        (Ok(arena.info), Ok(arena.info))
-                    );
+                    assert_eq!((arena.primary, arena.backup), (Ok(arena.info), Ok(arena.info)));
                 }
                 assert_eq!(report.arenas[0].info, image.info());
                 assert_eq!(report.pending_count(), 0);
@@ -39,18 +36,11 @@ fn an_image_that_was_written_trimmed_and_lost_sectors_is_clean() {
         let sectors = queue.btt().sectors();
         for round in 0..7 {
             for index in 0..200 {
-                write(
-                    &mut queue,
-                    (index * 37 * (round + 1)) % sectors,
-                    round as u8,
-                );
+                write(&mut queue, (index * 37 * (round + 1)) % sectors, round as u8);
             }
         }
         queue.batch().trim(100, 900, NeverWritten::Zero, 0).unwrap();
-        queue
-            .batch()
-            .trim(sectors - 50, 50, NeverWritten::Leave, 0)
-            .unwrap();
+        queue.batch().trim(sectors - 50, 50, NeverWritten::Leave, 0).unwrap();
         let mut part = [7; 100];
         let mut batch = queue.batch();
         let part = VolatileSlice::from(&mut part[..]);
@@ -69,11 +59,7 @@ fn an_image_that_was_written_trimmed_and_lost_sectors_is_clean() {
         drop(queue);
 
         let report = image.check();
-        assert_eq!(
-            faults(&report),
-            [Fault::SectorError { lba: Lba(5), block }],
-            "a note"
-        );
+        assert_eq!(faults(&report), [Fault::SectorError { lba: Lba(5), block }], "a note");
         assert_clean(&report);
         assert_eq!(report.pending_count(), 0);
         assert_eq!(report.arenas[0].map.error, 1);

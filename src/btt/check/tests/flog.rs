@@ -6,18 +6,7 @@ use crate::btt::{Error, FlogFault, PlacesInUse};
 
 #[test]
 fn sequence_numbers_that_never_occur_together_are_damage() {
-    let pairs = [
-        (0, 0),
-        (1, 1),
-        (2, 2),
-        (3, 3),
-        (4, 0),
-        (4, 3),
-        (2, 0),
-        (3, 0),
-        (0, 2),
-        (0, 3),
-    ];
+    let pairs = [(0, 0), (1, 1), (2, 2), (3, 3), (4, 0), (4, 3), (2, 0), (3, 0), (0, 2), (0, 3)];
     for (first, second) in pairs {
         let image = Image::fresh();
         image.wrote(0, 3);
@@ -35,16 +24,9 @@ fn sequence_numbers_that_never_occur_together_are_damage() {
         assert_eq!(
             faults(&report),
             [
-                Fault::LanePair {
-                    lane,
-                    offset,
-                    first,
-                    second
-                },
+                Fault::LanePair { lane, offset, first, second },
                 // The block that the lane had.
-                Fault::BlockMissing {
-                    block: Block(free + 7)
-                }
+                Fault::BlockMissing { block: Block(free + 7) }
             ],
             "{first} {second}"
         );
@@ -81,22 +63,12 @@ fn a_stray_entry_in_one_lane_hides_nothing_of_the_others() {
         let place = place as usize;
         assert_eq!(
             faults(&report),
-            [
-                Fault::FlogPlaces { places, layout },
-                Fault::LanePadding {
-                    lane,
-                    place,
-                    offset
-                }
-            ]
+            [Fault::FlogPlaces { places, layout }, Fault::LanePadding { lane, place, offset }]
         );
         assert_eq!(report.arenas[0].lanes.applied, 2);
         assert!(matches!(
             image.try_open(),
-            Err(Error::BadFlog {
-                fault: FlogFault::Places(_),
-                ..
-            })
+            Err(Error::BadFlog { fault: FlogFault::Places(_), .. })
         ));
     }
 }
@@ -122,11 +94,7 @@ fn a_slot_that_was_never_written_is_zero_but_for_the_first_half_of_an_entry() {
     let entry = |lba, old_map, new_map| image.set_entry(9, 1, [lba, old_map, new_map, 0]);
     let free = image.free();
     let (lane, offset, place) = (LaneIndex(9), image.lane_offset(9) + 16, 1);
-    let fault = Fault::LanePadding {
-        lane,
-        place,
-        offset,
-    };
+    let fault = Fault::LanePadding { lane, place, offset };
     entry(free - 1, free + 255, 0);
     assert_eq!(faults(&image.check()), []);
     for (lba, old_map, new_map) in [(0, 0, 1), (free, 0, 0), (0, free + 256, 0)] {
@@ -146,9 +114,7 @@ fn a_flog_of_zeroes_is_damage_to_all_lanes() {
     assert_eq!(report.arenas[0].lanes.undecided, 256);
     let listed = faults(&report);
     assert_eq!(listed.len(), 1 + 100 + 100);
-    assert!(listed.contains(&Fault::BlockMissing {
-        block: Block(image.free())
-    }));
+    assert!(listed.contains(&Fault::BlockMissing { block: Block(image.free()) }));
 }
 
 #[test]
@@ -167,13 +133,7 @@ fn a_newest_entry_out_of_range_is_damage() {
         let report = image.check();
         let (lane, offset) = (LaneIndex(7), image.lane_offset(7) + 16);
         let (lba, old, new) = (Lba(lba), Block(old), Block(new));
-        let fault = Fault::LaneRange {
-            lane,
-            offset,
-            lba,
-            old,
-            new,
-        };
+        let fault = Fault::LaneRange { lane, offset, lba, old, new };
         assert_eq!(faults(&report)[0], fault);
         assert_eq!(report.arenas[0].lanes.undecided, 1);
         assert!(image.try_open().is_err());
@@ -193,14 +153,8 @@ fn lanes_that_share_a_free_block_are_damage() {
         image.set_entry(lane, 0, [lane, free + 6, free + 6, 1]);
     }
     let [first, second, third] = [6, 7, 8].map(|lane| Owner::Lane(LaneIndex(lane)));
-    let shared = |second| Fault::BlockShared {
-        block: Block(free + 6),
-        first,
-        second,
-    };
-    let missing = [7, 8].map(|index| Fault::BlockMissing {
-        block: Block(free + index),
-    });
+    let shared = |second| Fault::BlockShared { block: Block(free + 6), first, second };
+    let missing = [7, 8].map(|index| Fault::BlockMissing { block: Block(free + index) });
     let report = image.check();
     let expected = [shared(second), shared(third), missing[0], missing[1]];
     assert_eq!(faults(&report), expected);
@@ -220,15 +174,7 @@ fn a_used_lane_that_replaces_a_block_by_itself_is_degraded() {
         image.set_entry(7, 1, pair[1]);
         let report = image.check();
         let (lane, offset) = (LaneIndex(7), image.lane_offset(7) + 16 * place);
-        assert_only(
-            &report,
-            Fault::LaneIdle {
-                lane,
-                offset,
-                lba: Lba(7),
-                block: Block(free + 7),
-            },
-        );
+        assert_only(&report, Fault::LaneIdle { lane, offset, lba: Lba(7), block: Block(free + 7) });
         assert_eq!(report.verdict(), Verdict::Problems);
     }
 }
@@ -238,17 +184,13 @@ fn poison_in_the_flog_costs_only_the_lanes_it_hits() {
     let image = Image::fresh();
     image.wrote(0, 3);
     image.wrote(20, 4);
-    image
-        .medium
-        .poison(image.lane_offset(7)..image.lane_offset(9));
+    image.medium.poison(image.lane_offset(7)..image.lane_offset(9));
     let report = image.check();
     let lanes = [7, 8].map(|lane| Fault::LaneUnreadable {
         lane: LaneIndex(lane),
         offset: image.lane_offset(lane),
     });
-    let blocks = [7, 8].map(|lane| Fault::BlockMissing {
-        block: Block(image.free() + lane),
-    });
+    let blocks = [7, 8].map(|lane| Fault::BlockMissing { block: Block(image.free() + lane) });
     assert_eq!(faults(&report), [lanes[0], lanes[1], blocks[0], blocks[1]]);
     let lanes = report.arenas[0].lanes;
     assert_eq!((lanes.applied, lanes.undecided), (2, 2));
@@ -272,9 +214,7 @@ fn a_lane_whose_sector_has_no_usable_map_entry_is_undecided() {
     assert_eq!(report.findings.count(Kind::MapRange), 1);
 
     image.wrote(3, 2000);
-    image
-        .medium
-        .poison(image.map_offset(2000)..image.map_offset(2001));
+    image.medium.poison(image.map_offset(2000)..image.map_offset(2001));
     let report = image.check();
     assert_eq!(faults(&report)[0], fault);
     assert_eq!(report.findings.count(Kind::MapUnreadable), 1);

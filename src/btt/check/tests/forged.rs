@@ -42,23 +42,22 @@ fn an_info_block_that_a_guest_wrote_into_its_data_is_ignored() {
     assert_eq!(faults(&image.check()), []);
 }
 
+/// The guest wrote both info blocks of a small arena.
 #[test]
-fn two_btts_are_not_chosen_between() {
-    // The guest wrote both.
+fn a_btt_that_a_guest_wrote_whole_into_its_data_is_ignored() {
     let image = Image::new(4096, Version::V2_0);
     let info = forged(Version::V1_1, 5 * PAGE).encode();
     image.medium.write_bytes(PAGE, &info).unwrap();
     image.medium.write_bytes(6 * PAGE, &info).unwrap();
-    let old_may_be_data = true;
-    assert_only(&image.check(), Fault::TwoBtts { old_may_be_data });
-    assert_eq!(image.try_open().unwrap_err(), Error::TwoVersions);
-    let chosen = image.check_with(&CheckOptions {
-        version: Some(Version::V2_0),
-        ..CheckOptions::default()
-    });
-    assert_clean(&chosen);
+    let report = image.check();
+    assert_only(&report, Fault::InfoInData { offset: PAGE });
+    assert_clean(&report);
+    image.try_open().unwrap();
+}
 
-    // Neither is whole.
+#[test]
+fn two_btts_are_not_chosen_between() {
+    // Neither is complete.
     let image = Image::new(4096, Version::V1_1);
     wipe(&image, image.backup_offset());
     let mut info = forged(Version::V2_0, 6 * PAGE);
@@ -70,8 +69,7 @@ fn two_btts_are_not_chosen_between() {
     assert_eq!(image.try_open().unwrap_err(), Error::TwoVersions);
 }
 
-/// The engine believes the one that is whole. If that is the one of version 1.1, a guest may have
-/// made it of its data, because the one of version 2.0 has lost an info block.
+/// The one that is complete is believed; the other is a problem all the same.
 #[test]
 fn an_info_block_where_no_guest_can_write_is_a_problem() {
     let image = Image::new(4096, Version::V1_1);
@@ -87,10 +85,7 @@ fn an_info_block_where_no_guest_can_write_is_a_problem() {
     let report = image.check();
     assert!(matches!(
         faults(&report)[..],
-        [Fault::OtherBtt {
-            offset: 0,
-            fault: Some(InfoFault::Checksum { .. })
-        }]
+        [Fault::OtherBtt { offset: 0, fault: Some(InfoFault::Checksum { .. }) }]
     ));
 }
 
@@ -103,12 +98,15 @@ fn a_forged_btt_beside_a_damaged_one_is_no_clean_one() {
     let info = forged(Version::V1_1, 5 * PAGE).encode();
     image.medium.write_bytes(PAGE, &info).unwrap();
     image.medium.write_bytes(6 * PAGE, &info).unwrap();
-    let found = find(&*image.medium, None).unwrap();
-    assert_eq!(found[0].info.version, Version::V1_1);
-    let report = image.check();
-    assert_eq!(report.arenas[0].info.version, Version::V1_1);
-    let (offset, fault) = (0, None);
-    assert_eq!(faults(&report)[0], Fault::OtherBtt { offset, fault });
+    assert_eq!(find(&*image.medium, None), Err(Error::TwoVersions));
+    let old_may_be_data = true;
+    assert_only(&image.check(), Fault::TwoBtts { old_may_be_data });
+    // Nor if nothing but a trace is left of the primary.
+    spoil(&image, 0);
+    assert_eq!(find(&*image.medium, None), Err(Error::TwoVersions));
+    assert_only(&image.check(), Fault::TwoBtts { old_may_be_data });
+    let chosen = CheckOptions { version: Some(Version::V1_1), ..CheckOptions::default() };
+    assert_eq!(image.check_with(&chosen).arenas[0].info.version, Version::V1_1);
 }
 
 /// What can happen to a place of an info block.
@@ -125,10 +123,7 @@ const OTHERS: [fn(&Image, Version); 4] = [
     |_, _| {},
     |image, version| {
         let info = forged(version, 5 * PAGE).encode();
-        image
-            .medium
-            .write_bytes(version.first_arena(), &info)
-            .unwrap();
+        image.medium.write_bytes(version.first_arena(), &info).unwrap();
     },
     |image, version| {
         OTHERS[1](image, version);
@@ -144,10 +139,7 @@ const OTHERS: [fn(&Image, Version); 4] = [
 
 #[test]
 fn checker_and_engine_believe_the_same_info_blocks() {
-    for (version, other) in [
-        (Version::V1_1, Version::V2_0),
-        (Version::V2_0, Version::V1_1),
-    ] {
+    for (version, other) in [(Version::V1_1, Version::V2_0), (Version::V2_0, Version::V1_1)] {
         let pristine = Image::new(4096, version);
         for (first, damage_primary) in DAMAGES.iter().enumerate() {
             for (second, damage_backup) in DAMAGES.iter().enumerate() {
@@ -169,9 +161,7 @@ fn assert_same_belief(image: &Image, case: &str) {
     let case = format!("{case}: {:#?}", lines(&report));
     match find(&*image.medium, None) {
         Ok(found) => {
-            let [arena] = report.arenas[..] else {
-                panic!("{case}")
-            };
+            let [arena] = report.arenas[..] else { panic!("{case}") };
             assert_eq!(arena.start, found[0].start, "{case}");
             assert_eq!(arena.info, found[0].info, "{case}");
             let (primary, backup) = match found[0].copies {

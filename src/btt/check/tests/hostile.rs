@@ -30,10 +30,7 @@ fn long_chains_of_pending_writes_are_followed_to_their_end() {
             parent_uuid: Uuid::nil(),
             error: false,
             version: Version::V2_0,
-            geometry: Geometry {
-                nextoff: if is_last { 0 } else { ARENA_MIN_SIZE },
-                ..geometry
-            },
+            geometry: Geometry { nextoff: if is_last { 0 } else { ARENA_MIN_SIZE }, ..geometry },
         };
         let start = number * ARENA_MIN_SIZE;
         for offset in [0, geometry.info2off] {
@@ -65,9 +62,7 @@ fn entry_bytes(words: [u32; 4]) -> [u8; 16] {
 #[test]
 fn a_medium_that_answers_nothing_is_checked_to_the_end() {
     let image = Image::new(512, Version::V1_1);
-    image
-        .medium
-        .poison(image.start + PAGE..image.start + image.geometry.info2off);
+    image.medium.poison(image.start + PAGE..image.start + image.geometry.info2off);
     let report = image.check();
     assert_eq!(report.findings.count(Kind::LaneUnreadable), 256);
     assert_eq!(report.findings.count(Kind::MapUnreadable), 1);

@@ -7,17 +7,11 @@ fn sector(lba: u32) -> Owner {
 }
 
 fn shared(block: u32, first: Owner, second: Owner) -> Fault {
-    Fault::BlockShared {
-        block: Block(block),
-        first,
-        second,
-    }
+    Fault::BlockShared { block: Block(block), first, second }
 }
 
 fn missing(block: u32) -> Fault {
-    Fault::BlockMissing {
-        block: Block(block),
-    }
+    Fault::BlockMissing { block: Block(block) }
 }
 
 #[test]
@@ -29,12 +23,7 @@ fn a_block_that_does_not_exist_is_found() {
         image.set_map(9, entry(Block(blocks)));
         let (lba, offset) = (Lba(9), image.map_offset(9));
         let block = Block(blocks);
-        let range = Fault::MapRange {
-            lba,
-            block,
-            blocks,
-            offset,
-        };
+        let range = Fault::MapRange { lba, block, blocks, offset };
         let report = image.check();
         let mut found = faults(&report);
         found.retain(|fault| fault.kind() != Kind::SectorError);
@@ -54,19 +43,13 @@ fn two_sectors_of_one_block_are_found_and_named() {
         let image = image.copy();
         image.set_map(lba, MapEntry::data(Block(1030)));
         let owners = [sector(lba.min(1030)), sector(lba.max(1030))];
-        assert_eq!(
-            faults(&image.check()),
-            [missing(lba), shared(1030, owners[0], owners[1])]
-        );
+        assert_eq!(faults(&image.check()), [missing(lba), shared(1030, owners[0], owners[1])]);
     }
     image.set_map(9, MapEntry::data(Block(5)));
     image.set_map(2000, MapEntry::zero(Block(5)));
     image.set_map(2001, MapEntry::error(Block(5)));
     let report = image.check();
-    let error = Fault::SectorError {
-        lba: Lba(2001),
-        block: Block(5),
-    };
+    let error = Fault::SectorError { lba: Lba(2001), block: Block(5) };
     assert_eq!(
         faults(&report),
         [
@@ -88,10 +71,7 @@ fn a_sector_with_the_free_block_of_a_lane_is_found_and_named() {
     let free = image.free();
     image.set_map(9, MapEntry::data(Block(free + 7)));
     let lane = Owner::Lane(LaneIndex(7));
-    assert_eq!(
-        faults(&image.check()),
-        [missing(9), shared(free + 7, lane, sector(9))]
-    );
+    assert_eq!(faults(&image.check()), [missing(9), shared(free + 7, lane, sector(9))]);
 }
 
 #[test]
@@ -99,10 +79,7 @@ fn a_free_block_that_a_sector_never_left_is_found() {
     let image = Image::fresh();
     image.set_entry(7, 0, [7, 9, 9, 1]);
     let lane = Owner::Lane(LaneIndex(7));
-    assert_eq!(
-        faults(&image.check()),
-        [missing(image.free() + 7), shared(9, lane, sector(9))]
-    );
+    assert_eq!(faults(&image.check()), [missing(image.free() + 7), shared(9, lane, sector(9))]);
 }
 
 #[test]
@@ -116,10 +93,7 @@ fn owners_are_those_after_replay() {
     image.set_map(2000, MapEntry::data(Block(image.free() + 3)));
     assert_eq!(
         faults(&image.check()),
-        [
-            missing(2000),
-            shared(image.free() + 3, sector(9), sector(2000))
-        ]
+        [missing(2000), shared(image.free() + 3, sector(9), sector(2000))]
     );
 }
 
@@ -144,12 +118,8 @@ fn poison_in_the_map_costs_only_the_entries_it_hits() {
     let per_line = 16;
     image.wrote(0, 3);
     // Two lines together, and one in another page.
-    image
-        .medium
-        .poison(image.map_offset(1600)..image.map_offset(1600 + per_line + 1));
-    image
-        .medium
-        .poison(image.map_offset(3200)..image.map_offset(3201));
+    image.medium.poison(image.map_offset(1600)..image.map_offset(1600 + per_line + 1));
+    image.medium.poison(image.map_offset(3200)..image.map_offset(3201));
     let report = image.check();
     let gap = |first, sectors| Fault::MapUnreadable {
         first: Lba(first),
@@ -172,13 +142,9 @@ fn poison_in_the_map_costs_only_the_entries_it_hits() {
 fn a_map_that_ends_in_poison_is_reported_to_its_end() {
     let image = Image::fresh();
     let last = image.geometry.external_nlba - 1;
-    image
-        .medium
-        .poison(image.map_offset(last)..image.map_offset(last) + 1);
+    image.medium.poison(image.map_offset(last)..image.map_offset(last) + 1);
     let report = image.check();
-    let Fault::MapUnreadable { first, sectors, .. } = faults(&report)[0] else {
-        panic!()
-    };
+    let Fault::MapUnreadable { first, sectors, .. } = faults(&report)[0] else { panic!() };
     assert_eq!(u64::from(first.0) + sectors, u64::from(last) + 1);
 }
 
@@ -187,30 +153,20 @@ fn more_findings_than_are_listed_are_counted() {
     let image = Image::new(512, Version::V2_0);
     let nlba = image.geometry.external_nlba;
     (0..nlba).for_each(|lba| image.set_map(lba, MapEntry::error(Block(77))));
-    let options = CheckOptions {
-        most_findings: 5,
-        ..CheckOptions::default()
-    };
+    let options = CheckOptions { most_findings: 5, ..CheckOptions::default() };
     let report = image.check_with(&options);
     let counts: Vec<(Kind, u64)> = report.findings.counts().collect();
     let (all, rest) = (u64::from(nlba), u64::from(nlba) - 1);
     assert_eq!(
         counts,
-        [
-            (Kind::SectorError, all),
-            (Kind::BlockShared, rest),
-            (Kind::BlockMissing, rest)
-        ]
+        [(Kind::SectorError, all), (Kind::BlockShared, rest), (Kind::BlockMissing, rest)]
     );
     let found = faults(&report);
     assert_eq!(found.len(), 15);
     assert_eq!(found[10], shared(77, sector(0), sector(1)));
     assert_eq!(found[14], shared(77, sector(0), sector(5)));
 
-    let none = image.check_with(&CheckOptions {
-        most_findings: 0,
-        ..options
-    });
+    let none = image.check_with(&CheckOptions { most_findings: 0, ..options });
     assert_eq!(faults(&none), []);
     assert!(none.findings.counts().eq(counts));
     assert_eq!(none.verdict(), Verdict::Problems);
@@ -235,10 +191,7 @@ fn progress_grows_with_the_second_pass() {
 #[test]
 fn every_finding_is_one_line_that_names_its_arena() {
     let image = Image::of_arenas(4096, Version::V1_1, 2 * SIZE + PAGE, SIZE);
-    let second = Image {
-        start: image.start + SIZE,
-        ..image.clone()
-    };
+    let second = Image { start: image.start + SIZE, ..image.clone() };
     second.set_map(9, MapEntry::data(Block(u32::MAX >> 2)));
     let report = image.check();
     let offset = second.map_offset(9);

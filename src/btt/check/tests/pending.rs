@@ -26,9 +26,7 @@ fn writes_whose_map_entries_are_missing_are_pending_and_no_fault() {
         let mut data = vec![0x55; 3 * 512];
         let mut queue = written.open();
         let mut batch = queue.batch();
-        batch
-            .write(7, &VolatileSlice::from(&mut data[..]), 0)
-            .unwrap();
+        batch.write(7, &VolatileSlice::from(&mut data[..]), 0).unwrap();
         batch.commit();
         drop(batch);
         drop(queue);
@@ -93,10 +91,7 @@ fn a_first_write_is_pending_in_an_empty_map() {
     assert_eq!(faults(&report), []);
     let map = report.arenas[0].map;
     assert_eq!((map.data, report.pending_count()), (1, 1));
-    assert_eq!(
-        map.never_written,
-        u64::from(image.geometry.external_nlba) - 1
-    );
+    assert_eq!(map.never_written, u64::from(image.geometry.external_nlba) - 1);
     assert_eq!(
         report.pending,
         [PendingWrite {
@@ -170,14 +165,8 @@ fn two_lanes_pending_for_one_sector_are_damage() {
         faults(&report),
         [
             Fault::PendingTwice { lba, first, second },
-            Fault::BlockShared {
-                block,
-                first: both[0],
-                second: both[1]
-            },
-            Fault::BlockMissing {
-                block: Block(free + 4)
-            },
+            Fault::BlockShared { block, first: both[0], second: both[1] },
+            Fault::BlockMissing { block: Block(free + 4) },
         ]
     );
     let lanes = report.arenas[0].lanes;
@@ -227,10 +216,7 @@ fn more_pending_writes_than_are_listed_are_counted() {
     for lane in 0..50 {
         image.set_entry(lane, 1, [lane, lane, image.free() + lane, 2]);
     }
-    let report = image.check_with(&CheckOptions {
-        most_findings: 10,
-        ..CheckOptions::default()
-    });
+    let report = image.check_with(&CheckOptions { most_findings: 10, ..CheckOptions::default() });
     assert_eq!((report.pending.len(), report.pending_count()), (10, 50));
     assert_clean(&report);
 }

@@ -117,10 +117,7 @@ fn damage() -> impl Strategy<Value = Damage> {
 }
 
 fn apply(image: &Image, arena: u64, place: Place, damage: Damage, repair_sum: bool) {
-    let image = Image {
-        start: image.start + arena * image.geometry.nextoff,
-        ..image.clone()
-    };
+    let image = Image { start: image.start + arena * image.geometry.nextoff, ..image.clone() };
     let geometry = image.geometry;
     let (offset, step) = match place {
         Place::Primary(word) => (image.primary_offset() + word * 4, 4),
@@ -165,14 +162,9 @@ fn compare(image: &Image) -> Result<(), TestCaseError> {
     if !is_clean {
         return Ok(());
     }
-    let sectors = report
-        .arenas
-        .iter()
-        .map(|arena| u64::from(arena.info.geometry.external_nlba));
+    let sectors = report.arenas.iter().map(|arena| u64::from(arena.info.geometry.external_nlba));
     prop_assert_eq!(btt.sectors(), sectors.sum::<u64>());
-    let failed = (0..btt.sectors())
-        .filter(|&sector| read(&mut queues[0], sector).is_err())
-        .count();
+    let failed = (0..btt.sectors()).filter(|&sector| read(&mut queues[0], sector).is_err()).count();
     let errors: u64 = report.arenas.iter().map(|arena| arena.map.error).sum();
     prop_assert_eq!(failed as u64, errors, "{:#?}", found);
     drop((btt, queues));
