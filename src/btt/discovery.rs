@@ -170,7 +170,7 @@ fn follow<M: PersistentMemory>(medium: &M, first: FoundArena) -> Result<Vec<Foun
 
 /// Checks that an arena belongs to the same BTT as the first.
 fn check_kinship(first: &InfoBlock, other: &InfoBlock, arena: usize) -> Result<(), Error> {
-    let foreign = |difference| Err(Error::Foreign { arena, difference });
+    let foreign = |difference| Err(Error::NotKin { arena, difference });
     if other.uuid != first.uuid {
         foreign("has another uuid than the first")
     } else if other.parent_uuid != first.parent_uuid {
@@ -188,7 +188,7 @@ pub fn check_parent(found: &[FoundArena], uuid: Uuid) -> Result<(), Error> {
     if parent.is_nil() || parent == uuid {
         return Ok(());
     }
-    Err(Error::Foreign { arena: 0, difference: "belongs to a namespace with another uuid" })
+    Err(Error::NotKin { arena: 0, difference: "belongs to a namespace with another uuid" })
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod error;
 pub mod flog;
 mod geometry;
 mod info_block;
+mod inspect;
 mod lane;
 mod lba_size;
 pub mod map;
@@ -45,6 +46,7 @@ pub use geometry::{
     INFO_SIZE, MAP_ENTRY_SIZE, MAX_NFREE,
 };
 pub use info_block::{InfoBlock, InfoFault, SIGNATURE, Version};
+pub use inspect::{LaneState, lanes};
 pub use lba_size::LbaSize;
 pub use namespace::{MappedNamespace, NamespaceError, NamespaceOptions};
 pub use queue::{Batch, Queue, Tag};

@@ -104,6 +104,11 @@ impl NamespaceOptions {
 }
 
 impl MappedNamespace {
+    /// The arenas of the BTT, without opening it.
+    pub fn find(&self) -> Result<Vec<FoundArena>, NamespaceError> {
+        discovery::find(&self.medium, self.version).map_err(|source| btt_error(&self.claim, source))
+    }
+
     /// Opens the BTT for `queues` queues; read-only if the claim is shared, or if asked for.
     pub fn open(
         self,

@@ -21,6 +21,8 @@ use crate::pmem::PersistentMemory;
 pub(super) struct Recovered {
     pub layout: LogLayout,
     pub lanes: Vec<Lane>,
+    /// The newest entry of each lane.
+    pub newest: Vec<FlogEntry>,
     /// Map entries that complete the pending writes, by sector in ascending order.
     pub pending: Vec<(Lba, MapEntry)>,
 }
@@ -50,7 +52,8 @@ pub(super) fn recover<M: PersistentMemory>(
         Ok(MapEntry(medium.load_u32(start + geometry.map_entry_offset(lba))?))
     };
     let pending = plan_replay(&newest, number, entry)?;
-    Ok(Recovered { layout, lanes, pending })
+    let newest = newest.into_iter().map(|newest| newest.entry).collect();
+    Ok(Recovered { layout, lanes, newest, pending })
 }
 
 fn read_flog<M: PersistentMemory>(

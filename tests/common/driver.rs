@@ -33,7 +33,9 @@ impl Disk {
         let mut queues =
             VirtioBlkQueue::<usize>::setup_queues(&mut *transport, queues, queue_size).unwrap();
         // Or it would hear of the first completion alone.
-        queues.iter_mut().for_each(|queue| queue.set_used_notif_enabled(true));
+        for queue in &mut queues {
+            queue.set_used_notif_enabled(true);
+        }
         let file = tempfile::tempfile().unwrap();
         file.set_len(buffers as u64).unwrap();
         // SAFETY: nobody else changes the file but the device, through the mapping that it is told

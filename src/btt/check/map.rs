@@ -132,7 +132,7 @@ impl<M: PersistentMemory> Map<'_, M> {
             let second = Owner::Sector(sector);
             match of_lane.or_else(of_sector) {
                 Some(first) => {
-                    findings.add(self.arena.number, Fault::BlockShared { block, first, second })
+                    findings.add(self.arena.number, Fault::BlockShared { block, first, second });
                 }
                 // It had one in the first pass: somebody writes to the medium.
                 None => findings.add_unlisted(Kind::BlockShared, 1),

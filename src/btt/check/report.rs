@@ -1,5 +1,7 @@
 //! What a check says of a BTT.
 
+use serde::Serialize;
+
 use super::finding::{Fault, Finding};
 use super::kind::{Kind, Severity};
 use crate::btt::flog::LogLayout;
@@ -66,7 +68,7 @@ pub struct ArenaReport {
 }
 
 /// How many lanes are in which state, before replay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct LaneCounts {
     /// Never used: it replaces a block by itself.
     pub pristine: u32,
@@ -81,7 +83,7 @@ pub struct LaneCounts {
 }
 
 /// How many map entries are of which kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct MapCounts {
     /// Never written.
     pub never_written: u64,

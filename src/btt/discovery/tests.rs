@@ -134,7 +134,7 @@ fn all_arenas_are_followed_and_have_to_be_kin() {
     let mut info = found[1].info;
     info.uuid = Uuid::max();
     info.write(&medium, found[1].start).unwrap();
-    assert!(matches!(find(&medium, None), Err(Error::Foreign { arena: 1, .. })));
+    assert!(matches!(find(&medium, None), Err(Error::NotKin { arena: 1, .. })));
 
     wipe(&medium, found[1].start);
     wipe(&medium, found[1].start + info.geometry.info2off);
@@ -145,7 +145,7 @@ fn all_arenas_are_followed_and_have_to_be_kin() {
 fn a_btt_of_another_namespace_is_refused() {
     let found = find(&created(Version::V1_1), None).unwrap();
     assert_eq!(check_parent(&found, Uuid::from_u128(9)), Ok(()));
-    assert!(matches!(check_parent(&found, Uuid::max()), Err(Error::Foreign { arena: 0, .. })));
+    assert!(matches!(check_parent(&found, Uuid::max()), Err(Error::NotKin { arena: 0, .. })));
     let mut orphan = found;
     orphan[0].info.parent_uuid = Uuid::nil();
     assert_eq!(check_parent(&orphan, Uuid::max()), Ok(()));

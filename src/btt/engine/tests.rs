@@ -416,6 +416,22 @@ fn creation_does_not_write_over_a_btt_unless_forced() {
 }
 
 #[test]
+fn creation_does_not_write_over_other_modes_of_linux_unless_forced() {
+    for signature in [b"NVDIMM_PFN_INFO\0", b"NVDIMM_DAX_INFO\0"] {
+        for version in Version::ALL {
+            let medium = Simulated::new(SIZE);
+            medium.write_bytes(4096, signature).unwrap();
+            let before = medium.contents();
+            let refused = create(&medium, &options(4096, version, SIZE), |_, _| {});
+            assert!(matches!(refused, Err(Error::Foreign(_))));
+            assert!(medium.contents() == before);
+            let forced = CreateOptions { force: true, ..options(4096, version, SIZE) };
+            create(&medium, &forced, |_, _| {}).unwrap();
+        }
+    }
+}
+
+#[test]
 fn creation_needs_room_and_reports_its_progress() {
     let small = Simulated::new((16 << 20) + 4095);
     let refused = create(&small, &options(512, Version::V1_1, SIZE), |_, _| {});

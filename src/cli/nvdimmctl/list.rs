@@ -73,7 +73,7 @@ impl List {
             }
         }
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&listed).map_err(json_error)?);
+            println!("{}", super::to_json(&listed)?);
         } else {
             print_table(&listed);
         }
@@ -165,10 +165,6 @@ fn map_to_read(file: &NvdimmFile, namespace: &Namespace) -> Result<Mapping, Erro
     let range = namespace.range.clone();
     Mapping::new(duplicate, range, Protection::ReadOnly, DurabilityRequest::Auto)
         .map_err(|source| fails(source).into())
-}
-
-fn json_error(error: serde_json::Error) -> Error {
-    Error::Io { action: "write JSON", source: error.into() }
 }
 
 /// Prints one line per namespace, in columns.
