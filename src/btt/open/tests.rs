@@ -3,6 +3,10 @@
 use vm_memory::VolatileSlice;
 
 use super::*;
+use crate::btt::engine::Place;
+use crate::btt::info_block::InfoBlock;
+use crate::btt::lba_size::LbaSize;
+use crate::btt::units::Lba;
 use crate::btt::{CreateOptions, LaneIndex, NeverWritten, create, discovery};
 use crate::pmem::simulated::Simulated;
 
@@ -258,7 +262,7 @@ fn zeroes_can_be_written_as_data() {
 
 /// Poisons the block of a sector and returns its offset.
 fn poison(btt: &Btt<Simulated>, sector: u64) -> u64 {
-    let (arena, lba) = btt.locate(sector);
+    let Place { arena, lba, .. } = btt.locate(sector);
     let block = arena.load_entry(&btt.medium, lba).unwrap().block(lba);
     let offset = arena.block_offset(block);
     btt.medium.poison(offset..offset + 64);
