@@ -28,3 +28,14 @@ mark_current() {
     shift
     cat -- "$@" | sha256sum >"$product.inputs"
 }
+
+# Installs packages on the system, if it may and can without removing others (as apt would when newer qemu-utils
+# are installed than the configured sources have). Usage: install_packages PACKAGE...
+install_packages() {
+    [[ $EUID -eq 0 ]] || return 1
+    say "installing $*"
+    # A machine that has just been set up knows no packages at all.
+    apt-cache show "$@" >/dev/null 2>&1 || apt-get -qq update >/dev/null 2>&1
+    DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq install --yes --no-remove --no-install-recommends "$@" >/dev/null 2>&1
+}
