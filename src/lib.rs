@@ -5,8 +5,12 @@
 //!
 //! | room | holds |
 //! |---|---|
+//! | [`btt`] | the Block Translation Table: layout, map, flog, lanes, recovery, the engine |
+//! | [`nvdimm`] | the file as an NVDIMM: labels, namespaces, claims |
 //! | [`pmem`] | the mapped NVDIMM file: loads, stores, streaming copies, flush, fence, media errors |
 //!
 //! `unsafe` code lives in [`pmem`] alone.
 
+pub mod btt;
+pub mod nvdimm;
 pub mod pmem;

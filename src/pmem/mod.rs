@@ -13,10 +13,6 @@
 //! * An aligned store of four or eight bytes never tears.
 //! * What "durable" means for a given file is its [`Durability`].
 
-// The only casts of u64 to usize are of offsets and lengths that were checked against a mapping's
-// size, and a mapping fits the address space.
-#![allow(clippy::cast_possible_truncation)]
-
 mod address_space;
 mod backing;
 mod cpu;

@@ -1,0 +1,208 @@
+//! An open arena: its map, its flog and its blocks.
+
+use log::{error, warn};
+
+use super::error::Error;
+use super::flog::{FlogEntry, LogLayout};
+use super::info_block::InfoBlock;
+use super::lane::Lane;
+use super::map::MapEntry;
+use super::map_locks::{LockKey, MapLocks};
+use super::sync::{AtomicBool, Ordering};
+use super::units::{Block, Lba};
+use crate::pmem::{MediaError, PersistentMemory};
+
+/// An open arena.
+#[derive(Debug)]
+pub(super) struct Arena {
+    pub number: usize,
+    /// Offset in the namespace.
+    pub start: u64,
+    /// Number of the first of its sectors.
+    pub first_sector: u64,
+    pub info: InfoBlock,
+    pub log_layout: LogLayout,
+    pub locks: MapLocks,
+    /// Nothing may be written any more: the medium failed in the middle of a write.
+    error: AtomicBool,
+    /// Map entries that replace those on the medium, by sector: pending writes that could not be
+    /// replayed because the medium, or the arena, is read-only.
+    replayed: Vec<(Lba, MapEntry)>,
+}
+
+impl Arena {
+    pub(super) fn new(
+        number: usize,
+        start: u64,
+        first_sector: u64,
+        info: InfoBlock,
+        log_layout: LogLayout,
+    ) -> Arena {
+        Arena {
+            number,
+            start,
+            first_sector,
+            info,
+            log_layout,
+            locks: MapLocks::new(),
+            error: AtomicBool::new(info.error),
+            replayed: Vec::new(),
+        }
+    }
+
+    /// Completes the pending writes on the medium; durable on return.
+    pub(super) fn replay<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        pending: &[(Lba, MapEntry)],
+    ) -> Result<(), MediaError> {
+        for (lba, entry) in pending {
+            self.store_entry(medium, *lba, *entry)?;
+        }
+        medium.fence()
+    }
+
+    /// Completes the pending writes in memory.
+    pub(super) fn replay_in_memory(&mut self, pending: Vec<(Lba, MapEntry)>) {
+        self.replayed = pending;
+    }
+
+    /// The map entry of `lba`, checked to name a block that exists.
+    pub(super) fn load_entry<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lba: Lba,
+    ) -> Result<MapEntry, Error> {
+        let entry = match self.replayed.binary_search_by_key(&lba, |(lba, _)| *lba) {
+            Ok(found) => self.replayed[found].1,
+            Err(_) => MapEntry(medium.load_u32(self.entry_offset(lba))?),
+        };
+        let block = entry.block(lba);
+        let blocks = self.info.geometry.internal_nlba;
+        if block.0 < blocks {
+            Ok(entry)
+        } else {
+            Err(Error::BadMapEntry {
+                arena: self.number,
+                lba,
+                block,
+                blocks,
+            })
+        }
+    }
+
+    /// Stores a map entry; durable after the next fence. The caller holds its map lock, or is alone.
+    pub(super) fn store_entry<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lba: Lba,
+        entry: MapEntry,
+    ) -> Result<(), MediaError> {
+        let offset = self.entry_offset(lba);
+        medium.store_u32(offset, entry.0)?;
+        medium.flush(offset, 4)
+    }
+
+    /// Stores the two halves of `lane`'s next flog entry, in this order.
+    ///
+    /// They share a cache line, whose stores a power failure keeps in order.
+    pub(super) fn store_flog_entry<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lane: &Lane,
+        entry: FlogEntry,
+    ) -> Result<(), MediaError> {
+        let offset = self.flog_entry_offset(lane);
+        let [place, commit] = entry.halves();
+        medium.store_u64(offset, place)?;
+        medium.store_u64(offset + 8, commit)
+    }
+
+    /// Begins to write back the flog entry that [`store_flog_entry`](Self::store_flog_entry) stored.
+    pub(super) fn flush_flog_entry<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lane: &Lane,
+    ) -> Result<(), MediaError> {
+        medium.flush(self.flog_entry_offset(lane), super::flog::ENTRY_SIZE)
+    }
+
+    fn flog_entry_offset(&self, lane: &Lane) -> u64 {
+        let slot = self.log_layout.slot_offset(lane.slot);
+        self.start + self.info.geometry.flog_offset(lane.index) + slot
+    }
+
+    fn entry_offset(&self, lba: Lba) -> u64 {
+        self.start + self.info.geometry.map_entry_offset(lba)
+    }
+
+    /// Offset of a block's bytes in the namespace.
+    pub(super) fn block_offset(&self, block: Block) -> u64 {
+        self.start + self.info.geometry.block_offset(block)
+    }
+
+    /// Refuses to write once the arena is read-only.
+    pub(super) fn check_writable(&self) -> Result<(), Error> {
+        if self.error.load(Ordering::Relaxed) {
+            Err(Error::ArenaReadOnly { arena: self.number })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Makes the arena read-only, now and for whoever opens it next: a write may be committed in the
+    /// flog and not be in the map, and no later write of its sector may hide that from recovery.
+    pub(super) fn give_up<M: PersistentMemory>(&self, medium: &M, cause: &MediaError) {
+        if self.error.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        error!("arena {} is read-only from now on: {cause}", self.number);
+        let info = InfoBlock {
+            error: true,
+            ..self.info
+        };
+        let copies = [self.start + info.geometry.info2off, self.start];
+        for offset in copies {
+            if let Err(error) = info.write(medium, offset) {
+                warn!(
+                    "cannot note in the info block that arena {} failed: {error}",
+                    self.number
+                );
+            }
+        }
+    }
+
+    /// Keeps in the map that a sector cannot be read, unless it was written since its entry was
+    /// `seen`.
+    pub(super) fn mark_unreadable<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lba: Lba,
+        seen: MapEntry,
+    ) -> Result<(), Error> {
+        let _guard = self.locks.lock(LockKey::of(self.number, lba));
+        if self.load_entry(medium, lba)? == seen {
+            self.store_unreadable(medium, lba, seen.block(lba))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps in the map that the block of a sector cannot be read; durable on return. The caller
+    /// holds the map lock.
+    pub(super) fn store_unreadable<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lba: Lba,
+        block: Block,
+    ) -> Result<(), MediaError> {
+        if self.check_writable().is_ok() {
+            warn!(
+                "arena {}: {lba} cannot be read, and is marked so until it is written",
+                self.number
+            );
+            self.store_entry(medium, lba, MapEntry::error(block))?;
+            medium.fence()?;
+        }
+        Ok(())
+    }
+}

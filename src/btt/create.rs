@@ -1,0 +1,150 @@
+//! Creating a BTT.
+
+use uuid::Uuid;
+
+use super::discovery;
+use super::error::Error;
+use super::flog::FlogEntry;
+use super::geometry::{self, ARENA_MIN_SIZE, FLOG_PAIR_SIZE, Geometry, INFO_SIZE};
+use super::info_block::{InfoBlock, Version};
+use super::lba_size::LbaSize;
+use super::units::LaneIndex;
+use crate::pmem::{MediaError, PersistentMemory};
+
+/// What to create.
+#[derive(Debug, Clone, Copy)]
+pub struct CreateOptions {
+    /// Bytes of a sector.
+    pub lba_size: LbaSize,
+    /// Version of the format.
+    pub version: Version,
+    /// The BTT's own uuid.
+    pub uuid: Uuid,
+    /// The namespace's uuid; nil where it has none.
+    pub parent_uuid: Uuid,
+    /// Bytes of an arena, [`ARENA_MIN_SIZE`] to [`ARENA_MAX_SIZE`](geometry::ARENA_MAX_SIZE), which
+    /// is what Linux makes; the last may be smaller.
+    pub arena_size: u64,
+    /// Write over a BTT that is there already.
+    pub force: bool,
+}
+
+/// Most bytes of a map that are zeroed in one go, between two reports of progress.
+const ZERO_STEP: u64 = 64 << 20;
+
+/// Creates a BTT that fills `medium`; `progress` is told how many bytes of how many are done.
+///
+/// The primary info block of arena 0 is written last and commits: a power failure before it leaves no
+/// BTT, one after it a whole one. An existing BTT is invalidated first.
+///
+/// # Errors
+///
+/// The medium is smaller than 16 MiB (and 4 KiB for version 1.1), holds a BTT that `force` does not
+/// give up, or fails.
+pub fn create<M: PersistentMemory>(
+    medium: &M,
+    options: &CreateOptions,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<(), Error> {
+    let start = options.version.first_arena();
+    let needed = start + ARENA_MIN_SIZE;
+    if medium.size() < needed {
+        return Err(Error::TooSmall {
+            size: medium.size(),
+            needed,
+        });
+    }
+    invalidate(medium, options.force)?;
+    let arenas: Vec<(u64, Geometry)> =
+        layout(medium.size() - start, options.arena_size, options.lba_size)
+            .map(|(offset, geometry)| (start + offset, geometry))
+            .collect();
+    let total = arenas
+        .iter()
+        .map(|(_, geometry)| zeroed_bytes(geometry))
+        .sum();
+    let mut done = 0;
+    for (start, geometry) in arenas.iter().rev() {
+        create_arena(medium, *start, geometry, options, |bytes| {
+            done += bytes;
+            progress(done, total);
+        })?;
+    }
+    Ok(())
+}
+
+/// The arenas of at most `arena_size` bytes that a BTT of `lba_size` sectors has in `raw_size` bytes,
+/// with their offsets.
+#[must_use]
+pub fn layout(
+    raw_size: u64,
+    arena_size: u64,
+    lba_size: LbaSize,
+) -> impl DoubleEndedIterator<Item = (u64, Geometry)> {
+    let arenas = geometry::arenas(raw_size, arena_size);
+    let last = arenas.len().saturating_sub(1);
+    arenas
+        .enumerate()
+        .map(move |(index, (offset, size))| (offset, Geometry::new(size, lba_size, index == last)))
+}
+
+/// Takes away what is left of BTTs, first info block first: each is whole until it is gone.
+fn invalidate<M: PersistentMemory>(medium: &M, force: bool) -> Result<(), Error> {
+    for version in Version::ALL {
+        let start = version.first_arena();
+        let room = medium.size() - start;
+        let info2off = match discovery::first_arena(medium, version) {
+            Err(Error::NotFound) => continue,
+            _ if !force => return Err(Error::Exists(version)),
+            Ok(found) => found.info.geometry.info2off,
+            Err(_) => geometry::backup_offset(room.min(geometry::ARENA_MAX_SIZE)),
+        };
+        medium.zero(start, INFO_SIZE)?;
+        medium.zero(start + info2off, INFO_SIZE)?;
+    }
+    Ok(())
+}
+
+/// Bytes of an arena that creation zeroes: the map and the flog, which follows it.
+fn zeroed_bytes(geometry: &Geometry) -> u64 {
+    geometry.info2off - geometry.mapoff
+}
+
+fn create_arena<M: PersistentMemory>(
+    medium: &M,
+    start: u64,
+    geometry: &Geometry,
+    options: &CreateOptions,
+    mut zeroed: impl FnMut(u64),
+) -> Result<(), MediaError> {
+    let (mut offset, end) = (geometry.mapoff, geometry.info2off);
+    while offset < end {
+        let step = ZERO_STEP.min(end - offset);
+        medium.zero(start + offset, step)?;
+        zeroed(step);
+        offset += step;
+    }
+    medium.write_bytes(start + geometry.logoff, &initial_flog(geometry))?;
+    medium.fence()?;
+    let info = InfoBlock {
+        uuid: options.uuid,
+        parent_uuid: options.parent_uuid,
+        error: false,
+        version: options.version,
+        geometry: *geometry,
+    };
+    info.write(medium, start + geometry.info2off)?;
+    info.write(medium, start)
+}
+
+/// The flog of lanes that were never used.
+fn initial_flog(geometry: &Geometry) -> Vec<u8> {
+    let mut bytes = vec![0; geometry.nfree as usize * FLOG_PAIR_SIZE as usize];
+    let (lanes, _) = bytes.as_chunks_mut::<{ FLOG_PAIR_SIZE as usize }>();
+    for (lane, index) in lanes.iter_mut().zip(0..) {
+        let [place, commit] = FlogEntry::initial(LaneIndex(index), geometry.external_nlba).halves();
+        lane[..8].copy_from_slice(&place.to_le_bytes());
+        lane[8..16].copy_from_slice(&commit.to_le_bytes());
+    }
+    bytes
+}

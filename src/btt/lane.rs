@@ -1,0 +1,157 @@
+//! Lanes: who writes with which free block.
+//!
+//! The lanes of every arena are dealt out to sets, one set per queue: lane ≡ set modulo the number
+//! of sets. A queue takes its set under a lock that nobody else wants, unless there are more queues
+//! than an arena has lanes; then queues share sets, queue ≡ set, as CPUs share lanes in the kernel's
+//! `nd_region_acquire_lane`.
+
+use super::flog::{Sequence, Slot};
+use super::units::{Block, LaneIndex};
+
+/// A lane as it stands between two writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lane {
+    pub index: LaneIndex,
+    /// The block that the next write fills.
+    pub free: Block,
+    /// The free block could not be read when it was replaced: its poison has to be cleared first.
+    pub free_has_error: bool,
+    /// The slot that the next write's entry goes to: the older of the two.
+    pub slot: Slot,
+    /// The sequence number of the next write's entry.
+    pub sequence: Sequence,
+}
+
+impl Lane {
+    /// The lane after a write that freed `free`.
+    pub(super) fn advance(&mut self, free: Block, free_has_error: bool) {
+        self.free = free;
+        self.free_has_error = free_has_error;
+        self.slot = self.slot.other();
+        self.sequence = self.sequence.next();
+    }
+}
+
+/// The lanes of one arena that belong to a set.
+#[derive(Debug, Default)]
+pub(super) struct ArenaLanes {
+    lanes: Vec<Lane>,
+    /// Where the next lane is taken from: they go round, so that a block is not filled again as soon
+    /// as it is freed, when readers are most likely still at it.
+    next: usize,
+    /// Lanes taken since [`release`](Self::release).
+    taken: usize,
+}
+
+impl ArenaLanes {
+    /// Takes a lane for the current round; `None`: all are taken.
+    pub(super) fn take(&mut self) -> Option<usize> {
+        if self.taken == self.lanes.len() {
+            return None;
+        }
+        let position = self.next;
+        self.next = (position + 1) % self.lanes.len();
+        self.taken += 1;
+        Some(position)
+    }
+
+    /// Ends the round: all lanes can be taken again.
+    pub(super) fn release(&mut self) {
+        self.taken = 0;
+    }
+
+    /// Gives up the lanes whose flog cannot be written. Between rounds only.
+    pub(super) fn retire(&mut self, broken: impl Fn(LaneIndex) -> bool) {
+        debug_assert_eq!(self.taken, 0);
+        self.lanes.retain(|lane| !broken(lane.index));
+        self.next = 0;
+    }
+
+    pub(super) fn lane(&mut self, position: usize) -> &mut Lane {
+        &mut self.lanes[position]
+    }
+}
+
+/// A queue's lanes in every arena.
+#[derive(Debug)]
+pub(super) struct LaneSet {
+    pub arenas: Box<[ArenaLanes]>,
+}
+
+/// Deals the lanes of all arenas out to as many sets as there are queues, or lanes in the arena that
+/// has the fewest.
+pub(super) fn deal(lanes_of_arenas: Vec<Vec<Lane>>, queues: usize) -> Vec<LaneSet> {
+    let fewest = lanes_of_arenas.iter().map(Vec::len).min().unwrap_or(0);
+    let sets = queues.min(fewest).max(1);
+    let mut dealt: Vec<LaneSet> = (0..sets)
+        .map(|_| LaneSet {
+            arenas: lanes_of_arenas
+                .iter()
+                .map(|_| ArenaLanes::default())
+                .collect(),
+        })
+        .collect();
+    for (arena, lanes) in lanes_of_arenas.into_iter().enumerate() {
+        for (position, lane) in lanes.into_iter().enumerate() {
+            dealt[position % sets].arenas[arena].lanes.push(lane);
+        }
+    }
+    dealt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lanes(count: u32) -> Vec<Lane> {
+        (0..count)
+            .map(|index| Lane {
+                index: LaneIndex(index),
+                free: Block(index),
+                free_has_error: false,
+                slot: Slot::Second,
+                sequence: Sequence::FIRST.next(),
+            })
+            .collect()
+    }
+
+    fn indices(lanes: &ArenaLanes) -> Vec<u32> {
+        lanes.lanes.iter().map(|lane| lane.index.0).collect()
+    }
+
+    #[test]
+    fn lanes_are_dealt_out_by_queue() {
+        let sets = deal(vec![lanes(7), lanes(4)], 3);
+        assert_eq!(sets.len(), 3);
+        assert_eq!(indices(&sets[0].arenas[0]), [0, 3, 6]);
+        assert_eq!(indices(&sets[2].arenas[0]), [2, 5]);
+        assert_eq!(indices(&sets[0].arenas[1]), [0, 3]);
+    }
+
+    #[test]
+    fn more_queues_than_lanes_leave_no_set_without_a_lane() {
+        let sets = deal(vec![lanes(256), lanes(2)], 64);
+        assert_eq!(sets.len(), 2);
+        assert!(
+            sets.iter()
+                .all(|set| set.arenas.iter().all(|arena| !arena.lanes.is_empty()))
+        );
+    }
+
+    #[test]
+    fn lanes_go_round_and_come_back_with_the_next_round() {
+        let mut set = deal(vec![lanes(3)], 1);
+        let arena = &mut set[0].arenas[0];
+        assert_eq!([arena.take(), arena.take()], [Some(0), Some(1)]);
+        arena.release();
+        assert_eq!(
+            [arena.take(), arena.take(), arena.take()],
+            [Some(2), Some(0), Some(1)]
+        );
+        assert_eq!(arena.take(), None);
+        arena.release();
+        arena.retire(|lane| lane.0 != 1);
+        assert_eq!(indices(arena), [1]);
+        assert_eq!([arena.take(), arena.take()], [Some(0), None]);
+    }
+}

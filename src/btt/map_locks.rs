@@ -1,0 +1,60 @@
+//! Map locks: who changes a map entry holds the lock of its cache line.
+//!
+//! A reader needs none. A round takes all that it needs in ascending order, so that two rounds never
+//! wait for each other.
+
+use super::geometry::MAP_ENTRY_SIZE;
+use super::sync::{Mutex, MutexGuard, PoisonError};
+use super::units::Lba;
+use crate::pmem::CACHE_LINE;
+
+/// Number of locks per arena: enough that two queues seldom meet.
+const LOCKS: usize = 256;
+/// Map entries that share a lock: those of one cache line.
+const ENTRIES: u32 = (CACHE_LINE / MAP_ENTRY_SIZE) as u32;
+
+/// A lock on a cache line of its own.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Lock(Mutex<()>);
+
+/// The map locks of an arena.
+#[derive(Debug)]
+pub(super) struct MapLocks {
+    locks: Box<[Lock]>,
+}
+
+/// Which lock of which arena guards an entry, in the order in which a round takes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LockKey {
+    pub arena: usize,
+    lock: usize,
+}
+
+impl LockKey {
+    pub(super) fn of(arena: usize, lba: Lba) -> LockKey {
+        LockKey {
+            arena,
+            lock: (lba.0 / ENTRIES) as usize % LOCKS,
+        }
+    }
+}
+
+/// A held lock.
+pub(super) type MapGuard<'a> = MutexGuard<'a, ()>;
+
+impl MapLocks {
+    pub(super) fn new() -> Self {
+        MapLocks {
+            locks: (0..LOCKS).map(|_| Lock(Mutex::new(()))).collect(),
+        }
+    }
+
+    pub(super) fn lock(&self, key: LockKey) -> MapGuard<'_> {
+        // A panic elsewhere leaves no map entry half-written: the lock guards no data of its own.
+        self.locks[key.lock]
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,50 @@
+//! The Block Translation Table: sectors that are written whole or not at all.
+//!
+//! The format and protocol of the UEFI specification (2.7 and later, "Block Translation Table") and
+//! of Linux's `drivers/nvdimm/btt.c`, in user space and byte-compatible with both. A sector (LBA) is
+//! never written in place: its data go to a free block, an entry in the *flog* commits the exchange
+//! of the two blocks, and the *map* follows.
+//!
+//! * [`create`](fn@create) makes a BTT, [`Btt::open`] opens one with its [`Queue`]s, a queue's
+//!   [`Batch`] reads and writes.
+//! * What a write does in which order: the module `round`. How readers are kept safe from writers:
+//!   the module `read_tracking`. What a crash leaves behind: the module `recovery`.
+
+#![forbid(unsafe_code)]
+
+mod arena;
+mod create;
+mod discovery;
+mod engine;
+mod error;
+pub mod flog;
+mod geometry;
+mod info_block;
+mod lane;
+mod lba_size;
+pub mod map;
+mod map_locks;
+mod modify;
+mod namespace;
+mod queue;
+mod read_tracking;
+mod recovery;
+mod round;
+mod sync;
+mod trim;
+mod units;
+
+pub use create::{CreateOptions, create, layout};
+pub use discovery::{Copies, FoundArena, check_parent, find};
+pub use engine::{Btt, OpenOptions, Opened};
+pub use error::{Error, FlogFault, PlacesInUse};
+pub use geometry::{
+    ARENA_MAX_SIZE, ARENA_MIN_SIZE, DEFAULT_NFREE, FLOG_PAIR_SIZE, Geometry, GeometryFault,
+    INFO_SIZE, MAP_ENTRY_SIZE, MAX_NFREE,
+};
+pub use info_block::{InfoBlock, InfoFault, SIGNATURE, Version};
+pub use lba_size::LbaSize;
+pub use namespace::{MappedNamespace, NamespaceError, NamespaceOptions};
+pub use queue::{Batch, Queue, Tag};
+pub use trim::NeverWritten;
+pub use units::{Block, LaneIndex, Lba};

@@ -1,0 +1,275 @@
+//! Queues: the way to read and write sectors.
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use vm_memory::VolatileSlice;
+
+use super::arena::Arena;
+use super::engine::Btt;
+use super::error::Error;
+use super::lane::LaneSet;
+use super::map::{MapEntry, Mapped};
+use super::map_locks::MapGuard;
+use super::round::{ROUND_SECTORS, Round};
+use super::sync::MutexGuard;
+use super::units::Lba;
+use crate::pmem::{Cause, PersistentMemory};
+
+/// A sector's worth of zeroes.
+pub(super) static ZEROES: [u8; 4096] = [0; 4096];
+
+/// The caller's name for a request, by which it hears of a failure.
+pub type Tag = usize;
+
+/// Where the data of a sector come from.
+#[derive(Clone, Copy)]
+pub(super) enum Data<'a> {
+    Buffer(&'a VolatileSlice<'a>),
+    Bytes(&'a [u8]),
+}
+
+/// A queue: its place in the read tracking table is its own, its lanes too unless there are more
+/// queues than lanes.
+#[derive(Debug)]
+pub struct Queue<M> {
+    btt: Arc<Btt<M>>,
+    number: usize,
+    round: Round,
+    failures: Vec<(Tag, Error)>,
+    /// A sector that is being modified in part.
+    scratch: Box<[u8]>,
+}
+
+impl<M: PersistentMemory> Queue<M> {
+    pub(super) fn new(btt: Arc<Btt<M>>, number: usize) -> Queue<M> {
+        let scratch = vec![0; btt.sector_size() as usize].into_boxed_slice();
+        Queue {
+            btt,
+            number,
+            round: Round::new(),
+            failures: Vec::new(),
+            scratch,
+        }
+    }
+
+    /// The BTT that the queue belongs to.
+    #[must_use]
+    pub fn btt(&self) -> &Arc<Btt<M>> {
+        &self.btt
+    }
+
+    /// Begins a batch of reads and writes. Waits while another queue that shares its lanes has one.
+    pub fn batch(&mut self) -> Batch<'_, M> {
+        self.failures.clear();
+        Batch {
+            lanes: self.btt.lanes(self.number),
+            btt: &self.btt,
+            queue: self.number,
+            guards: ArrayVec::new(),
+            round: &mut self.round,
+            failures: &mut self.failures,
+            scratch: &mut self.scratch,
+        }
+    }
+}
+
+/// Reads and writes of one queue, one after another.
+///
+/// A read is done when the call returns. A write is staged, and done with [`commit`](Self::commit),
+/// or earlier, when a round is full: up to 64 sectors share the fences of a round, whatever requests
+/// they belong to. A request's sectors are atomic one by one. What is staged and not committed when
+/// the batch is dropped is not written.
+pub struct Batch<'q, M: PersistentMemory> {
+    pub(super) btt: &'q Btt<M>,
+    queue: usize,
+    pub(super) lanes: MutexGuard<'q, LaneSet>,
+    /// Map locks held while a round is published.
+    pub(super) guards: ArrayVec<MapGuard<'q>, ROUND_SECTORS>,
+    pub(super) round: &'q mut Round,
+    pub(super) failures: &'q mut Vec<(Tag, Error)>,
+    /// A sector that is being modified in part.
+    pub(super) scratch: &'q mut [u8],
+}
+
+impl<M: PersistentMemory> Batch<'_, M> {
+    /// The failed writes of the rounds committed since the last call, by the tag of their request.
+    pub fn take_failures(&mut self) -> impl Iterator<Item = (Tag, Error)> {
+        self.failures.drain(..)
+    }
+
+    /// Reads whole sectors from `first` on into all of `into`.
+    pub fn read(&mut self, first: u64, into: &VolatileSlice<'_>) -> Result<(), Error> {
+        let (count, size) = self.check_buffer(first, into.len())?;
+        for index in 0..count {
+            let part = piece(into, index * size, size);
+            self.read_sector(first + index as u64, 0, &part)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the bytes of `sector` from `offset` on into all of `into`; they are of one version of
+    /// the sector.
+    pub fn read_part(
+        &mut self,
+        sector: u64,
+        offset: usize,
+        into: &VolatileSlice<'_>,
+    ) -> Result<(), Error> {
+        self.check_part(sector, offset, into.len())?;
+        self.read_sector(sector, offset, into)
+    }
+
+    /// Writes whole sectors from `first` on with all of `from`.
+    pub fn write(&mut self, first: u64, from: &VolatileSlice<'_>, tag: Tag) -> Result<(), Error> {
+        let (count, size) = self.check_buffer(first, from.len())?;
+        self.check_writable()?;
+        for index in 0..count {
+            let part = piece(from, index * size, size);
+            self.stage(first + index as u64, Data::Buffer(&part), tag)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the bytes of `sector` from `offset` on with all of `from`, and leaves the rest of the
+    /// sector as it is: atomically, also against writers of other parts.
+    pub fn write_part(
+        &mut self,
+        sector: u64,
+        offset: usize,
+        from: &VolatileSlice<'_>,
+        tag: Tag,
+    ) -> Result<(), Error> {
+        self.check_part(sector, offset, from.len())?;
+        self.check_writable()?;
+        if from.len() == self.btt.sector_size() as usize {
+            return self.stage(sector, Data::Buffer(from), tag);
+        }
+        self.modify(sector, offset, from, tag)
+    }
+
+    /// Writes zeroes to `count` sectors from `first` on.
+    pub fn write_zeroes(&mut self, first: u64, count: u64, tag: Tag) -> Result<(), Error> {
+        self.btt.check_range(first, count)?;
+        self.check_writable()?;
+        let zeroes = &ZEROES[..self.btt.sector_size() as usize];
+        (first..first + count).try_for_each(|sector| self.stage(sector, Data::Bytes(zeroes), tag))
+    }
+
+    /// The number of whole sectors in a buffer, and their size.
+    fn check_buffer(&self, first: u64, length: usize) -> Result<(usize, usize), Error> {
+        let sector_size = self.btt.sector_size();
+        let size = sector_size as usize;
+        if !length.is_multiple_of(size) {
+            return Err(Error::BadLength {
+                offset: 0,
+                length,
+                sector_size,
+            });
+        }
+        self.btt.check_range(first, (length / size) as u64)?;
+        Ok((length / size, size))
+    }
+
+    fn check_part(&self, sector: u64, offset: usize, length: usize) -> Result<(), Error> {
+        let sector_size = self.btt.sector_size();
+        self.btt.check_range(sector, 1)?;
+        match offset.checked_add(length) {
+            Some(end) if end <= sector_size as usize => Ok(()),
+            _ => Err(Error::BadLength {
+                offset,
+                length,
+                sector_size,
+            }),
+        }
+    }
+
+    pub(super) fn check_writable(&self) -> Result<(), Error> {
+        if self.btt.read_only {
+            Err(Error::ReadOnly)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn read_sector(
+        &mut self,
+        sector: u64,
+        offset: usize,
+        into: &VolatileSlice<'_>,
+    ) -> Result<(), Error> {
+        if self.is_staged(sector) {
+            self.commit();
+        }
+        let (arena, lba) = self.btt.locate(sector);
+        let read = self.read_tracked(arena, lba, sector, offset, into);
+        self.btt.tracking.clear(self.queue);
+        read
+    }
+
+    /// Looks the sector up and reads its block, which stays in the tracking table.
+    fn read_tracked(
+        &self,
+        arena: &Arena,
+        lba: Lba,
+        sector: u64,
+        offset: usize,
+        into: &VolatileSlice<'_>,
+    ) -> Result<(), Error> {
+        let medium = &self.btt.medium;
+        let mut entry = arena.load_entry(medium, lba)?;
+        loop {
+            self.btt
+                .tracking
+                .publish(self.queue, arena.number, entry.block(lba));
+            let again = arena.load_entry(medium, lba)?;
+            if again == entry {
+                return self.read_block(arena, lba, entry, sector, offset, into);
+            }
+            entry = again;
+        }
+    }
+
+    fn read_block(
+        &self,
+        arena: &Arena,
+        lba: Lba,
+        entry: MapEntry,
+        sector: u64,
+        offset: usize,
+        into: &VolatileSlice<'_>,
+    ) -> Result<(), Error> {
+        let block = match entry.mapped() {
+            Mapped::NeverWritten | Mapped::Zero(_) => {
+                into.copy_from(&ZEROES[..into.len()]);
+                return Ok(());
+            }
+            Mapped::Error(_) => return Err(Error::SectorError { sector }),
+            Mapped::Data(block) => block,
+        };
+        let read = self
+            .btt
+            .medium
+            .read(arena.block_offset(block) + offset as u64, into);
+        if let Err(error) = read {
+            if error.cause == Cause::Medium && !self.btt.read_only {
+                arena.mark_unreadable(&self.btt.medium, lba, entry)?;
+            }
+            return Err(error.into());
+        }
+        Ok(())
+    }
+}
+
+impl<M: PersistentMemory> Drop for Batch<'_, M> {
+    fn drop(&mut self) {
+        self.end_round();
+    }
+}
+
+/// The `length` bytes of `buffer` at `offset`, which are inside it.
+fn piece<'a>(buffer: &VolatileSlice<'a>, offset: usize, length: usize) -> VolatileSlice<'a> {
+    buffer
+        .subslice(offset, length)
+        .expect("the length was checked to be that of whole sectors")
+}

@@ -1,0 +1,85 @@
+//! Trimming: sectors that read as zeroes without a block of zeroes being written.
+//!
+//! A map entry with the zero flag still owns its block, so trimming is one store per sector, under
+//! the map lock, and needs no flog. It need not be durable when the lock is released: whatever a
+//! later write of the sector logs, it finds the same block with or without the flag.
+
+use super::arena::Arena;
+use super::error::Error;
+use super::geometry::MAP_ENTRY_SIZE;
+use super::map::{MapEntry, Mapped};
+use super::map_locks::LockKey;
+use super::queue::{Batch, Tag};
+use super::units::Lba;
+use crate::pmem::{CACHE_LINE, PersistentMemory};
+
+/// What to do with a sector that was never written, and reads as zeroes already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NeverWritten {
+    /// Leave it, and so the map sparse.
+    Leave,
+    /// Give it the zero flag: another implementation would read whatever its block holds.
+    Zero,
+}
+
+impl<M: PersistentMemory> Batch<'_, M> {
+    /// Makes `count` sectors from `first` on read as zeroes; durable on return, but for sectors that
+    /// had an error: those are written with zeroes, as by [`write_zeroes`](Self::write_zeroes).
+    pub fn trim(
+        &mut self,
+        first: u64,
+        count: u64,
+        never_written: NeverWritten,
+        tag: Tag,
+    ) -> Result<(), Error> {
+        self.btt.check_range(first, count)?;
+        self.check_writable()?;
+        self.commit();
+        let (mut sector, end) = (first, first + count);
+        while sector < end {
+            let (arena, lba) = self.btt.locate(sector);
+            let group = group_length(arena, lba).min(end - sector);
+            let errors = self.trim_group(arena, lba, group, never_written)?;
+            for index in (0..group).filter(|index| errors & 1 << index != 0) {
+                self.write_zeroes(sector + index, 1, tag)?;
+            }
+            sector += group;
+        }
+        Ok(self.btt.medium.fence()?)
+    }
+
+    /// Trims sectors whose map entries share a cache line, and a lock. Returns those that have an
+    /// error, one bit each: their block must not be filled again before its poison is cleared, which
+    /// only a write can bring about.
+    fn trim_group(
+        &self,
+        arena: &Arena,
+        first: Lba,
+        count: u64,
+        never_written: NeverWritten,
+    ) -> Result<u64, Error> {
+        let medium = &self.btt.medium;
+        arena.check_writable()?;
+        let _guard = arena.locks.lock(LockKey::of(arena.number, first));
+        let mut errors = 0;
+        for (index, lba) in (first.0..).map(Lba).take(count as usize).enumerate() {
+            let entry = arena.load_entry(medium, lba)?;
+            match entry.mapped() {
+                Mapped::Zero(_) => {}
+                Mapped::NeverWritten if never_written == NeverWritten::Leave => {}
+                Mapped::Error(_) => errors |= 1 << index,
+                Mapped::NeverWritten | Mapped::Data(_) => {
+                    arena.store_entry(medium, lba, MapEntry::zero(entry.block(lba)))?;
+                }
+            }
+        }
+        Ok(errors)
+    }
+}
+
+/// Number of sectors from `lba` on whose map entries share its cache line, or end the arena.
+fn group_length(arena: &Arena, lba: Lba) -> u64 {
+    let per_line = (CACHE_LINE / MAP_ENTRY_SIZE) as u32;
+    let to_line_end = per_line - lba.0 % per_line;
+    u64::from(to_line_end.min(arena.info.geometry.external_nlba - lba.0))
+}

@@ -1,0 +1,121 @@
+//! Claims: a namespace has at most one holder.
+//!
+//! A claim is an open-file-description lock on the namespace's bytes of the file. It dies with the
+//! process that holds it, and excludes any other, also on another host if the file system shares
+//! locks.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+
+use super::error::Error;
+use super::holder::Holder;
+use super::namespace::Namespace;
+use crate::pmem::{DurabilityRequest, Mapping, Protection};
+
+/// What a claim allows, and excludes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimKind {
+    /// Reading; excludes writers.
+    Shared,
+    /// Reading and writing; excludes everybody else.
+    Exclusive,
+}
+
+/// A claimed namespace. The claim ends when this, and what was mapped through it, is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    path: PathBuf,
+    file: File,
+    namespace: Namespace,
+    kind: ClaimKind,
+}
+
+impl Claim {
+    pub(super) fn take(
+        path: PathBuf,
+        file: File,
+        namespace: Namespace,
+        kind: ClaimKind,
+    ) -> Result<Claim, Error> {
+        match lock(&file, &namespace.range, kind) {
+            Ok(()) => Ok(Claim {
+                path,
+                file,
+                namespace,
+                kind,
+            }),
+            Err(Errno::EAGAIN | Errno::EACCES) => {
+                let holder = Holder::find(&file, &namespace.range);
+                Err(Error::Busy {
+                    path,
+                    namespace: namespace.device_name(),
+                    holder,
+                })
+            }
+            Err(errno) => Err(Error::File {
+                action: "lock",
+                path,
+                source: io::Error::from(errno),
+            }),
+        }
+    }
+
+    /// The file that the namespace is in.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// What the claim allows.
+    #[must_use]
+    pub fn kind(&self) -> ClaimKind {
+        self.kind
+    }
+
+    /// Maps the namespace, for what the claim allows. The mapping keeps the claim.
+    pub fn map(&self, durability: DurabilityRequest) -> Result<Mapping, Error> {
+        let protection = match self.kind {
+            ClaimKind::Shared => Protection::ReadOnly,
+            ClaimKind::Exclusive => Protection::ReadWrite,
+        };
+        // A duplicate belongs to the same open file description, and so keeps its locks.
+        let file = self.file.try_clone().map_err(|source| Error::File {
+            action: "duplicate the descriptor of",
+            path: self.path.clone(),
+            source,
+        })?;
+        Mapping::new(file, self.namespace.range.clone(), protection, durability).map_err(|source| {
+            Error::Map {
+                path: self.path.clone(),
+                source,
+            }
+        })
+    }
+}
+
+/// Locks `range` of `file` for its open file description, without waiting.
+fn lock(file: &File, range: &Range<u64>, kind: ClaimKind) -> Result<(), Errno> {
+    let lock_type = match kind {
+        ClaimKind::Shared => libc::F_RDLCK,
+        ClaimKind::Exclusive => libc::F_WRLCK,
+    };
+    let request = libc::flock {
+        l_type: lock_type as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: range.start.cast_signed(),
+        l_len: (range.end - range.start).cast_signed(),
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_OFD_SETLK(&request)).map(drop)
+}

@@ -1,0 +1,118 @@
+//! Who holds a namespace, from the kernel's lock tables.
+//!
+//! An open-file-description lock has no owner in `/proc/locks`; but `/proc/PID/fdinfo/FD` lists the
+//! locks of a descriptor, for those who may look.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Who holds a namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    /// A process that we can see.
+    Process {
+        /// Its process id.
+        pid: u32,
+        /// The name of its program.
+        program: String,
+    },
+    /// A process whose descriptors we may not look at, or one on another host.
+    Unknown,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Holder::Process { pid, program } => write!(f, "{program} (pid {pid})"),
+            Holder::Unknown => f.write_str("a process that cannot be seen from here"),
+        }
+    }
+}
+
+impl Holder {
+    /// Finds who has a lock on some of the bytes `range` of `file`, other than through `file`
+    /// itself.
+    #[must_use]
+    pub fn find(file: &File, range: &Range<u64>) -> Holder {
+        Holder::search(file, range).unwrap_or(Holder::Unknown)
+    }
+
+    /// As [`find`](Self::find); `None`: nobody that we can see.
+    #[must_use]
+    pub fn search(file: &File, range: &Range<u64>) -> Option<Holder> {
+        let wanted = file.metadata().ok()?;
+        let processes = fs::read_dir("/proc").ok()?;
+        let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        pids.map(|pid: u32| (pid, Path::new("/proc").join(pid.to_string())))
+            .find_map(|(pid, process)| {
+                holds(&process, (wanted.dev(), wanted.ino()), range).then(|| {
+                    let program = fs::read_to_string(process.join("comm")).unwrap_or_default();
+                    Holder::Process {
+                        pid,
+                        program: program.trim_end().to_owned(),
+                    }
+                })
+            })
+    }
+}
+
+/// Whether a process has a lock on some of the bytes `range` of the file `wanted`, by device and
+/// inode.
+fn holds(process: &Path, wanted: (u64, u64), range: &Range<u64>) -> bool {
+    let Ok(descriptors) = fs::read_dir(process.join("fd")) else {
+        return false;
+    };
+    descriptors.filter_map(Result::ok).any(|descriptor| {
+        let is_wanted = fs::metadata(descriptor.path())
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == wanted);
+        is_wanted
+            && fs::read_to_string(process.join("fdinfo").join(descriptor.file_name()))
+                .is_ok_and(|info| info.lines().any(|line| is_lock_on(line, range)))
+    })
+}
+
+/// Whether a line of `fdinfo` is an open-file-description lock on some of the bytes `range`.
+///
+/// Such a line reads `lock: 1: OFDLCK ADVISORY WRITE -1 fe:00:1234 0 4095`, the last byte included,
+/// or `EOF`.
+fn is_lock_on(line: &str, range: &Range<u64>) -> bool {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let ["lock:", _, "OFDLCK", .., start, end] = words.as_slice() else {
+        return false;
+    };
+    let Ok(start) = start.parse::<u64>() else {
+        return false;
+    };
+    let last = if *end == "EOF" {
+        Ok(u64::MAX)
+    } else {
+        end.parse()
+    };
+    last.is_ok_and(|last| start < range.end && range.start <= last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lock_lines_are_matched_by_range() {
+        let line = "lock:\t1: OFDLCK  ADVISORY  WRITE -1 fe:00:131 4096 8191";
+        assert!(is_lock_on(line, &(0..4097)));
+        assert!(is_lock_on(line, &(8191..9000)));
+        assert!(!is_lock_on(line, &(0..4096)));
+        assert!(!is_lock_on(line, &(8192..9000)));
+        assert!(is_lock_on(
+            "lock:\t1: OFDLCK  ADVISORY  READ -1 fe:00:131 0 EOF",
+            &(1 << 40..1 << 41)
+        ));
+        assert!(!is_lock_on(
+            "lock:\t1: POSIX  ADVISORY  WRITE 7 fe:00:131 0 EOF",
+            &(0..4096)
+        ));
+        assert!(!is_lock_on("flags:\t02", &(0..4096)));
+    }
+}

@@ -1,0 +1,5 @@
+//! What several test targets need.
+
+#![allow(dead_code, reason = "no target needs all of it")]
+
+pub mod fixture;
