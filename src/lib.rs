@@ -5,6 +5,9 @@
 //!
 //! | room | holds |
 //! |---|---|
+//! | [`cli`] | command lines, text and JSON output, progress bars, exit codes |
+//! | [`vhost_user`] | the device at the end of a socket: listener, rings, a worker per queue |
+//! | [`virtio`] | the block device: features, configuration, requests, their execution |
 //! | [`btt`] | the Block Translation Table: layout, map, flog, lanes, recovery, the engine |
 //! | [`nvdimm`] | the file as an NVDIMM: labels, namespaces, claims |
 //! | [`pmem`] | the mapped NVDIMM file: loads, stores, streaming copies, flush, fence, media errors |
@@ -12,5 +15,8 @@
 //! `unsafe` code lives in [`pmem`] alone.
 
 pub mod btt;
+pub mod cli;
 pub mod nvdimm;
 pub mod pmem;
+pub mod vhost_user;
+pub mod virtio;

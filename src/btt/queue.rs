@@ -92,7 +92,13 @@ pub struct Batch<'q, M: PersistentMemory> {
     pub(super) scratch: &'q mut [u8],
 }
 
-impl<M: PersistentMemory> Batch<'_, M> {
+impl<'q, M: PersistentMemory> Batch<'q, M> {
+    /// The BTT that is read and written.
+    #[must_use]
+    pub fn btt(&self) -> &'q Btt<M> {
+        self.btt
+    }
+
     /// The failed writes of the rounds committed since the last call, by the tag of their request.
     pub fn take_failures(&mut self) -> impl Iterator<Item = (Tag, Error)> {
         self.failures.drain(..)

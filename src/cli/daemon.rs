@@ -1,0 +1,165 @@
+//! The command line of `vhost-user-btt`.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, ValueEnum, value_parser};
+use serde_json::json;
+
+use super::logging::LogLevel;
+use super::name::NamespaceArgs;
+use crate::pmem::DurabilityRequest;
+use crate::vhost_user::{DiskConfig, MOST_QUEUE_SIZE, MOST_QUEUES, SocketSource};
+use crate::virtio::block::{Discard, Serial};
+
+/// Serves the atomic sectors of a namespace to a virtual machine, over vhost-user.
+///
+/// The file is an NVDIMM: on a DAX file system, a device-DAX device, or any ordinary file. Make one,
+/// and the namespace in it, with nvdimmctl. Nothing is ever formatted here.
+#[derive(Debug, Parser)]
+#[command(name = "vhost-user-btt", version, max_term_width = 100)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub struct DaemonArgs {
+    /// Listen on this Unix socket; a name that nobody listens on any more is taken over
+    #[arg(long, value_name = "PATH", group = "socket")]
+    socket_path: Option<PathBuf>,
+
+    /// Use this open descriptor: a Unix stream socket that is listening, or connected
+    #[arg(long, value_name = "N", group = "socket", value_parser = value_parser!(i32).range(0..))]
+    fd: Option<i32>,
+
+    /// The NVDIMM file with the namespace to serve
+    #[arg(long, value_name = "FILE")]
+    blk_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    namespace: NamespaceArgs,
+
+    /// Refuse every write, and never write to the file
+    #[arg(long)]
+    read_only: bool,
+
+    /// Number of request queues, each with a worker thread and its own lanes
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = value_parser!(u16).range(1..=i64::from(MOST_QUEUES)))]
+    num_queues: u16,
+
+    /// Most descriptors of a queue, a power of two
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = queue_size)]
+    queue_size: u16,
+
+    /// What the guest reads as the disk's serial number, up to 20 characters [default: from the
+    /// uuid]
+    #[arg(long, value_name = "TEXT", value_parser = serial)]
+    serial: Option<Serial>,
+
+    /// Whether the guest may discard sectors: 'auto' is on with sectors of 4096 bytes
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    discard: DiscardArg,
+
+    /// What a completed write survives; see "Durability" in the README
+    #[arg(long, value_name = "KIND", default_value = "auto")]
+    durability: DurabilityArg,
+
+    /// Which messages are shown on standard error
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: LogLevel,
+
+    /// Print what this program can do, as JSON, and exit
+    #[arg(long, action = ArgAction::SetTrue)]
+    print_capabilities: bool,
+}
+
+/// The value of `--discard`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DiscardArg {
+    /// With sectors of 4096 bytes; Linux's own driver misreads discarded sectors of 512
+    Auto,
+    /// Always
+    On,
+    /// Never
+    Off,
+}
+
+impl From<DiscardArg> for Discard {
+    fn from(discard: DiscardArg) -> Discard {
+        match discard {
+            DiscardArg::Auto => Discard::Auto,
+            DiscardArg::On => Discard::On,
+            DiscardArg::Off => Discard::Off,
+        }
+    }
+}
+
+/// The value of `--durability`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DurabilityArg {
+    /// 'dax' where the file supports it, else 'page-cache'
+    Auto,
+    /// Flush CPU caches at every step; where the file is not DAX, for measurements only
+    Dax,
+    /// Make writes durable when the guest flushes
+    PageCache,
+    /// Make every write durable before it completes, by syncing the file where it is not DAX
+    Strict,
+}
+
+impl From<DurabilityArg> for DurabilityRequest {
+    fn from(durability: DurabilityArg) -> DurabilityRequest {
+        match durability {
+            DurabilityArg::Auto => DurabilityRequest::Auto,
+            DurabilityArg::Dax => DurabilityRequest::Dax,
+            DurabilityArg::PageCache => DurabilityRequest::PageCache,
+            DurabilityArg::Strict => DurabilityRequest::Strict,
+        }
+    }
+}
+
+fn queue_size(text: &str) -> Result<u16, String> {
+    match text.parse::<u16>() {
+        Ok(size) if (2..=MOST_QUEUE_SIZE).contains(&size) && size.is_power_of_two() => Ok(size),
+        _ => Err(format!("not a power of two from 2 to {MOST_QUEUE_SIZE}")),
+    }
+}
+
+fn serial(text: &str) -> Result<Serial, String> {
+    Serial::new(text).ok_or_else(|| "not 1 to 20 printable ASCII characters".into())
+}
+
+/// A command line that lacks something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UsageError {
+    /// No socket.
+    #[error("say where to listen: --socket-path=PATH, or --fd=N")]
+    NoSocket,
+    /// No file.
+    #[error("say what to serve: --blk-file=FILE")]
+    NoFile,
+}
+
+impl TryFrom<DaemonArgs> for DiskConfig {
+    type Error = UsageError;
+
+    fn try_from(args: DaemonArgs) -> Result<DiskConfig, UsageError> {
+        let socket = match (args.socket_path, args.fd) {
+            (Some(path), _) => SocketSource::Path(path),
+            (None, Some(descriptor)) => SocketSource::Descriptor(descriptor),
+            (None, None) => return Err(UsageError::NoSocket),
+        };
+        let file = args.blk_file.ok_or(UsageError::NoFile)?;
+        Ok(DiskConfig {
+            socket,
+            namespace: args.namespace.options(&file, args.durability.into()),
+            read_only: args.read_only,
+            queues: args.num_queues,
+            queue_size: args.queue_size,
+            serial: args.serial,
+            discard: args.discard.into(),
+        })
+    }
+}
+
+/// The answer to `--print-capabilities` (QEMU, "vhost-user", "Backend program conventions").
+#[must_use]
+pub fn capabilities() -> String {
+    json!({ "type": "block", "features": ["read-only", "blk-file"] }).to_string()
+}

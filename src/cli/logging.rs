@@ -1,0 +1,40 @@
+//! Where log lines go, and which.
+
+use clap::ValueEnum;
+use log::LevelFilter;
+
+/// Which log lines are shown (`--log-level`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogLevel {
+    /// None.
+    Off,
+    /// What failed.
+    Error,
+    /// And what is suspicious.
+    Warn,
+    /// And what happens: start, connections, recovery.
+    #[default]
+    Info,
+    /// And what helps to find errors.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// Sends log lines of this level and above to standard error.
+    pub fn start_logging(self) {
+        let filter = match self {
+            LogLevel::Off => LevelFilter::Off,
+            LogLevel::Error => LevelFilter::Error,
+            LogLevel::Warn => LevelFilter::Warn,
+            LogLevel::Info => LevelFilter::Info,
+            LogLevel::Debug => LevelFilter::Debug,
+            LogLevel::Trace => LevelFilter::Trace,
+        };
+        env_logger::Builder::new()
+            .filter_level(filter)
+            .format_target(false)
+            .init();
+    }
+}

@@ -1,0 +1,122 @@
+//! `export`: sectors become raw bytes.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use vm_memory::VolatileSlice;
+
+use super::import::{CHUNK, standard_stream};
+use super::{Error, io_error};
+use crate::cli::name::NamespaceArgs;
+use crate::cli::progress::Progress;
+use crate::cli::size::Size;
+use crate::nvdimm::ClaimKind;
+use crate::pmem::DurabilityRequest;
+
+/// Write the sectors of a namespace out as a raw disk image: nvdimmctl export FILE > disk.raw
+///
+/// Into a file, zeroes become holes. A write that a crash interrupted is shown as completed; the
+/// NVDIMM file is not changed.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The NVDIMM file
+    file: PathBuf,
+
+    /// The image to make; it must not exist yet [default: standard output]
+    image: Option<PathBuf>,
+
+    #[command(flatten)]
+    namespace: NamespaceArgs,
+}
+
+impl Export {
+    pub(super) fn run(&self) -> Result<(), Error> {
+        let options = self
+            .namespace
+            .options(&self.file, DurabilityRequest::PageCache);
+        let (_claim, (btt, mut queues)) = options.map(ClaimKind::Shared)?.open(true, 1)?;
+        let mut output = Output::new(self.open_output()?);
+        let sector_size = btt.sector_size() as usize;
+        let total = btt.sectors() * sector_size as u64;
+        let progress = Progress::new("exporting", Some(total));
+        let mut chunk = vec![0; CHUNK];
+        let mut sector = 0;
+        while sector < btt.sectors() {
+            let count = (btt.sectors() - sector).min((CHUNK / sector_size) as u64);
+            let part = &mut chunk[..count as usize * sector_size];
+            queues[0]
+                .batch()
+                .read(sector, &VolatileSlice::from(&mut *part))
+                .map_err(|source| Error::Sectors {
+                    path: self.file.clone(),
+                    source,
+                })?;
+            output.write(part).map_err(io_error("write the output"))?;
+            progress.add(part.len() as u64);
+            sector += count;
+        }
+        output.finish().map_err(io_error("write the output"))?;
+        drop(progress);
+        eprintln!("{}: exported {}", self.file.display(), Size(total));
+        Ok(())
+    }
+
+    fn open_output(&self) -> Result<File, Error> {
+        match &self.image {
+            Some(path) => File::create_new(path).map_err(io_error("create the image")),
+            None => standard_stream(&io::stdout()).map_err(io_error("use standard output")),
+        }
+    }
+}
+
+/// Where the image goes: with holes, if it is a file that is written from its start.
+struct Output {
+    file: File,
+    can_seek: bool,
+    /// Zero bytes that were not written yet.
+    pending: u64,
+}
+
+impl Output {
+    fn new(mut file: File) -> Output {
+        let is_empty_file = file
+            .metadata()
+            .is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0);
+        let can_seek = is_empty_file && file.stream_position().is_ok_and(|position| position == 0);
+        Output {
+            file,
+            can_seek,
+            pending: 0,
+        }
+    }
+
+    fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
+        if self.can_seek && chunk.iter().all(|&byte| byte == 0) {
+            self.pending += chunk.len() as u64;
+            return Ok(());
+        }
+        self.skip()?;
+        self.file.write_all(chunk)
+    }
+
+    /// Seeks over the zeroes.
+    fn skip(&mut self) -> io::Result<()> {
+        if self.pending > 0 {
+            self.file
+                .seek(SeekFrom::Current(self.pending.cast_signed()))?;
+            self.pending = 0;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        if self.pending > 0 {
+            self.skip()?;
+            let length = self.file.stream_position()?;
+            self.file.set_len(length)?;
+        }
+        self.file.flush()
+    }
+}

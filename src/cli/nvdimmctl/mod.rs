@@ -1,0 +1,110 @@
+//! The command line of `nvdimmctl`, in the words of ndctl.
+
+mod create;
+mod export;
+mod import;
+mod list;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use super::logging::LogLevel;
+use super::one_line;
+use crate::btt::NamespaceError;
+use crate::nvdimm;
+
+/// Makes, shows and checks the namespaces of NVDIMM files.
+///
+/// Every command takes the file it works on. A file that somebody else holds, a daemon or another
+/// nvdimmctl, is busy; 'list' says who.
+#[derive(Debug, Parser)]
+#[command(name = "nvdimmctl", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct ToolArgs {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Which messages are shown on standard error
+    #[arg(long, value_name = "LEVEL", default_value = "warn", global = true)]
+    log_level: LogLevel,
+}
+
+const EXIT_CODES: &str = "Exit status: 0 done, 1 failed, 2 wrong usage.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Create(create::CreateFile),
+    CreateNamespace(create::CreateNamespace),
+    List(list::List),
+    Import(import::Import),
+    Export(export::Export),
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file, or the claim.
+    #[error(transparent)]
+    Nvdimm(#[from] nvdimm::Error),
+    /// The namespace, or the BTT in it.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// Reading or writing sectors.
+    #[error("{path}: {source}")]
+    Sectors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong; part of the message.
+        source: crate::btt::Error,
+    },
+    /// The other side of an import or export, or standard output.
+    #[error("cannot {action}")]
+    Io {
+        /// What was to be done.
+        action: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// What is imported does not fit.
+    #[error("the input is larger than the disk, which has {size} bytes")]
+    InputTooLarge {
+        /// Bytes of the disk.
+        size: u64,
+    },
+    /// A size that no file can usefully have.
+    #[error("{size} bytes: {reason}")]
+    BadSize {
+        /// The size.
+        size: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+impl ToolArgs {
+    /// Carries the command out, and says what became of it.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        self.log_level.start_logging();
+        let done = match self.command {
+            Command::Create(command) => command.run(),
+            Command::CreateNamespace(command) => command.run(),
+            Command::List(command) => command.run(),
+            Command::Import(command) => command.run(),
+            Command::Export(command) => command.run(),
+        };
+        match done {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("nvdimmctl: {}", one_line(&error));
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// The error of an input or output operation.
+fn io_error(action: &'static str) -> impl Fn(std::io::Error) -> Error {
+    move |source| Error::Io { action, source }
+}

@@ -1,0 +1,150 @@
+//! Sizes as people write them.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A number of bytes, written with a binary suffix: `256M`, `1.5 GiB`, `131072`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+/// Why a text is not a size.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SizeError {
+    /// Not a number with a suffix.
+    #[error("not a size; write bytes, or a number with K, M, G or T (KiB, MiB, GiB, TiB)")]
+    Malformed,
+    /// Not a whole number of bytes.
+    #[error("not a whole number of bytes")]
+    Fraction,
+    /// More than 2⁶³ bytes.
+    #[error("more than a file can have")]
+    TooLarge,
+}
+
+/// Suffixes and the powers of two that they stand for; 1024, as in ndctl.
+const UNITS: [(char, u32); 4] = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
+
+/// Decimals that are read.
+const MOST_DECIMALS: usize = 12;
+
+impl FromStr for Size {
+    type Err = SizeError;
+
+    fn from_str(text: &str) -> Result<Size, SizeError> {
+        let text = text.trim();
+        let digits = text
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(text.len());
+        let (number, suffix) = text.split_at(digits);
+        let shift = shift_of(suffix.trim_start()).ok_or(SizeError::Malformed)?;
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let malformed = |_| SizeError::Malformed;
+        let whole: u64 = whole.parse().map_err(malformed)?;
+        let mut bytes = u128::from(whole) << shift;
+        if !fraction.is_empty() {
+            if fraction.len() > MOST_DECIMALS {
+                return Err(SizeError::Malformed);
+            }
+            let scale = 10u128.pow(fraction.len() as u32);
+            let part = u128::from(fraction.parse::<u64>().map_err(malformed)?) << shift;
+            if part % scale != 0 {
+                return Err(SizeError::Fraction);
+            }
+            bytes += part / scale;
+        }
+        match i64::try_from(bytes) {
+            Ok(bytes) => Ok(Size(bytes.cast_unsigned())),
+            Err(_) => Err(SizeError::TooLarge),
+        }
+    }
+}
+
+/// The power of two that a suffix stands for.
+fn shift_of(suffix: &str) -> Option<u32> {
+    let mut letters = suffix.chars();
+    let Some(first) = letters.next() else {
+        return Some(0);
+    };
+    if suffix.eq_ignore_ascii_case("B") {
+        return Some(0);
+    }
+    let (_, shift) = UNITS
+        .into_iter()
+        .find(|(unit, _)| first.eq_ignore_ascii_case(unit))?;
+    let rest = letters.as_str();
+    (rest.is_empty() || rest.eq_ignore_ascii_case("iB") || rest.eq_ignore_ascii_case("B"))
+        .then_some(shift)
+}
+
+impl fmt::Display for Size {
+    /// In the largest unit of which there is at least one, with up to two decimals.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = UNITS
+            .into_iter()
+            .rev()
+            .find(|(_, shift)| self.0 >> shift > 0);
+        let Some((letter, shift)) = unit else {
+            return write!(f, "{} B", self.0);
+        };
+        let hundredths = (u128::from(self.0) * 100) >> shift;
+        let (whole, fraction) = (hundredths / 100, hundredths % 100);
+        match (fraction, fraction % 10) {
+            (0, _) => write!(f, "{whole} {letter}iB"),
+            (_, 0) => write!(f, "{whole}.{} {letter}iB", fraction / 10),
+            _ => write!(f, "{whole}.{fraction:02} {letter}iB"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("64B", 64),
+            ("128K", 128 << 10),
+            ("128 KiB", 128 << 10),
+            ("256m", 256 << 20),
+            ("1.5GiB", 3 << 29),
+            ("1.1T", 1_209_462_790_553),
+            ("2GB", 2 << 30),
+        ] {
+            let parsed = text.parse();
+            if text == "1.1T" {
+                assert_eq!(parsed, Err(SizeError::Fraction), "{text}");
+            } else {
+                assert_eq!(parsed, Ok(Size(bytes)), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused() {
+        for text in ["", "K", "-1", "1X", "1KiBi", "1.2.3M", "1e3", "0x10", "."] {
+            assert_eq!(text.parse::<Size>(), Err(SizeError::Malformed), "{text:?}");
+        }
+        assert_eq!("1.5".parse::<Size>(), Err(SizeError::Fraction));
+        for text in ["9223372036854775808", "8388608T", "99999999999999999999"] {
+            assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_shown_in_their_largest_unit() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (67_104_768, "63.99 MiB"),
+            (256 << 20, "256 MiB"),
+            (3 << 29, "1.5 GiB"),
+            ((1 << 40) + (1 << 38), "1.25 TiB"),
+        ] {
+            assert_eq!(Size(bytes).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The device as the `vhost-user-backend` crate wants it.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use log::{debug, info, warn};
+use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost_user_backend::VhostUserBackend;
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::event::{
+    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
+};
+
+use super::ring::{Memory, Ring};
+use super::worker::Worker;
+use crate::btt;
+use crate::pmem::PersistentMemory;
+use crate::virtio::GuestRam;
+use crate::virtio::block::{Config, Device};
+
+/// A block device and its workers; outlives the connections to it.
+#[derive(Debug)]
+pub struct Backend<M> {
+    device: Arc<Device>,
+    /// One per queue, and one queue per thread.
+    workers: Vec<Mutex<Worker<M>>>,
+    /// Guest memory, as the connection has set it up.
+    memory: Memory,
+    /// Feature bits that the driver has accepted.
+    accepted: AtomicU64,
+    /// The `writeback` byte of the configuration space.
+    writeback: AtomicBool,
+}
+
+impl<M: PersistentMemory> Backend<M> {
+    /// The device `device`, served by one worker for each of the `queues` of its BTT.
+    #[must_use]
+    pub fn new(device: Device, queues: Vec<btt::Queue<M>>) -> Backend<M> {
+        let device = Arc::new(device);
+        let worker = |(number, queue)| Mutex::new(Worker::new(number, queue, device.clone()));
+        Backend {
+            workers: queues.into_iter().enumerate().map(worker).collect(),
+            memory: Memory::new(GuestRam::new()),
+            accepted: AtomicU64::new(0),
+            writeback: AtomicBool::new(!device.is_write_through),
+            device,
+        }
+    }
+
+    /// Guest memory.
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Forgets what the last frontend has set up.
+    pub(super) fn reset(&self) {
+        // The lock only orders those who replace the memory; each does so in one go.
+        self.memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(GuestRam::new());
+        self.accepted.store(0, Ordering::Relaxed);
+        self.writeback
+            .store(!self.device.is_write_through, Ordering::Relaxed);
+    }
+
+    /// Whether a write has to be synced before it completes.
+    fn has_to_sync(&self) -> bool {
+        let accepted = self.accepted.load(Ordering::Relaxed);
+        let writeback = self.writeback.load(Ordering::Relaxed);
+        !self.device.is_write_through && self.device.must_write_through(accepted, writeback)
+    }
+}
+
+impl<M: PersistentMemory> VhostUserBackend for Backend<M> {
+    type Bitmap = ();
+    type Vring = Ring;
+
+    fn num_queues(&self) -> usize {
+        self.workers.len()
+    }
+
+    fn max_queue_size(&self) -> usize {
+        self.device.queue_size.into()
+    }
+
+    fn features(&self) -> u64 {
+        self.device.features() | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+    }
+
+    fn acked_features(&self, features: u64) {
+        debug!("the driver accepts the features {features:#x}");
+        self.accepted.store(features, Ordering::Relaxed);
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+    }
+
+    fn set_event_idx(&self, _enabled: bool) {
+        // The crate has told the rings.
+    }
+
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        Config::read(
+            &self.device,
+            self.writeback.load(Ordering::Relaxed),
+            offset,
+            size,
+        )
+    }
+
+    fn set_config(&self, offset: u32, bytes: &[u8]) -> io::Result<()> {
+        let Some(writeback) = Config::written_writeback(offset, bytes) else {
+            warn!(
+                "the guest writes {} bytes of its configuration at {offset}",
+                bytes.len()
+            );
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        info!(
+            "the guest chooses write-{}",
+            if writeback { "back" } else { "through" }
+        );
+        self.writeback.store(writeback, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn update_memory(&self, _memory: Memory) -> io::Result<()> {
+        // The connection was given ours, and has replaced what is in it.
+        Ok(())
+    }
+
+    fn queues_per_thread(&self) -> Vec<u64> {
+        (0..self.workers.len()).map(|queue| 1 << queue).collect()
+    }
+
+    fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
+        let flags = EventFlag::NONBLOCK | EventFlag::CLOEXEC;
+        new_event_consumer_and_notifier(flags)
+            .inspect_err(|e| warn!("no exit event: {e}"))
+            .ok()
+    }
+
+    fn handle_event(
+        &self,
+        event: u16,
+        set: EventSet,
+        rings: &[Ring],
+        thread: usize,
+    ) -> io::Result<()> {
+        let (Some(ring), Some(worker)) = (rings.get(usize::from(event)), self.workers.get(thread))
+        else {
+            warn!("unexpected event {event} ({set:?}) on thread {thread}");
+            return Ok(());
+        };
+        // A panic while a worker is locked would end its thread; the state it leaves is that
+        // between two requests.
+        let mut worker = worker.lock().unwrap_or_else(PoisonError::into_inner);
+        worker.serve(ring, &self.memory, self.has_to_sync());
+        Ok(())
+    }
+}

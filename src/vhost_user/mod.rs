@@ -1,0 +1,36 @@
+//! The device at the end of a socket: the vhost-user protocol, rings and their workers.
+//!
+//! Built on the crates `vhost` and `vhost-user-backend`. What they leave to be minded, and where it
+//! is minded here:
+//!
+//! * an error returned to their event loop ends a worker for good: [`backend`] returns none for
+//!   anything that a guest or a frontend can do, and [`ring`] swallows the one that the loop itself
+//!   would stumble over;
+//! * their `serve` binds the socket anew at each connection: [`server`] keeps one listener;
+//! * they accept on a listening socket only: [`socket`] relays a connected one;
+//! * one request, one lock and one memory guard is too slow: [`worker`] takes them per batch.
+
+#![forbid(unsafe_code)]
+
+mod backend;
+mod disk;
+mod error;
+mod guest_log;
+mod relay;
+mod ring;
+mod server;
+mod socket;
+mod stop;
+mod worker;
+
+pub use backend::Backend;
+pub use disk::DiskConfig;
+pub use error::Error;
+pub use server::Server;
+pub use socket::{Endpoint, SocketSource};
+pub use stop::Stop;
+
+/// Most queues of a device: the crates keep them in a bit mask of 64.
+pub const MOST_QUEUES: u16 = 64;
+/// Largest queue (VIRTIO 1.2, 2.7).
+pub const MOST_QUEUE_SIZE: u16 = 32768;

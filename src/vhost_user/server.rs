@@ -1,0 +1,104 @@
+//! Serving a device to one frontend after another.
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use log::{info, warn};
+use vhost::vhost_user::{Error as ProtocolError, Listener};
+use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
+
+use super::backend::Backend;
+use super::error::Error;
+use super::relay;
+use super::socket::{Endpoint, SocketName};
+use super::stop::Stop;
+use crate::pmem::PersistentMemory;
+
+/// How long to wait before accepting again when that failed, for want of descriptors say.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// A device and the socket at which it is served.
+pub struct Server<M: PersistentMemory> {
+    backend: Arc<Backend<M>>,
+    listener: Listener,
+    /// Taken away when the server ends.
+    _name: Option<SocketName>,
+    /// There will be only one connection.
+    once: bool,
+    stop: Stop,
+}
+
+impl<M: PersistentMemory + 'static> Server<M> {
+    /// A server for `backend` at `endpoint`, which `stop` stops.
+    pub fn new(backend: Backend<M>, endpoint: Endpoint, stop: Stop) -> Result<Server<M>, Error> {
+        let system = |action| move |source| Error::System { action, source };
+        let (listener, name, once) = match endpoint {
+            Endpoint::Listening(listener, name) => (listener, name, false),
+            Endpoint::Connected(stream) => {
+                let relayed =
+                    relay::listener_for(stream).map_err(system("relay the connection"))?;
+                (relayed, None, true)
+            }
+        };
+        let clone: io::Result<UnixListener> = listener.try_clone();
+        stop.listens_on(clone.map_err(system("duplicate the socket"))?);
+        let listener = Listener::from(listener);
+        Ok(Server {
+            backend: Arc::new(backend),
+            listener,
+            _name: name,
+            once,
+            stop,
+        })
+    }
+
+    /// Serves until stopped; a device with a connected socket, until that is closed.
+    ///
+    /// When this returns, every request that was taken off a ring is completed.
+    pub fn run(mut self) -> Result<(), Error> {
+        while !self.stop.is_stopped() {
+            self.serve_one()?;
+            if self.once {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for a frontend and serves it until it leaves.
+    fn serve_one(&mut self) -> Result<(), Error> {
+        // A new one for each connection: what a frontend has negotiated goes with it, and so do the
+        // worker threads, whose end is waited for when this is dropped.
+        let mut daemon = VhostUserDaemon::new(
+            "connection".into(),
+            self.backend.clone(),
+            self.backend.memory().clone(),
+        )
+        .map_err(Error::Setup)?;
+        match daemon.start(&mut self.listener) {
+            Ok(()) => {}
+            Err(_) if self.stop.is_stopped() => return Ok(()),
+            Err(error) => {
+                warn!("cannot accept a connection: {error}");
+                thread::sleep(ACCEPT_AGAIN);
+                return Ok(());
+            }
+        }
+        info!("a frontend has connected");
+        self.stop.serves(daemon.shutdown_handle());
+        match daemon.wait() {
+            Ok(())
+            | Err(DaemonError::HandleRequest(
+                ProtocolError::Disconnected | ProtocolError::PartialMessage,
+            )) => info!("the frontend has disconnected"),
+            Err(error) => warn!("the connection ended: {error}"),
+        }
+        self.stop.serves(None);
+        drop(daemon);
+        self.backend.reset();
+        Ok(())
+    }
+}

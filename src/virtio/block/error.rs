@@ -1,0 +1,84 @@
+//! Why a request failed, and what the guest hears of it.
+
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_UNSUPP};
+
+use crate::btt;
+use crate::pmem::MediaError;
+use crate::virtio::memory::BadAddress;
+
+/// Why a request failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Fewer than the 16 bytes of the header can be read.
+    #[error("the request has no header: {0} bytes to read")]
+    NoHeader(u64),
+    /// A descriptor for the device to read comes after one for it to write.
+    #[error("a descriptor to read comes after one to write")]
+    OutOfOrder,
+    /// The chain does not end: it loops, or leads out of its table.
+    #[error("the descriptor chain does not end")]
+    Endless,
+    /// An address that is not guest memory.
+    #[error(transparent)]
+    BadAddress(#[from] BadAddress),
+    /// The data are not whole sectors of 512 bytes.
+    #[error("{length} bytes of data are not whole sectors of 512 bytes")]
+    Misaligned {
+        /// Bytes of data.
+        length: u64,
+    },
+    /// Sectors beyond the end.
+    #[error("{length} bytes at sector {sector} are beyond the end, byte {size}")]
+    OutOfRange {
+        /// First sector, of 512 bytes.
+        sector: u64,
+        /// Bytes from there.
+        length: u64,
+        /// Bytes of the device.
+        size: u64,
+    },
+    /// A change to a device that takes none.
+    #[error("the device is read-only")]
+    ReadOnly,
+    /// A kind of request that the device does not offer.
+    #[error("request type {0} is not supported")]
+    Unsupported(u32),
+    /// Bits in a segment's flags that the device does not know.
+    #[error("segment flags {0:#x} are not supported")]
+    UnsupportedFlags(u32),
+    /// The segments of a request are not whole, too many, or one is too long.
+    #[error("{bytes} bytes of segments, of 16 bytes and at most {most}; longest {longest} sectors")]
+    Segments {
+        /// Bytes of data.
+        bytes: u64,
+        /// Most segments of a request.
+        most: u32,
+        /// Sectors of the longest segment.
+        longest: u32,
+    },
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] btt::Error),
+    /// The medium failed to sync.
+    #[error(transparent)]
+    Sync(#[from] MediaError),
+}
+
+impl RequestError {
+    /// The status byte that the guest reads.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        match self {
+            RequestError::Unsupported(_) | RequestError::UnsupportedFlags(_) => {
+                VIRTIO_BLK_S_UNSUPP as u8
+            }
+            _ => VIRTIO_BLK_S_IOERR as u8,
+        }
+    }
+
+    /// Whether it is the guest that is to blame, rather than the medium.
+    #[must_use]
+    pub fn is_the_guests(&self) -> bool {
+        !matches!(self, RequestError::Engine(_) | RequestError::Sync(_))
+    }
+}

@@ -1,0 +1,132 @@
+//! Carrying out a request.
+
+use super::VIRTIO_SECTOR;
+use super::device::Device;
+use super::error::RequestError;
+use super::request::{Kind, Request};
+use super::{ranges, transfer};
+use crate::btt::{Batch, Tag};
+use crate::pmem::PersistentMemory;
+use crate::virtio::memory::{GuestRam, Spans};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Carries out the requests of one queue.
+#[derive(Debug)]
+pub struct Executor {
+    device: Arc<Device>,
+    /// A sector that lies in pieces.
+    scratch: Box<[u8]>,
+}
+
+impl Device {
+    /// The bytes of the device from virtio sector `sector` on; all of them exist.
+    pub(super) fn byte_range(&self, sector: u64, length: u64) -> Result<Range<u64>, RequestError> {
+        let range = sector.checked_mul(VIRTIO_SECTOR).and_then(|start| {
+            let end = start.checked_add(length)?;
+            (end <= self.size()).then_some(start..end)
+        });
+        range.ok_or(RequestError::OutOfRange {
+            sector,
+            length,
+            size: self.size(),
+        })
+    }
+
+    fn check_writable(&self) -> Result<(), RequestError> {
+        if self.read_only {
+            Err(RequestError::ReadOnly)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Executor {
+    /// An executor for one queue of `device`.
+    #[must_use]
+    pub fn new(device: Arc<Device>) -> Executor {
+        let scratch = vec![0; device.sector_size as usize].into_boxed_slice();
+        Executor { device, scratch }
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Carries out `request`, and returns how many bytes of `data_in` were filled.
+    ///
+    /// Writes may only be staged when this returns: they are done when the batch is committed, and
+    /// those that fail then are reported by the batch under `tag`.
+    pub fn execute<M: PersistentMemory>(
+        &mut self,
+        batch: &mut Batch<'_, M>,
+        memory: &GuestRam,
+        request: &Request<'_>,
+        tag: Tag,
+    ) -> Result<u32, RequestError> {
+        let device = &*self.device;
+        match request.kind {
+            Kind::In => {
+                let length = self.check_transfer(request.sector, request.data_in)?;
+                let scratch = &mut self.scratch;
+                transfer::read(batch, memory, request.sector, request.data_in, scratch)?;
+                return Ok(length);
+            }
+            Kind::Out => {
+                self.check_transfer(request.sector, request.data_out)?;
+                device.check_writable()?;
+                let scratch = &mut self.scratch;
+                transfer::write(
+                    batch,
+                    memory,
+                    request.sector,
+                    request.data_out,
+                    scratch,
+                    tag,
+                )?;
+            }
+            Kind::Flush => {
+                batch.commit();
+                batch.btt().sync()?;
+            }
+            Kind::GetId => return self.identify(memory, request.data_in),
+            Kind::Discard if device.discards || device.read_only => {
+                device.check_writable()?;
+                ranges::discard(device, batch, memory, request.data_out, tag)?;
+            }
+            Kind::WriteZeroes => {
+                device.check_writable()?;
+                let scratch = &mut self.scratch;
+                ranges::write_zeroes(device, batch, memory, request.data_out, scratch, tag)?;
+            }
+            Kind::Discard => {
+                let kind = virtio_bindings::virtio_blk::VIRTIO_BLK_T_DISCARD;
+                return Err(RequestError::Unsupported(kind));
+            }
+            Kind::Other(kind) => return Err(RequestError::Unsupported(kind)),
+        }
+        Ok(0)
+    }
+
+    /// Checks the sectors of a read or write, and returns its length in bytes.
+    fn check_transfer(&self, sector: u64, data: Spans<'_>) -> Result<u32, RequestError> {
+        let length = data.len();
+        if !length.is_multiple_of(VIRTIO_SECTOR) {
+            return Err(RequestError::Misaligned { length });
+        }
+        self.device.byte_range(sector, length)?;
+        // A chain is shorter than 2³² bytes (VIRTIO 1.2, 2.7.5.2); the descriptor iterator ends
+        // longer ones.
+        Ok(u32::try_from(length).unwrap_or(u32::MAX))
+    }
+
+    fn identify(&self, memory: &GuestRam, mut into: Spans<'_>) -> Result<u32, RequestError> {
+        let serial = self.device.serial.bytes();
+        let count = into.len().min(serial.len() as u64) as usize;
+        into.scatter(memory, &serial[..count])?;
+        Ok(count as u32)
+    }
+}

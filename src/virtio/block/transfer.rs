@@ -1,0 +1,148 @@
+//! Moving a request's data between guest memory and sectors.
+//!
+//! Whole sectors that lie together in guest memory are moved as they are, many at a time. A sector
+//! whose bytes lie in several pieces is put together first, and of a sector that is asked for in
+//! part, only that part is moved; either is one atomic operation of the engine.
+
+use vm_memory::VolatileSlice;
+
+use super::VIRTIO_SECTOR;
+use super::error::RequestError;
+use crate::btt::{self, Batch, Tag};
+use crate::pmem::PersistentMemory;
+use crate::virtio::memory::{BadAddress, GuestRam, Spans};
+
+/// A part of a sector, or several whole ones.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    /// First sector of the device.
+    sector: u64,
+    /// Byte in it.
+    offset: usize,
+    /// Number of bytes; more than a sector only from its start, and then a multiple.
+    length: usize,
+}
+
+/// Where a transfer has come to.
+struct Cursor<'a> {
+    spans: Spans<'a>,
+    /// Byte on the device.
+    position: u64,
+    sector_size: u64,
+}
+
+impl<'a> Cursor<'a> {
+    /// Begins at virtio sector `sector`.
+    fn new(sector: u64, spans: Spans<'a>, sector_size: u32) -> Cursor<'a> {
+        Cursor {
+            spans,
+            position: sector * VIRTIO_SECTOR,
+            sector_size: sector_size.into(),
+        }
+    }
+
+    /// The next part, and its guest memory if that lies together: as many whole sectors as do, or
+    /// what is asked for of one sector. `None`: nothing is left.
+    fn next<'m>(
+        &self,
+        memory: &'m GuestRam,
+    ) -> Result<Option<(Part, Option<VolatileSlice<'m>>)>, BadAddress> {
+        if self.spans.is_empty() {
+            return Ok(None);
+        }
+        let (sector, offset) = (
+            self.position / self.sector_size,
+            self.position % self.sector_size,
+        );
+        let front = self.spans.front(memory)?;
+        let whole = front.len() as u64 / self.sector_size * self.sector_size;
+        let length = if offset == 0 && whole > 0 {
+            whole
+        } else {
+            self.spans.len().min(self.sector_size - offset)
+        };
+        let part = Part {
+            sector,
+            offset: offset as usize,
+            length: length as usize,
+        };
+        Ok(Some((part, front.subslice(0, part.length).ok())))
+    }
+
+    fn advance(&mut self, part: Part) {
+        self.spans.advance(part.length as u64);
+        self.position += part.length as u64;
+    }
+}
+
+/// Writes what the guest hands over in `from`, from virtio sector `sector` on. The range was checked
+/// to be inside the device; `scratch` has room for a sector.
+pub(super) fn write<M: PersistentMemory>(
+    batch: &mut Batch<'_, M>,
+    memory: &GuestRam,
+    sector: u64,
+    from: Spans<'_>,
+    scratch: &mut [u8],
+    tag: Tag,
+) -> Result<(), RequestError> {
+    let mut cursor = Cursor::new(sector, from, batch.btt().sector_size());
+    while let Some((part, together)) = cursor.next(memory)? {
+        if let Some(data) = together {
+            write_part(batch, part, &data, tag)?;
+        } else {
+            let data = &mut scratch[..part.length];
+            cursor.spans.clone().gather(memory, data)?;
+            write_part(batch, part, &VolatileSlice::from(data), tag)?;
+        }
+        cursor.advance(part);
+    }
+    Ok(())
+}
+
+/// Reads from virtio sector `sector` on into all of the guest's `into`. The range was checked to be
+/// inside the device; `scratch` has room for a sector.
+pub(super) fn read<M: PersistentMemory>(
+    batch: &mut Batch<'_, M>,
+    memory: &GuestRam,
+    sector: u64,
+    into: Spans<'_>,
+    scratch: &mut [u8],
+) -> Result<(), RequestError> {
+    let mut cursor = Cursor::new(sector, into, batch.btt().sector_size());
+    while let Some((part, together)) = cursor.next(memory)? {
+        if let Some(data) = together {
+            read_part(batch, part, &data)?;
+        } else {
+            let data = &mut scratch[..part.length];
+            read_part(batch, part, &VolatileSlice::from(&mut *data))?;
+            cursor.spans.clone().scatter(memory, data)?;
+        }
+        cursor.advance(part);
+    }
+    Ok(())
+}
+
+fn write_part<M: PersistentMemory>(
+    batch: &mut Batch<'_, M>,
+    part: Part,
+    data: &VolatileSlice<'_>,
+    tag: Tag,
+) -> Result<(), btt::Error> {
+    if part.length < batch.btt().sector_size() as usize {
+        batch.write_part(part.sector, part.offset, data, tag)
+    } else {
+        batch.write(part.sector, data, tag)
+    }
+}
+
+fn read_part<M: PersistentMemory>(
+    batch: &mut Batch<'_, M>,
+    part: Part,
+    data: &VolatileSlice<'_>,
+) -> Result<(), btt::Error> {
+    if part.length < batch.btt().sector_size() as usize {
+        batch.read_part(part.sector, part.offset, data)
+    } else {
+        batch.read(part.sector, data)
+    }
+}

@@ -1,0 +1,10 @@
+//! Virtio devices as functions of guest memory and an engine: what is asked, and what is answered.
+//!
+//! Nothing here knows of sockets, threads or rings.
+
+#![forbid(unsafe_code)]
+
+pub mod block;
+mod memory;
+
+pub use memory::{BadAddress, GuestRam, Span, Spans, store_byte};
