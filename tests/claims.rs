@@ -9,10 +9,7 @@ use vhost_user_btt::pmem::DurabilityRequest;
 fn file() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nvdimm");
-    std::fs::File::create_new(&path)
-        .unwrap()
-        .set_len(1 << 20)
-        .unwrap();
+    std::fs::File::create_new(&path).unwrap().set_len(1 << 20).unwrap();
     (folder, path)
 }
 
@@ -33,10 +30,7 @@ fn a_writer_excludes_everybody_and_readers_exclude_writers() {
         let held = claim(&path, first).unwrap();
         match claim(&path, second) {
             Ok(_) => assert!(both, "{first:?} {second:?}"),
-            Err(Error::Busy {
-                holder: Holder::Process { pid, program },
-                ..
-            }) => {
+            Err(Error::Busy { holder: Holder::Process { pid, program }, .. }) => {
                 assert!(!both, "{first:?} {second:?}");
                 assert_eq!(pid, std::process::id());
                 assert!(!program.is_empty());
@@ -54,10 +48,7 @@ fn a_mapping_keeps_its_claim() {
     let held = claim(&path, ClaimKind::Exclusive).unwrap();
     let medium = held.map(DurabilityRequest::Auto).unwrap();
     drop(held);
-    assert!(matches!(
-        claim(&path, ClaimKind::Shared),
-        Err(Error::Busy { .. })
-    ));
+    assert!(matches!(claim(&path, ClaimKind::Shared), Err(Error::Busy { .. })));
     drop(medium);
     claim(&path, ClaimKind::Shared).unwrap();
 }
@@ -67,13 +58,7 @@ fn what_cannot_be_opened_says_so() {
     let (folder, path) = file();
     let missing = claim(&folder.path().join("missing"), ClaimKind::Shared);
     assert!(matches!(missing, Err(Error::File { action: "open", .. })));
-    assert!(matches!(
-        claim(folder.path(), ClaimKind::Shared),
-        Err(Error::Map { .. })
-    ));
+    assert!(matches!(claim(folder.path(), ClaimKind::Shared), Err(Error::Map { .. })));
     std::fs::File::create(&path).unwrap().set_len(4095).unwrap();
-    assert!(matches!(
-        claim(&path, ClaimKind::Shared),
-        Err(Error::TooSmall { .. })
-    ));
+    assert!(matches!(claim(&path, ClaimKind::Shared), Err(Error::TooSmall { .. })));
 }

@@ -15,10 +15,7 @@ use vhost_user_btt::nvdimm::{Abstraction, ClaimKind, Error, LabelSize, NvdimmFil
 use vhost_user_btt::pmem::DurabilityRequest;
 
 fn unpack(name: &str) -> (TempDir, PathBuf, Fixture) {
-    let fixture = fixture::all()
-        .into_iter()
-        .find(|f| f.file.starts_with(name))
-        .unwrap();
+    let fixture = fixture::all().into_iter().find(|f| f.file.starts_with(name)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = fixture.unpack(folder.path());
     (folder, path, fixture)
@@ -39,12 +36,7 @@ fn options(path: &Path, label_size: LabelSize) -> NamespaceOptions {
 }
 
 fn write(path: &Path, offset: u64, bytes: &[u8]) {
-    OpenOptions::new()
-        .write(true)
-        .open(path)
-        .unwrap()
-        .write_all_at(bytes, offset)
-        .unwrap();
+    OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, offset).unwrap();
 }
 
 #[test]
@@ -61,28 +53,15 @@ fn labels_of_both_versions_are_read() {
         assert_eq!(area.index.version.to_string(), version);
         let (_, label) = area.labels().next().unwrap();
         let label = label.unwrap();
-        assert_eq!(
-            (label.dpa, label.rawsize),
-            (0, fixture.bytes - fixture.label_bytes)
-        );
+        assert_eq!((label.dpa, label.rawsize), (0, fixture.bytes - fixture.label_bytes));
         // Linux keeps the sector size only where the namespace could have it without a BTT.
-        let lbasize = if fixture.external_lbasize == 520 {
-            0
-        } else {
-            fixture.external_lbasize
-        };
+        let lbasize = if fixture.external_lbasize == 520 { 0 } else { fixture.external_lbasize };
         assert_eq!(label.lbasize, u64::from(lbasize));
         assert_eq!((label.nlabel, label.position), (1, 0));
-        let cookie = if version == "1.1" {
-            0x0024_68ac_0012_3456
-        } else {
-            0x00ba_9012_0012_b4dc
-        };
+        let cookie = if version == "1.1" { 0x0024_68ac_0012_3456 } else { 0x00ba_9012_0012_b4dc };
         assert_eq!(label.isetcookie, cookie);
 
-        let [namespace] = file.namespaces() else {
-            panic!()
-        };
+        let [namespace] = file.namespaces() else { panic!() };
         assert_eq!(namespace.abstraction, abstraction);
         assert_eq!(namespace.device_name(), "namespace0.0");
         let uuid = namespace.uuid.unwrap();
@@ -100,13 +79,8 @@ fn a_file_without_labels_is_one_namespace() {
     let (_folder, path, fixture) = unpack("k612-nolabel-512");
     let file = open(&path).unwrap();
     assert!(file.labels().is_none());
-    let [namespace] = file.namespaces() else {
-        panic!()
-    };
-    assert_eq!(
-        (namespace.uuid, namespace.range.clone()),
-        (None, 0..fixture.bytes)
-    );
+    let [namespace] = file.namespaces() else { panic!() };
+    assert_eq!((namespace.uuid, namespace.range.clone()), (None, 0..fixture.bytes));
 }
 
 #[test]
@@ -115,10 +89,7 @@ fn namespaces_go_by_device_name_and_uuid() {
     let file = open(&path).unwrap();
     let uuid = file.namespaces()[0].uuid.unwrap().to_string();
     for name in ["namespace0.0", &uuid, &uuid.to_uppercase()] {
-        assert!(
-            file.select(&Selection::Named(name.into())).is_ok(),
-            "{name}"
-        );
+        assert!(file.select(&Selection::Named(name.into())).is_ok(), "{name}");
     }
     for name in ["", "namespace0.1", "00000000-0000-0000-0000-000000000000"] {
         let selected = file.select(&Selection::Named(name.into()));
@@ -150,9 +121,7 @@ fn either_index_block_is_enough_and_both_bad_are_an_error() {
     }
     write(&path, area + 30, &[0xff]);
     write(&path, area + 256 + 30, &[0xff]);
-    let Err(Error::Labels { first, second, .. }) = open(&path) else {
-        panic!()
-    };
+    let Err(Error::Labels { first, second, .. }) = open(&path) else { panic!() };
     assert!(matches!(first, LabelFault::Checksum { .. }));
     assert!(matches!(second, LabelFault::Checksum { .. }));
 }
@@ -161,39 +130,21 @@ fn either_index_block_is_enough_and_both_bad_are_an_error() {
 fn a_torn_label_is_passed_over() {
     let (_folder, path, fixture) = unpack("k612-label128k-v12-520");
     let slots = fixture.bytes - fixture.label_bytes + 512;
-    let slot = open(&path)
-        .unwrap()
-        .labels()
-        .unwrap()
-        .labels()
-        .next()
-        .unwrap()
-        .0;
+    let slot = open(&path).unwrap().labels().unwrap().labels().next().unwrap().0;
     write(&path, slots + u64::from(slot) * 256 + 20, b"x");
     let file = open(&path).unwrap();
     assert_eq!(file.namespaces(), []);
-    assert!(matches!(
-        file.select(&Selection::Only),
-        Err(Error::NoNamespace { .. })
-    ));
+    assert!(matches!(file.select(&Selection::Only), Err(Error::NoNamespace { .. })));
 }
 
 #[test]
 fn a_label_area_is_found_at_its_stated_size_only_if_it_is_there() {
     let (_folder, path, fixture) = unpack("k612-label128k-v12-520");
     let open = |size| NvdimmFile::open(&path, ClaimKind::Shared, size);
-    assert!(
-        open(LabelSize::Bytes(fixture.label_bytes))
-            .unwrap()
-            .labels()
-            .is_some()
-    );
+    assert!(open(LabelSize::Bytes(fixture.label_bytes)).unwrap().labels().is_some());
     assert!(open(LabelSize::None).unwrap().labels().is_none());
     for size in [0, 4096, 2 << 20, u64::MAX] {
-        assert!(
-            matches!(open(LabelSize::Bytes(size)), Err(Error::NoLabels { .. })),
-            "{size}"
-        );
+        assert!(matches!(open(LabelSize::Bytes(size)), Err(Error::NoLabels { .. })), "{size}");
     }
 }
 
@@ -211,9 +162,7 @@ fn labels_that_a_guest_wrote_into_its_disk_are_not_believed() {
         claimed,
         Err(NamespaceError::Ambiguous { .. } | NamespaceError::Nvdimm(Error::Label { .. }))
     ));
-    let mapped = options(&label_less, LabelSize::None)
-        .map(ClaimKind::Exclusive)
-        .unwrap();
+    let mapped = options(&label_less, LabelSize::None).map(ClaimKind::Exclusive).unwrap();
     let (_, (btt, _queues)) = mapped.open(false, 1).unwrap();
     assert_eq!(btt.sectors(), fixture.sectors);
 }
@@ -229,11 +178,7 @@ fn the_label_says_which_version_of_the_btt_counts() {
     let info = *btt.infos().next().unwrap();
     assert_eq!(info.version, Version::V2_0);
     // A guest's forgery at byte 4096, even with the second info block of its own gone.
-    let forged = btt::InfoBlock {
-        version: Version::V1_1,
-        uuid: Uuid::max(),
-        ..info
-    };
+    let forged = btt::InfoBlock { version: Version::V1_1, uuid: Uuid::max(), ..info };
     write(&path, 4096, &forged.encode());
     let file = open(&path).unwrap();
     let end = file.namespaces()[0].range.end;

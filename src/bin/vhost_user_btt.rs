@@ -43,10 +43,7 @@ fn run(config: &DiskConfig) -> Result<(), Error> {
 
 /// Stops the server at SIGTERM or SIGINT.
 fn stop_on_signals(stop: Stop) -> Result<(), Error> {
-    let fails = |source| Error::System {
-        action: "cannot watch for signals",
-        source,
-    };
+    let fails = |source| Error::System { action: "cannot watch for signals", source };
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(fails)?;
     thread::Builder::new()
         .name("signals".into())

@@ -82,12 +82,7 @@ impl Arena {
         if block.0 < blocks {
             Ok(entry)
         } else {
-            Err(Error::BadMapEntry {
-                arena: self.number,
-                lba,
-                block,
-                blocks,
-            })
+            Err(Error::BadMapEntry { arena: self.number, lba, block, blocks })
         }
     }
 
@@ -157,17 +152,11 @@ impl Arena {
             return;
         }
         error!("arena {} is read-only from now on: {cause}", self.number);
-        let info = InfoBlock {
-            error: true,
-            ..self.info
-        };
+        let info = InfoBlock { error: true, ..self.info };
         let copies = [self.start + info.geometry.info2off, self.start];
         for offset in copies {
             if let Err(error) = info.write(medium, offset) {
-                warn!(
-                    "cannot note in the info block that arena {} failed: {error}",
-                    self.number
-                );
+                warn!("cannot note in the info block that arena {} failed: {error}", self.number);
             }
         }
     }

@@ -49,20 +49,14 @@ pub fn create<M: PersistentMemory>(
     let start = options.version.first_arena();
     let needed = start + ARENA_MIN_SIZE;
     if medium.size() < needed {
-        return Err(Error::TooSmall {
-            size: medium.size(),
-            needed,
-        });
+        return Err(Error::TooSmall { size: medium.size(), needed });
     }
     invalidate(medium, options.force)?;
     let arenas: Vec<(u64, Geometry)> =
         layout(medium.size() - start, options.arena_size, options.lba_size)
             .map(|(offset, geometry)| (start + offset, geometry))
             .collect();
-    let total = arenas
-        .iter()
-        .map(|(_, geometry)| zeroed_bytes(geometry))
-        .sum();
+    let total = arenas.iter().map(|(_, geometry)| zeroed_bytes(geometry)).sum();
     let mut done = 0;
     for (start, geometry) in arenas.iter().rev() {
         create_arena(medium, *start, geometry, options, |bytes| {
@@ -88,8 +82,24 @@ pub fn layout(
         .map(move |(index, (offset, size))| (offset, Geometry::new(size, lba_size, index == last)))
 }
 
-/// Takes away what is left of BTTs, first info block first: each is whole until it is gone.
+/// What Linux keeps at byte 4096 of a namespace in another mode, and what that is.
+const FOREIGN: [(&[u8; 16], &str); 2] = [
+    (b"NVDIMM_PFN_INFO\0", "a namespace in fsdax mode"),
+    (b"NVDIMM_DAX_INFO\0", "a namespace in devdax mode"),
+];
+/// Offset of the info block of those modes (the kernel's `SZ_4K`).
+const FOREIGN_OFFSET: u64 = 4096;
+
+/// Takes away what is left of BTTs, first info block first: each is whole until it is gone. Refuses
+/// to, unless forced, and to write over what else may be there.
 fn invalidate<M: PersistentMemory>(medium: &M, force: bool) -> Result<(), Error> {
+    let mut signature = [0; 16];
+    medium.read_bytes(FOREIGN_OFFSET, &mut signature)?;
+    if let Some((_, what)) = FOREIGN.iter().find(|(foreign, _)| **foreign == signature)
+        && !force
+    {
+        return Err(Error::Foreign(what));
+    }
     for version in Version::ALL {
         let start = version.first_arena();
         let room = medium.size() - start;

@@ -3,9 +3,9 @@
 use uuid::Uuid;
 
 use super::error::Error;
-use super::geometry::{self, ARENA_MIN_SIZE};
+use super::geometry::{self, ARENA_MAX_SIZE, ARENA_MIN_SIZE};
 use super::info_block::{InfoBlock, InfoFault, Version};
-use crate::pmem::PersistentMemory;
+use crate::pmem::{PAGE, PersistentMemory};
 
 /// An arena whose info block was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +33,11 @@ pub enum Copies {
 
 /// Finds the BTT in `medium`: all its arenas, in order.
 ///
-/// A BTT of version `wanted`, or of either. Where both are found, one of them is what an earlier
-/// BTT, or a guest, left in the other's data: the one whose first arena has both its info blocks
-/// intact is taken, since the second one of either lies outside the data of the other.
+/// A BTT of version `wanted`, or of either. Where there are info blocks of both, one of them is what
+/// an earlier BTT has left, or what a guest wrote into its disk: block 0 of a BTT of version 2.0 lies
+/// where the first info block of version 1.1 belongs. A BTT that is *complete* is believed then,
+/// with both info blocks of every arena intact and the last at the very end: nobody but the BTT that
+/// it belongs to can write there.
 pub fn find<M: PersistentMemory>(
     medium: &M,
     wanted: Option<Version>,
@@ -43,26 +45,43 @@ pub fn find<M: PersistentMemory>(
     let first = |version| first_arena(medium, version);
     let found = match wanted {
         Some(version) => first(version),
-        None => choose(first(Version::V1_1), first(Version::V2_0)),
+        None => choose(medium, first(Version::V1_1), first(Version::V2_0)),
     }?;
     follow(medium, found)
 }
 
 /// Chooses between what was found of either version.
-fn choose(
+fn choose<M: PersistentMemory>(
+    medium: &M,
     old: Result<FoundArena, Error>,
     new: Result<FoundArena, Error>,
 ) -> Result<FoundArena, Error> {
+    let only_if =
+        |chosen, is_complete| if is_complete { Ok(chosen) } else { Err(Error::TwoVersions) };
     match (old, new) {
-        (Ok(old), Ok(new)) => match (old.copies, new.copies) {
-            (Copies::Intact, Copies::Intact) => Err(Error::TwoVersions),
-            (Copies::Intact, _) => Ok(old),
-            (_, Copies::Intact) => Ok(new),
-            _ => Err(Error::TwoVersions),
+        (Ok(old), Ok(new)) => match (is_complete(medium, old), is_complete(medium, new)) {
+            (true, new_too) => only_if(old, !new_too),
+            (false, new_is) => only_if(new, new_is),
         },
+        // A damaged info block at byte 0, where no guest can write.
+        (Ok(old), Err(Error::BadInfo { primary, .. })) if !primary.is_absence() => {
+            only_if(old, is_complete(medium, old))
+        }
         (Ok(found), Err(_)) | (Err(_), Ok(found)) => Ok(found),
         (Err(Error::NotFound), Err(error)) | (Err(error), Err(_)) => Err(error),
     }
+}
+
+/// Whether all info blocks of the BTT that starts with `first` are intact, and the last arena ends
+/// where a creator makes it end.
+fn is_complete<M: PersistentMemory>(medium: &M, first: FoundArena) -> bool {
+    let Ok(arenas) = follow(medium, first) else { return false };
+    let ends_right = arenas.last().is_some_and(|last| {
+        let size = last.info.geometry.size();
+        let rest = medium.size() - (last.start + size);
+        rest < PAGE || (size == ARENA_MAX_SIZE && rest < ARENA_MIN_SIZE)
+    });
+    ends_right && arenas.iter().all(|arena| arena.copies == Copies::Intact)
 }
 
 /// The first arena of a BTT of `version`; [`Error::NotFound`] if there is no trace of one.
@@ -75,9 +94,11 @@ pub(super) fn first_arena<M: PersistentMemory>(
     }
     match arena(medium, 0, version.first_arena(), version) {
         // No trace of a BTT, or only traces of one of the other version.
-        Err(Error::BadInfo {
-            primary, backup, ..
-        }) if primary.is_absence() && backup.is_absence() => Err(Error::NotFound),
+        Err(Error::BadInfo { primary, backup, .. })
+            if primary.is_absence() && backup.is_absence() =>
+        {
+            Err(Error::NotFound)
+        }
         found => found,
     }
 }
@@ -104,33 +125,15 @@ fn arena<M: PersistentMemory>(
     let backup = backup(medium, start, version, primary.as_ref().ok());
     match (primary, backup) {
         (Ok(mut info), Ok(backup)) => {
-            let copies = if info == backup {
-                Copies::Intact
-            } else {
-                Copies::Differ
-            };
+            let copies = if info == backup { Copies::Intact } else { Copies::Differ };
             info.error |= backup.error;
-            Ok(FoundArena {
-                start,
-                info,
-                copies,
-            })
+            Ok(FoundArena { start, info, copies })
         }
-        (Ok(info), Err(fault)) => Ok(FoundArena {
-            start,
-            info,
-            copies: Copies::OnlyPrimary(fault),
-        }),
-        (Err(fault), Ok(info)) => Ok(FoundArena {
-            start,
-            info,
-            copies: Copies::OnlyBackup(fault),
-        }),
-        (Err(primary), Err(backup)) => Err(Error::BadInfo {
-            arena: number,
-            primary,
-            backup,
-        }),
+        (Ok(info), Err(fault)) => {
+            Ok(FoundArena { start, info, copies: Copies::OnlyPrimary(fault) })
+        }
+        (Err(fault), Ok(info)) => Ok(FoundArena { start, info, copies: Copies::OnlyBackup(fault) }),
+        (Err(primary), Err(backup)) => Err(Error::BadInfo { arena: number, primary, backup }),
     }
 }
 
@@ -144,15 +147,11 @@ fn backup<M: PersistentMemory>(
     let room = medium.size() - start;
     let found = match primary {
         Some(info) => info.geometry.info2off,
-        None => geometry::backup_offset(room.min(geometry::ARENA_MAX_SIZE)),
+        None => geometry::backup_offset(room.min(ARENA_MAX_SIZE)),
     };
     let info = InfoBlock::read(medium, start + found, version, room)?;
     let info2off = info.geometry.info2off;
-    if info2off == found {
-        Ok(info)
-    } else {
-        Err(InfoFault::CopyElsewhere { info2off, found })
-    }
+    if info2off == found { Ok(info) } else { Err(InfoFault::CopyElsewhere { info2off, found }) }
 }
 
 /// All arenas, from the first on.
@@ -171,7 +170,7 @@ fn follow<M: PersistentMemory>(medium: &M, first: FoundArena) -> Result<Vec<Foun
 
 /// Checks that an arena belongs to the same BTT as the first.
 fn check_kinship(first: &InfoBlock, other: &InfoBlock, arena: usize) -> Result<(), Error> {
-    let foreign = |difference| Err(Error::Foreign { arena, difference });
+    let foreign = |difference| Err(Error::NotKin { arena, difference });
     if other.uuid != first.uuid {
         foreign("has another uuid than the first")
     } else if other.parent_uuid != first.parent_uuid {
@@ -185,16 +184,11 @@ fn check_kinship(first: &InfoBlock, other: &InfoBlock, arena: usize) -> Result<(
 
 /// Checks that a BTT belongs to the namespace `uuid`. A BTT without a parent belongs anywhere.
 pub fn check_parent(found: &[FoundArena], uuid: Uuid) -> Result<(), Error> {
-    let parent = found
-        .first()
-        .map_or(Uuid::nil(), |arena| arena.info.parent_uuid);
+    let parent = found.first().map_or(Uuid::nil(), |arena| arena.info.parent_uuid);
     if parent.is_nil() || parent == uuid {
         return Ok(());
     }
-    Err(Error::Foreign {
-        arena: 0,
-        difference: "belongs to a namespace with another uuid",
-    })
+    Err(Error::NotKin { arena: 0, difference: "belongs to a namespace with another uuid" })
 }
 
 #[cfg(test)]

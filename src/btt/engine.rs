@@ -74,18 +74,13 @@ impl<M: PersistentMemory> Btt<M> {
             medium,
             read_only: options.read_only,
             tracking: ReadTracking::new(queues),
-            lane_sets: lane::deal(lanes, queues)
-                .into_iter()
-                .map(Mutex::new)
-                .collect(),
+            lane_sets: lane::deal(lanes, queues).into_iter().map(Mutex::new).collect(),
             sectors,
             // `find` returns at least one arena, and all have the same sector size.
             lba_size: found[0].info.geometry.lba_size,
             arenas,
         });
-        let queues = (0..queues)
-            .map(|number| Queue::new(btt.clone(), number))
-            .collect();
+        let queues = (0..queues).map(|number| Queue::new(btt.clone(), number)).collect();
         Ok((btt, queues))
     }
 
@@ -115,11 +110,7 @@ impl<M: PersistentMemory> Btt<M> {
     /// Whether no sector can be written: opened so, or every arena failed.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
-        self.read_only
-            || self
-                .arenas
-                .iter()
-                .all(|arena| arena.check_writable().is_err())
+        self.read_only || self.arenas.iter().all(|arena| arena.check_writable().is_err())
     }
 
     /// What a completed write is safe from.
@@ -135,9 +126,7 @@ impl<M: PersistentMemory> Btt<M> {
 
     /// The arena that holds `sector`, which exists, and the sector's number there.
     pub(super) fn locate(&self, sector: u64) -> (&Arena, Lba) {
-        let after = self
-            .arenas
-            .partition_point(|arena| arena.first_sector <= sector);
+        let after = self.arenas.partition_point(|arena| arena.first_sector <= sector);
         let arena = &self.arenas[after - 1];
         let lba = u32::try_from(sector - arena.first_sector)
             .expect("an arena has fewer than 2^30 sectors, and the sector is one of them");
@@ -149,11 +138,7 @@ impl<M: PersistentMemory> Btt<M> {
         let sectors = self.sectors;
         match first.checked_add(count) {
             Some(end) if end <= sectors => Ok(()),
-            _ => Err(Error::OutOfRange {
-                first,
-                count,
-                sectors,
-            }),
+            _ => Err(Error::OutOfRange { first, count, sectors }),
         }
     }
 
@@ -174,13 +159,7 @@ fn open_arena<M: PersistentMemory>(
 ) -> Result<(Arena, Vec<Lane>), Error> {
     report(number, found);
     let recovered = recovery::recover(medium, number, found.start, &found.info.geometry)?;
-    let mut arena = Arena::new(
-        number,
-        found.start,
-        first_sector,
-        found.info,
-        recovered.layout,
-    );
+    let mut arena = Arena::new(number, found.start, first_sector, found.info, recovered.layout);
     if !recovered.pending.is_empty() {
         let sectors = recovered.pending.len();
         info!("arena {number}: completing the interrupted writes of {sectors} sectors");

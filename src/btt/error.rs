@@ -28,7 +28,7 @@ pub enum Error {
     TwoVersions,
     /// An arena that belongs to another BTT, or to another namespace.
     #[error("arena {arena} {difference}")]
-    Foreign {
+    NotKin {
         /// Number of the arena.
         arena: usize,
         /// What differs.
@@ -95,9 +95,12 @@ pub enum Error {
         /// Number of the arena.
         arena: usize,
     },
-    /// There is something already where a BTT is to be created.
+    /// There is a BTT already where one is to be created.
     #[error("there is a BTT of version {0} already; --force writes over it")]
     Exists(Version),
+    /// There is something else already where a BTT is to be created.
+    #[error("there is {0} already; --force writes over it")]
+    Foreign(&'static str),
     /// The space is too small.
     #[error("{size} bytes are too few for a BTT, which needs {needed} bytes")]
     TooSmall {

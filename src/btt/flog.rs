@@ -114,12 +114,7 @@ impl FlogEntry {
     #[must_use]
     pub fn initial(lane: LaneIndex, external_nlba: u32) -> FlogEntry {
         let free = external_nlba + lane.0;
-        FlogEntry {
-            lba: lane.0,
-            old_map: free,
-            new_map: free,
-            seq: Sequence::FIRST.get(),
-        }
+        FlogEntry { lba: lane.0, old_map: free, new_map: free, seq: Sequence::FIRST.get() }
     }
 
     /// Decodes 16 bytes.
@@ -203,19 +198,7 @@ mod tests {
             .flat_map(|first| (0..=4).map(move |second| (first, second)))
             .filter(|&(first, second)| newer(first, second).is_some())
             .collect();
-        assert_eq!(
-            legal,
-            [
-                (0, 1),
-                (1, 0),
-                (1, 2),
-                (1, 3),
-                (2, 1),
-                (2, 3),
-                (3, 1),
-                (3, 2)
-            ]
-        );
+        assert_eq!(legal, [(0, 1), (1, 0), (1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)]);
     }
 
     #[test]
@@ -231,14 +214,8 @@ mod tests {
     #[test]
     fn layouts_are_told_by_the_places_in_use() {
         use LogLayout::{Old, Standard};
-        assert_eq!(
-            LogLayout::detect([true, false, false, false]),
-            Some(Standard)
-        );
-        assert_eq!(
-            LogLayout::detect([true, true, false, false]),
-            Some(Standard)
-        );
+        assert_eq!(LogLayout::detect([true, false, false, false]), Some(Standard));
+        assert_eq!(LogLayout::detect([true, true, false, false]), Some(Standard));
         assert_eq!(LogLayout::detect([true, false, true, false]), Some(Old));
         for corrupt in [
             [false; 4],
@@ -253,12 +230,7 @@ mod tests {
 
     #[test]
     fn an_entry_survives_its_encoding() {
-        let entry = FlogEntry {
-            lba: 1,
-            old_map: 0x4000_0002,
-            new_map: 3,
-            seq: 2,
-        };
+        let entry = FlogEntry { lba: 1, old_map: 0x4000_0002, new_map: 3, seq: 2 };
         let mut bytes = [0; 16];
         let [low, high] = entry.halves();
         bytes[..8].copy_from_slice(&low.to_le_bytes());

@@ -176,20 +176,12 @@ impl Geometry {
         self.validate_places()?;
         let size = self.size();
         if size > room.min(ARENA_MAX_SIZE) {
-            return Err(GeometryFault::TooLarge {
-                size,
-                room: room.min(ARENA_MAX_SIZE),
-            });
+            return Err(GeometryFault::TooLarge { size, room: room.min(ARENA_MAX_SIZE) });
         }
         let leads_on = self.nextoff >= size.max(ARENA_MIN_SIZE)
-            && self
-                .nextoff
-                .checked_add(ARENA_MIN_SIZE)
-                .is_some_and(|end| end <= room);
+            && self.nextoff.checked_add(ARENA_MIN_SIZE).is_some_and(|end| end <= room);
         if self.nextoff != 0 && !leads_on {
-            return Err(GeometryFault::NextOff {
-                nextoff: self.nextoff,
-            });
+            return Err(GeometryFault::NextOff { nextoff: self.nextoff });
         }
         Ok(())
     }
@@ -223,18 +215,13 @@ impl Geometry {
         let data = u64::from(self.internal_nlba) * u64::from(self.internal_lbasize);
         let parts = [
             ("dataoff", self.dataoff, data),
-            (
-                "mapoff",
-                self.mapoff,
-                u64::from(self.external_nlba) * MAP_ENTRY_SIZE,
-            ),
-            (
-                "logoff",
-                self.logoff,
-                u64::from(self.nfree) * FLOG_PAIR_SIZE,
-            ),
+            ("mapoff", self.mapoff, u64::from(self.external_nlba) * MAP_ENTRY_SIZE),
+            ("logoff", self.logoff, u64::from(self.nfree) * FLOG_PAIR_SIZE),
             ("info2off", self.info2off, INFO_SIZE),
         ];
+        if !self.nextoff.is_multiple_of(PAGE) {
+            return Err(GeometryFault::Misaligned { part: "nextoff", offset: self.nextoff });
+        }
         let mut end = INFO_SIZE;
         for (part, offset, size) in parts {
             if !offset.is_multiple_of(PAGE) {

@@ -178,10 +178,8 @@ impl InfoBlock {
         if raw.signature != SIGNATURE {
             return Err(InfoFault::Signature);
         }
-        let (found, expected) = (
-            raw.checksum.get(),
-            fletcher64_without_field(bytes, CHECKSUM_OFFSET),
-        );
+        let (found, expected) =
+            (raw.checksum.get(), fletcher64_without_field(bytes, CHECKSUM_OFFSET));
         if found != expected {
             return Err(InfoFault::Checksum { found, expected });
         }

@@ -85,10 +85,7 @@ pub(super) fn deal(lanes_of_arenas: Vec<Vec<Lane>>, queues: usize) -> Vec<LaneSe
     let sets = queues.min(fewest).max(1);
     let mut dealt: Vec<LaneSet> = (0..sets)
         .map(|_| LaneSet {
-            arenas: lanes_of_arenas
-                .iter()
-                .map(|_| ArenaLanes::default())
-                .collect(),
+            arenas: lanes_of_arenas.iter().map(|_| ArenaLanes::default()).collect(),
         })
         .collect();
     for (arena, lanes) in lanes_of_arenas.into_iter().enumerate() {
@@ -132,10 +129,7 @@ mod tests {
     fn more_queues_than_lanes_leave_no_set_without_a_lane() {
         let sets = deal(vec![lanes(256), lanes(2)], 64);
         assert_eq!(sets.len(), 2);
-        assert!(
-            sets.iter()
-                .all(|set| set.arenas.iter().all(|arena| !arena.lanes.is_empty()))
-        );
+        assert!(sets.iter().all(|set| set.arenas.iter().all(|arena| !arena.lanes.is_empty())));
     }
 
     #[test]
@@ -144,10 +138,7 @@ mod tests {
         let arena = &mut set[0].arenas[0];
         assert_eq!([arena.take(), arena.take()], [Some(0), Some(1)]);
         arena.release();
-        assert_eq!(
-            [arena.take(), arena.take(), arena.take()],
-            [Some(2), Some(0), Some(1)]
-        );
+        assert_eq!([arena.take(), arena.take(), arena.take()], [Some(2), Some(0), Some(1)]);
         assert_eq!(arena.take(), None);
         arena.release();
         arena.retire(|lane| lane.0 != 1);

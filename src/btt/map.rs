@@ -93,11 +93,7 @@ pub fn has_error_flag(old_map: u32) -> bool {
 #[must_use]
 pub fn old_map(entry: MapEntry, lba: Lba) -> u32 {
     let block = entry.block(lba);
-    if entry.is_error() {
-        MapEntry::error(block).0
-    } else {
-        block.0
-    }
+    if entry.is_error() { MapEntry::error(block).0 } else { block.0 }
 }
 
 #[cfg(test)]
@@ -131,10 +127,7 @@ mod tests {
         assert_eq!(old_map(MapEntry::zero(Block(5)), Lba(7)), 5);
         assert_eq!(old_map(MapEntry(0), Lba(7)), 7);
         assert!(has_error_flag(0x4000_0005));
-        assert!(
-            !has_error_flag(0xc000_0005),
-            "both flags: data, as PMDK keeps it"
-        );
+        assert!(!has_error_flag(0xc000_0005), "both flags: data, as PMDK keeps it");
         assert!(!has_error_flag(5));
     }
 }

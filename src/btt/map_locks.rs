@@ -33,10 +33,7 @@ pub(super) struct LockKey {
 
 impl LockKey {
     pub(super) fn of(arena: usize, lba: Lba) -> LockKey {
-        LockKey {
-            arena,
-            lock: (lba.0 / ENTRIES) as usize % LOCKS,
-        }
+        LockKey { arena, lock: (lba.0 / ENTRIES) as usize % LOCKS }
     }
 }
 
@@ -45,16 +42,11 @@ pub(super) type MapGuard<'a> = MutexGuard<'a, ()>;
 
 impl MapLocks {
     pub(super) fn new() -> Self {
-        MapLocks {
-            locks: (0..LOCKS).map(|_| Lock(Mutex::new(()))).collect(),
-        }
+        MapLocks { locks: (0..LOCKS).map(|_| Lock(Mutex::new(()))).collect() }
     }
 
     pub(super) fn lock(&self, key: LockKey) -> MapGuard<'_> {
         // A panic elsewhere leaves no map entry half-written: the lock guards no data of its own.
-        self.locks[key.lock]
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.locks[key.lock].0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

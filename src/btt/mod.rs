@@ -9,10 +9,12 @@
 //!   [`Batch`] reads and writes.
 //! * What a write does in which order: the module `round`. How readers are kept safe from writers:
 //!   the module `read_tracking`. What a crash leaves behind: the module `recovery`.
+//! * [`check`] proves the invariants of what is on the medium, and shares none of the engine's logic.
 
 #![forbid(unsafe_code)]
 
 mod arena;
+pub mod check;
 mod create;
 mod discovery;
 mod engine;
@@ -20,6 +22,7 @@ mod error;
 pub mod flog;
 mod geometry;
 mod info_block;
+mod inspect;
 mod lane;
 mod lba_size;
 pub mod map;
@@ -43,6 +46,7 @@ pub use geometry::{
     INFO_SIZE, MAP_ENTRY_SIZE, MAX_NFREE,
 };
 pub use info_block::{InfoBlock, InfoFault, SIGNATURE, Version};
+pub use inspect::{LaneState, lanes};
 pub use lba_size::LbaSize;
 pub use namespace::{MappedNamespace, NamespaceError, NamespaceOptions};
 pub use queue::{Batch, Queue, Tag};

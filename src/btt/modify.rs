@@ -30,16 +30,13 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let lane = self.take_lane(arena.number)?;
         self.make_fillable(arena.number, lane)?;
 
-        self.guards
-            .push(arena.locks.lock(LockKey::of(arena.number, lba)));
+        self.guards.push(arena.locks.lock(LockKey::of(arena.number, lba)));
         let contents = std::mem::take(&mut self.scratch);
-        let filled = self
-            .read_locked(arena, lba, sector, contents)
-            .and_then(|()| {
-                from.copy_to(&mut contents[offset..offset + from.len()]);
-                self.fill(arena.number, lane, lba, Data::Bytes(contents), tag)?;
-                Ok(self.btt.medium.fence()?)
-            });
+        let filled = self.read_locked(arena, lba, sector, contents).and_then(|()| {
+            from.copy_to(&mut contents[offset..offset + from.len()]);
+            self.fill(arena.number, lane, lba, Data::Bytes(contents), tag)?;
+            Ok(self.btt.medium.fence()?)
+        });
         self.scratch = contents;
         match filled {
             Ok(()) => self.publish(),

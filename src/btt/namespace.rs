@@ -83,11 +83,7 @@ impl NamespaceOptions {
         let claim = file.claim(&self.selection)?;
         let version = self.version_for(&claim)?;
         let medium = claim.map(self.durability)?;
-        Ok(MappedNamespace {
-            claim,
-            medium,
-            version,
-        })
+        Ok(MappedNamespace { claim, medium, version })
     }
 
     /// The version that the BTT of a namespace has to have, by its label or by request.
@@ -108,25 +104,21 @@ impl NamespaceOptions {
 }
 
 impl MappedNamespace {
+    /// The arenas of the BTT, without opening it.
+    pub fn find(&self) -> Result<Vec<FoundArena>, NamespaceError> {
+        discovery::find(&self.medium, self.version).map_err(|source| btt_error(&self.claim, source))
+    }
+
     /// Opens the BTT for `queues` queues; read-only if the claim is shared, or if asked for.
     pub fn open(
         self,
         read_only: bool,
         queues: usize,
     ) -> Result<(Claim, Opened<Mapping>), NamespaceError> {
-        let MappedNamespace {
-            claim,
-            medium,
-            version,
-        } = self;
+        let MappedNamespace { claim, medium, version } = self;
         let namespace = claim.namespace().uuid;
         let read_only = read_only || claim.kind() == ClaimKind::Shared;
-        let options = OpenOptions {
-            version,
-            namespace,
-            read_only,
-            queues,
-        };
+        let options = OpenOptions { version, namespace, read_only, queues };
         match Btt::open(medium, &options) {
             Ok(opened) => Ok((claim, opened)),
             Err(source) => Err(btt_error(&claim, source)),
@@ -157,16 +149,9 @@ fn btt_error(claim: &Claim, source: Error) -> NamespaceError {
 fn refuse_ambiguity(path: &Path, labels: u64) -> Result<(), NamespaceError> {
     let whole = NvdimmFile::open(path, ClaimKind::Shared, LabelSize::None)?;
     let range = whole.select(&Selection::Only)?.range.clone();
-    let medium = Mapping::new(
-        whole.into_file(),
-        range,
-        Protection::ReadOnly,
-        DurabilityRequest::PageCache,
-    )
-    .map_err(|source| nvdimm::Error::Map {
-        path: path.into(),
-        source,
-    })?;
+    let medium =
+        Mapping::new(whole.into_file(), range, Protection::ReadOnly, DurabilityRequest::PageCache)
+            .map_err(|source| nvdimm::Error::Map { path: path.into(), source })?;
     let reaches_labels = |arena: &FoundArena| {
         arena.copies == Copies::Intact && arena.start + arena.info.geometry.size() > labels
     };

@@ -44,13 +44,7 @@ pub struct Queue<M> {
 impl<M: PersistentMemory> Queue<M> {
     pub(super) fn new(btt: Arc<Btt<M>>, number: usize) -> Queue<M> {
         let scratch = vec![0; btt.sector_size() as usize].into_boxed_slice();
-        Queue {
-            btt,
-            number,
-            round: Round::new(),
-            failures: Vec::new(),
-            scratch,
-        }
+        Queue { btt, number, round: Round::new(), failures: Vec::new(), scratch }
     }
 
     /// The BTT that the queue belongs to.
@@ -167,11 +161,7 @@ impl<'q, M: PersistentMemory> Batch<'q, M> {
         let sector_size = self.btt.sector_size();
         let size = sector_size as usize;
         if !length.is_multiple_of(size) {
-            return Err(Error::BadLength {
-                offset: 0,
-                length,
-                sector_size,
-            });
+            return Err(Error::BadLength { offset: 0, length, sector_size });
         }
         self.btt.check_range(first, (length / size) as u64)?;
         Ok((length / size, size))
@@ -182,20 +172,12 @@ impl<'q, M: PersistentMemory> Batch<'q, M> {
         self.btt.check_range(sector, 1)?;
         match offset.checked_add(length) {
             Some(end) if end <= sector_size as usize => Ok(()),
-            _ => Err(Error::BadLength {
-                offset,
-                length,
-                sector_size,
-            }),
+            _ => Err(Error::BadLength { offset, length, sector_size }),
         }
     }
 
     pub(super) fn check_writable(&self) -> Result<(), Error> {
-        if self.btt.read_only {
-            Err(Error::ReadOnly)
-        } else {
-            Ok(())
-        }
+        if self.btt.read_only { Err(Error::ReadOnly) } else { Ok(()) }
     }
 
     fn read_sector(
@@ -225,9 +207,7 @@ impl<'q, M: PersistentMemory> Batch<'q, M> {
         let medium = &self.btt.medium;
         let mut entry = arena.load_entry(medium, lba)?;
         loop {
-            self.btt
-                .tracking
-                .publish(self.queue, arena.number, entry.block(lba));
+            self.btt.tracking.publish(self.queue, arena.number, entry.block(lba));
             let again = arena.load_entry(medium, lba)?;
             if again == entry {
                 return self.read_block(arena, lba, entry, sector, offset, into);
@@ -253,10 +233,7 @@ impl<'q, M: PersistentMemory> Batch<'q, M> {
             Mapped::Error(_) => return Err(Error::SectorError { sector }),
             Mapped::Data(block) => block,
         };
-        let read = self
-            .btt
-            .medium
-            .read(arena.block_offset(block) + offset as u64, into);
+        let read = self.btt.medium.read(arena.block_offset(block) + offset as u64, into);
         if let Err(error) = read {
             if error.cause == Cause::Medium && !self.btt.read_only {
                 arena.mark_unreadable(&self.btt.medium, lba, entry)?;
@@ -275,7 +252,5 @@ impl<M: PersistentMemory> Drop for Batch<'_, M> {
 
 /// The `length` bytes of `buffer` at `offset`, which are inside it.
 fn piece<'a>(buffer: &VolatileSlice<'a>, offset: usize, length: usize) -> VolatileSlice<'a> {
-    buffer
-        .subslice(offset, length)
-        .expect("the length was checked to be that of whole sectors")
+    buffer.subslice(offset, length).expect("the length was checked to be that of whole sectors")
 }

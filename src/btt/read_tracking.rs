@@ -35,16 +35,12 @@ pub(super) struct ReadTracking {
 
 impl ReadTracking {
     pub(super) fn new(queues: usize) -> Self {
-        ReadTracking {
-            slots: (0..queues).map(|_| Slot(AtomicU64::new(0))).collect(),
-        }
+        ReadTracking { slots: (0..queues).map(|_| Slot(AtomicU64::new(0))).collect() }
     }
 
     /// Says that `queue` is about to read `block`, before anything that it loads after this call.
     pub(super) fn publish(&self, queue: usize, arena: usize, block: Block) {
-        self.slots[queue]
-            .0
-            .store(tracked(arena, block), Ordering::Relaxed);
+        self.slots[queue].0.store(tracked(arena, block), Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 

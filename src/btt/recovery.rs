@@ -21,6 +21,8 @@ use crate::pmem::PersistentMemory;
 pub(super) struct Recovered {
     pub layout: LogLayout,
     pub lanes: Vec<Lane>,
+    /// The newest entry of each lane.
+    pub newest: Vec<FlogEntry>,
     /// Map entries that complete the pending writes, by sector in ascending order.
     pub pending: Vec<(Lba, MapEntry)>,
 }
@@ -35,10 +37,7 @@ pub(super) fn recover<M: PersistentMemory>(
     start: u64,
     geometry: &Geometry,
 ) -> Result<Recovered, Error> {
-    let corrupt = |fault| Error::BadFlog {
-        arena: number,
-        fault,
-    };
+    let corrupt = |fault| Error::BadFlog { arena: number, fault };
     let places = read_flog(medium, start, geometry)?;
     let layout = detect_layout(&places).map_err(corrupt)?;
     let newest = places
@@ -50,16 +49,11 @@ pub(super) fn recover<M: PersistentMemory>(
     let lanes: Vec<Lane> = newest.iter().map(|newest| newest.lane).collect();
     check_free_blocks(&lanes).map_err(corrupt)?;
     let entry = |lba| -> Result<MapEntry, Error> {
-        Ok(MapEntry(
-            medium.load_u32(start + geometry.map_entry_offset(lba))?,
-        ))
+        Ok(MapEntry(medium.load_u32(start + geometry.map_entry_offset(lba))?))
     };
     let pending = plan_replay(&newest, number, entry)?;
-    Ok(Recovered {
-        layout,
-        lanes,
-        pending,
-    })
+    let newest = newest.into_iter().map(|newest| newest.entry).collect();
+    Ok(Recovered { layout, lanes, newest, pending })
 }
 
 fn read_flog<M: PersistentMemory>(
@@ -107,12 +101,7 @@ fn newest_entry(
         && new.0 < geometry.internal_nlba;
     // `newer` lets only 1, 2 and 3 be the newer.
     let (true, Some(sequence)) = (exist, Sequence::new(entry.seq)) else {
-        return Err(FlogFault::OutOfRange {
-            lane: index,
-            lba,
-            old,
-            new,
-        });
+        return Err(FlogFault::OutOfRange { lane: index, lba, old, new });
     };
     let lane = Lane {
         index,
@@ -128,11 +117,7 @@ fn check_free_blocks(lanes: &[Lane]) -> Result<(), FlogFault> {
     let mut owners: HashMap<Block, LaneIndex> = HashMap::with_capacity(lanes.len());
     for lane in lanes {
         if let Some(first) = owners.insert(lane.free, lane.index) {
-            return Err(FlogFault::SharedFreeBlock {
-                first,
-                second: lane.index,
-                block: lane.free,
-            });
+            return Err(FlogFault::SharedFreeBlock { first, second: lane.index, block: lane.free });
         }
     }
     Ok(())
@@ -158,9 +143,7 @@ fn plan_replay(
         let before = replayed.len();
         for write in waiting {
             let lba = write.lba();
-            let now = planned
-                .get(&lba)
-                .map_or_else(|| entry(lba), |planned| Ok(*planned))?;
+            let now = planned.get(&lba).map_or_else(|| entry(lba), |planned| Ok(*planned))?;
             if now.block(lba) == write.old_block() {
                 planned.insert(lba, MapEntry::data(write.new_block()));
                 replayed.push(write);
@@ -176,14 +159,8 @@ fn plan_replay(
     // A replayed write that has become pending again would be replayed without end.
     for write in replayed {
         let lba = write.lba();
-        if planned
-            .get(&lba)
-            .is_some_and(|planned| planned.block(lba) == write.old_block())
-        {
-            return Err(Error::BadFlog {
-                arena,
-                fault: FlogFault::EndlessReplay { lba },
-            });
+        if planned.get(&lba).is_some_and(|planned| planned.block(lba) == write.old_block()) {
+            return Err(Error::BadFlog { arena, fault: FlogFault::EndlessReplay { lba } });
         }
     }
     let mut pending: Vec<(Lba, MapEntry)> = planned.into_iter().collect();

@@ -50,10 +50,7 @@ pub(super) struct Round {
 
 impl Round {
     pub(super) fn new() -> Round {
-        Round {
-            staged: Vec::with_capacity(ROUND_SECTORS),
-            sieve: 0,
-        }
+        Round { staged: Vec::with_capacity(ROUND_SECTORS), sieve: 0 }
     }
 
     fn sieve_bit(lba: Lba) -> u64 {
@@ -62,10 +59,7 @@ impl Round {
 
     fn holds(&self, arena: usize, lba: Lba) -> bool {
         self.sieve & Self::sieve_bit(lba) != 0
-            && self
-                .staged
-                .iter()
-                .any(|staged| (staged.arena, staged.lba) == (arena, lba))
+            && self.staged.iter().any(|staged| (staged.arena, staged.lba) == (arena, lba))
     }
 
     fn is_full(&self) -> bool {
@@ -112,9 +106,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
             return Ok(lane);
         }
         self.commit();
-        self.lanes.arenas[arena]
-            .take()
-            .ok_or(Error::NoLane { arena })
+        self.lanes.arenas[arena].take().ok_or(Error::NoLane { arena })
     }
 
     /// Waits until nobody reads the free block of a lane any more, and clears its poison.
@@ -124,9 +116,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         if lane.free_has_error {
             let arena = &self.btt.arenas[arena];
             let length = u64::from(arena.info.geometry.internal_lbasize);
-            self.btt
-                .medium
-                .zero(arena.block_offset(lane.free), length)?;
+            self.btt.medium.zero(arena.block_offset(lane.free), length)?;
             lane.free_has_error = false;
         }
         Ok(())
@@ -152,14 +142,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
             let zeroes = &ZEROES[..lba_size.metadata() as usize];
             medium.write_bytes(offset + u64::from(lba_size.data()), zeroes)?;
         }
-        self.round.push(Staged {
-            arena,
-            lba,
-            lane,
-            new,
-            old: MapEntry(0),
-            tag,
-        });
+        self.round.push(Staged { arena, lba, lane, new, old: MapEntry(0), tag });
         Ok(())
     }
 
@@ -189,8 +172,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         keys.sort_unstable();
         for (position, key) in keys.iter().enumerate() {
             if position == 0 || keys[position - 1] != *key {
-                self.guards
-                    .push(self.btt.arenas[key.arena].locks.lock(*key));
+                self.guards.push(self.btt.arenas[key.arena].locks.lock(*key));
             }
         }
     }
@@ -241,9 +223,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
             .store_flog_entry(medium, lane, entry)
             .inspect_err(|_| broken.push((staged.arena, lane.index)))?;
         // The entry may be durable from here on, whatever happens.
-        arena
-            .flush_flog_entry(medium, lane)
-            .inspect_err(|error| arena.give_up(medium, error))?;
+        arena.flush_flog_entry(medium, lane).inspect_err(|error| arena.give_up(medium, error))?;
         Ok(())
     }
 
@@ -270,12 +250,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
 
     /// Fails all staged sectors.
     fn fail_round(&mut self, error: MediaError) {
-        self.failures.extend(
-            self.round
-                .staged
-                .iter()
-                .map(|staged| (staged.tag, error.into())),
-        );
+        self.failures.extend(self.round.staged.iter().map(|staged| (staged.tag, error.into())));
     }
 
     /// Fails all staged sectors, some of which may be committed, and makes their arenas read-only.

@@ -32,9 +32,6 @@ impl LogLevel {
             LogLevel::Debug => LevelFilter::Debug,
             LogLevel::Trace => LevelFilter::Trace,
         };
-        env_logger::Builder::new()
-            .filter_level(filter)
-            .format_target(false)
-            .init();
+        env_logger::Builder::new().filter_level(filter).format_target(false).init();
     }
 }

@@ -42,9 +42,7 @@ impl NamespaceArgs {
     /// The namespace that is meant.
     #[must_use]
     pub fn selection(&self) -> Selection {
-        self.namespace
-            .clone()
-            .map_or(Selection::Only, Selection::Named)
+        self.namespace.clone().map_or(Selection::Only, Selection::Named)
     }
 
     /// Where the file's labels are.
@@ -65,8 +63,7 @@ impl FromStr for LabelSizeArg {
         if text == "none" {
             return Ok(LabelSizeArg(LabelSize::None));
         }
-        text.parse()
-            .map(|Size(bytes)| LabelSizeArg(LabelSize::Bytes(bytes)))
+        text.parse().map(|Size(bytes)| LabelSizeArg(LabelSize::Bytes(bytes)))
     }
 }
 

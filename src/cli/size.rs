@@ -32,9 +32,7 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Size, SizeError> {
         let text = text.trim();
-        let digits = text
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(text.len());
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, suffix) = text.split_at(digits);
         let shift = shift_of(suffix.trim_start()).ok_or(SizeError::Malformed)?;
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -68,9 +66,7 @@ fn shift_of(suffix: &str) -> Option<u32> {
     if suffix.eq_ignore_ascii_case("B") {
         return Some(0);
     }
-    let (_, shift) = UNITS
-        .into_iter()
-        .find(|(unit, _)| first.eq_ignore_ascii_case(unit))?;
+    let (_, shift) = UNITS.into_iter().find(|(unit, _)| first.eq_ignore_ascii_case(unit))?;
     let rest = letters.as_str();
     (rest.is_empty() || rest.eq_ignore_ascii_case("iB") || rest.eq_ignore_ascii_case("B"))
         .then_some(shift)
@@ -79,10 +75,7 @@ fn shift_of(suffix: &str) -> Option<u32> {
 impl fmt::Display for Size {
     /// In the largest unit of which there is at least one, with up to two decimals.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = UNITS
-            .into_iter()
-            .rev()
-            .find(|(_, shift)| self.0 >> shift > 0);
+        let unit = UNITS.into_iter().rev().find(|(_, shift)| self.0 >> shift > 0);
         let Some((letter, shift)) = unit else {
             return write!(f, "{} B", self.0);
         };

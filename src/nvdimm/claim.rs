@@ -43,25 +43,12 @@ impl Claim {
         kind: ClaimKind,
     ) -> Result<Claim, Error> {
         match lock(&file, &namespace.range, kind) {
-            Ok(()) => Ok(Claim {
-                path,
-                file,
-                namespace,
-                kind,
-            }),
+            Ok(()) => Ok(Claim { path, file, namespace, kind }),
             Err(Errno::EAGAIN | Errno::EACCES) => {
                 let holder = Holder::find(&file, &namespace.range);
-                Err(Error::Busy {
-                    path,
-                    namespace: namespace.device_name(),
-                    holder,
-                })
+                Err(Error::Busy { path, namespace: namespace.device_name(), holder })
             }
-            Err(errno) => Err(Error::File {
-                action: "lock",
-                path,
-                source: io::Error::from(errno),
-            }),
+            Err(errno) => Err(Error::File { action: "lock", path, source: io::Error::from(errno) }),
         }
     }
 
@@ -95,12 +82,8 @@ impl Claim {
             path: self.path.clone(),
             source,
         })?;
-        Mapping::new(file, self.namespace.range.clone(), protection, durability).map_err(|source| {
-            Error::Map {
-                path: self.path.clone(),
-                source,
-            }
-        })
+        Mapping::new(file, self.namespace.range.clone(), protection, durability)
+            .map_err(|source| Error::Map { path: self.path.clone(), source })
     }
 }
 

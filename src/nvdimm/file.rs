@@ -44,34 +44,18 @@ impl NvdimmFile {
             .read(true)
             .write(kind == ClaimKind::Exclusive)
             .open(path)
-            .map_err(|source| Error::File {
-                action: "open",
-                path: path.into(),
-                source,
-            })?;
-        let size = pmem::file_size(&file).map_err(|source| Error::Map {
-            path: path.into(),
-            source,
-        })?;
+            .map_err(|source| Error::File { action: "open", path: path.into(), source })?;
+        let size =
+            pmem::file_size(&file).map_err(|source| Error::Map { path: path.into(), source })?;
         if size < PAGE {
-            return Err(Error::TooSmall {
-                path: path.into(),
-                size,
-            });
+            return Err(Error::TooSmall { path: path.into(), size });
         }
         let labels = read_labels(path, &file, size, label_size)?;
         let namespaces = match &labels {
             Some(area) => labelled_namespaces(path, area)?,
             None => vec![Namespace::whole_file(size)],
         };
-        Ok(NvdimmFile {
-            path: path.into(),
-            file,
-            size,
-            kind,
-            labels,
-            namespaces,
-        })
+        Ok(NvdimmFile { path: path.into(), file, size, kind, labels, namespaces })
     }
 
     /// The path that the file was opened by.
@@ -117,14 +101,9 @@ impl NvdimmFile {
             names.join(", ")
         };
         match (selection, self.namespaces.as_slice()) {
-            (_, []) => Err(Error::NoNamespace {
-                path: self.path.clone(),
-            }),
+            (_, []) => Err(Error::NoNamespace { path: self.path.clone() }),
             (Selection::Only, [only]) => Ok(only),
-            (Selection::Only, _) => Err(Error::Several {
-                path: self.path.clone(),
-                there: names(),
-            }),
+            (Selection::Only, _) => Err(Error::Several { path: self.path.clone(), there: names() }),
             (Selection::Named(wanted), all) => all
                 .iter()
                 .find(|namespace| namespace.goes_by(wanted))
@@ -154,11 +133,7 @@ fn read_labels(
     file_size: u64,
     label_size: LabelSize,
 ) -> Result<Option<LabelArea>, Error> {
-    let fails = |source| Error::File {
-        action: "read the labels of",
-        path: path.into(),
-        source,
-    };
+    let fails = |source| Error::File { action: "read the labels of", path: path.into(), source };
     let offset = match label_size {
         LabelSize::None => return Ok(None),
         LabelSize::Detect => match label::find(file, file_size).map_err(fails)? {
@@ -168,34 +143,22 @@ fn read_labels(
         LabelSize::Bytes(size) => match file_size.checked_sub(size) {
             Some(offset) if size > 0 => offset,
             _ => {
-                return Err(Error::NoLabels {
-                    path: path.into(),
-                    size,
-                });
+                return Err(Error::NoLabels { path: path.into(), size });
             }
         },
     };
     match LabelArea::read(file, offset, file_size).map_err(fails)? {
         Ok(area) => Ok(Some(area)),
-        Err([LabelFault::Signature, LabelFault::Signature]) => Err(Error::NoLabels {
-            path: path.into(),
-            size: file_size - offset,
-        }),
-        Err([first, second]) => Err(Error::Labels {
-            path: path.into(),
-            first,
-            second,
-        }),
+        Err([LabelFault::Signature, LabelFault::Signature]) => {
+            Err(Error::NoLabels { path: path.into(), size: file_size - offset })
+        }
+        Err([first, second]) => Err(Error::Labels { path: path.into(), first, second }),
     }
 }
 
 /// The namespaces that labels describe, by address.
 fn labelled_namespaces(path: &Path, area: &LabelArea) -> Result<Vec<Namespace>, Error> {
-    let unusable = |slot, fault| Error::Label {
-        path: path.into(),
-        slot,
-        fault,
-    };
+    let unusable = |slot, fault| Error::Label { path: path.into(), slot, fault };
     let mut labels: Vec<NamespaceLabel> = Vec::new();
     for (slot, label) in area.labels() {
         match label {
@@ -210,12 +173,7 @@ fn labelled_namespaces(path: &Path, area: &LabelArea) -> Result<Vec<Namespace>, 
     for (index, label) in labels.iter().enumerate() {
         let (slot, dpa, rawsize) = (label.slot, label.dpa, label.rawsize);
         if label.nlabel > 1 || labels[..index].iter().any(|other| other.uuid == label.uuid) {
-            return Err(unusable(
-                slot,
-                LabelFault::Interleaved {
-                    labels: label.nlabel.max(2),
-                },
-            ));
+            return Err(unusable(slot, LabelFault::Interleaved { labels: label.nlabel.max(2) }));
         }
         if dpa < end {
             let other = labels[index - 1].uuid;
@@ -227,7 +185,5 @@ fn labelled_namespaces(path: &Path, area: &LabelArea) -> Result<Vec<Namespace>, 
         };
     }
     let numbered = labels.iter().enumerate();
-    Ok(numbered
-        .map(|(number, label)| Namespace::labelled(number, label))
-        .collect())
+    Ok(numbered.map(|(number, label)| Namespace::labelled(number, label)).collect())
 }

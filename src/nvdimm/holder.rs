@@ -46,16 +46,14 @@ impl Holder {
         let wanted = file.metadata().ok()?;
         let processes = fs::read_dir("/proc").ok()?;
         let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        pids.map(|pid: u32| (pid, Path::new("/proc").join(pid.to_string())))
-            .find_map(|(pid, process)| {
+        pids.map(|pid: u32| (pid, Path::new("/proc").join(pid.to_string()))).find_map(
+            |(pid, process)| {
                 holds(&process, (wanted.dev(), wanted.ino()), range).then(|| {
                     let program = fs::read_to_string(process.join("comm")).unwrap_or_default();
-                    Holder::Process {
-                        pid,
-                        program: program.trim_end().to_owned(),
-                    }
+                    Holder::Process { pid, program: program.trim_end().to_owned() }
                 })
-            })
+            },
+        )
     }
 }
 
@@ -86,11 +84,7 @@ fn is_lock_on(line: &str, range: &Range<u64>) -> bool {
     let Ok(start) = start.parse::<u64>() else {
         return false;
     };
-    let last = if *end == "EOF" {
-        Ok(u64::MAX)
-    } else {
-        end.parse()
-    };
+    let last = if *end == "EOF" { Ok(u64::MAX) } else { end.parse() };
     last.is_ok_and(|last| start < range.end && range.start <= last)
 }
 
@@ -109,10 +103,7 @@ mod tests {
             "lock:\t1: OFDLCK  ADVISORY  READ -1 fe:00:131 0 EOF",
             &(1 << 40..1 << 41)
         ));
-        assert!(!is_lock_on(
-            "lock:\t1: POSIX  ADVISORY  WRITE 7 fe:00:131 0 EOF",
-            &(0..4096)
-        ));
+        assert!(!is_lock_on("lock:\t1: POSIX  ADVISORY  WRITE 7 fe:00:131 0 EOF", &(0..4096)));
         assert!(!is_lock_on("flags:\t02", &(0..4096)));
     }
 }

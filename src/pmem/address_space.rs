@@ -37,24 +37,17 @@ impl AddressSpace {
         let size = usize::try_from(range.end - range.start).map_err(|_| fails(Errno::ENOMEM))?;
         let size = NonZeroUsize::new(size).ok_or_else(|| fails(Errno::EINVAL))?;
         let space = AddressSpace::reserve(size, range.start).map_err(&fails)?;
-        let is_sync = try_sync
-            && space
-                .place(file, &range, size, protection, true)
-                .map_err(&fails)?;
+        let is_sync =
+            try_sync && space.place(file, &range, size, protection, true).map_err(&fails)?;
         if !is_sync {
-            space
-                .place(file, &range, size, protection, false)
-                .map_err(&fails)?;
+            space.place(file, &range, size, protection, false).map_err(&fails)?;
         }
         Ok((space, is_sync))
     }
 
     /// Address of the byte at `offset` of the mapping.
     pub(super) fn at(&self, offset: u64) -> *mut u8 {
-        self.mapped
-            .as_ptr()
-            .cast::<u8>()
-            .wrapping_add(offset as usize)
+        self.mapped.as_ptr().cast::<u8>().wrapping_add(offset as usize)
     }
 
     /// Reserves room for `size` bytes that start at file offset `start`.
@@ -67,11 +60,7 @@ impl AddressSpace {
         let skip = into_huge_page.wrapping_sub(reserved.addr().get()) % HUGE_PAGE;
         // SAFETY: skip is less than the huge page that was added to the reservation.
         let mapped = unsafe { reserved.byte_add(skip) };
-        Ok(AddressSpace {
-            start: reserved,
-            length: length.get(),
-            mapped,
-        })
+        Ok(AddressSpace { start: reserved, length: length.get(), mapped })
     }
 
     /// Puts the file's mapping in its place. `false`: not with `MAP_SYNC`.
@@ -95,14 +84,7 @@ impl AddressSpace {
         let offset = i64::try_from(range.start).map_err(|_| Errno::EOVERFLOW)?;
         // SAFETY: MAP_FIXED replaces only pages of our own reservation, which nobody points to yet.
         let placed = unsafe {
-            mmap(
-                Some(self.mapped.addr()),
-                size,
-                access,
-                kind | MapFlags::MAP_FIXED,
-                file,
-                offset,
-            )
+            mmap(Some(self.mapped.addr()), size, access, kind | MapFlags::MAP_FIXED, file, offset)
         };
         match placed {
             Ok(_) => Ok(true),

@@ -44,24 +44,14 @@ pub(super) struct Mappable {
 
 impl Mappable {
     pub(super) fn of(file: &File) -> Result<Mappable, MapError> {
-        let metadata = file.metadata().map_err(|source| MapError::System {
-            call: "fstat",
-            source,
-        })?;
+        let metadata =
+            file.metadata().map_err(|source| MapError::System { call: "fstat", source })?;
         if metadata.is_file() {
-            Ok(Mappable {
-                size: metadata.len(),
-                granule: PAGE,
-                is_device: false,
-            })
+            Ok(Mappable { size: metadata.len(), granule: PAGE, is_device: false })
         } else if metadata.file_type().is_char_device() {
             let size = device_attribute(&metadata, "size")?;
             let granule = device_attribute(&metadata, "align")?.max(PAGE);
-            Ok(Mappable {
-                size,
-                granule,
-                is_device: true,
-            })
+            Ok(Mappable { size, granule, is_device: true })
         } else {
             Err(MapError::NotMappable)
         }
@@ -80,16 +70,10 @@ fn device_attribute(metadata: &Metadata, name: &str) -> Result<u64, MapError> {
     let path = PathBuf::from(format!("/sys/dev/char/{major}:{minor}/{name}"));
     let text = std::fs::read_to_string(&path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => MapError::NotMappable,
-        _ => MapError::Sysfs {
-            path: path.clone(),
-            source,
-        },
+        _ => MapError::Sysfs { path: path.clone(), source },
     })?;
     text.trim().parse().map_err(|_| MapError::Sysfs {
         path,
-        source: io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("not a number: {text:?}"),
-        ),
+        source: io::Error::new(io::ErrorKind::InvalidData, format!("not a number: {text:?}")),
     })
 }

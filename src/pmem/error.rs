@@ -114,9 +114,6 @@ pub enum MapError {
 impl MapError {
     /// Wraps the error of a system call.
     pub(super) fn system(call: &'static str) -> impl Fn(Errno) -> MapError {
-        move |errno| MapError::System {
-            call,
-            source: errno.into(),
-        }
+        move |errno| MapError::System { call, source: errno.into() }
     }
 }

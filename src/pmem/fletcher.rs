@@ -18,18 +18,13 @@ pub fn fletcher64(bytes: &[u8]) -> u64 {
 #[must_use]
 pub fn fletcher64_without_field(bytes: &[u8], field: usize) -> u64 {
     let skipped = field / 4..(field + CHECKSUM_SIZE) / 4;
-    let masked = words(bytes)
-        .enumerate()
-        .map(|(i, word)| if skipped.contains(&i) { 0 } else { word });
+    let masked =
+        words(bytes).enumerate().map(|(i, word)| if skipped.contains(&i) { 0 } else { word });
     fletcher64_of_words(masked)
 }
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
-    bytes
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .map(|word| u32::from_le_bytes(*word))
+    bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word))
 }
 
 fn fletcher64_of_words(words: impl Iterator<Item = u32>) -> u64 {

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
+use nix::unistd::{Whence, lseek};
 use vm_memory::VolatileSlice;
 
 use super::address_space::AddressSpace;
@@ -72,10 +73,8 @@ impl Mapping {
 
         // Device-DAX maps whole pages of its own size only: map outwards, look inwards.
         let start = range.start - range.start % mappable.granule;
-        let end = range
-            .end
-            .next_multiple_of(mappable.granule)
-            .min(mappable.size.next_multiple_of(PAGE));
+        let end =
+            range.end.next_multiple_of(mappable.granule).min(mappable.size.next_multiple_of(PAGE));
         let (address_space, is_sync) = AddressSpace::map(
             &file,
             start..end,
@@ -109,14 +108,7 @@ impl Mapping {
 
     /// Address of `length` bytes at `offset`, all inside the mapping.
     fn checked(&self, access: Access, offset: u64, length: u64) -> Result<*mut u8, MediaError> {
-        let fails = |cause| {
-            Err(MediaError {
-                access,
-                offset,
-                length,
-                cause,
-            })
-        };
+        let fails = |cause| Err(MediaError { access, offset, length, cause });
         if offset.checked_add(length).is_none_or(|end| end > self.size) {
             return fails(Cause::OutOfBounds);
         }
@@ -135,12 +127,7 @@ impl Mapping {
         length: u64,
     ) -> Result<*mut u8, MediaError> {
         if !offset.is_multiple_of(length) {
-            return Err(MediaError {
-                access,
-                offset,
-                length,
-                cause: Cause::Misaligned,
-            });
+            return Err(MediaError { access, offset, length, cause: Cause::Misaligned });
         }
         self.checked(access, offset, length)
     }
@@ -154,17 +141,8 @@ impl Mapping {
     ) -> impl Fn(Fault) -> MediaError {
         let ours = self.base.addr()..self.base.addr() + self.size as usize;
         move |fault| {
-            let cause = if ours.contains(&fault.address) {
-                Cause::Medium
-            } else {
-                Cause::Buffer
-            };
-            MediaError {
-                access,
-                offset,
-                length,
-                cause,
-            }
+            let cause = if ours.contains(&fault.address) { Cause::Medium } else { Cause::Buffer };
+            MediaError { access, offset, length, cause }
         }
     }
 
@@ -212,12 +190,7 @@ impl Mapping {
     /// Gives the whole pages of the range back to the file system. Whether it could.
     fn punch(&self, start: u64, end: u64) -> Result<bool, Errno> {
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        match fallocate(
-            &self.file,
-            flags,
-            start.cast_signed(),
-            (end - start).cast_signed(),
-        ) {
+        match fallocate(&self.file, flags, start.cast_signed(), (end - start).cast_signed()) {
             Ok(()) => Ok(true),
             Err(Errno::EOPNOTSUPP | Errno::ENODEV | Errno::EINVAL | Errno::ENOSYS) => Ok(false),
             Err(errno) => Err(errno),
@@ -265,16 +238,14 @@ impl PersistentMemory for Mapping {
         let address = self.checked_word(Access::Read, offset, 4)?;
         // SAFETY: checked to be aligned and inside the mapping.
         let word = unsafe { cpu::load_u32(address.cast()) };
-        word.map(u32::from_le)
-            .map_err(self.media_error(Access::Read, offset, 4))
+        word.map(u32::from_le).map_err(self.media_error(Access::Read, offset, 4))
     }
 
     fn load_u64(&self, offset: u64) -> Result<u64, MediaError> {
         let address = self.checked_word(Access::Read, offset, 8)?;
         // SAFETY: checked to be aligned and inside the mapping.
         let word = unsafe { cpu::load_u64(address.cast()) };
-        word.map(u64::from_le)
-            .map_err(self.media_error(Access::Read, offset, 8))
+        word.map(u64::from_le).map_err(self.media_error(Access::Read, offset, 8))
     }
 
     fn store_u32(&self, offset: u64, value: u32) -> Result<(), MediaError> {
@@ -336,11 +307,8 @@ impl PersistentMemory for Mapping {
         let into_line = offset % CACHE_LINE;
         for line in (0..into_line + length).step_by(CACHE_LINE as usize) {
             // SAFETY: the line holds at least one byte of the range, and lines do not span pages.
-            unsafe {
-                self.write_back
-                    .line(address.sub(into_line as usize).add(line as usize))
-            }
-            .map_err(self.media_error(Access::Flush, offset, length))?;
+            unsafe { self.write_back.line(address.sub(into_line as usize).add(line as usize)) }
+                .map_err(self.media_error(Access::Flush, offset, length))?;
         }
         Ok(())
     }
@@ -358,14 +326,12 @@ impl PersistentMemory for Mapping {
         let address = self.checked(Access::Zero, offset, length)?;
         if self.backing != Backing::DeviceDax {
             let start = self.file_offset + offset;
-            return self
-                .zero_file(start, start + length)
-                .map_err(|errno| MediaError {
-                    access: Access::Zero,
-                    offset,
-                    length,
-                    cause: Cause::System(errno),
-                });
+            return self.zero_file(start, start + length).map_err(|errno| MediaError {
+                access: Access::Zero,
+                offset,
+                length,
+                cause: Cause::System(errno),
+            });
         }
         // SAFETY: checked to be inside the mapping and writable.
         unsafe { cpu::fill_zero(address, length as usize) }.map_err(self.media_error(
@@ -391,6 +357,22 @@ impl PersistentMemory for Mapping {
             length: self.size,
             cause: Cause::System(errno),
         })
+    }
+
+    fn next_stored(&self, offset: u64) -> u64 {
+        if self.backing == Backing::DeviceDax {
+            return offset;
+        }
+        let position = self.file_offset.saturating_add(offset);
+        // Nobody uses the position of the file that this moves.
+        let found = match lseek(&self.file, position.cast_signed(), Whence::SeekData) {
+            Ok(found) => found.cast_unsigned(),
+            // A hole up to the end of the file, which may have been truncated since it was mapped.
+            Err(Errno::ENXIO) => self.file.metadata().map_or(0, |metadata| metadata.len()),
+            Err(_) => return offset,
+        };
+        let found = found.saturating_sub(self.file_offset);
+        found.min(self.size).max(offset)
     }
 }
 

@@ -92,6 +92,12 @@ pub trait PersistentMemory: Send + Sync {
     /// Makes everything stored so far, by any thread, durable on the backing medium.
     fn sync(&self) -> Result<(), MediaError>;
 
+    /// Offset of the first byte at or after `offset` that may be other than zero, or the size: all
+    /// before it reads as zeroes, as is known without reading it. In a sparse file, these are holes.
+    fn next_stored(&self, offset: u64) -> u64 {
+        offset
+    }
+
     /// [`read`](Self::read) into ordinary memory.
     fn read_bytes(&self, offset: u64, into: &mut [u8]) -> Result<(), MediaError> {
         self.read(offset, &VolatileSlice::from(into))

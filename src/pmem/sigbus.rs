@@ -57,15 +57,11 @@ fn regions() -> &'static [Region] {
 
 impl Region {
     fn start(&self) -> usize {
-        (&raw const self.start)
-            .addr()
-            .wrapping_add_signed(self.start as isize)
+        (&raw const self.start).addr().wrapping_add_signed(self.start as isize)
     }
 
     fn end(&self) -> usize {
-        (&raw const self.end)
-            .addr()
-            .wrapping_add_signed(self.end as isize)
+        (&raw const self.end).addr().wrapping_add_signed(self.end as isize)
     }
 }
 
@@ -121,11 +117,5 @@ fn step_aside() {
     let default = unsafe { default.assume_init_mut() };
     let previous = PREVIOUS.get().unwrap_or(default);
     // SAFETY: `previous` is a valid disposition; `sigaction` is async-signal-safe.
-    unsafe {
-        libc::sigaction(
-            libc::SIGBUS,
-            std::ptr::from_ref(previous),
-            std::ptr::null_mut(),
-        )
-    };
+    unsafe { libc::sigaction(libc::SIGBUS, std::ptr::from_ref(previous), std::ptr::null_mut()) };
 }

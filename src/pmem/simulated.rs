@@ -32,13 +32,7 @@ impl Simulated {
     #[must_use]
     pub fn with_contents(bytes: Vec<u8>) -> Self {
         let size = bytes.len() as u64;
-        Simulated {
-            size,
-            state: Mutex::new(State {
-                bytes,
-                poisoned: Vec::new(),
-            }),
-        }
+        Simulated { size, state: Mutex::new(State { bytes, poisoned: Vec::new() }) }
     }
 
     /// A copy of all bytes, poisoned or not.
@@ -50,9 +44,7 @@ impl Simulated {
     /// Poisons the cache lines that hold `range`: reads of them fail until they are zeroed.
     pub fn poison(&self, range: Range<u64>) {
         let start = range.start - range.start % CACHE_LINE;
-        self.state()
-            .poisoned
-            .push(start..range.end.next_multiple_of(CACHE_LINE));
+        self.state().poisoned.push(start..range.end.next_multiple_of(CACHE_LINE));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -66,14 +58,7 @@ impl Simulated {
         offset: u64,
         length: u64,
     ) -> Result<(MutexGuard<'_, State>, Range<usize>), MediaError> {
-        let fails = |cause| {
-            Err(MediaError {
-                access,
-                offset,
-                length,
-                cause,
-            })
-        };
+        let fails = |cause| Err(MediaError { access, offset, length, cause });
         let Some(end) = offset.checked_add(length).filter(|&end| end <= self.size) else {
             return fails(Cause::OutOfBounds);
         };
@@ -93,12 +78,7 @@ impl Simulated {
     ) -> Result<(MutexGuard<'_, State>, Range<usize>), MediaError> {
         let length = N as u64;
         if !offset.is_multiple_of(length) {
-            return Err(MediaError {
-                access,
-                offset,
-                length,
-                cause: Cause::Misaligned,
-            });
+            return Err(MediaError { access, offset, length, cause: Cause::Misaligned });
         }
         self.checked(access, offset, length)
     }
@@ -165,9 +145,7 @@ impl PersistentMemory for Simulated {
     fn zero(&self, offset: u64, length: u64) -> Result<(), MediaError> {
         let (mut state, place) = self.checked(Access::Zero, offset, length)?;
         state.bytes[place].fill(0);
-        state
-            .poisoned
-            .retain(|range| range.end <= offset || offset + length <= range.start);
+        state.poisoned.retain(|range| range.end <= offset || offset + length <= range.start);
         Ok(())
     }
 

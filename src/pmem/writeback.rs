@@ -17,10 +17,7 @@ pub(super) struct Writeback {
 impl Writeback {
     /// A new one is dirty: a process before us may have left pages unsynced.
     pub(super) fn new() -> Self {
-        Writeback {
-            dirty: AtomicBool::new(true),
-            failure: Mutex::new(None),
-        }
+        Writeback { dirty: AtomicBool::new(true), failure: Mutex::new(None) }
     }
 
     /// Notes a store that the calling thread has made.

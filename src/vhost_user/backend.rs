@@ -56,13 +56,9 @@ impl<M: PersistentMemory> Backend<M> {
     /// Forgets what the last frontend has set up.
     pub(super) fn reset(&self) {
         // The lock only orders those who replace the memory; each does so in one go.
-        self.memory
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace(GuestRam::new());
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).replace(GuestRam::new());
         self.accepted.store(0, Ordering::Relaxed);
-        self.writeback
-            .store(!self.device.is_write_through, Ordering::Relaxed);
+        self.writeback.store(!self.device.is_write_through, Ordering::Relaxed);
     }
 
     /// Whether a write has to be synced before it completes.
@@ -106,26 +102,15 @@ impl<M: PersistentMemory> VhostUserBackend for Backend<M> {
     }
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
-        Config::read(
-            &self.device,
-            self.writeback.load(Ordering::Relaxed),
-            offset,
-            size,
-        )
+        Config::read(&self.device, self.writeback.load(Ordering::Relaxed), offset, size)
     }
 
     fn set_config(&self, offset: u32, bytes: &[u8]) -> io::Result<()> {
         let Some(writeback) = Config::written_writeback(offset, bytes) else {
-            warn!(
-                "the guest writes {} bytes of its configuration at {offset}",
-                bytes.len()
-            );
+            warn!("the guest writes {} bytes of its configuration at {offset}", bytes.len());
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        info!(
-            "the guest chooses write-{}",
-            if writeback { "back" } else { "through" }
-        );
+        info!("the guest chooses write-{}", if writeback { "back" } else { "through" });
         self.writeback.store(writeback, Ordering::Relaxed);
         Ok(())
     }
@@ -141,9 +126,7 @@ impl<M: PersistentMemory> VhostUserBackend for Backend<M> {
 
     fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
         let flags = EventFlag::NONBLOCK | EventFlag::CLOEXEC;
-        new_event_consumer_and_notifier(flags)
-            .inspect_err(|e| warn!("no exit event: {e}"))
-            .ok()
+        new_event_consumer_and_notifier(flags).inspect_err(|e| warn!("no exit event: {e}")).ok()
     }
 
     fn handle_event(

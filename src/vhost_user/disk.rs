@@ -39,26 +39,17 @@ impl DiskConfig {
     ///
     /// Somebody else holds the namespace, its BTT cannot be served, or the socket cannot be used.
     pub fn open(&self, stop: Stop) -> Result<Server<Mapping>, Error> {
-        let kind = if self.read_only {
-            ClaimKind::Shared
-        } else {
-            ClaimKind::Exclusive
-        };
+        let kind = if self.read_only { ClaimKind::Shared } else { ClaimKind::Exclusive };
         let mapped = self.namespace.map(kind)?;
         // Frontends may connect from here on; they are answered once the BTT is open.
         let endpoint = Endpoint::open(&self.socket)?;
         let backing = mapped.medium.backing();
         let (claim, (btt, queues)) = mapped.open(self.read_only, self.queues.into())?;
-        let uuid = claim
-            .namespace()
-            .uuid
-            .or_else(|| btt.infos().next().map(|info| info.uuid));
+        let uuid = claim.namespace().uuid.or_else(|| btt.infos().next().map(|info| info.uuid));
         let options = DeviceOptions {
             read_only: self.read_only,
             discard: self.discard,
-            serial: self
-                .serial
-                .unwrap_or(Serial::from_uuid(uuid.unwrap_or_default())),
+            serial: self.serial.unwrap_or(Serial::from_uuid(uuid.unwrap_or_default())),
             queues: self.queues,
             queue_size: self.queue_size,
         };

@@ -19,11 +19,7 @@ pub(super) struct GuestLog {
 
 impl GuestLog {
     pub(super) fn new(queue: usize) -> GuestLog {
-        GuestLog {
-            queue,
-            window: Instant::now(),
-            lines: 0,
-        }
+        GuestLog { queue, window: Instant::now(), lines: 0 }
     }
 
     /// Logs `message`, unless there were too many before it.
@@ -42,10 +38,7 @@ impl GuestLog {
         }
         let left_out = self.lines.saturating_sub(LINES);
         if left_out > 0 {
-            warn!(
-                "queue {}: {left_out} similar lines were left out",
-                self.queue
-            );
+            warn!("queue {}: {left_out} similar lines were left out", self.queue);
         }
         self.window = now;
         self.lines = 0;

@@ -1,27 +1,31 @@
 //! A connected socket, for a crate that accepts on listening ones only.
 //!
 //! The server listens on a socket without a name in the file system, connects to it itself, and two
-//! threads carry messages between that connection and the frontend's. A message's descriptors travel
-//! with its first byte; the kernel never joins what carries descriptors with what went before.
+//! threads carry messages between that connection and the frontend's. They carry whole messages: the
+//! kernel hands descriptors over with the bytes that they were sent with, but a read that begins
+//! before those bytes may go on into them, and then nobody could tell whose the descriptors are.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::thread;
 
 use log::debug;
+use rustix::cmsg_space;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    AncillaryIter, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, Shutdown, recvmsg, sendmsg, shutdown,
 };
 use uuid::Uuid;
 
-/// Most descriptors of a message: those of a memory table with 32 regions, four times the crate's
-/// limit.
+/// Most descriptors of a message: four times as many as the crate takes.
 const MOST_DESCRIPTORS: usize = 32;
-/// Bytes that are carried at a time.
-const CHUNK: usize = 4096;
+/// Bytes of a message's header: request, flags, size of the rest, 32 bits each.
+const HEADER_SIZE: usize = 12;
+/// Most bytes of a message's rest; the crate takes 4096.
+const MOST_BYTES: usize = 1 << 16;
 
 /// A listener at which nobody but `stream`'s frontend ever connects.
 pub(super) fn listener_for(stream: UnixStream) -> io::Result<UnixListener> {
@@ -31,9 +35,7 @@ pub(super) fn listener_for(stream: UnixStream) -> io::Result<UnixListener> {
     let ours = UnixStream::connect_addr(&address)?;
     let (their_reader, our_reader) = (stream.try_clone()?, ours.try_clone()?);
     let spawn = |name: &str, from: UnixStream, to: UnixStream| {
-        thread::Builder::new()
-            .name(name.into())
-            .spawn(move || carry(&from, &to))
+        thread::Builder::new().name(name.into()).spawn(move || carry(&from, &to))
     };
     spawn("relay-in", their_reader, ours)?;
     spawn("relay-out", our_reader, stream)?;
@@ -43,9 +45,9 @@ pub(super) fn listener_for(stream: UnixStream) -> io::Result<UnixListener> {
 /// Carries messages one way until either end closes, and then closes the other.
 fn carry(from: &UnixStream, to: &UnixStream) {
     let ended = loop {
-        match carry_some(from, to) {
-            Ok(0) => break Ok(()),
-            Ok(_) => {}
+        match Message::receive(from).and_then(|message| message.map(|m| m.send(to)).transpose()) {
+            Ok(Some(())) => {}
+            Ok(None) => break Ok(()),
             Err(error) => break Err(error),
         }
     };
@@ -56,52 +58,65 @@ fn carry(from: &UnixStream, to: &UnixStream) {
     }
 }
 
-/// Carries what has arrived. Returns the number of bytes, 0 at the end.
-fn carry_some(from: &UnixStream, to: &UnixStream) -> io::Result<usize> {
-    let mut bytes = [0; CHUNK];
-    let mut space =
-        [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(
-        from,
-        &mut [IoSliceMut::new(&mut bytes)],
-        &mut ancillary,
-        RecvFlags::CMSG_CLOEXEC,
-    )?;
-    let descriptors: Vec<OwnedFd> = ancillary
-        .drain()
-        .filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-            _ => None,
-        })
-        .flatten()
-        .collect();
-    send_all(to, &bytes[..received.bytes], &descriptors)?;
-    Ok(received.bytes)
+/// A message of the vhost-user protocol.
+struct Message {
+    bytes: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
 }
 
-fn send_all(to: &UnixStream, bytes: &[u8], descriptors: &[OwnedFd]) -> io::Result<()> {
-    let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-    let mut rest = bytes;
-    let mut first = true;
-    while !rest.is_empty() {
-        let mut space =
-            [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+impl Message {
+    /// Waits for a message. `None`: the other end has closed.
+    fn receive(from: &UnixStream) -> io::Result<Option<Message>> {
+        let mut message = Message { bytes: Vec::new(), descriptors: Vec::new() };
+        if !message.receive_more(from, HEADER_SIZE)? {
+            return Ok(None);
+        }
+        // The size is in the machine's own order, as everything in the protocol.
+        let size = message.bytes[8..].try_into().map(u32::from_ne_bytes);
+        let size = size.map_or(usize::MAX, |size| size as usize);
+        if size > MOST_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a message without measure"));
+        }
+        Ok(message.receive_more(from, HEADER_SIZE + size)?.then_some(message))
+    }
+
+    /// Receives until there are `length` bytes. Whether the other end is still there.
+    fn receive_more(&mut self, from: &UnixStream, length: usize) -> io::Result<bool> {
+        let mut done = self.bytes.len();
+        self.bytes.resize(length, 0);
+        while done < length {
+            let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let mut rest = [IoSliceMut::new(&mut self.bytes[done..])];
+            let received = recvmsg(from, &mut rest, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+            if received.bytes == 0 {
+                return Ok(false);
+            }
+            done += received.bytes;
+            self.descriptors.extend(ancillary.drain().filter_map(descriptors).flatten());
+        }
+        Ok(true)
+    }
+
+    fn send(&self, to: &UnixStream) -> io::Result<()> {
+        let descriptors: Vec<_> = self.descriptors.iter().map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if first
-            && !borrowed.is_empty()
-            && !ancillary.push(SendAncillaryMessage::ScmRights(&borrowed))
+        if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors))
         {
             return Err(io::Error::other("too many descriptors in one message"));
         }
-        let sent = sendmsg(
-            to,
-            &[IoSlice::new(rest)],
-            &mut ancillary,
-            SendFlags::NOSIGNAL,
-        )?;
-        rest = &rest[sent..];
-        first = false;
+        let all = [IoSlice::new(&self.bytes)];
+        let sent = sendmsg(to, &all, &mut ancillary, SendFlags::NOSIGNAL)?;
+        // The descriptors go with the first byte.
+        let mut to = to;
+        to.write_all(&self.bytes[sent..])
     }
-    Ok(())
+}
+
+fn descriptors(message: RecvAncillaryMessage<'_>) -> Option<AncillaryIter<'_, OwnedFd>> {
+    match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    }
 }

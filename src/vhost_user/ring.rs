@@ -62,10 +62,7 @@ impl<'a> VringStateMutGuard<'a, Memory> for Ring {
 impl VringT<Memory> for Ring {
     fn new(memory: Memory, max_queue_size: u16) -> Result<Self, Error> {
         let ring = VringMutex::new(memory, max_queue_size)?;
-        Ok(Ring {
-            ring,
-            waiting: Arc::default(),
-        })
+        Ok(Ring { ring, waiting: Arc::default() })
     }
 
     fn get_ref(&self) -> MutexGuard<'_, VringState<Memory>> {

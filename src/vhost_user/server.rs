@@ -46,13 +46,7 @@ impl<M: PersistentMemory + 'static> Server<M> {
         let clone: io::Result<UnixListener> = listener.try_clone();
         stop.listens_on(clone.map_err(system("duplicate the socket"))?);
         let listener = Listener::from(listener);
-        Ok(Server {
-            backend: Arc::new(backend),
-            listener,
-            _name: name,
-            once,
-            stop,
-        })
+        Ok(Server { backend: Arc::new(backend), listener, _name: name, once, stop })
     }
 
     /// Serves until stopped; a device with a connected socket, until that is closed.

@@ -39,12 +39,8 @@ impl Endpoint {
                 let listener = bind(path)?;
                 Ok(Endpoint::Listening(listener, SocketName::of(path)))
             }
-            SocketSource::Descriptor(descriptor) => {
-                inherit(*descriptor).map_err(|source| Error::Inherited {
-                    descriptor: *descriptor,
-                    source,
-                })
-            }
+            SocketSource::Descriptor(descriptor) => inherit(*descriptor)
+                .map_err(|source| Error::Inherited { descriptor: *descriptor, source }),
         }
     }
 }
@@ -59,10 +55,7 @@ pub struct SocketName {
 
 impl SocketName {
     fn of(path: &Path) -> Option<SocketName> {
-        Some(SocketName {
-            path: path.into(),
-            identity: identity(path)?,
-        })
+        Some(SocketName { path: path.into(), identity: identity(path)? })
     }
 }
 
@@ -83,10 +76,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 /// Binds `path`, over the name that a process which is gone has left.
 fn bind(path: &Path) -> Result<UnixListener, Error> {
-    let fails = |source| Error::Bind {
-        path: path.into(),
-        source,
-    };
+    let fails = |source| Error::Bind { path: path.into(), source };
     match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             remove_stale(path)?;
@@ -98,23 +88,13 @@ fn bind(path: &Path) -> Result<UnixListener, Error> {
 
 /// Removes a socket that nobody listens on.
 fn remove_stale(path: &Path) -> Result<(), Error> {
-    let fails = |source| Error::Bind {
-        path: path.into(),
-        source,
-    };
-    if !fs::symlink_metadata(path)
-        .map_err(fails)?
-        .file_type()
-        .is_socket()
-    {
+    let fails = |source| Error::Bind { path: path.into(), source };
+    if !fs::symlink_metadata(path).map_err(fails)?.file_type().is_socket() {
         return Err(Error::NotASocket { path: path.into() });
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            info!(
-                "taking over {}, which nobody listens on any more",
-                path.display()
-            );
+            info!("taking over {}, which nobody listens on any more", path.display());
             fs::remove_file(path).map_err(fails)
         }
         Ok(_) => Err(Error::SocketInUse { path: path.into() }),
@@ -129,10 +109,7 @@ fn inherit(descriptor: i32) -> io::Result<Endpoint> {
     let process = pidfd_open(getpid(), PidfdFlags::empty())?;
     let socket: OwnedFd = pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty())?;
     if getsockopt(&socket, sockopt::SockType)? != SockType::Stream {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a stream socket",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a stream socket"));
     }
     let endpoint = if getsockopt(&socket, sockopt::AcceptConn)? {
         let listener = UnixListener::from(socket);

@@ -90,10 +90,7 @@ impl<M: PersistentMemory> Worker<M> {
         if queue.needs_notification(memory)?
             && let Err(error) = state.signal_used_queue()
         {
-            self.log.line(
-                Level::Warn,
-                &format_args!("cannot notify the guest: {error}"),
-            );
+            self.log.line(Level::Warn, &format_args!("cannot notify the guest: {error}"));
         }
         Ok(true)
     }
@@ -117,12 +114,7 @@ impl<M: PersistentMemory> Worker<M> {
             let result = request
                 .and_then(|request| self.executor.execute(&mut batch, memory, &request, tag));
             let (head, status) = (descriptors.head_index(), self.chain.status());
-            self.taken.push(Taken {
-                head,
-                status,
-                writes,
-                result,
-            });
+            self.taken.push(Taken { head, status, writes, result });
         }
         batch.commit();
         for (tag, error) in batch.take_failures() {
@@ -139,11 +131,7 @@ impl<M: PersistentMemory> Worker<M> {
     /// Fails the writes of the turn if they could not be made durable.
     fn write_through(&mut self, synced: Result<(), crate::pmem::MediaError>) {
         let Err(error) = synced else { return };
-        for taken in self
-            .taken
-            .iter_mut()
-            .filter(|taken| taken.writes && taken.result.is_ok())
-        {
+        for taken in self.taken.iter_mut().filter(|taken| taken.writes && taken.result.is_ok()) {
             taken.result = Err(error.into());
         }
     }
@@ -156,31 +144,20 @@ impl<M: PersistentMemory> Worker<M> {
     ) -> Result<(), virtio_queue::Error> {
         for taken in &self.taken {
             if let Err(error) = &taken.result {
-                let level = if error.is_the_guests() {
-                    Level::Warn
-                } else {
-                    Level::Error
-                };
+                let level = if error.is_the_guests() { Level::Warn } else { Level::Error };
                 self.log.line(level, error);
             }
             let filled = taken.result.as_ref().map_or(0, |filled| *filled);
-            let status = taken
-                .result
-                .as_ref()
-                .map_or_else(RequestError::status, |_| 0);
-            let stored = taken
-                .status
-                .map(|address| store_byte(memory, address, status));
+            let status = taken.result.as_ref().map_or_else(RequestError::status, |_| 0);
+            let stored = taken.status.map(|address| store_byte(memory, address, status));
             let length = match stored {
                 Some(Ok(())) => filled + 1,
                 Some(Err(error)) => {
-                    self.log
-                        .line(Level::Warn, &format_args!("status byte: {error}"));
+                    self.log.line(Level::Warn, &format_args!("status byte: {error}"));
                     0
                 }
                 None => {
-                    self.log
-                        .line(Level::Warn, &"a request without a status byte");
+                    self.log.line(Level::Warn, &"a request without a status byte");
                     0
                 }
             };

@@ -27,7 +27,7 @@ pub struct BadAddress {
 /// Bytes that lie in several spans, taken from front to back.
 #[derive(Debug, Clone, Copy)]
 pub struct Spans<'a> {
-    spans: &'a [Span],
+    rest: &'a [Span],
     /// Bytes of the first span that are taken already; fewer than it has, unless there is none.
     taken: u32,
     /// Bytes that are left.
@@ -39,11 +39,7 @@ impl<'a> Spans<'a> {
     #[must_use]
     pub fn new(spans: &'a [Span]) -> Spans<'a> {
         let left = spans.iter().map(|span| u64::from(span.length)).sum();
-        let mut new = Spans {
-            spans,
-            taken: 0,
-            left,
-        };
+        let mut new = Spans { rest: spans, taken: 0, left };
         new.skip_empty();
         new
     }
@@ -63,45 +59,33 @@ impl<'a> Spans<'a> {
     /// Without the last `count` bytes, of which there are at least as many.
     #[must_use]
     pub fn without_last(self, count: u64) -> Spans<'a> {
-        Spans {
-            left: self.left - count,
-            ..self
-        }
+        Spans { left: self.left - count, ..self }
     }
 
     /// The bytes at the front that lie together in host memory: at least one, if any are left.
     pub fn front<'m>(&self, memory: &'m GuestRam) -> Result<VolatileSlice<'m>, BadAddress> {
-        let Some(span) = self.spans.first() else {
-            return Err(BadAddress {
-                address: 0,
-                length: 0,
-            });
+        let Some(span) = self.rest.first() else {
+            return Err(BadAddress { address: 0, length: 0 });
         };
         let length = u64::from(span.length - self.taken).min(self.left) as usize;
-        let bad = BadAddress {
-            address: span.address.raw_value(),
-            length,
-        };
+        let bad = BadAddress { address: span.address.raw_value(), length };
         let address = span.address.checked_add(self.taken.into()).ok_or(bad)?;
         // A span may cross from one region of guest memory into the next.
         let slices = memory.get_slices(address, length).next();
-        slices
-            .and_then(Result::ok)
-            .filter(|slice| !slice.is_empty())
-            .ok_or(bad)
+        slices.and_then(Result::ok).filter(|slice| !slice.is_empty()).ok_or(bad)
     }
 
     /// Takes `count` bytes off the front; there are at least as many.
     pub fn advance(&mut self, mut count: u64) {
         self.left -= count;
-        while let Some(span) = self.spans.first() {
+        while let Some(span) = self.rest.first() {
             let here = u64::from(span.length - self.taken);
             if count < here {
                 self.taken += count as u32;
                 return;
             }
             count -= here;
-            self.spans = &self.spans[1..];
+            self.rest = &self.rest[1..];
             self.taken = 0;
         }
     }
@@ -139,17 +123,16 @@ impl<'a> Spans<'a> {
     /// Address of the last byte.
     #[must_use]
     pub fn last(&self) -> Option<GuestAddress> {
-        let last = self.spans.iter().rev().find(|span| span.length > 0)?;
+        let last = self.rest.iter().rev().find(|span| span.length > 0)?;
         last.address.checked_add(u64::from(last.length) - 1)
     }
 }
 
 /// Stores a byte to guest memory.
 pub fn store_byte(memory: &GuestRam, address: GuestAddress, byte: u8) -> Result<(), BadAddress> {
-    memory.write_obj(byte, address).map_err(|_| BadAddress {
-        address: address.raw_value(),
-        length: 1,
-    })
+    memory
+        .write_obj(byte, address)
+        .map_err(|_| BadAddress { address: address.raw_value(), length: 1 })
 }
 
 #[cfg(test)]
@@ -164,22 +147,14 @@ mod tests {
     }
 
     fn span(address: u64, length: u32) -> Span {
-        Span {
-            address: GuestAddress(address),
-            length,
-        }
+        Span { address: GuestAddress(address), length }
     }
 
     #[test]
     fn bytes_are_gathered_and_scattered_across_spans_and_regions() {
         let memory = memory();
         let bytes: Vec<u8> = (0..100).collect();
-        let spans = [
-            span(0xff0, 0),
-            span(0xff0, 40),
-            span(0x10000, 0),
-            span(0x10000, 60),
-        ];
+        let spans = [span(0xff0, 0), span(0xff0, 40), span(0x10000, 0), span(0x10000, 60)];
         Spans::new(&spans).scatter(&memory, &bytes).unwrap();
         let mut found = vec![0; 100];
         let mut taken = Spans::new(&spans);
@@ -189,9 +164,7 @@ mod tests {
         assert!(taken.is_empty());
         assert_eq!(found, bytes);
         let mut direct = [0; 24];
-        memory
-            .read_slice(&mut direct, GuestAddress(0x1000))
-            .unwrap();
+        memory.read_slice(&mut direct, GuestAddress(0x1000)).unwrap();
         assert_eq!(direct, bytes[16..40]);
     }
 
@@ -204,10 +177,7 @@ mod tests {
         taken.advance(16);
         assert_eq!(taken.front(&memory).unwrap().len(), 24);
         let shorter = taken.without_last(20);
-        assert_eq!(
-            (shorter.len(), shorter.front(&memory).unwrap().len()),
-            (4, 4)
-        );
+        assert_eq!((shorter.len(), shorter.front(&memory).unwrap().len()), (4, 4));
     }
 
     #[test]
@@ -216,24 +186,15 @@ mod tests {
         for bad in [span(0x2000, 1), span(u64::MAX, 16), span(0x10ff0, 32)] {
             let mut bytes = vec![0; bad.length as usize];
             let spans = [bad];
-            assert!(
-                Spans::new(&spans).gather(&memory, &mut bytes).is_err(),
-                "{bad:?}"
-            );
-            assert!(
-                Spans::new(&spans).scatter(&memory, &bytes).is_err(),
-                "{bad:?}"
-            );
+            assert!(Spans::new(&spans).gather(&memory, &mut bytes).is_err(), "{bad:?}");
+            assert!(Spans::new(&spans).scatter(&memory, &bytes).is_err(), "{bad:?}");
         }
         assert!(store_byte(&memory, GuestAddress(0x2000), 0).is_err());
     }
 
     #[test]
     fn the_last_byte_is_found_behind_empty_spans() {
-        assert_eq!(
-            Spans::new(&[span(5, 3), span(9, 0)]).last(),
-            Some(GuestAddress(7))
-        );
+        assert_eq!(Spans::new(&[span(5, 3), span(9, 0)]).last(), Some(GuestAddress(7)));
         assert_eq!(Spans::new(&[span(5, 0)]).last(), None);
         assert_eq!(Spans::new(&[span(u64::MAX, 2)]).last(), None);
     }

@@ -37,10 +37,7 @@ fn both_versions_are_found_where_they_belong() {
         let medium = created(version);
         let arena = only(find(&medium, None));
         assert_eq!(arena.start, version.first_arena());
-        assert_eq!(
-            (arena.info.version, arena.copies),
-            (version, Copies::Intact)
-        );
+        assert_eq!((arena.info.version, arena.copies), (version, Copies::Intact));
         assert_eq!(find(&medium, Some(version)), find(&medium, None));
     }
 }
@@ -50,10 +47,7 @@ fn an_empty_medium_has_none() {
     for size in [0, PAGE, SIZE] {
         assert_eq!(find(&Simulated::new(size), None), Err(Error::NotFound));
     }
-    assert_eq!(
-        find(&created(Version::V1_1), Some(Version::V2_0)),
-        Err(Error::NotFound)
-    );
+    assert_eq!(find(&created(Version::V1_1), Some(Version::V2_0)), Err(Error::NotFound));
 }
 
 #[test]
@@ -79,19 +73,9 @@ fn a_damaged_info_block_is_no_reason_to_believe_the_other_version() {
     let medium = created(Version::V1_1);
     medium.store_u32(PAGE + 60, 0).unwrap();
     let arena = only(find(&medium, None));
-    assert!(matches!(
-        arena.copies,
-        Copies::OnlyBackup(InfoFault::Checksum { .. })
-    ));
+    assert!(matches!(arena.copies, Copies::OnlyBackup(InfoFault::Checksum { .. })));
     medium.store_u32(SIZE - PAGE + 60, 0).unwrap();
-    let Err(Error::BadInfo {
-        arena: 0,
-        primary,
-        backup,
-    }) = find(&medium, None)
-    else {
-        panic!()
-    };
+    let Err(Error::BadInfo { arena: 0, primary, backup }) = find(&medium, None) else { panic!() };
     assert!(matches!(primary, InfoFault::Checksum { .. }));
     assert!(matches!(backup, InfoFault::Checksum { .. }));
 }
@@ -101,10 +85,7 @@ fn an_unreadable_info_block_is_like_a_damaged_one() {
     let medium = created(Version::V2_0);
     medium.poison(0..64);
     let arena = only(find(&medium, None));
-    assert!(matches!(
-        arena.copies,
-        Copies::OnlyBackup(InfoFault::Media(_))
-    ));
+    assert!(matches!(arena.copies, Copies::OnlyBackup(InfoFault::Media(_))));
 }
 
 #[test]
@@ -127,10 +108,7 @@ fn an_info_block_that_a_guest_wrote_into_its_data_does_not_pass() {
     let forged = only(find(&created(Version::V1_1), None)).info;
     forged.write(&medium, PAGE).unwrap();
     let arena = only(find(&medium, None));
-    assert_eq!(
-        (arena.info.version, arena.copies),
-        (Version::V2_0, Copies::Intact)
-    );
+    assert_eq!((arena.info.version, arena.copies), (Version::V2_0, Copies::Intact));
 
     // With its own second info block gone, nothing tells the two apart any more.
     wipe(&medium, SIZE - PAGE);
@@ -142,10 +120,7 @@ fn an_info_block_that_a_guest_wrote_into_its_data_does_not_pass() {
 #[test]
 fn all_arenas_are_followed_and_have_to_be_kin() {
     let medium = Simulated::new(3 * SIZE);
-    let chained = CreateOptions {
-        arena_size: SIZE,
-        ..options(Version::V1_1)
-    };
+    let chained = CreateOptions { arena_size: SIZE, ..options(Version::V1_1) };
     create(&medium, &chained, |_, _| {}).unwrap();
     let found = find(&medium, None).unwrap();
     let starts: Vec<u64> = found.iter().map(|arena| arena.start).collect();
@@ -159,27 +134,18 @@ fn all_arenas_are_followed_and_have_to_be_kin() {
     let mut info = found[1].info;
     info.uuid = Uuid::max();
     info.write(&medium, found[1].start).unwrap();
-    assert!(matches!(
-        find(&medium, None),
-        Err(Error::Foreign { arena: 1, .. })
-    ));
+    assert!(matches!(find(&medium, None), Err(Error::NotKin { arena: 1, .. })));
 
     wipe(&medium, found[1].start);
     wipe(&medium, found[1].start + info.geometry.info2off);
-    assert!(matches!(
-        find(&medium, None),
-        Err(Error::BadInfo { arena: 1, .. })
-    ));
+    assert!(matches!(find(&medium, None), Err(Error::BadInfo { arena: 1, .. })));
 }
 
 #[test]
 fn a_btt_of_another_namespace_is_refused() {
     let found = find(&created(Version::V1_1), None).unwrap();
     assert_eq!(check_parent(&found, Uuid::from_u128(9)), Ok(()));
-    assert!(matches!(
-        check_parent(&found, Uuid::max()),
-        Err(Error::Foreign { arena: 0, .. })
-    ));
+    assert!(matches!(check_parent(&found, Uuid::max()), Err(Error::NotKin { arena: 0, .. })));
     let mut orphan = found;
     orphan[0].info.parent_uuid = Uuid::nil();
     assert_eq!(check_parent(&orphan, Uuid::max()), Ok(()));

@@ -25,12 +25,8 @@ fn options(lbasize: u32, version: Version, arena_size: u64) -> CreateOptions {
     }
 }
 
-const OPEN: OpenOptions = OpenOptions {
-    version: None,
-    namespace: None,
-    read_only: false,
-    queues: 1,
-};
+const OPEN: OpenOptions =
+    OpenOptions { version: None, namespace: None, read_only: false, queues: 1 };
 
 fn open(medium: Simulated) -> (Arc<Btt<Simulated>>, Queue<Simulated>) {
     let (btt, mut queues) = Btt::open(medium, &OPEN).unwrap();
@@ -48,10 +44,7 @@ fn write(queue: &mut Queue<Simulated>, first: u64, data: &[u8]) -> Result<(), Er
     let mut batch = queue.batch();
     batch.write(first, &VolatileSlice::from(&mut data[..]), 0)?;
     batch.commit();
-    batch
-        .take_failures()
-        .next()
-        .map_or(Ok(()), |(_, error)| Err(error))
+    batch.take_failures().next().map_or(Ok(()), |(_, error)| Err(error))
 }
 
 fn write_part(
@@ -64,17 +57,12 @@ fn write_part(
     let mut batch = queue.batch();
     batch.write_part(sector, offset, &VolatileSlice::from(&mut data[..]), 0)?;
     batch.commit();
-    batch
-        .take_failures()
-        .next()
-        .map_or(Ok(()), |(_, error)| Err(error))
+    batch.take_failures().next().map_or(Ok(()), |(_, error)| Err(error))
 }
 
 fn read(queue: &mut Queue<Simulated>, first: u64, count: usize) -> Result<Vec<u8>, Error> {
     let mut data = vec![0xee; count * queue.btt().sector_size() as usize];
-    queue
-        .batch()
-        .read(first, &VolatileSlice::from(&mut data[..]))?;
+    queue.batch().read(first, &VolatileSlice::from(&mut data[..]))?;
     Ok(data)
 }
 
@@ -96,10 +84,7 @@ fn every_sector_size_and_version_keeps_what_is_written() {
             let (btt, mut queue) = open(close(btt, queue));
             assert_eq!(btt.sectors(), last + 1);
             for (sector, byte) in [(0, 1), (1, 4), (2, 0), (last, 3)] {
-                assert_eq!(
-                    read(&mut queue, sector, 1).unwrap(),
-                    sector_of(&queue, byte)
-                );
+                assert_eq!(read(&mut queue, sector, 1).unwrap(), sector_of(&queue, byte));
             }
         }
     }
@@ -132,9 +117,7 @@ fn metadata_bytes_are_written_as_zeroes() {
     write(&mut queue, 0, &[1; 512]).unwrap();
     let entry = btt.arenas[0].load_entry(&btt.medium, Lba(0)).unwrap();
     let mut block = [0; 520];
-    btt.medium
-        .read_bytes(btt.arenas[0].block_offset(entry.block(Lba(0))), &mut block)
-        .unwrap();
+    btt.medium.read_bytes(btt.arenas[0].block_offset(entry.block(Lba(0))), &mut block).unwrap();
     assert_eq!(block[..512], [1; 512]);
     assert_eq!(block[512..], [0; 8]);
 }
@@ -154,12 +137,8 @@ fn writes_of_one_sector_in_one_batch_take_effect_in_order() {
     let (_, mut queue) = open(new_medium(512, Version::V1_1));
     let (mut first, mut second) = ([1; 512], [2; 512]);
     let mut batch = queue.batch();
-    batch
-        .write(9, &VolatileSlice::from(&mut first[..]), 0)
-        .unwrap();
-    batch
-        .write(9, &VolatileSlice::from(&mut second[..]), 1)
-        .unwrap();
+    batch.write(9, &VolatileSlice::from(&mut first[..]), 0).unwrap();
+    batch.write(9, &VolatileSlice::from(&mut second[..]), 1).unwrap();
     let mut data = [0; 512];
     batch.read(9, &VolatileSlice::from(&mut data[..])).unwrap();
     assert_eq!(data, second, "a read sees what the batch staged");
@@ -173,16 +152,10 @@ fn writes_of_one_sector_in_one_batch_take_effect_in_order() {
 fn a_batch_dropped_before_its_commit_writes_nothing() {
     let (_, mut queue) = open(new_medium(512, Version::V1_1));
     let mut data = [1; 512];
-    queue
-        .batch()
-        .write(9, &VolatileSlice::from(&mut data[..]), 0)
-        .unwrap();
+    queue.batch().write(9, &VolatileSlice::from(&mut data[..]), 0).unwrap();
     assert_eq!(read(&mut queue, 9, 1).unwrap(), [0; 512]);
     write(&mut queue, 10, &[2; 512]).unwrap();
-    assert_eq!(
-        read(&mut queue, 9, 2).unwrap(),
-        [[0; 512], [2; 512]].concat()
-    );
+    assert_eq!(read(&mut queue, 9, 2).unwrap(), [[0; 512], [2; 512]].concat());
 }
 
 #[test]
@@ -213,10 +186,7 @@ fn part_of_a_sector_is_replaced_and_the_rest_stays() {
     expected[4095] = 3;
     assert_eq!(read(&mut queue, 3, 1).unwrap(), expected);
     let mut part = [0; 1024];
-    queue
-        .batch()
-        .read_part(3, 768, &VolatileSlice::from(&mut part[..]))
-        .unwrap();
+    queue.batch().read_part(3, 768, &VolatileSlice::from(&mut part[..])).unwrap();
     assert_eq!(part, expected[768..1792]);
     write_part(&mut queue, 3, 0, &[4; 4096]).unwrap();
     assert_eq!(read(&mut queue, 3, 1).unwrap(), [4; 4096]);
@@ -227,10 +197,8 @@ fn arenas_follow_each_other_without_a_gap() {
     let medium = Simulated::new(3 * SIZE);
     create(&medium, &options(4096, Version::V1_1, SIZE), |_, _| {}).unwrap();
     let (btt, mut queue) = open(medium);
-    let per_arena: Vec<u64> = btt
-        .infos()
-        .map(|info| u64::from(info.geometry.external_nlba))
-        .collect();
+    let per_arena: Vec<u64> =
+        btt.infos().map(|info| u64::from(info.geometry.external_nlba)).collect();
     assert_eq!(per_arena.len(), 3);
     assert_eq!(btt.sectors(), per_arena.iter().sum::<u64>());
     let boundary = per_arena[0];
@@ -249,27 +217,13 @@ fn sectors_beyond_the_end_are_refused() {
     let end = btt.sectors();
     for (first, count) in [(end, 1), (end - 1, 2), (u64::MAX, 1)] {
         let data = vec![0; count * 512];
-        assert!(matches!(
-            write(&mut queue, first, &data),
-            Err(Error::OutOfRange { .. })
-        ));
-        assert!(matches!(
-            read(&mut queue, first, count),
-            Err(Error::OutOfRange { .. })
-        ));
-        let trimmed = queue
-            .batch()
-            .trim(first, count as u64, NeverWritten::Leave, 0);
+        assert!(matches!(write(&mut queue, first, &data), Err(Error::OutOfRange { .. })));
+        assert!(matches!(read(&mut queue, first, count), Err(Error::OutOfRange { .. })));
+        let trimmed = queue.batch().trim(first, count as u64, NeverWritten::Leave, 0);
         assert!(matches!(trimmed, Err(Error::OutOfRange { .. })));
     }
-    assert!(matches!(
-        write(&mut queue, 0, &[0; 100]),
-        Err(Error::BadLength { .. })
-    ));
-    assert!(matches!(
-        write_part(&mut queue, 0, 500, &[0; 13]),
-        Err(Error::BadLength { .. })
-    ));
+    assert!(matches!(write(&mut queue, 0, &[0; 100]), Err(Error::BadLength { .. })));
+    assert!(matches!(write_part(&mut queue, 0, 500, &[0; 13]), Err(Error::BadLength { .. })));
 }
 
 #[test]
@@ -280,12 +234,7 @@ fn trimmed_sectors_read_as_zeroes_and_can_be_written_again() {
         queue.batch().trim(10, 200, never_written, 0).unwrap();
         let (btt, mut queue) = open(close(btt, queue));
         assert_eq!(read(&mut queue, 0, 10).unwrap(), [1; 5120]);
-        assert!(
-            read(&mut queue, 10, 200)
-                .unwrap()
-                .iter()
-                .all(|&byte| byte == 0)
-        );
+        assert!(read(&mut queue, 10, 200).unwrap().iter().all(|&byte| byte == 0));
         let flagged = btt.arenas[0].load_entry(&btt.medium, Lba(150)).unwrap().0 != 0;
         assert_eq!(flagged, never_written == NeverWritten::Zero);
         write(&mut queue, 20, &[2; 512]).unwrap();
@@ -301,12 +250,7 @@ fn zeroes_can_be_written_as_data() {
     batch.write_zeroes(10, 80, 0).unwrap();
     batch.commit();
     drop(batch);
-    assert!(
-        read(&mut queue, 10, 80)
-            .unwrap()
-            .iter()
-            .all(|&byte| byte == 0)
-    );
+    assert!(read(&mut queue, 10, 80).unwrap().iter().all(|&byte| byte == 0));
     assert_eq!(read(&mut queue, 90, 10).unwrap(), [1; 5120]);
     let entry = btt.arenas[0].load_entry(&btt.medium, Lba(50)).unwrap();
     assert!(matches!(entry.mapped(), crate::btt::map::Mapped::Data(_)));
@@ -328,17 +272,11 @@ fn a_sector_that_cannot_be_read_is_marked_and_cleared_by_a_write() {
     poison(&btt, 1);
     assert!(matches!(read(&mut queue, 0, 2), Err(Error::Media(_))));
     assert_eq!(read(&mut queue, 0, 1).unwrap(), [1; 512]);
-    assert_eq!(
-        read(&mut queue, 1, 1),
-        Err(Error::SectorError { sector: 1 })
-    );
+    assert_eq!(read(&mut queue, 1, 1), Err(Error::SectorError { sector: 1 }));
 
     // The mark is on the medium: without the poison, a new process still refuses.
     let (_, mut again) = open(Simulated::with_contents(btt.medium.contents()));
-    assert_eq!(
-        read(&mut again, 1, 1),
-        Err(Error::SectorError { sector: 1 })
-    );
+    assert_eq!(read(&mut again, 1, 1), Err(Error::SectorError { sector: 1 }));
 
     write(&mut queue, 1, &[2; 512]).unwrap();
     assert_eq!(read(&mut queue, 1, 1).unwrap(), [2; 512]);
@@ -356,12 +294,8 @@ fn poison_under_a_freed_block_is_remembered_across_reopening() {
     poison(&btt, 1);
     read(&mut queue, 1, 1).unwrap_err();
     write(&mut queue, 1, &[2; 512]).unwrap();
-    let recovered = recovery::recover(
-        &btt.medium,
-        0,
-        btt.arenas[0].start,
-        &btt.arenas[0].info.geometry,
-    );
+    let recovered =
+        recovery::recover(&btt.medium, 0, btt.arenas[0].start, &btt.arenas[0].info.geometry);
     let with_error: Vec<LaneIndex> = recovered
         .unwrap()
         .lanes
@@ -382,12 +316,7 @@ fn trimming_an_unreadable_sector_writes_it() {
     batch.trim(0, 3, NeverWritten::Leave, 0).unwrap();
     batch.commit();
     drop(batch);
-    assert!(
-        read(&mut queue, 0, 3)
-            .unwrap()
-            .iter()
-            .all(|&byte| byte == 0)
-    );
+    assert!(read(&mut queue, 0, 3).unwrap().iter().all(|&byte| byte == 0));
     let entry = btt.arenas[0].load_entry(&btt.medium, Lba(1)).unwrap();
     assert!(matches!(entry.mapped(), crate::btt::map::Mapped::Data(_)));
 }
@@ -397,18 +326,12 @@ fn part_of_an_unreadable_sector_cannot_be_written() {
     let (btt, mut queue) = open(new_medium(4096, Version::V1_1));
     write(&mut queue, 7, &[1; 4096]).unwrap();
     poison(&btt, 7);
-    assert!(matches!(
-        write_part(&mut queue, 7, 0, &[2; 512]),
-        Err(Error::Media(_))
-    ));
+    assert!(matches!(write_part(&mut queue, 7, 0, &[2; 512]), Err(Error::Media(_))));
     let again = write_part(&mut queue, 7, 0, &[2; 512]);
     assert_eq!(again, Err(Error::SectorError { sector: 7 }));
     write(&mut queue, 7, &[3; 4096]).unwrap();
     write_part(&mut queue, 7, 0, &[2; 512]).unwrap();
-    assert_eq!(
-        read(&mut queue, 7, 1).unwrap()[..1024],
-        [[2; 512], [3; 512]].concat()
-    );
+    assert_eq!(read(&mut queue, 7, 1).unwrap()[..1024], [[2; 512], [3; 512]].concat());
 }
 
 /// A medium on which lane 0 has committed a write of sector 5 that is not in the map.
@@ -417,9 +340,7 @@ fn interrupted() -> Simulated {
     write(&mut queue, 5, &[5; 512]).unwrap();
     let medium = close(btt, queue);
     let geometry = discovery::find(&medium, None).unwrap()[0].info.geometry;
-    medium
-        .store_u32(4096 + geometry.map_entry_offset(Lba(5)), 0)
-        .unwrap();
+    medium.store_u32(4096 + geometry.map_entry_offset(Lba(5)), 0).unwrap();
     medium
 }
 
@@ -437,17 +358,11 @@ fn an_interrupted_write_is_completed_once() {
 fn a_read_only_btt_shows_interrupted_writes_and_changes_nothing() {
     let medium = interrupted();
     let before = medium.contents();
-    let options = OpenOptions {
-        read_only: true,
-        ..OPEN
-    };
+    let options = OpenOptions { read_only: true, ..OPEN };
     let (btt, mut queues) = Btt::open(medium, &options).unwrap();
     assert_eq!(read(&mut queues[0], 5, 1).unwrap(), [5; 512]);
     assert_eq!(write(&mut queues[0], 5, &[1; 512]), Err(Error::ReadOnly));
-    assert_eq!(
-        write_part(&mut queues[0], 5, 0, &[1; 5]),
-        Err(Error::ReadOnly)
-    );
+    assert_eq!(write_part(&mut queues[0], 5, 0, &[1; 5]), Err(Error::ReadOnly));
     let trimmed = queues[0].batch().trim(5, 1, NeverWritten::Zero, 0);
     assert_eq!(trimmed, Err(Error::ReadOnly));
     poison(&btt, 5);
@@ -465,10 +380,7 @@ fn an_arena_with_the_error_flag_is_read_only() {
     let (btt, mut queue) = open(medium);
     assert!(btt.is_read_only());
     assert_eq!(read(&mut queue, 5, 1).unwrap(), [5; 512]);
-    assert_eq!(
-        write(&mut queue, 5, &[1; 512]),
-        Err(Error::ArenaReadOnly { arena: 0 })
-    );
+    assert_eq!(write(&mut queue, 5, &[1; 512]), Err(Error::ArenaReadOnly { arena: 0 }));
     assert!(close(btt, queue).contents() == before);
 }
 
@@ -476,17 +388,9 @@ fn an_arena_with_the_error_flag_is_read_only() {
 fn a_map_entry_that_names_no_block_fails_its_sector_alone() {
     let (btt, mut queue) = open(new_medium(512, Version::V1_1));
     let arena = &btt.arenas[0];
-    arena
-        .store_entry(&btt.medium, Lba(8), crate::btt::map::MapEntry(0xffff_ffff))
-        .unwrap();
-    assert!(matches!(
-        read(&mut queue, 8, 1),
-        Err(Error::BadMapEntry { .. })
-    ));
-    assert!(matches!(
-        write(&mut queue, 8, &[1; 512]),
-        Err(Error::BadMapEntry { .. })
-    ));
+    arena.store_entry(&btt.medium, Lba(8), crate::btt::map::MapEntry(0xffff_ffff)).unwrap();
+    assert!(matches!(read(&mut queue, 8, 1), Err(Error::BadMapEntry { .. })));
+    assert!(matches!(write(&mut queue, 8, &[1; 512]), Err(Error::BadMapEntry { .. })));
     write(&mut queue, 9, &[1; 512]).unwrap();
     assert_eq!(read(&mut queue, 9, 1).unwrap(), [1; 512]);
 }
@@ -502,14 +406,27 @@ fn creation_does_not_write_over_a_btt_unless_forced() {
             medium.zero(old.first_arena(), 4096).unwrap();
             let refused = create(&medium, &options(4096, new, SIZE), |_, _| {});
             assert_eq!(refused, Err(Error::Exists(old)));
-            let forced = CreateOptions {
-                force: true,
-                ..options(4096, new, SIZE)
-            };
+            let forced = CreateOptions { force: true, ..options(4096, new, SIZE) };
             create(&medium, &forced, |_, _| {}).unwrap();
             let (btt, _queue) = open(medium);
             assert_eq!(btt.infos().next().unwrap().version, new);
             assert_eq!(btt.sector_size(), 4096);
+        }
+    }
+}
+
+#[test]
+fn creation_does_not_write_over_other_modes_of_linux_unless_forced() {
+    for signature in [b"NVDIMM_PFN_INFO\0", b"NVDIMM_DAX_INFO\0"] {
+        for version in Version::ALL {
+            let medium = Simulated::new(SIZE);
+            medium.write_bytes(4096, signature).unwrap();
+            let before = medium.contents();
+            let refused = create(&medium, &options(4096, version, SIZE), |_, _| {});
+            assert!(matches!(refused, Err(Error::Foreign(_))));
+            assert!(medium.contents() == before);
+            let forced = CreateOptions { force: true, ..options(4096, version, SIZE) };
+            create(&medium, &forced, |_, _| {}).unwrap();
         }
     }
 }
@@ -521,13 +438,9 @@ fn creation_needs_room_and_reports_its_progress() {
     assert!(matches!(refused, Err(Error::TooSmall { .. })));
     let smallest = Simulated::new(16 << 20);
     let mut reports = Vec::new();
-    create(
-        &smallest,
-        &options(512, Version::V2_0, SIZE),
-        |done, total| {
-            reports.push((done, total));
-        },
-    )
+    create(&smallest, &options(512, Version::V2_0, SIZE), |done, total| {
+        reports.push((done, total));
+    })
     .unwrap();
     let (done, total) = *reports.last().unwrap();
     assert_eq!(done, total);

@@ -31,18 +31,11 @@ fn put_entry(medium: &Simulated, geometry: &Geometry, lane: u32, place: u64, ent
 }
 
 fn put_map(medium: &Simulated, geometry: &Geometry, lba: u32, entry: u32) {
-    medium
-        .store_u32(geometry.map_entry_offset(Lba(lba)), entry)
-        .unwrap();
+    medium.store_u32(geometry.map_entry_offset(Lba(lba)), entry).unwrap();
 }
 
 fn entry(lba: u32, old_map: u32, new_map: u32, seq: u32) -> FlogEntry {
-    FlogEntry {
-        lba,
-        old_map,
-        new_map,
-        seq,
-    }
+    FlogEntry { lba, old_map, new_map, seq }
 }
 
 fn fault(medium: &Simulated, geometry: &Geometry) -> FlogFault {
@@ -72,15 +65,8 @@ fn a_committed_write_that_is_not_in_the_map_is_completed() {
     put_entry(&medium, &geometry, 0, 1, entry(5, 5, new, 2));
     let recovered = recover(&medium, 0, 0, &geometry).unwrap();
     assert_eq!(recovered.pending, [(Lba(5), MapEntry::data(Block(new)))]);
-    assert_eq!(
-        recovered.lanes[0].free,
-        Block(5),
-        "the old block is the free one"
-    );
-    assert_eq!(
-        (recovered.lanes[0].slot, recovered.lanes[0].sequence.get()),
-        (Slot::First, 3)
-    );
+    assert_eq!(recovered.lanes[0].free, Block(5), "the old block is the free one");
+    assert_eq!((recovered.lanes[0].slot, recovered.lanes[0].sequence.get()), (Slot::First, 3));
 }
 
 #[test]
@@ -95,13 +81,7 @@ fn a_write_that_is_in_the_map_is_left_alone() {
 #[test]
 fn a_write_overtaken_by_a_later_one_is_left_alone() {
     let (medium, geometry) = medium();
-    put_entry(
-        &medium,
-        &geometry,
-        0,
-        1,
-        entry(5, 5, geometry.external_nlba, 2),
-    );
+    put_entry(&medium, &geometry, 0, 1, entry(5, 5, geometry.external_nlba, 2));
     put_map(&medium, &geometry, 5, MapEntry::data(Block(77)).0);
     assert_eq!(recover(&medium, 0, 0, &geometry).unwrap().pending, []);
 }
@@ -127,10 +107,7 @@ fn writes_that_chase_each_other_are_corrupt() {
     put_map(&medium, &geometry, 5, MapEntry::data(Block(first)).0);
     put_entry(&medium, &geometry, 1, 1, entry(5, first, second, 2));
     put_entry(&medium, &geometry, 2, 1, entry(5, second, first, 2));
-    assert_eq!(
-        fault(&medium, &geometry),
-        FlogFault::EndlessReplay { lba: Lba(5) }
-    );
+    assert_eq!(fault(&medium, &geometry), FlogFault::EndlessReplay { lba: Lba(5) });
 }
 
 #[test]
@@ -138,13 +115,7 @@ fn flags_in_flog_entries_do_not_count() {
     let (medium, geometry) = medium();
     let new = geometry.external_nlba;
     let flags = 0xc000_0000;
-    put_entry(
-        &medium,
-        &geometry,
-        0,
-        1,
-        entry(5, 5 | flags, new | flags, 2),
-    );
+    put_entry(&medium, &geometry, 0, 1, entry(5, 5 | flags, new | flags, 2));
     let recovered = recover(&medium, 0, 0, &geometry).unwrap();
     assert_eq!(recovered.pending, [(Lba(5), MapEntry::data(Block(new)))]);
     assert_eq!(recovered.lanes[0].free, Block(5));
@@ -180,20 +151,8 @@ fn the_old_layout_is_recognised() {
 #[test]
 fn entries_in_places_that_do_not_belong_together_are_corrupt() {
     let (medium, geometry) = medium();
-    put_entry(
-        &medium,
-        &geometry,
-        0,
-        1,
-        entry(5, 5, geometry.external_nlba, 2),
-    );
-    put_entry(
-        &medium,
-        &geometry,
-        1,
-        2,
-        entry(6, 6, geometry.external_nlba + 1, 2),
-    );
+    put_entry(&medium, &geometry, 0, 1, entry(5, 5, geometry.external_nlba, 2));
+    put_entry(&medium, &geometry, 1, 2, entry(6, 6, geometry.external_nlba + 1, 2));
     let used = PlacesInUse([true, true, true, false]);
     assert_eq!(fault(&medium, &geometry), FlogFault::Places(used));
 }
@@ -206,14 +165,7 @@ fn illegal_sequence_numbers_are_corrupt() {
         put_entry(&medium, &geometry, 7, 0, entry(7, free, free, first));
         put_entry(&medium, &geometry, 7, 1, entry(5, 5, free, second));
         let lane = LaneIndex(7);
-        assert_eq!(
-            fault(&medium, &geometry),
-            FlogFault::Sequences {
-                lane,
-                first,
-                second
-            }
-        );
+        assert_eq!(fault(&medium, &geometry), FlogFault::Sequences { lane, first, second });
     }
 }
 
@@ -221,20 +173,13 @@ fn illegal_sequence_numbers_are_corrupt() {
 fn newest_entries_out_of_range_are_corrupt_and_older_ones_are_not() {
     let bad = |geometry: &Geometry| {
         let (sectors, blocks) = (geometry.external_nlba, geometry.internal_nlba);
-        [
-            entry(sectors, 5, sectors, 2),
-            entry(5, blocks, sectors, 2),
-            entry(5, 5, blocks, 2),
-        ]
+        [entry(sectors, 5, sectors, 2), entry(5, blocks, sectors, 2), entry(5, 5, blocks, 2)]
     };
     let (_, geometry) = medium();
     for entry in bad(&geometry) {
         let (medium, geometry) = medium();
         put_entry(&medium, &geometry, 0, 1, entry);
-        assert!(matches!(
-            fault(&medium, &geometry),
-            FlogFault::OutOfRange { .. }
-        ));
+        assert!(matches!(fault(&medium, &geometry), FlogFault::OutOfRange { .. }));
     }
     for mut entry in bad(&geometry) {
         let (medium, geometry) = medium();
@@ -247,38 +192,17 @@ fn newest_entries_out_of_range_are_corrupt_and_older_ones_are_not() {
 #[test]
 fn two_lanes_with_one_free_block_are_corrupt() {
     let (medium, geometry) = medium();
-    put_entry(
-        &medium,
-        &geometry,
-        0,
-        1,
-        entry(5, 5, geometry.external_nlba, 2),
-    );
-    put_entry(
-        &medium,
-        &geometry,
-        1,
-        1,
-        entry(6, 5, geometry.external_nlba + 1, 2),
-    );
-    let expected = FlogFault::SharedFreeBlock {
-        first: LaneIndex(0),
-        second: LaneIndex(1),
-        block: Block(5),
-    };
+    put_entry(&medium, &geometry, 0, 1, entry(5, 5, geometry.external_nlba, 2));
+    put_entry(&medium, &geometry, 1, 1, entry(6, 5, geometry.external_nlba + 1, 2));
+    let expected =
+        FlogFault::SharedFreeBlock { first: LaneIndex(0), second: LaneIndex(1), block: Block(5) };
     assert_eq!(fault(&medium, &geometry), expected);
 }
 
 #[test]
 fn a_map_entry_out_of_range_does_not_keep_the_rest_from_opening() {
     let (medium, geometry) = medium();
-    put_entry(
-        &medium,
-        &geometry,
-        0,
-        1,
-        entry(5, 5, geometry.external_nlba, 2),
-    );
+    put_entry(&medium, &geometry, 0, 1, entry(5, 5, geometry.external_nlba, 2));
     put_map(&medium, &geometry, 5, 0xffff_ffff);
     assert_eq!(recover(&medium, 0, 0, &geometry).unwrap().pending, []);
 }

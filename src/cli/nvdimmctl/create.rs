@@ -30,25 +30,15 @@ pub struct CreateFile {
 
 impl CreateFile {
     pub(super) fn run(&self) -> Result<(), Error> {
-        let bad = |reason| {
-            Err(Error::BadSize {
-                size: self.size.0,
-                reason,
-            })
-        };
+        let bad = |reason| Err(Error::BadSize { size: self.size.0, reason });
         if self.size.0 < LEAST_SIZE {
             return bad("a namespace with atomic sectors needs 17 MiB at least");
         }
         if !self.size.0.is_multiple_of(PAGE) {
             return bad("not a multiple of 4 KiB");
         }
-        let fails = |action| {
-            move |source| nvdimm::Error::File {
-                action,
-                path: self.file.clone(),
-                source,
-            }
-        };
+        let fails =
+            |action| move |source| nvdimm::Error::File { action, path: self.file.clone(), source };
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)

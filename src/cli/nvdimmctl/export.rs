@@ -33,9 +33,7 @@ pub struct Export {
 
 impl Export {
     pub(super) fn run(&self) -> Result<(), Error> {
-        let options = self
-            .namespace
-            .options(&self.file, DurabilityRequest::PageCache);
+        let options = self.namespace.options(&self.file, DurabilityRequest::PageCache);
         let (_claim, (btt, mut queues)) = options.map(ClaimKind::Shared)?.open(true, 1)?;
         let mut output = Output::new(self.open_output()?);
         let sector_size = btt.sector_size() as usize;
@@ -49,10 +47,7 @@ impl Export {
             queues[0]
                 .batch()
                 .read(sector, &VolatileSlice::from(&mut *part))
-                .map_err(|source| Error::Sectors {
-                    path: self.file.clone(),
-                    source,
-                })?;
+                .map_err(|source| Error::Sectors { path: self.file.clone(), source })?;
             output.write(part).map_err(io_error("write the output"))?;
             progress.add(part.len() as u64);
             sector += count;
@@ -81,15 +76,10 @@ struct Output {
 
 impl Output {
     fn new(mut file: File) -> Output {
-        let is_empty_file = file
-            .metadata()
-            .is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0);
+        let is_empty_file =
+            file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0);
         let can_seek = is_empty_file && file.stream_position().is_ok_and(|position| position == 0);
-        Output {
-            file,
-            can_seek,
-            pending: 0,
-        }
+        Output { file, can_seek, pending: 0 }
     }
 
     fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
@@ -104,8 +94,7 @@ impl Output {
     /// Seeks over the zeroes.
     fn skip(&mut self) -> io::Result<()> {
         if self.pending > 0 {
-            self.file
-                .seek(SeekFrom::Current(self.pending.cast_signed()))?;
+            self.file.seek(SeekFrom::Current(self.pending.cast_signed()))?;
             self.pending = 0;
         }
         Ok(())

@@ -41,44 +41,30 @@ impl Import {
         let options = self.namespace.options(&self.file, DurabilityRequest::Auto);
         let (_claim, (btt, mut queues)) = options.map(ClaimKind::Exclusive)?.open(false, 1)?;
         let size = btt.sectors() * u64::from(btt.sector_size());
-        let length = input
-            .metadata()
-            .ok()
-            .filter(std::fs::Metadata::is_file)
-            .map(|m| m.len());
+        let length = input.metadata().ok().filter(std::fs::Metadata::is_file).map(|m| m.len());
         if length.is_some_and(|length| length > size) {
             return Err(Error::InputTooLarge { size });
         }
         let progress = Progress::new("importing", length);
-        let mut target = Target {
-            queue: &mut queues[0],
-            position: 0,
-            size,
-        };
+        let mut target = Target { queue: &mut queues[0], position: 0, size };
         let mut chunk = vec![0; CHUNK];
         loop {
             let count = read_up_to(&mut input, &mut chunk).map_err(io_error("read the input"))?;
             if count == 0 {
                 break;
             }
-            target
-                .write(&mut chunk, count)
-                .map_err(|error| error.with_path(&self.file))?;
+            target.write(&mut chunk, count).map_err(|error| error.with_path(&self.file))?;
             progress.add(count as u64);
         }
         let imported = target.position;
-        btt.sync()
-            .map_err(|error| self.sectors_error(error.into()))?;
+        btt.sync().map_err(|error| self.sectors_error(error.into()))?;
         drop(progress);
         println!("{}: imported {}", self.file.display(), Size(imported));
         Ok(())
     }
 
     fn sectors_error(&self, source: btt::Error) -> Error {
-        Error::Sectors {
-            path: self.file.clone(),
-            source,
-        }
+        Error::Sectors { path: self.file.clone(), source }
     }
 
     fn open_input(&self) -> Result<File, Error> {
@@ -119,10 +105,7 @@ impl WriteError {
     fn with_path(self, path: &std::path::Path) -> Error {
         match self {
             WriteError::TooLarge { size } => Error::InputTooLarge { size },
-            WriteError::Sectors(source) => Error::Sectors {
-                path: path.into(),
-                source,
-            },
+            WriteError::Sectors(source) => Error::Sectors { path: path.into(), source },
         }
     }
 }
@@ -171,10 +154,7 @@ impl Target<'_> {
             batch.write(first, &VolatileSlice::from(data), 0)?;
         }
         batch.commit();
-        batch
-            .take_failures()
-            .next()
-            .map_or(Ok(()), |(_, error)| Err(error))
+        batch.take_failures().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 }
 
@@ -214,11 +194,7 @@ fn runs(chunk: &[u8], sector_size: usize) -> Vec<Run> {
         let is_zero = sector.iter().all(|&byte| byte == 0);
         match runs.last_mut() {
             Some(last) if last.is_zero == is_zero => last.end = end,
-            _ => runs.push(Run {
-                start,
-                end,
-                is_zero,
-            }),
+            _ => runs.push(Run { start, end, is_zero }),
         }
     }
     runs

@@ -73,10 +73,7 @@ impl List {
             }
         }
         if self.json {
-            println!(
-                "{}",
-                serde_json::to_string_pretty(&listed).map_err(json_error)?
-            );
+            println!("{}", super::to_json(&listed)?);
         } else {
             print_table(&listed);
         }
@@ -119,10 +116,8 @@ impl List {
 
 impl Listed {
     fn describe_btt(&mut self, arenas: &[FoundArena]) {
-        let sectors: u64 = arenas
-            .iter()
-            .map(|arena| u64::from(arena.info.geometry.external_nlba))
-            .sum();
+        let sectors: u64 =
+            arenas.iter().map(|arena| u64::from(arena.info.geometry.external_nlba)).sum();
         let info = &arenas[0].info;
         let lba_size = info.geometry.lba_size;
         self.mode = "sector";
@@ -151,61 +146,30 @@ fn problem_of(arena: &FoundArena) -> Option<String> {
 impl From<Holder> for ListedHolder {
     fn from(holder: Holder) -> ListedHolder {
         match holder {
-            Holder::Process { pid, program } => ListedHolder {
-                pid: Some(pid),
-                program: Some(program),
-            },
-            Holder::Unknown => ListedHolder {
-                pid: None,
-                program: None,
-            },
+            Holder::Process { pid, program } => {
+                ListedHolder { pid: Some(pid), program: Some(program) }
+            }
+            Holder::Unknown => ListedHolder { pid: None, program: None },
         }
     }
 }
 
 /// Maps a namespace to look at what it holds, without claiming it.
 fn map_to_read(file: &NvdimmFile, namespace: &Namespace) -> Result<Mapping, Error> {
-    let fails = |source| nvdimm::Error::Map {
+    let fails = |source| nvdimm::Error::Map { path: file.path().into(), source };
+    let duplicate = file.file().try_clone().map_err(|source| nvdimm::Error::File {
+        action: "duplicate the descriptor of",
         path: file.path().into(),
         source,
-    };
-    let duplicate = file
-        .file()
-        .try_clone()
-        .map_err(|source| nvdimm::Error::File {
-            action: "duplicate the descriptor of",
-            path: file.path().into(),
-            source,
-        })?;
+    })?;
     let range = namespace.range.clone();
-    Mapping::new(
-        duplicate,
-        range,
-        Protection::ReadOnly,
-        DurabilityRequest::Auto,
-    )
-    .map_err(|source| fails(source).into())
-}
-
-fn json_error(error: serde_json::Error) -> Error {
-    Error::Io {
-        action: "write JSON",
-        source: error.into(),
-    }
+    Mapping::new(duplicate, range, Protection::ReadOnly, DurabilityRequest::Auto)
+        .map_err(|source| fails(source).into())
 }
 
 /// Prints one line per namespace, in columns.
 fn print_table(listed: &[Listed]) {
-    let header = [
-        "FILE",
-        "NAMESPACE",
-        "MODE",
-        "SIZE",
-        "SECTOR",
-        "BTT",
-        "BACKING",
-        "HELD BY",
-    ];
+    let header = ["FILE", "NAMESPACE", "MODE", "SIZE", "SECTOR", "BTT", "BACKING", "HELD BY"];
     let rows: Vec<[String; 8]> = listed.iter().map(Listed::row).collect();
     let widths: Vec<usize> = (0..header.len())
         .map(|column| {
@@ -214,10 +178,7 @@ fn print_table(listed: &[Listed]) {
         })
         .collect();
     let print = |cells: &[&str]| {
-        let padded = cells
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}"));
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
     };
     print(&header);
@@ -232,16 +193,10 @@ fn print_table(listed: &[Listed]) {
 impl Listed {
     fn row(&self) -> [String; 8] {
         let dash = || "-".to_string();
-        let holder = self
-            .holder
-            .as_ref()
-            .map_or_else(dash, |holder| match holder {
-                ListedHolder {
-                    pid: Some(pid),
-                    program: Some(program),
-                } => format!("{program} ({pid})"),
-                _ => "somebody".into(),
-            });
+        let holder = self.holder.as_ref().map_or_else(dash, |holder| match holder {
+            ListedHolder { pid: Some(pid), program: Some(program) } => format!("{program} ({pid})"),
+            _ => "somebody".into(),
+        });
         let name = if self.name.is_empty() {
             self.dev.clone()
         } else {

@@ -1,8 +1,10 @@
 //! The command line of `nvdimmctl`, in the words of ndctl.
 
+mod check;
 mod create;
 mod export;
 mod import;
+mod inspect;
 mod list;
 
 use std::path::PathBuf;
@@ -30,13 +32,16 @@ pub struct ToolArgs {
     log_level: LogLevel,
 }
 
-const EXIT_CODES: &str = "Exit status: 0 done, 1 failed, 2 wrong usage.";
+const EXIT_CODES: &str =
+    "Exit status: 0 done, 1 failed, 2 wrong usage; check-namespace has its own.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Create(create::CreateFile),
     CreateNamespace(create::CreateNamespace),
     List(list::List),
+    Inspect(inspect::Inspect),
+    CheckNamespace(check::CheckNamespace),
     Import(import::Import),
     Export(export::Export),
 }
@@ -88,20 +93,40 @@ impl ToolArgs {
     pub fn run(self) -> ExitCode {
         self.log_level.start_logging();
         let done = match self.command {
+            Command::CheckNamespace(command) => {
+                return command.run().unwrap_or_else(|error| could_not_check(&error));
+            }
             Command::Create(command) => command.run(),
             Command::CreateNamespace(command) => command.run(),
             Command::List(command) => command.run(),
+            Command::Inspect(command) => command.run(),
             Command::Import(command) => command.run(),
             Command::Export(command) => command.run(),
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("nvdimmctl: {}", one_line(&error));
+                complain(&error);
                 ExitCode::FAILURE
             }
         }
     }
+}
+
+fn complain(error: &Error) {
+    eprintln!("nvdimmctl: {}", one_line(error));
+}
+
+/// Exit status of a check that could not be made, as of fsck.
+fn could_not_check(error: &Error) -> ExitCode {
+    complain(error);
+    ExitCode::from(8)
+}
+
+/// Readable JSON.
+fn to_json(value: &impl serde::Serialize) -> Result<String, Error> {
+    serde_json::to_string_pretty(value)
+        .map_err(|error| Error::Io { action: "write JSON", source: error.into() })
 }
 
 /// The error of an input or output operation.

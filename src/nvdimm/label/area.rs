@@ -80,12 +80,7 @@ impl LabelArea {
             [Ok(only), Err(_)] | [Err(_), Ok(only)] => only,
             [Err(first), Err(second)] => return Ok(Err([first, second])),
         };
-        Ok(Ok(LabelArea {
-            offset,
-            size,
-            index,
-            bytes,
-        }))
+        Ok(Ok(LabelArea { offset, size, index, bytes }))
     }
 
     /// The labels, by slot, each with what is wrong with it if it cannot be used.
@@ -94,10 +89,7 @@ impl LabelArea {
             let start = self.index.slot_offset(slot) as usize;
             // The index block was checked to have no more slots than the area has room for.
             let bytes = &self.bytes[start..start + self.index.version.label_size() as usize];
-            (
-                slot,
-                NamespaceLabel::decode(bytes, self.index.version, slot),
-            )
+            (slot, NamespaceLabel::decode(bytes, self.index.version, slot))
         })
     }
 }

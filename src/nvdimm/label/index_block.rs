@@ -107,9 +107,7 @@ impl IndexBlock {
     pub fn decode(area: &[u8], number: u64) -> Result<IndexBlock, LabelFault> {
         // The first says where the second stands; both have the same size.
         let start = if number == 0 { 0 } else { other_offset(area)? };
-        let bytes = usize::try_from(start)
-            .ok()
-            .and_then(|start| area.get(start..));
+        let bytes = usize::try_from(start).ok().and_then(|start| area.get(start..));
         let Some((header, _)) = bytes.and_then(|bytes| Header::read_from_prefix(bytes).ok()) else {
             return Err(LabelFault::Signature);
         };
@@ -118,25 +116,20 @@ impl IndexBlock {
         }
         let version = header.version()?;
         let size = header.mysize.get();
-        let end = start
-            .checked_add(size)
-            .filter(|end| *end <= area.len() as u64);
+        let end = start.checked_add(size).filter(|end| *end <= area.len() as u64);
         let (Some(end), true) = (end, size >= HEADER_SIZE as u64) else {
             return Err(place("mysize", size, ALIGNMENT));
         };
         let bytes = &area[start as usize..end as usize];
-        let (found, expected) = (
-            header.checksum.get(),
-            fletcher64_without_field(bytes, CHECKSUM_OFFSET),
-        );
+        let (found, expected) =
+            (header.checksum.get(), fletcher64_without_field(bytes, CHECKSUM_OFFSET));
         if found != expected {
             return Err(LabelFault::Checksum { found, expected });
         }
         header.check_places(number, start, area.len() as u64)?;
         let bitmap = HEADER_SIZE..HEADER_SIZE + header.nslot.get().div_ceil(8) as usize;
-        let free = bytes.get(bitmap).ok_or(LabelFault::TooManySlots {
-            slots: header.nslot.get(),
-        })?;
+        let free =
+            bytes.get(bitmap).ok_or(LabelFault::TooManySlots { slots: header.nslot.get() })?;
         Ok(IndexBlock {
             version,
             seq: header.seq.get(),
@@ -176,9 +169,7 @@ impl Header {
             (1, 2) => LabelVersion::V1_2,
             _ => return Err(LabelFault::Version(major, minor)),
         };
-        let size = 128u32
-            .checked_shl(self.label_size.into())
-            .unwrap_or(u32::MAX);
+        let size = 128u32.checked_shl(self.label_size.into()).unwrap_or(u32::MAX);
         if u64::from(size) == version.label_size() {
             Ok(version)
         } else {
@@ -206,20 +197,14 @@ impl Header {
         let label_size = 128 << self.label_size;
         let slots = u64::from(self.nslot.get());
         if 2 * size + slots * label_size > area_size {
-            return Err(LabelFault::TooManySlots {
-                slots: self.nslot.get(),
-            });
+            return Err(LabelFault::TooManySlots { slots: self.nslot.get() });
         }
         Ok(())
     }
 }
 
 fn place(field: &'static str, found: u64, expected: u64) -> LabelFault {
-    LabelFault::Place {
-        field,
-        found,
-        expected,
-    }
+    LabelFault::Place { field, found, expected }
 }
 
 /// Where the second index block stands: one index block behind the first, whose size the first says
@@ -236,8 +221,7 @@ fn other_offset(area: &[u8]) -> Result<u64, LabelFault> {
         .chain(candidates)
         .find(|offset| {
             let start = usize::try_from(*offset).unwrap_or(usize::MAX);
-            area.get(start..)
-                .is_some_and(|bytes| bytes.starts_with(&SIGNATURE))
+            area.get(start..).is_some_and(|bytes| bytes.starts_with(&SIGNATURE))
         })
         .ok_or(LabelFault::Signature)
 }

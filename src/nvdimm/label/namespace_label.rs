@@ -85,10 +85,8 @@ impl NamespaceLabel {
         whole[..bytes.len()].copy_from_slice(bytes);
         let raw: &OnMedia = zerocopy::transmute_ref!(&whole);
         if version == LabelVersion::V1_2 {
-            let (found, expected) = (
-                raw.checksum.get(),
-                fletcher64_without_field(&whole, CHECKSUM_OFFSET),
-            );
+            let (found, expected) =
+                (raw.checksum.get(), fletcher64_without_field(&whole, CHECKSUM_OFFSET));
             if found != expected {
                 return Err(LabelFault::Checksum { found, expected });
             }
@@ -120,9 +118,6 @@ impl NamespaceLabel {
 
 /// The text in a field that is filled up with NULs.
 fn text(field: &[u8]) -> String {
-    let end = field
-        .iter()
-        .position(|&byte| byte == 0)
-        .unwrap_or(field.len());
+    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
     String::from_utf8_lossy(&field[..end]).into_owned()
 }

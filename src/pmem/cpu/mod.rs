@@ -53,9 +53,7 @@ mod tests {
         #[repr(align(64))]
         struct Line([u8; 256]);
         for length in [0usize, 1, 7, 63, 64, 65, 128, 200] {
-            let source: Vec<u8> = (0..length)
-                .map(|i| u8::try_from(i % 251).unwrap())
-                .collect();
+            let source: Vec<u8> = (0..length).map(|i| u8::try_from(i % 251).unwrap()).collect();
             let mut target = Line([0xee; 256]);
             // SAFETY: source and target are valid for `length` bytes and do not overlap.
             unsafe { copy(target.0.as_mut_ptr(), source.as_ptr(), length) }.unwrap();
@@ -72,9 +70,7 @@ mod tests {
     fn streaming_copies_whole_lines() {
         #[repr(align(64))]
         struct Lines([u8; 4096]);
-        let source: Vec<u8> = (0..4096usize)
-            .map(|i| u8::try_from(i % 253).unwrap())
-            .collect();
+        let source: Vec<u8> = (0..4096usize).map(|i| u8::try_from(i % 253).unwrap()).collect();
         let mut target = Lines([0; 4096]);
         // SAFETY: both are valid for 4096 bytes, the target is aligned to a line, no overlap.
         unsafe { stream_lines(target.0.as_mut_ptr(), source.as_ptr(), 4096 / 64) }.unwrap();

@@ -212,11 +212,7 @@ impl WriteBack {
     /// All that this CPU has, best first.
     pub(in crate::pmem) fn supported() -> impl Iterator<Item = WriteBack> {
         let has_leaf_7 = __cpuid(0).eax >= 7;
-        let features = if has_leaf_7 {
-            __cpuid_count(7, 0).ebx
-        } else {
-            0
-        };
+        let features = if has_leaf_7 { __cpuid_count(7, 0).ebx } else { 0 };
         let optional = |feature, kind| (features & feature != 0).then_some(kind);
         [
             optional(CLWB, WriteBack::Clwb),

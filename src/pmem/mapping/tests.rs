@@ -11,13 +11,7 @@ fn file_of(size: u64) -> File {
 }
 
 fn map(file: &File, request: DurabilityRequest) -> Mapping {
-    Mapping::new(
-        file.try_clone().unwrap(),
-        0..SIZE,
-        Protection::ReadWrite,
-        request,
-    )
-    .unwrap()
+    Mapping::new(file.try_clone().unwrap(), 0..SIZE, Protection::ReadWrite, request).unwrap()
 }
 
 fn cause<T: std::fmt::Debug>(result: Result<T, MediaError>) -> Cause {
@@ -72,12 +66,7 @@ fn a_streaming_write_of_any_place_and_length_is_exact() {
             medium.read_bytes(0, &mut found).unwrap();
             let (start, end) = (offset as usize, offset as usize + bytes.len());
             assert_eq!(found[start..end], bytes);
-            assert!(
-                found[..start]
-                    .iter()
-                    .chain(&found[end..])
-                    .all(|&byte| byte == 0xff)
-            );
+            assert!(found[..start].iter().chain(&found[end..]).all(|&byte| byte == 0xff));
         }
     }
 }
@@ -94,10 +83,7 @@ fn what_a_fence_makes_durable_follows_request_and_file() {
     ];
     for (request, durability) in expected {
         let medium = map(&file, request);
-        assert_eq!(
-            (medium.backing(), medium.durability()),
-            (Backing::PageCache, durability)
-        );
+        assert_eq!((medium.backing(), medium.durability()), (Backing::PageCache, durability));
     }
 }
 
@@ -105,14 +91,8 @@ fn what_a_fence_makes_durable_follows_request_and_file() {
 fn accesses_outside_the_range_are_refused() {
     let medium = map(&file_of(2 * SIZE), DurabilityRequest::Auto);
     for offset in [SIZE, SIZE - 4 + 8, u64::MAX - 7] {
-        assert_eq!(
-            cause(medium.load_u64(offset - offset % 8)),
-            Cause::OutOfBounds
-        );
-        assert_eq!(
-            cause(medium.write_bytes(offset, &[0; 64])),
-            Cause::OutOfBounds
-        );
+        assert_eq!(cause(medium.load_u64(offset - offset % 8)), Cause::OutOfBounds);
+        assert_eq!(cause(medium.write_bytes(offset, &[0; 64])), Cause::OutOfBounds);
         assert_eq!(cause(medium.flush(offset, 64)), Cause::OutOfBounds);
     }
     assert_eq!(cause(medium.zero(0, SIZE + 1)), Cause::OutOfBounds);
@@ -150,10 +130,7 @@ fn a_file_truncated_under_us_fails_the_access_and_nothing_else() {
         assert_eq!(cause(medium.write_bytes(gone, &buffer)), Cause::Medium);
         assert_eq!(cause(medium.write_bytes(gone + 1, &buffer)), Cause::Medium);
         // A copy that only ends in the missing part fails too.
-        assert_eq!(
-            cause(medium.write_bytes(SIZE / 2 - 128, &buffer)),
-            Cause::Medium
-        );
+        assert_eq!(cause(medium.write_bytes(SIZE / 2 - 128, &buffer)), Cause::Medium);
         if medium.durability() == Durability::Dax {
             assert_eq!(cause(medium.flush(gone, 64)), Cause::Medium);
         }
@@ -199,24 +176,13 @@ fn faults_in_several_threads_do_not_mix() {
 fn zeroing_is_exact_at_its_edges() {
     let file = file_of(SIZE);
     let medium = map(&file, DurabilityRequest::Auto);
-    for (start, end) in [
-        (0, SIZE),
-        (4096, 8192),
-        (100, 200),
-        (100, 9000),
-        (4095, 8193),
-        (64, 64),
-    ] {
+    for (start, end) in [(0, SIZE), (4096, 8192), (100, 200), (100, 9000), (4095, 8193), (64, 64)] {
         medium.write_bytes(0, &vec![0xaa; SIZE as usize]).unwrap();
         medium.zero(start, end - start).unwrap();
         let mut found = vec![0; SIZE as usize];
         medium.read_bytes(0, &mut found).unwrap();
         for (offset, byte) in (0..).zip(found) {
-            let expected = if (start..end).contains(&offset) {
-                0
-            } else {
-                0xaa
-            };
+            let expected = if (start..end).contains(&offset) { 0 } else { 0xaa };
             assert_eq!(byte, expected, "byte {offset} after zeroing {start}..{end}");
         }
     }
@@ -243,25 +209,43 @@ fn a_range_inside_the_file_is_mapped_where_it_is_and_congruent_with_huge_pages()
 #[test]
 fn ranges_that_cannot_be_mapped_are_refused() {
     let new = |start, end| {
-        Mapping::new(
-            file_of(SIZE),
-            start..end,
-            Protection::ReadWrite,
-            DurabilityRequest::Auto,
-        )
+        Mapping::new(file_of(SIZE), start..end, Protection::ReadWrite, DurabilityRequest::Auto)
     };
     assert!(matches!(new(0, SIZE + 1), Err(MapError::BeyondEnd { .. })));
     assert!(matches!(new(512, 4096), Err(MapError::BadRange { .. })));
     assert!(matches!(new(4096, 4096), Err(MapError::BadRange { .. })));
     let directory = File::open("/").unwrap();
-    let mapped = Mapping::new(
-        directory,
-        0..4096,
-        Protection::ReadOnly,
-        DurabilityRequest::Auto,
-    );
+    let mapped = Mapping::new(directory, 0..4096, Protection::ReadOnly, DurabilityRequest::Auto);
     assert!(matches!(mapped, Err(MapError::NotMappable)));
     let null = File::open("/dev/null").unwrap();
     let mapped = Mapping::new(null, 0..4096, Protection::ReadOnly, DurabilityRequest::Auto);
     assert!(matches!(mapped, Err(MapError::NotMappable)));
+}
+
+/// Also a store that no one has written back yet.
+#[test]
+fn a_hole_is_told_from_what_was_stored() {
+    for start in [0, SIZE] {
+        let file = file_of(3 * SIZE);
+        let range = start..start + SIZE;
+        let protection = Protection::ReadWrite;
+        let medium =
+            Mapping::new(file.try_clone().unwrap(), range, protection, DurabilityRequest::Auto)
+                .unwrap();
+        assert_eq!(medium.next_stored(100), SIZE);
+        medium.store_u32(20_000, 1).unwrap();
+        assert_eq!(medium.load_u32(40_000), Ok(0));
+        for (offset, at_most) in [(0, 20_000), (20_000, 20_000), (20_002, 20_002)] {
+            let stored = medium.next_stored(offset);
+            assert!((offset..=at_most).contains(&stored), "{offset}: {stored}");
+        }
+        medium.store_u32(SIZE - 4, 1).unwrap();
+        assert!(medium.next_stored(30_000) < SIZE);
+        assert_eq!(medium.next_stored(SIZE), SIZE);
+
+        // What is beyond the end of the file is no hole, but an error.
+        file.set_len(start + 4096).unwrap();
+        assert_eq!(medium.next_stored(0), 4096);
+        assert_eq!(medium.next_stored(8192), 8192);
+    }
 }

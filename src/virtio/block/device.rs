@@ -36,13 +36,9 @@ impl Serial {
     /// The serial `text`, if it is of 1 to 20 printable ASCII characters.
     #[must_use]
     pub fn new(text: &str) -> Option<Serial> {
-        let printable = text
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        let printable = text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
         let mut bytes = [0; SERIAL_SIZE];
-        bytes
-            .get_mut(..text.len())?
-            .copy_from_slice(text.as_bytes());
+        bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
         (printable && !text.is_empty()).then_some(Serial(bytes))
     }
 
@@ -80,6 +76,7 @@ pub struct DeviceOptions {
 
 /// A block device, as its guest sees it.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Device {
     /// Number of sectors of `sector_size` bytes.
     pub sectors: u64,
@@ -169,11 +166,7 @@ impl Device {
     #[must_use]
     pub fn must_write_through(&self, accepted: u64, writeback: bool) -> bool {
         let has = |feature: u32| accepted & 1 << feature != 0;
-        if has(VIRTIO_BLK_F_CONFIG_WCE) {
-            !writeback
-        } else {
-            !has(VIRTIO_BLK_F_FLUSH)
-        }
+        if has(VIRTIO_BLK_F_CONFIG_WCE) { !writeback } else { !has(VIRTIO_BLK_F_FLUSH) }
     }
 }
 

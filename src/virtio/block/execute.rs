@@ -26,19 +26,11 @@ impl Device {
             let end = start.checked_add(length)?;
             (end <= self.size()).then_some(start..end)
         });
-        range.ok_or(RequestError::OutOfRange {
-            sector,
-            length,
-            size: self.size(),
-        })
+        range.ok_or(RequestError::OutOfRange { sector, length, size: self.size() })
     }
 
     fn check_writable(&self) -> Result<(), RequestError> {
-        if self.read_only {
-            Err(RequestError::ReadOnly)
-        } else {
-            Ok(())
-        }
+        if self.read_only { Err(RequestError::ReadOnly) } else { Ok(()) }
     }
 }
 
@@ -79,14 +71,7 @@ impl Executor {
                 self.check_transfer(request.sector, request.data_out)?;
                 device.check_writable()?;
                 let scratch = &mut self.scratch;
-                transfer::write(
-                    batch,
-                    memory,
-                    request.sector,
-                    request.data_out,
-                    scratch,
-                    tag,
-                )?;
+                transfer::write(batch, memory, request.sector, request.data_out, scratch, tag)?;
             }
             Kind::Flush => {
                 batch.commit();

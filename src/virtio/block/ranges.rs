@@ -40,11 +40,7 @@ fn ranges(
 ) -> Result<Ranges, RequestError> {
     let (bytes, most) = (data.len(), MOST_CLEARED_SEGMENTS);
     let longest = Config::most_cleared_sectors();
-    let bad_segments = RequestError::Segments {
-        bytes,
-        most,
-        longest,
-    };
+    let bad_segments = RequestError::Segments { bytes, most, longest };
     if bytes == 0
         || bytes % SEGMENT_SIZE as u64 != 0
         || bytes > SEGMENT_SIZE as u64 * u64::from(most)

@@ -93,10 +93,7 @@ impl Chain {
         self.fault = None;
         let mut ends = false;
         for descriptor in descriptors {
-            let span = Span {
-                address: descriptor.addr(),
-                length: descriptor.len(),
-            };
+            let span = Span { address: descriptor.addr(), length: descriptor.len() };
             ends = !descriptor.has_next();
             if descriptor.is_write_only() {
                 self.writable.push(span);

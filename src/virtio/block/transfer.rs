@@ -34,11 +34,7 @@ struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     /// Begins at virtio sector `sector`.
     fn new(sector: u64, spans: Spans<'a>, sector_size: u32) -> Cursor<'a> {
-        Cursor {
-            spans,
-            position: sector * VIRTIO_SECTOR,
-            sector_size: sector_size.into(),
-        }
+        Cursor { spans, position: sector * VIRTIO_SECTOR, sector_size: sector_size.into() }
     }
 
     /// The next part, and its guest memory if that lies together: as many whole sectors as do, or
@@ -50,10 +46,7 @@ impl<'a> Cursor<'a> {
         if self.spans.is_empty() {
             return Ok(None);
         }
-        let (sector, offset) = (
-            self.position / self.sector_size,
-            self.position % self.sector_size,
-        );
+        let (sector, offset) = (self.position / self.sector_size, self.position % self.sector_size);
         let front = self.spans.front(memory)?;
         let whole = front.len() as u64 / self.sector_size * self.sector_size;
         let length = if offset == 0 && whole > 0 {
@@ -61,11 +54,7 @@ impl<'a> Cursor<'a> {
         } else {
             self.spans.len().min(self.sector_size - offset)
         };
-        let part = Part {
-            sector,
-            offset: offset as usize,
-            length: length as usize,
-        };
+        let part = Part { sector, offset: offset as usize, length: length as usize };
         Ok(Some((part, front.subslice(0, part.length).ok())))
     }
 

@@ -1,0 +1,68 @@
+//! One arena on its medium.
+
+use super::locate::Located;
+use crate::btt::flog::ENTRY_SIZE;
+use crate::btt::geometry::{FLOG_PAIR_SIZE, Geometry, MAP_ENTRY_SIZE};
+use crate::btt::map::MapEntry;
+use crate::btt::units::{Block, LaneIndex, Lba};
+use crate::pmem::{MediaError, PersistentMemory};
+
+/// An arena, and how to read it.
+#[derive(Debug)]
+pub(super) struct Arena<'m, M> {
+    pub medium: &'m M,
+    /// Its number in the BTT.
+    pub number: usize,
+    /// Its offset in the namespace.
+    start: u64,
+    pub geometry: Geometry,
+}
+
+impl<'m, M: PersistentMemory> Arena<'m, M> {
+    pub(super) fn new(medium: &'m M, number: usize, located: &Located) -> Arena<'m, M> {
+        Arena { medium, number, start: located.start, geometry: located.info.geometry }
+    }
+
+    /// Offset in the namespace of a lane's entries.
+    pub(super) fn lane_offset(&self, lane: LaneIndex) -> u64 {
+        self.start + self.geometry.flog_offset(lane)
+    }
+
+    /// Offset in the namespace of one of the places in a lane.
+    pub(super) fn place_offset(&self, lane: LaneIndex, place: usize) -> u64 {
+        self.lane_offset(lane) + place as u64 * ENTRY_SIZE
+    }
+
+    /// Offset in the namespace of a sector's map entry.
+    pub(super) fn map_offset(&self, lba: Lba) -> u64 {
+        self.start + self.geometry.map_entry_offset(lba)
+    }
+
+    /// Bytes of the flog.
+    pub(super) fn flog_bytes(&self) -> u64 {
+        u64::from(self.geometry.nfree) * FLOG_PAIR_SIZE
+    }
+
+    /// Bytes of the map.
+    pub(super) fn map_bytes(&self) -> u64 {
+        u64::from(self.geometry.external_nlba) * MAP_ENTRY_SIZE
+    }
+
+    /// Whether the block exists.
+    pub(super) fn has_block(&self, block: Block) -> bool {
+        block.0 < self.geometry.internal_nlba
+    }
+
+    /// Whether the sector exists.
+    pub(super) fn has_sector(&self, lba: Lba) -> bool {
+        lba.0 < self.geometry.external_nlba
+    }
+
+    /// The map entry of a sector that exists.
+    pub(super) fn map_entry(&self, lba: Lba) -> Result<MapEntry, MediaError> {
+        // Not as one load: the arena may be misaligned.
+        let mut bytes = [0; MAP_ENTRY_SIZE as usize];
+        self.medium.read_bytes(self.map_offset(lba), &mut bytes)?;
+        Ok(MapEntry(u32::from_le_bytes(bytes)))
+    }
+}

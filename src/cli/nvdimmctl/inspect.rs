@@ -1,0 +1,262 @@
+//! `inspect`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::Error;
+use crate::btt::check::{self, ArenaReport, CheckOptions, LaneCounts, MapCounts, Report};
+use crate::btt::flog::LogLayout;
+use crate::btt::{FoundArena, Geometry, LaneState};
+use crate::cli::name::NamespaceArgs;
+use crate::cli::progress::Progress;
+use crate::cli::size::Size;
+use crate::nvdimm::ClaimKind;
+use crate::pmem::{DurabilityRequest, Mapping};
+
+/// Show the arenas of a namespace: sizes and places as Linux shows them in debugfs, lanes, map
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The NVDIMM file
+    file: PathBuf,
+
+    #[command(flatten)]
+    namespace: NamespaceArgs,
+
+    /// List every lane
+    #[arg(long)]
+    lanes: bool,
+
+    /// Print JSON: an object
+    #[arg(short, long)]
+    json: bool,
+}
+
+/// What is shown of a namespace.
+#[derive(Debug, Serialize)]
+struct Inspected {
+    file: PathBuf,
+    dev: String,
+    uuid: String,
+    parent_uuid: String,
+    btt_version: String,
+    sector_size: u32,
+    sectors: u64,
+    arenas: Vec<InspectedArena>,
+}
+
+/// What is shown of an arena. The names up to `flags` are those in debugfs, and so are the values:
+/// offsets are counted from the start of the first arena.
+#[derive(Debug, Serialize)]
+struct InspectedArena {
+    size: u64,
+    external_lba_start: u64,
+    internal_nlba: u32,
+    internal_lbasize: u32,
+    external_nlba: u32,
+    external_lbasize: u32,
+    nfree: u32,
+    version_major: u16,
+    version_minor: u16,
+    nextoff: u64,
+    infooff: u64,
+    dataoff: u64,
+    mapoff: u64,
+    logoff: u64,
+    info2off: u64,
+    flags: u32,
+    /// Offset of the arena in the namespace.
+    start: u64,
+    /// Which two of the four places of a lane hold its entries.
+    log_places: [usize; 2],
+    lane_states: LaneCounts,
+    map: MapCounts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lanes: Option<Vec<InspectedLane>>,
+}
+
+#[derive(Debug, Serialize)]
+struct InspectedLane {
+    lane: u32,
+    free: u32,
+    lba: u32,
+    old_map: u32,
+    new_map: u32,
+    seq: u32,
+}
+
+impl Inspect {
+    pub(super) fn run(&self) -> Result<(), Error> {
+        let options = self.namespace.options(&self.file, DurabilityRequest::PageCache);
+        let mapped = options.map(ClaimKind::Shared)?;
+        let found = mapped.find()?;
+        let progress = Progress::new("reading", None);
+        let check_options = CheckOptions { version: mapped.version, ..CheckOptions::default() };
+        let report = check::check(&mapped.medium, &check_options, &mut |done, total| {
+            progress.set(done, total);
+        });
+        drop(progress);
+        let inspected = self.describe(&mapped.claim.namespace().device_name(), &found, &report);
+        let mut inspected = inspected;
+        if self.lanes {
+            inspected
+                .list_lanes(&mapped.medium, &found)
+                .map_err(|source| Error::Sectors { path: self.file.clone(), source })?;
+        }
+        if self.json {
+            println!("{}", super::to_json(&inspected)?);
+        } else {
+            inspected.print();
+        }
+        Ok(())
+    }
+
+    fn describe(&self, device: &str, found: &[FoundArena], report: &Report) -> Inspected {
+        // A BTT has at least one arena, and all say the same of this.
+        let info = &found[0].info;
+        let first = found[0].start;
+        let mut sectors = 0;
+        let arenas = found
+            .iter()
+            .zip(&report.arenas)
+            .map(|(arena, report)| {
+                let described = InspectedArena::new(arena, report, first, sectors);
+                sectors += u64::from(arena.info.geometry.external_nlba);
+                described
+            })
+            .collect();
+        Inspected {
+            file: self.file.clone(),
+            dev: device.into(),
+            uuid: info.uuid.to_string(),
+            parent_uuid: info.parent_uuid.to_string(),
+            btt_version: info.version.to_string(),
+            sector_size: info.geometry.lba_size.external(),
+            sectors,
+            arenas,
+        }
+    }
+}
+
+impl InspectedArena {
+    fn new(
+        arena: &FoundArena,
+        report: &ArenaReport,
+        first: u64,
+        external_lba_start: u64,
+    ) -> InspectedArena {
+        let geometry: &Geometry = &arena.info.geometry;
+        let (version_major, version_minor) = arena.info.version.numbers();
+        let infooff = arena.start - first;
+        InspectedArena {
+            size: geometry.size(),
+            external_lba_start,
+            internal_nlba: geometry.internal_nlba,
+            internal_lbasize: geometry.internal_lbasize,
+            external_nlba: geometry.external_nlba,
+            external_lbasize: geometry.lba_size.external(),
+            nfree: geometry.nfree,
+            version_major,
+            version_minor,
+            nextoff: geometry.nextoff,
+            infooff,
+            dataoff: infooff + geometry.dataoff,
+            mapoff: infooff + geometry.mapoff,
+            logoff: infooff + geometry.logoff,
+            info2off: infooff + geometry.info2off,
+            flags: u32::from(arena.info.error),
+            start: arena.start,
+            log_places: match report.layout {
+                LogLayout::Standard => [0, 1],
+                LogLayout::Old => [0, 2],
+            },
+            lane_states: report.lanes,
+            map: report.map,
+            lanes: None,
+        }
+    }
+}
+
+impl From<LaneState> for InspectedLane {
+    fn from(state: LaneState) -> InspectedLane {
+        InspectedLane {
+            lane: state.lane.0,
+            free: state.free.0,
+            lba: state.newest.lba,
+            old_map: state.newest.old_map,
+            new_map: state.newest.new_map,
+            seq: state.newest.seq,
+        }
+    }
+}
+
+impl Inspected {
+    fn list_lanes(
+        &mut self,
+        medium: &Mapping,
+        found: &[FoundArena],
+    ) -> Result<(), crate::btt::Error> {
+        for (number, (arena, described)) in found.iter().zip(&mut self.arenas).enumerate() {
+            let (_, lanes) = crate::btt::lanes(medium, number, arena)?;
+            described.lanes = Some(lanes.into_iter().map(InspectedLane::from).collect());
+        }
+        Ok(())
+    }
+
+    fn print(&self) {
+        println!("{}: {}, BTT {} {}", self.file.display(), self.dev, self.btt_version, self.uuid);
+        println!(
+            "  {} sectors of {} bytes in {} arenas; parent uuid {}",
+            self.sectors,
+            self.sector_size,
+            self.arenas.len(),
+            self.parent_uuid
+        );
+        for (number, arena) in self.arenas.iter().enumerate() {
+            println!("arena {number}: {} at byte {}", Size(arena.size), arena.start);
+            arena.print();
+        }
+    }
+}
+
+impl InspectedArena {
+    fn print(&self) {
+        let numbers = [
+            ("external_lba_start", self.external_lba_start),
+            ("external_lbasize", self.external_lbasize.into()),
+            ("external_nlba", self.external_nlba.into()),
+            ("internal_lbasize", self.internal_lbasize.into()),
+            ("internal_nlba", self.internal_nlba.into()),
+            ("nfree", self.nfree.into()),
+            ("nextoff", self.nextoff),
+            ("infooff", self.infooff),
+            ("dataoff", self.dataoff),
+            ("mapoff", self.mapoff),
+            ("logoff", self.logoff),
+            ("info2off", self.info2off),
+            ("flags", self.flags.into()),
+        ];
+        for (name, value) in numbers {
+            println!("  {name:18}  {value}");
+        }
+        let LaneCounts { pristine, applied, pending, superseded, undecided } = self.lane_states;
+        println!(
+            "  lanes               {pristine} never used, {applied} applied, {superseded} \
+             superseded, {pending} pending, {undecided} undecided; places {:?}",
+            self.log_places
+        );
+        let MapCounts { never_written, data, zero, error, out_of_range, unreadable } = self.map;
+        println!(
+            "  map                 {data} with data, {zero} zero, {error} with an error, \
+             {never_written} never written, {out_of_range} out of range, {unreadable} unreadable"
+        );
+        for lane in self.lanes.iter().flatten() {
+            let InspectedLane { lane, free, lba, old_map, new_map, seq } = lane;
+            println!(
+                "  lane {lane:<5} free {free:<10} last write: lba {lba}, old {old_map:#x}, new \
+                 {new_map:#x}, seq {seq}"
+            );
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The two programs, run as a user runs them.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long anything may take that takes milliseconds.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs nvdimmctl.
+pub fn nvdimmctl<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_nvdimmctl")).args(arguments).output().unwrap()
+}
+
+/// Runs nvdimmctl, which succeeds, and returns its output.
+pub fn nvdimmctl_ok<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Vec<u8> {
+    let output = nvdimmctl(arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// A file with a namespace of atomic sectors.
+pub fn make_namespace(folder: &Path, size: &str, sector_size: u32) -> PathBuf {
+    let path = folder.join("nvdimm");
+    let file = path.to_str().unwrap();
+    nvdimmctl_ok(&["create", file, "--size", size]);
+    nvdimmctl_ok(&["create-namespace", file, "--sector-size", &sector_size.to_string()]);
+    path
+}
+
+/// A running daemon; killed when dropped.
+pub struct Daemon {
+    child: Child,
+    pub socket: PathBuf,
+    log: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Daemon {
+    /// Starts the daemon on `file` and waits until it listens.
+    pub fn start(file: &Path, arguments: &[&str]) -> Daemon {
+        let socket = file.with_extension("sock");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
+        command.arg("--socket-path").arg(&socket).arg("--blk-file").arg(file).args(arguments);
+        let mut daemon = Daemon::spawn(command, socket);
+        daemon.wait_for_log("serving");
+        daemon
+    }
+
+    /// Starts `command`, a daemon in some form.
+    pub fn spawn(mut command: Command, socket: PathBuf) -> Daemon {
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (lines, stderr) = (log.clone(), child.stderr.take().unwrap());
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.lock().unwrap().push(line);
+            }
+        });
+        Daemon { child, socket, log, reader: Some(reader) }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the daemon has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    /// Waits until the daemon has logged a line that contains `text`.
+    pub fn wait_for_log(&mut self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().contains(text) {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the daemon is gone ({status}): {}", self.log());
+            }
+            assert!(Instant::now() < deadline, "no {text:?} in the log: {}", self.log());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn connect(&self) -> UnixStream {
+        UnixStream::connect(&self.socket).unwrap()
+    }
+
+    /// Kills the daemon as `kill -9` does.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends SIGTERM; returns how the daemon ended, and its log.
+    pub fn terminate(mut self) -> (ExitStatus, String) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        let status = self.wait();
+        (status, self.log())
+    }
+
+    /// Waits until the daemon ends by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.reader.take().unwrap().join().unwrap();
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the daemon does not end: {}", self.log());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
