@@ -1,89 +1,38 @@
 //! An open BTT.
 
-use std::sync::Arc;
-
-use log::{info, warn};
-use uuid::Uuid;
-
 use super::arena::Arena;
-use super::discovery::{self, Copies, FoundArena};
 use super::error::Error;
-use super::info_block::{InfoBlock, Version};
-use super::lane::{self, Lane, LaneSet};
+use super::info_block::InfoBlock;
+use super::lane::LaneSet;
 use super::lba_size::LbaSize;
-use super::queue::Queue;
 use super::read_tracking::ReadTracking;
-use super::recovery;
 use super::sync::{Mutex, MutexGuard, PoisonError};
 use super::units::Lba;
 use crate::pmem::{Durability, MediaError, PersistentMemory};
 
-/// How to open a BTT.
-#[derive(Debug, Clone, Copy)]
-pub struct OpenOptions {
-    /// Only a BTT of this version; `None`: of either, unless there are both.
-    pub version: Option<Version>,
-    /// The namespace's uuid, where it has one: the BTT must name it as its parent, or none.
-    pub namespace: Option<Uuid>,
-    /// Never write to the medium: pending writes are replayed in memory.
-    pub read_only: bool,
-    /// Number of queues to read and write through, at least one.
-    pub queues: usize,
-}
-
-/// An open BTT, and its queues.
-pub type Opened<M> = (Arc<Btt<M>>, Vec<Queue<M>>);
-
-/// An open BTT on the medium `M`; read and written through its [`Queue`]s.
+/// An open BTT on the medium `M`; read and written through its [`Queue`](super::Queue)s.
 #[derive(Debug)]
 pub struct Btt<M> {
     pub(super) medium: M,
     pub(super) arenas: Vec<Arena>,
     pub(super) read_only: bool,
     pub(super) tracking: ReadTracking,
-    lane_sets: Vec<Mutex<LaneSet>>,
-    sectors: u64,
-    lba_size: LbaSize,
+    pub(super) lane_sets: Vec<Mutex<LaneSet>>,
+    pub(super) sectors: u64,
+    pub(super) lba_size: LbaSize,
+}
+
+/// Where a sector is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub arena: &'a Arena,
+    /// Its number in the arena.
+    pub lba: Lba,
+    /// Its number in the BTT.
+    pub sector: u64,
 }
 
 impl<M: PersistentMemory> Btt<M> {
-    /// Opens the BTT on `medium`, with its queues.
-    ///
-    /// Writes nothing but the map entries of pending writes, and those only if not `read_only`.
-    ///
-    /// # Errors
-    ///
-    /// There is no BTT, or none that is intact enough to be served: bad info blocks, a corrupt flog.
-    pub fn open(medium: M, options: &OpenOptions) -> Result<Opened<M>, Error> {
-        let found = discovery::find(&medium, options.version)?;
-        if let Some(uuid) = options.namespace {
-            discovery::check_parent(&found, uuid)?;
-        }
-        let mut arenas = Vec::with_capacity(found.len());
-        let mut lanes = Vec::with_capacity(found.len());
-        let mut sectors = 0;
-        for (number, found) in found.iter().enumerate() {
-            let (arena, its_lanes) =
-                open_arena(&medium, number, found, sectors, options.read_only)?;
-            sectors += u64::from(found.info.geometry.external_nlba);
-            arenas.push(arena);
-            lanes.push(its_lanes);
-        }
-        let queues = options.queues.max(1);
-        let btt = Arc::new(Btt {
-            medium,
-            read_only: options.read_only,
-            tracking: ReadTracking::new(queues),
-            lane_sets: lane::deal(lanes, queues).into_iter().map(Mutex::new).collect(),
-            sectors,
-            // `find` returns at least one arena, and all have the same sector size.
-            lba_size: found[0].info.geometry.lba_size,
-            arenas,
-        });
-        let queues = (0..queues).map(|number| Queue::new(btt.clone(), number)).collect();
-        Ok((btt, queues))
-    }
-
     /// Number of sectors.
     #[must_use]
     pub fn sectors(&self) -> u64 {
@@ -124,13 +73,13 @@ impl<M: PersistentMemory> Btt<M> {
         self.medium.sync()
     }
 
-    /// The arena that holds `sector`, which exists, and the sector's number there.
-    pub(super) fn locate(&self, sector: u64) -> (&Arena, Lba) {
+    /// Where `sector` is, which exists.
+    pub(super) fn locate(&self, sector: u64) -> Place<'_> {
         let after = self.arenas.partition_point(|arena| arena.first_sector <= sector);
         let arena = &self.arenas[after - 1];
         let lba = u32::try_from(sector - arena.first_sector)
             .expect("an arena has fewer than 2^30 sectors, and the sector is one of them");
-        (arena, Lba(lba))
+        Place { arena, lba: Lba(lba), sector }
     }
 
     /// Refuses sectors that do not exist.
@@ -149,44 +98,3 @@ impl<M: PersistentMemory> Btt<M> {
         set.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-fn open_arena<M: PersistentMemory>(
-    medium: &M,
-    number: usize,
-    found: &FoundArena,
-    first_sector: u64,
-    read_only: bool,
-) -> Result<(Arena, Vec<Lane>), Error> {
-    report(number, found);
-    let recovered = recovery::recover(medium, number, found.start, &found.info.geometry)?;
-    let mut arena = Arena::new(number, found.start, first_sector, found.info, recovered.layout);
-    if !recovered.pending.is_empty() {
-        let sectors = recovered.pending.len();
-        info!("arena {number}: completing the interrupted writes of {sectors} sectors");
-        if read_only || found.info.error {
-            arena.replay_in_memory(recovered.pending);
-        } else {
-            arena.replay(medium, &recovered.pending)?;
-        }
-    }
-    Ok((arena, recovered.lanes))
-}
-
-fn report(number: usize, found: &FoundArena) {
-    match found.copies {
-        Copies::Intact => {}
-        Copies::Differ => warn!("arena {number}: the two info blocks differ; using the first"),
-        Copies::OnlyPrimary(fault) => {
-            warn!("arena {number}: the second info block is unusable: {fault}");
-        }
-        Copies::OnlyBackup(fault) => {
-            warn!("arena {number}: the first info block is unusable, using the second: {fault}");
-        }
-    }
-    if found.info.error {
-        warn!("arena {number} is read-only after an error");
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -7,13 +7,14 @@
 //!
 //! * [`create`](fn@create) makes a BTT, [`Btt::open`] opens one with its [`Queue`]s, a queue's
 //!   [`Batch`] reads and writes.
-//! * What a write does in which order: the module `round`. How readers are kept safe from writers:
+//! * What a write does in which order: the module `write`. How readers are kept safe from writers:
 //!   the module `read_tracking`. What a crash leaves behind: the module `recovery`.
 //! * [`check`] proves the invariants of what is on the medium, and shares none of the engine's logic.
 
 #![forbid(unsafe_code)]
 
 mod arena;
+mod batch;
 pub mod check;
 mod create;
 mod discovery;
@@ -29,17 +30,21 @@ pub mod map;
 mod map_locks;
 mod modify;
 mod namespace;
+mod open;
 mod queue;
+mod read;
 mod read_tracking;
 mod recovery;
 mod round;
 mod sync;
 mod trim;
 mod units;
+mod write;
 
+pub use batch::Batch;
 pub use create::{CreateOptions, create, layout};
 pub use discovery::{Copies, FoundArena, check_parent, find};
-pub use engine::{Btt, OpenOptions, Opened};
+pub use engine::Btt;
 pub use error::{Error, FlogFault, PlacesInUse};
 pub use geometry::{
     ARENA_MAX_SIZE, ARENA_MIN_SIZE, DEFAULT_NFREE, FLOG_PAIR_SIZE, Geometry, GeometryFault,
@@ -49,6 +54,8 @@ pub use info_block::{InfoBlock, InfoFault, SIGNATURE, Version};
 pub use inspect::{LaneState, lanes};
 pub use lba_size::LbaSize;
 pub use namespace::{MappedNamespace, NamespaceError, NamespaceOptions};
-pub use queue::{Batch, Queue, Tag};
+pub use open::{OpenOptions, Opened};
+pub use queue::Queue;
+pub use round::Tag;
 pub use trim::NeverWritten;
 pub use units::{Block, LaneIndex, Lba};

@@ -7,12 +7,12 @@
 
 use vm_memory::VolatileSlice;
 
-use super::arena::Arena;
+use super::batch::{Batch, Data};
+use super::engine::Place;
 use super::error::Error;
 use super::map::Mapped;
 use super::map_locks::LockKey;
-use super::queue::{Batch, Data, Tag};
-use super::units::Lba;
+use super::round::Tag;
 use crate::pmem::{Cause, PersistentMemory};
 
 impl<M: PersistentMemory> Batch<'_, M> {
@@ -25,14 +25,15 @@ impl<M: PersistentMemory> Batch<'_, M> {
         tag: Tag,
     ) -> Result<(), Error> {
         self.commit();
-        let (arena, lba) = self.btt.locate(sector);
+        let place = self.btt.locate(sector);
+        let Place { arena, lba, .. } = place;
         arena.check_writable()?;
         let lane = self.take_lane(arena.number)?;
         self.make_fillable(arena.number, lane)?;
 
         self.guards.push(arena.locks.lock(LockKey::of(arena.number, lba)));
         let contents = std::mem::take(&mut self.scratch);
-        let filled = self.read_locked(arena, lba, sector, contents).and_then(|()| {
+        let filled = self.read_locked(place, contents).and_then(|()| {
             from.copy_to(&mut contents[offset..offset + from.len()]);
             self.fill(arena.number, lane, lba, Data::Bytes(contents), tag)?;
             Ok(self.btt.medium.fence()?)
@@ -46,13 +47,8 @@ impl<M: PersistentMemory> Batch<'_, M> {
     }
 
     /// Reads a sector whose map lock is held.
-    fn read_locked(
-        &self,
-        arena: &Arena,
-        lba: Lba,
-        sector: u64,
-        contents: &mut [u8],
-    ) -> Result<(), Error> {
+    fn read_locked(&self, place: Place<'_>, contents: &mut [u8]) -> Result<(), Error> {
+        let Place { arena, lba, sector } = place;
         let medium = &self.btt.medium;
         match arena.load_entry(medium, lba)?.mapped() {
             Mapped::NeverWritten | Mapped::Zero(_) => contents.fill(0),

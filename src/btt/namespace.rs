@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::create::{self, CreateOptions};
 use super::discovery::{self, Copies, FoundArena};
-use super::engine::{Btt, OpenOptions, Opened};
+use super::engine::Btt;
 use super::error::Error;
 use super::info_block::Version;
+use super::open::{OpenOptions, Opened};
 use crate::nvdimm::{self, Abstraction, Claim, ClaimKind, LabelSize, NvdimmFile, Selection};
 use crate::pmem::{DurabilityRequest, Mapping, Protection};
 

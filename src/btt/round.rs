@@ -1,49 +1,33 @@
-//! Rounds: as many sectors as there are lanes, written with three fences.
-//!
-//! | step | | |
-//! |---|---|---|
-//! | 1 | `stage` | data into the free block of a lane, once nobody reads it any more |
-//! | | fence | the data are durable |
-//! | 2 | `log` | under the map locks: flog entry {lba, old, new, seq} |
-//! | | fence | **the commit point**: recovery completes the write from here on |
-//! | 3 | `map` | map entry → new block |
-//! | | fence | before the map locks are released: else another lane's flog entry for the same sector could become durable before this map entry, and replay would leave a block both mapped and free |
-//!
-//! Every lane stands alone on the medium, so a round is no unit of atomicity: a power failure leaves
-//! each of its sectors old or new.
+//! The round that is being put together: sectors whose data are written, and which wait to be
+//! committed together.
 
-use arrayvec::ArrayVec;
+use super::map::MapEntry;
+use super::units::{Block, Lba};
 
-use super::error::Error;
-use super::flog::FlogEntry;
-use super::map::{self, MapEntry};
-use super::map_locks::LockKey;
-use super::queue::{Batch, Data, Tag, ZEROES};
-use super::read_tracking;
-use super::units::{Block, LaneIndex, Lba};
-use crate::pmem::{MediaError, PersistentMemory};
+/// The caller's name for a request, by which it hears of a failure.
+pub type Tag = usize;
 
 /// Most sectors of a round: at 64 the fences cost a twentieth of one per sector.
 pub(super) const ROUND_SECTORS: usize = 64;
 
 /// A sector whose data are in the free block of a lane.
 #[derive(Debug, Clone, Copy)]
-struct Staged {
-    arena: usize,
-    lba: Lba,
+pub(super) struct Staged {
+    pub arena: usize,
+    pub lba: Lba,
     /// Position of the lane among those of its arena in the queue's set.
-    lane: usize,
+    pub lane: usize,
     /// The lane's free block, which holds the data.
-    new: Block,
-    /// The map entry that is replaced; known from step 2 on.
-    old: MapEntry,
-    tag: Tag,
+    pub new: Block,
+    /// The map entry that is replaced; known once the sector is logged.
+    pub old: MapEntry,
+    pub tag: Tag,
 }
 
-/// The sectors of the round that is being put together; at most [`ROUND_SECTORS`].
+/// The sectors of a round: all different, and at most [`ROUND_SECTORS`].
 #[derive(Debug)]
 pub(super) struct Round {
-    staged: Vec<Staged>,
+    pub staged: Vec<Staged>,
     /// One bit per sector number modulo 64: clear if no such sector is staged.
     sieve: u64,
 }
@@ -53,227 +37,30 @@ impl Round {
         Round { staged: Vec::with_capacity(ROUND_SECTORS), sieve: 0 }
     }
 
-    fn sieve_bit(lba: Lba) -> u64 {
-        1 << (lba.0 % u64::BITS)
-    }
-
-    fn holds(&self, arena: usize, lba: Lba) -> bool {
-        self.sieve & Self::sieve_bit(lba) != 0
+    pub(super) fn holds(&self, arena: usize, lba: Lba) -> bool {
+        self.sieve & sieve_bit(lba) != 0
             && self.staged.iter().any(|staged| (staged.arena, staged.lba) == (arena, lba))
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
+        self.staged.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
         self.staged.len() == ROUND_SECTORS
     }
 
-    fn push(&mut self, staged: Staged) {
-        self.sieve |= Self::sieve_bit(staged.lba);
+    pub(super) fn push(&mut self, staged: Staged) {
+        self.sieve |= sieve_bit(staged.lba);
         self.staged.push(staged);
     }
 
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.staged.clear();
         self.sieve = 0;
     }
 }
 
-/// The lanes of a round whose flog entry could not be stored, with their arenas.
-type Broken = ArrayVec<(usize, LaneIndex), ROUND_SECTORS>;
-
-impl<M: PersistentMemory> Batch<'_, M> {
-    /// Whether `sector` is staged and not yet written.
-    pub(super) fn is_staged(&self, sector: u64) -> bool {
-        let (arena, lba) = self.btt.locate(sector);
-        self.round.holds(arena.number, lba)
-    }
-
-    /// Step 1: puts the data of `sector` into the free block of a lane.
-    pub(super) fn stage(&mut self, sector: u64, data: Data<'_>, tag: Tag) -> Result<(), Error> {
-        let (arena, lba) = self.btt.locate(sector);
-        arena.check_writable()?;
-        // Two writes of one sector must not commit together: recovery could take either for the last.
-        if self.round.is_full() || self.round.holds(arena.number, lba) {
-            self.commit();
-        }
-        let lane = self.take_lane(arena.number)?;
-        self.make_fillable(arena.number, lane)?;
-        self.fill(arena.number, lane, lba, data, tag)
-    }
-
-    /// Takes a lane for the round, and commits the round first if all are taken.
-    pub(super) fn take_lane(&mut self, arena: usize) -> Result<usize, Error> {
-        if let Some(lane) = self.lanes.arenas[arena].take() {
-            return Ok(lane);
-        }
-        self.commit();
-        self.lanes.arenas[arena].take().ok_or(Error::NoLane { arena })
-    }
-
-    /// Waits until nobody reads the free block of a lane any more, and clears its poison.
-    pub(super) fn make_fillable(&mut self, arena: usize, lane: usize) -> Result<(), Error> {
-        let lane = self.lanes.arenas[arena].lane(lane);
-        self.btt.tracking.wait_until_unread(arena, lane.free);
-        if lane.free_has_error {
-            let arena = &self.btt.arenas[arena];
-            let length = u64::from(arena.info.geometry.internal_lbasize);
-            self.btt.medium.zero(arena.block_offset(lane.free), length)?;
-            lane.free_has_error = false;
-        }
-        Ok(())
-    }
-
-    /// Puts data into the free block of a lane, metadata bytes as zeroes, and stages them for `lba`.
-    pub(super) fn fill(
-        &mut self,
-        arena: usize,
-        lane: usize,
-        lba: Lba,
-        data: Data<'_>,
-        tag: Tag,
-    ) -> Result<(), Error> {
-        let (medium, lba_size) = (&self.btt.medium, self.btt.lba_size());
-        let new = self.lanes.arenas[arena].lane(lane).free;
-        let offset = self.btt.arenas[arena].block_offset(new);
-        match data {
-            Data::Buffer(buffer) => medium.write(offset, buffer)?,
-            Data::Bytes(bytes) => medium.write_bytes(offset, bytes)?,
-        }
-        if lba_size.metadata() != 0 {
-            let zeroes = &ZEROES[..lba_size.metadata() as usize];
-            medium.write_bytes(offset + u64::from(lba_size.data()), zeroes)?;
-        }
-        self.round.push(Staged { arena, lba, lane, new, old: MapEntry(0), tag });
-        Ok(())
-    }
-
-    /// Writes all staged sectors; those that fail are kept for
-    /// [`take_failures`](Self::take_failures).
-    pub fn commit(&mut self) {
-        if self.round.staged.is_empty() {
-            return self.end_round();
-        }
-        match self.btt.medium.fence() {
-            Ok(()) => {
-                self.lock_round();
-                self.publish();
-            }
-            Err(error) => {
-                self.fail_round(error);
-                self.end_round();
-            }
-        }
-    }
-
-    /// Takes the map locks of all staged sectors, in ascending order.
-    fn lock_round(&mut self) {
-        let key = |staged: &Staged| LockKey::of(staged.arena, staged.lba);
-        let mut keys: ArrayVec<LockKey, ROUND_SECTORS> =
-            self.round.staged.iter().map(key).collect();
-        keys.sort_unstable();
-        for (position, key) in keys.iter().enumerate() {
-            if position == 0 || keys[position - 1] != *key {
-                self.guards.push(self.btt.arenas[key.arena].locks.lock(*key));
-            }
-        }
-    }
-
-    /// Steps 2 and 3, and the end of the round. The map locks of all staged sectors are held, and
-    /// their data are durable.
-    pub(super) fn publish(&mut self) {
-        let broken = self.log();
-        match self.btt.medium.fence() {
-            Ok(()) => self.map(),
-            Err(error) => self.give_up_round(error),
-        }
-        self.end_round();
-        if !broken.is_empty() {
-            self.retire(&broken);
-        }
-    }
-
-    /// Step 2: a flog entry for each staged sector. Those that cannot be logged fail and leave the
-    /// round; returned are the lanes whose flog is to blame.
-    fn log(&mut self) -> Broken {
-        let mut broken = Broken::new();
-        let mut staged = std::mem::take(&mut self.round.staged);
-        staged.retain_mut(|staged| match self.log_sector(staged, &mut broken) {
-            Ok(()) => true,
-            Err(error) => {
-                self.failures.push((staged.tag, error));
-                false
-            }
-        });
-        self.round.staged = staged;
-        broken
-    }
-
-    fn log_sector(&mut self, staged: &mut Staged, broken: &mut Broken) -> Result<(), Error> {
-        let medium = &self.btt.medium;
-        let arena = &self.btt.arenas[staged.arena];
-        arena.check_writable()?;
-        staged.old = arena.load_entry(medium, staged.lba)?;
-        let lane = self.lanes.arenas[staged.arena].lane(staged.lane);
-        let entry = FlogEntry {
-            lba: staged.lba.0,
-            old_map: map::old_map(staged.old, staged.lba),
-            new_map: staged.new.0,
-            seq: lane.sequence.get(),
-        };
-        arena
-            .store_flog_entry(medium, lane, entry)
-            .inspect_err(|_| broken.push((staged.arena, lane.index)))?;
-        // The entry may be durable from here on, whatever happens.
-        arena.flush_flog_entry(medium, lane).inspect_err(|error| arena.give_up(medium, error))?;
-        Ok(())
-    }
-
-    /// Step 3: the map entries; then the lanes go on.
-    fn map(&mut self) {
-        let btt = self.btt;
-        for staged in &self.round.staged {
-            let arena = &btt.arenas[staged.arena];
-            let entry = MapEntry::data(staged.new);
-            if let Err(error) = arena.store_entry(&btt.medium, staged.lba, entry) {
-                arena.give_up(&btt.medium, &error);
-                self.failures.push((staged.tag, error.into()));
-            }
-        }
-        if let Err(error) = btt.medium.fence() {
-            return self.give_up_round(error);
-        }
-        read_tracking::after_mapping();
-        for staged in &self.round.staged {
-            let lane = self.lanes.arenas[staged.arena].lane(staged.lane);
-            lane.advance(staged.old.block(staged.lba), staged.old.is_error());
-        }
-    }
-
-    /// Fails all staged sectors.
-    fn fail_round(&mut self, error: MediaError) {
-        self.failures.extend(self.round.staged.iter().map(|staged| (staged.tag, error.into())));
-    }
-
-    /// Fails all staged sectors, some of which may be committed, and makes their arenas read-only.
-    fn give_up_round(&mut self, error: MediaError) {
-        for staged in &self.round.staged {
-            self.btt.arenas[staged.arena].give_up(&self.btt.medium, &error);
-        }
-        self.fail_round(error);
-    }
-
-    /// Releases the map locks and all lanes.
-    pub(super) fn end_round(&mut self) {
-        self.guards.clear();
-        self.round.clear();
-        for lanes in &mut self.lanes.arenas {
-            lanes.release();
-        }
-    }
-
-    /// Gives up lanes whose flog cannot be written.
-    fn retire(&mut self, broken: &Broken) {
-        for (arena, lanes) in self.lanes.arenas.iter_mut().enumerate() {
-            lanes.retire(|lane| broken.contains(&(arena, lane)));
-        }
-    }
+fn sieve_bit(lba: Lba) -> u64 {
+    1 << (lba.0 % u64::BITS)
 }

@@ -5,11 +5,13 @@
 //! later write of the sector logs, it finds the same block with or without the flag.
 
 use super::arena::Arena;
+use super::batch::Batch;
+use super::engine::Place;
 use super::error::Error;
 use super::geometry::MAP_ENTRY_SIZE;
 use super::map::{MapEntry, Mapped};
 use super::map_locks::LockKey;
-use super::queue::{Batch, Tag};
+use super::round::Tag;
 use super::units::Lba;
 use crate::pmem::{CACHE_LINE, PersistentMemory};
 
@@ -37,7 +39,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         self.commit();
         let (mut sector, end) = (first, first + count);
         while sector < end {
-            let (arena, lba) = self.btt.locate(sector);
+            let Place { arena, lba, .. } = self.btt.locate(sector);
             let group = group_length(arena, lba).min(end - sector);
             let errors = self.trim_group(arena, lba, group, never_written)?;
             for index in (0..group).filter(|index| errors & 1 << index != 0) {

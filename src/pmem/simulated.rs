@@ -19,6 +19,8 @@ pub struct Simulated {
 struct State {
     bytes: Vec<u8>,
     poisoned: Vec<Range<u64>>,
+    /// Ranges that take no stores.
+    full: Vec<Range<u64>>,
 }
 
 impl Simulated {
@@ -32,7 +34,10 @@ impl Simulated {
     #[must_use]
     pub fn with_contents(bytes: Vec<u8>) -> Self {
         let size = bytes.len() as u64;
-        Simulated { size, state: Mutex::new(State { bytes, poisoned: Vec::new() }) }
+        Simulated {
+            size,
+            state: Mutex::new(State { bytes, poisoned: Vec::new(), full: Vec::new() }),
+        }
     }
 
     /// A copy of all bytes, poisoned or not.
@@ -45,6 +50,11 @@ impl Simulated {
     pub fn poison(&self, range: Range<u64>) {
         let start = range.start - range.start % CACHE_LINE;
         self.state().poisoned.push(start..range.end.next_multiple_of(CACHE_LINE));
+    }
+
+    /// Lets every store to `range` fail from now on, as one to a hole in a full file system does.
+    pub fn fill_up(&self, range: Range<u64>) {
+        self.state().full.push(range);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -63,8 +73,11 @@ impl Simulated {
             return fails(Cause::OutOfBounds);
         };
         let state = self.state();
-        let is_poisoned = |range: &Range<u64>| range.start < end && offset < range.end;
-        if access == Access::Read && state.poisoned.iter().any(is_poisoned) {
+        let bad = match access {
+            Access::Read => &state.poisoned,
+            _ => &state.full,
+        };
+        if bad.iter().any(|range| range.start < end && offset < range.end) {
             return fails(Cause::Medium);
         }
         Ok((state, offset as usize..end as usize))

@@ -106,12 +106,14 @@ impl<M: PersistentMemory> VhostUserBackend for Backend<M> {
     }
 
     fn set_config(&self, offset: u32, bytes: &[u8]) -> io::Result<()> {
-        let Some(writeback) = Config::written_writeback(offset, bytes) else {
-            warn!("the guest writes {} bytes of its configuration at {offset}", bytes.len());
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        info!("the guest chooses write-{}", if writeback { "back" } else { "through" });
-        self.writeback.store(writeback, Ordering::Relaxed);
+        // An error here would end the connection, and it is the guest that writes.
+        match Config::written_writeback(offset, bytes) {
+            Some(writeback) => {
+                info!("the guest chooses write-{}", if writeback { "back" } else { "through" });
+                self.writeback.store(writeback, Ordering::Relaxed);
+            }
+            None => debug!("the guest writes {bytes:?} to its configuration at {offset}"),
+        }
         Ok(())
     }
 

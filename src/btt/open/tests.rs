@@ -3,6 +3,10 @@
 use vm_memory::VolatileSlice;
 
 use super::*;
+use crate::btt::engine::Place;
+use crate::btt::info_block::InfoBlock;
+use crate::btt::lba_size::LbaSize;
+use crate::btt::units::Lba;
 use crate::btt::{CreateOptions, LaneIndex, NeverWritten, create, discovery};
 use crate::pmem::simulated::Simulated;
 
@@ -258,7 +262,7 @@ fn zeroes_can_be_written_as_data() {
 
 /// Poisons the block of a sector and returns its offset.
 fn poison(btt: &Btt<Simulated>, sector: u64) -> u64 {
-    let (arena, lba) = btt.locate(sector);
+    let Place { arena, lba, .. } = btt.locate(sector);
     let block = arena.load_entry(&btt.medium, lba).unwrap().block(lba);
     let offset = arena.block_offset(block);
     btt.medium.poison(offset..offset + 64);
@@ -332,6 +336,101 @@ fn part_of_an_unreadable_sector_cannot_be_written() {
     write(&mut queue, 7, &[3; 4096]).unwrap();
     write_part(&mut queue, 7, 0, &[2; 512]).unwrap();
     assert_eq!(read(&mut queue, 7, 1).unwrap()[..1024], [[2; 512], [3; 512]].concat());
+}
+
+#[test]
+fn data_that_cannot_be_stored_fail_their_request_alone() {
+    let (btt, mut queue) = open(new_medium(512, Version::V1_1));
+    write(&mut queue, 0, &[1; 512 * 4]).unwrap();
+    // The free blocks of the lanes that come next; the fifth and the sixth.
+    let free = btt.lanes(0).arenas[0].lane(5).free;
+    let offset = btt.arenas[0].block_offset(free);
+    btt.medium.fill_up(offset..offset + 512);
+    let mut results = Vec::new();
+    for sector in 0..6u8 {
+        results.push(write(&mut queue, sector.into(), &[sector + 10; 512]).is_ok());
+    }
+    assert_eq!(results, [true, false, true, true, true, true]);
+    assert_eq!(read(&mut queue, 1, 1).unwrap(), [1; 512], "as it was");
+    assert_eq!(read(&mut queue, 2, 1).unwrap(), [12; 512]);
+}
+
+#[test]
+fn a_lane_whose_flog_cannot_be_stored_is_given_up_and_the_others_go_on() {
+    let (btt, mut queue) = open(new_medium(512, Version::V1_1));
+    write(&mut queue, 0, &[1; 512]).unwrap();
+    let arena = &btt.arenas[0];
+    let flog = arena.start + arena.info.geometry.flog_offset(LaneIndex(1));
+    btt.medium.fill_up(flog..flog + 64);
+    assert!(matches!(write(&mut queue, 0, &[2; 512]), Err(Error::Media(_))));
+    assert_eq!(read(&mut queue, 0, 1).unwrap(), [1; 512], "as it was");
+    // Once round all lanes.
+    for generation in 0..600u32 {
+        write(&mut queue, 0, &[generation as u8; 512]).unwrap();
+    }
+    assert!(!btt.is_read_only());
+    drop((btt, queue));
+}
+
+#[test]
+fn without_a_lane_left_nothing_is_written_and_all_is_read() {
+    let (btt, mut queue) = open(new_medium(512, Version::V1_1));
+    write(&mut queue, 0, &[1; 512]).unwrap();
+    let arena = &btt.arenas[0];
+    let flog = arena.start + arena.info.geometry.logoff;
+    btt.medium.fill_up(flog..flog + 256 * 64);
+    let failures = (0..300).map(|_| write(&mut queue, 0, &[2; 512]).unwrap_err());
+    let last = failures.last();
+    assert_eq!(last, Some(Error::NoLane { arena: 0 }));
+    assert_eq!(read(&mut queue, 0, 1).unwrap(), [1; 512]);
+}
+
+#[test]
+fn a_write_that_is_committed_and_cannot_be_mapped_makes_its_arena_read_only() {
+    let medium = Simulated::new(2 * SIZE);
+    create(&medium, &options(512, Version::V1_1, SIZE), |_, _| {}).unwrap();
+    let (btt, mut queue) = open(medium);
+    let second = u64::from(btt.infos().next().unwrap().geometry.external_nlba);
+    write(&mut queue, 5, &[1; 512]).unwrap();
+    write(&mut queue, second, &[1; 512]).unwrap();
+    let entry = btt.arenas[0].start + btt.arenas[0].info.geometry.map_entry_offset(Lba(5));
+    btt.medium.fill_up(entry..entry + 4);
+    assert!(matches!(write(&mut queue, 5, &[2; 512]), Err(Error::Media(_))));
+    assert_eq!(write(&mut queue, 6, &[2; 512]), Err(Error::ArenaReadOnly { arena: 0 }));
+    assert_eq!(write_part(&mut queue, 6, 0, &[2]), Err(Error::ArenaReadOnly { arena: 0 }));
+    assert_eq!(read(&mut queue, 5, 1).unwrap(), [1; 512]);
+    assert!(!btt.is_read_only(), "the other arena is not concerned");
+    write(&mut queue, second, &[2; 512]).unwrap();
+
+    // Whoever opens it next hears of it, by either info block, and sees the write completed.
+    let info = btt.arenas[0].info;
+    for offset in [4096, 4096 + info.geometry.info2off] {
+        let kept = InfoBlock::read(&btt.medium, offset, Version::V1_1, 2 * SIZE - 4096);
+        assert_eq!(kept, Ok(InfoBlock { error: true, ..info }));
+    }
+    let (_, mut queue) = open(Simulated::with_contents(btt.medium.contents()));
+    assert_eq!(write(&mut queue, 6, &[2; 512]), Err(Error::ArenaReadOnly { arena: 0 }));
+    assert_eq!(read(&mut queue, 5, 1).unwrap(), [2; 512]);
+    write(&mut queue, second, &[3; 512]).unwrap();
+}
+
+#[test]
+fn a_request_fails_as_a_whole_and_its_neighbours_do_not() {
+    let (btt, mut queue) = open(new_medium(512, Version::V1_1));
+    let entry = btt.arenas[0].start + btt.arenas[0].info.geometry.map_entry_offset(Lba(20));
+    // A map entry that cannot be read: the write of its sector is not logged.
+    btt.medium.poison(entry..entry + 4);
+    let mut data = [7; 512 * 8];
+    let mut batch = queue.batch();
+    for (tag, first) in [(0, 0), (1, 16), (2, 40)] {
+        batch.write(first, &VolatileSlice::from(&mut data[..]), tag).unwrap();
+    }
+    batch.commit();
+    let mut failed: Vec<usize> = batch.take_failures().map(|(tag, _)| tag).collect();
+    failed.dedup();
+    assert_eq!(failed, [1]);
+    drop(batch);
+    assert_eq!(read(&mut queue, 40, 8).unwrap(), [7; 512 * 8]);
 }
 
 /// A medium on which lane 0 has committed a write of sector 5 that is not in the map.

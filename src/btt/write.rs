@@ -1,0 +1,221 @@
+//! Writing in rounds: as many sectors as there are lanes, with three fences.
+//!
+//! | step | | |
+//! |---|---|---|
+//! | 1 | `stage` | data into the free block of a lane, once nobody reads it any more |
+//! | | fence | the data are durable |
+//! | 2 | `log` | under the map locks: flog entry {lba, old, new, seq} |
+//! | | fence | **the commit point**: recovery completes the write from here on |
+//! | 3 | `map` | map entry → new block |
+//! | | fence | before the map locks are released: else another lane's flog entry for the same sector could become durable before this map entry, and replay would leave a block both mapped and free |
+//!
+//! Every lane stands alone on the medium, so a round is no unit of atomicity: a power failure leaves
+//! each of its sectors old or new.
+
+use arrayvec::ArrayVec;
+
+use super::batch::{Batch, Data, ZEROES};
+use super::engine::Place;
+use super::error::Error;
+use super::flog::FlogEntry;
+use super::map::{self, MapEntry};
+use super::map_locks::LockKey;
+use super::read_tracking;
+use super::round::{ROUND_SECTORS, Staged, Tag};
+use super::units::{LaneIndex, Lba};
+use crate::pmem::{MediaError, PersistentMemory};
+
+/// The lanes of a round whose flog entry could not be stored, with their arenas.
+type Broken = ArrayVec<(usize, LaneIndex), ROUND_SECTORS>;
+
+impl<M: PersistentMemory> Batch<'_, M> {
+    /// Step 1: puts the data of `sector` into the free block of a lane.
+    pub(super) fn stage(&mut self, sector: u64, data: Data<'_>, tag: Tag) -> Result<(), Error> {
+        let Place { arena, lba, .. } = self.btt.locate(sector);
+        arena.check_writable()?;
+        // Two writes of one sector must not commit together: recovery could take either for the last.
+        if self.round.is_full() || self.round.holds(arena.number, lba) {
+            self.commit();
+        }
+        let lane = self.take_lane(arena.number)?;
+        self.make_fillable(arena.number, lane)?;
+        self.fill(arena.number, lane, lba, data, tag)
+    }
+
+    /// Takes a lane for the round, and commits the round first if all are taken.
+    pub(super) fn take_lane(&mut self, arena: usize) -> Result<usize, Error> {
+        if let Some(lane) = self.lanes.arenas[arena].take() {
+            return Ok(lane);
+        }
+        self.commit();
+        self.lanes.arenas[arena].take().ok_or(Error::NoLane { arena })
+    }
+
+    /// Waits until nobody reads the free block of a lane any more, and clears its poison.
+    pub(super) fn make_fillable(&mut self, arena: usize, lane: usize) -> Result<(), Error> {
+        let lane = self.lanes.arenas[arena].lane(lane);
+        self.btt.tracking.wait_until_unread(arena, lane.free);
+        if lane.free_has_error {
+            let arena = &self.btt.arenas[arena];
+            let length = u64::from(arena.info.geometry.internal_lbasize);
+            self.btt.medium.zero(arena.block_offset(lane.free), length)?;
+            lane.free_has_error = false;
+        }
+        Ok(())
+    }
+
+    /// Puts data into the free block of a lane, metadata bytes as zeroes, and stages them for `lba`.
+    pub(super) fn fill(
+        &mut self,
+        arena: usize,
+        lane: usize,
+        lba: Lba,
+        data: Data<'_>,
+        tag: Tag,
+    ) -> Result<(), Error> {
+        let (medium, lba_size) = (&self.btt.medium, self.btt.lba_size());
+        let new = self.lanes.arenas[arena].lane(lane).free;
+        let offset = self.btt.arenas[arena].block_offset(new);
+        match data {
+            Data::Buffer(buffer) => medium.write(offset, buffer)?,
+            Data::Bytes(bytes) => medium.write_bytes(offset, bytes)?,
+        }
+        if lba_size.metadata() != 0 {
+            let zeroes = &ZEROES[..lba_size.metadata() as usize];
+            medium.write_bytes(offset + u64::from(lba_size.data()), zeroes)?;
+        }
+        self.round.push(Staged { arena, lba, lane, new, old: MapEntry(0), tag });
+        Ok(())
+    }
+
+    /// Writes all staged sectors; those that fail are kept for
+    /// [`take_failures`](Self::take_failures).
+    pub fn commit(&mut self) {
+        if self.round.is_empty() {
+            return self.end_round();
+        }
+        match self.btt.medium.fence() {
+            Ok(()) => {
+                self.lock_round();
+                self.publish();
+            }
+            Err(error) => {
+                self.fail_round(error);
+                self.end_round();
+            }
+        }
+    }
+
+    /// Takes the map locks of all staged sectors, in ascending order.
+    fn lock_round(&mut self) {
+        let key = |staged: &Staged| LockKey::of(staged.arena, staged.lba);
+        let mut keys: ArrayVec<LockKey, ROUND_SECTORS> =
+            self.round.staged.iter().map(key).collect();
+        keys.sort_unstable();
+        for (position, key) in keys.iter().enumerate() {
+            if position == 0 || keys[position - 1] != *key {
+                self.guards.push(self.btt.arenas[key.arena].locks.lock(*key));
+            }
+        }
+    }
+
+    /// Steps 2 and 3, and the end of the round. The map locks of all staged sectors are held, and
+    /// their data are durable.
+    pub(super) fn publish(&mut self) {
+        let broken = self.log();
+        match self.btt.medium.fence() {
+            Ok(()) => self.map(),
+            Err(error) => self.give_up_round(error),
+        }
+        self.end_round();
+        if !broken.is_empty() {
+            self.retire(&broken);
+        }
+    }
+
+    /// Step 2: a flog entry for each staged sector. Those that cannot be logged fail and leave the
+    /// round; returned are the lanes whose flog is to blame.
+    fn log(&mut self) -> Broken {
+        let mut broken = Broken::new();
+        let mut staged = std::mem::take(&mut self.round.staged);
+        staged.retain_mut(|staged| match self.log_sector(staged, &mut broken) {
+            Ok(()) => true,
+            Err(error) => {
+                self.failures.push((staged.tag, error));
+                false
+            }
+        });
+        self.round.staged = staged;
+        broken
+    }
+
+    fn log_sector(&mut self, staged: &mut Staged, broken: &mut Broken) -> Result<(), Error> {
+        let medium = &self.btt.medium;
+        let arena = &self.btt.arenas[staged.arena];
+        arena.check_writable()?;
+        staged.old = arena.load_entry(medium, staged.lba)?;
+        let lane = self.lanes.arenas[staged.arena].lane(staged.lane);
+        let entry = FlogEntry {
+            lba: staged.lba.0,
+            old_map: map::old_map(staged.old, staged.lba),
+            new_map: staged.new.0,
+            seq: lane.sequence.get(),
+        };
+        arena
+            .store_flog_entry(medium, lane, entry)
+            .inspect_err(|_| broken.push((staged.arena, lane.index)))?;
+        // The entry may be durable from here on, whatever happens.
+        arena.flush_flog_entry(medium, lane).inspect_err(|error| arena.give_up(medium, error))?;
+        Ok(())
+    }
+
+    /// Step 3: the map entries; then the lanes go on.
+    fn map(&mut self) {
+        let btt = self.btt;
+        for staged in &self.round.staged {
+            let arena = &btt.arenas[staged.arena];
+            let entry = MapEntry::data(staged.new);
+            if let Err(error) = arena.store_entry(&btt.medium, staged.lba, entry) {
+                arena.give_up(&btt.medium, &error);
+                self.failures.push((staged.tag, error.into()));
+            }
+        }
+        if let Err(error) = btt.medium.fence() {
+            return self.give_up_round(error);
+        }
+        read_tracking::after_mapping();
+        for staged in &self.round.staged {
+            let lane = self.lanes.arenas[staged.arena].lane(staged.lane);
+            lane.advance(staged.old.block(staged.lba), staged.old.is_error());
+        }
+    }
+
+    /// Fails all staged sectors.
+    fn fail_round(&mut self, error: MediaError) {
+        self.failures.extend(self.round.staged.iter().map(|staged| (staged.tag, error.into())));
+    }
+
+    /// Fails all staged sectors, some of which may be committed, and makes their arenas read-only.
+    fn give_up_round(&mut self, error: MediaError) {
+        for staged in &self.round.staged {
+            self.btt.arenas[staged.arena].give_up(&self.btt.medium, &error);
+        }
+        self.fail_round(error);
+    }
+
+    /// Releases the map locks and all lanes.
+    pub(super) fn end_round(&mut self) {
+        self.guards.clear();
+        self.round.clear();
+        for lanes in &mut self.lanes.arenas {
+            lanes.release();
+        }
+    }
+
+    /// Gives up lanes whose flog cannot be written.
+    fn retire(&mut self, broken: &Broken) {
+        for (arena, lanes) in self.lanes.arenas.iter_mut().enumerate() {
+            lanes.retire(|lane| broken.contains(&(arena, lane)));
+        }
+    }
+}
