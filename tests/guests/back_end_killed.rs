@@ -33,10 +33,7 @@ fn a_killed_back_end_is_replaced_without_an_error(sector_size: u32, queues: u32)
     Tool::on(&file).create_disk("32M", sector_size);
     let mut daemon = Daemon::start(&file, queues);
 
-    let mut guest = Guest::machine(scratch.path())
-        .cpus(queues)
-        .disk(&daemon)
-        .boot(WRITE_IN_ROUNDS);
+    let mut guest = Guest::machine(scratch.path()).cpus(queues).disk(&daemon).boot(WRITE_IN_ROUNDS);
     for round in 1..=5 {
         assert_eq!(guest.wait_for("writing"), round.to_string());
         daemon = daemon.kill_and_restart();

@@ -68,10 +68,7 @@ fn fstrim_leaves_the_file_system_whole() {
         umount /mnt
         no_disk_errors
     "#;
-    Guest::machine(scratch.path())
-        .disk(&daemon)
-        .boot(script)
-        .finish();
+    Guest::machine(scratch.path()).disk(&daemon).boot(script).finish();
     daemon.stop();
     Tool::on(&file).assert_clean();
 }
@@ -97,11 +94,7 @@ fn two_queues_serve_two_cpus() {
         [ "$(requests 1)" -ge 100 ]
         no_disk_errors
     "#;
-    Guest::machine(scratch.path())
-        .cpus(2)
-        .disk(&daemon)
-        .boot(script)
-        .finish();
+    Guest::machine(scratch.path()).cpus(2).disk(&daemon).boot(script).finish();
     daemon.stop();
     Tool::on(&file).assert_clean();
 }

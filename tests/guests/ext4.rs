@@ -34,9 +34,7 @@ fn files_survive_a_reboot(sector_size: u32) {
     let daemon = Daemon::start(&file, 1);
 
     let shut_down = format!("{WRITE}\n umount /mnt; no_disk_errors");
-    let mut guest = Guest::machine(scratch.path())
-        .disk(&daemon)
-        .boot(&shut_down);
+    let mut guest = Guest::machine(scratch.path()).disk(&daemon).boot(&shut_down);
     let written = guest.wait_for("checksums");
     guest.finish();
 
@@ -69,9 +67,7 @@ fn synced_files_survive_a_crash_of_guest_and_back_end() {
         "{WRITE}
         while :; do random 8m >/mnt/unsynced; sync; rm /mnt/unsynced; say round; done"
     );
-    let mut guest = Guest::machine(scratch.path())
-        .disk(&daemon)
-        .boot(&never_done);
+    let mut guest = Guest::machine(scratch.path()).disk(&daemon).boot(&never_done);
     let written = guest.wait_for("checksums");
     guest.wait_for("round");
     guest.kill();

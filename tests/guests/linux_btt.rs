@@ -55,14 +55,9 @@ fn a_disk_written_by_linux_is_served_with_the_same_contents(labels: Labels, sect
         ),
     };
     let blank = std::fs::File::create(&file).expect("a new file");
-    blank
-        .set_len(32 * MIB + label_bytes)
-        .expect("a sparse file");
+    blank.set_len(32 * MIB + label_bytes).expect("a sparse file");
 
-    let nvdimm = Nvdimm {
-        file: &file,
-        labels,
-    };
+    let nvdimm = Nvdimm { file: &file, labels };
     let script = format!("{create} -l {sector_size}\n{WRITE}\ndisk=/dev/pmem0s\n{REPORT}");
     let mut guest = Guest::machine(scratch.path()).nvdimm(&nvdimm).boot(&script);
     let by_linux = Disk::reported_by(&mut guest);
@@ -104,19 +99,14 @@ fn a_disk_of_ours_is_read_and_written_by_linux(sector_size: u32) {
     let scratch = scratch();
     let file = scratch.path().join("ours.nvdimm");
     let raw = scratch.path().join("raw");
-    let mut random = std::fs::File::open("/dev/urandom")
-        .expect("random bytes")
-        .take(20 * MIB);
+    let mut random = std::fs::File::open("/dev/urandom").expect("random bytes").take(20 * MIB);
     let mut imported = std::fs::File::create(&raw).expect("a new file");
     std::io::copy(&mut random, &mut imported).expect("random bytes");
     Tool::on(&file).create_disk("32M", sector_size);
     Tool::on(&file).import(&raw);
     let ours = Tool::on(&file).sha256_of_export();
 
-    let nvdimm = Nvdimm {
-        file: &file,
-        labels: Labels::None,
-    };
+    let nvdimm = Nvdimm { file: &file, labels: Labels::None };
     // Linux has found the namespace by itself, or /dev/pmem0s would not be there.
     let script = format!(
         "disk=/dev/pmem0s

@@ -37,12 +37,7 @@ impl Daemon {
             .arg(format!("--num-queues={queues}"))
             .args(options);
         let process = start_listening(&command, &socket);
-        Self {
-            process,
-            command,
-            socket,
-            queues,
-        }
+        Self { process, command, socket, queues }
     }
 
     /// What [`super::Guest`] needs to know to connect.
@@ -67,10 +62,7 @@ impl Daemon {
     #[track_caller]
     pub fn stop(self) {
         let status = self.process.terminate(END_LIMIT);
-        assert!(
-            status.success(),
-            "the back end ended with {status} after SIGTERM"
-        );
+        assert!(status.success(), "the back end ended with {status} after SIGTERM");
     }
 }
 
@@ -79,15 +71,8 @@ fn start_listening(command: &Command, socket: &Path) -> Process {
     let mut process = Process::start("the back end", command);
     let deadline = Instant::now() + START_LIMIT;
     while !listens(socket) {
-        assert!(
-            process.is_running(),
-            "the back end has ended instead of listening"
-        );
-        assert!(
-            Instant::now() < deadline,
-            "the back end does not listen on {}",
-            socket.display()
-        );
+        assert!(process.is_running(), "the back end has ended instead of listening");
+        assert!(Instant::now() < deadline, "the back end does not listen on {}", socket.display());
         thread::sleep(Duration::from_millis(5));
     }
     process

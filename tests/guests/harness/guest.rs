@@ -43,11 +43,7 @@ impl Guest {
     /// Describes a machine; `scratch` is where its script is written before it boots.
     pub fn machine(scratch: &Path) -> Machine<'_> {
         let launcher = Path::new(env!("CARGO_MANIFEST_DIR")).join("qemu/boot");
-        Machine {
-            command: Command::new(launcher),
-            scratch,
-            cpus: 1,
-        }
+        Machine { command: Command::new(launcher), scratch, cpus: 1 }
     }
 
     /// Waits until the script says `name`, and returns the value it says with it.
@@ -92,9 +88,7 @@ impl Machine<'_> {
     /// Adds the disk that `daemon` serves: /dev/vda is the first.
     pub fn disk(mut self, daemon: &Daemon) -> Self {
         let (socket, queues) = daemon.socket_and_queues();
-        self.command
-            .arg("--disk")
-            .arg(format!("{},num-queues={queues}", socket.display()));
+        self.command.arg("--disk").arg(format!("{},num-queues={queues}", socket.display()));
         self
     }
 
@@ -104,9 +98,7 @@ impl Machine<'_> {
             Labels::None => "",
             Labels::Last128KiB => ",label-size=128K",
         };
-        self.command
-            .arg("--nvdimm")
-            .arg(format!("{}{option}", nvdimm.file.display()));
+        self.command.arg("--nvdimm").arg(format!("{}{option}", nvdimm.file.display()));
         self
     }
 
@@ -115,14 +107,8 @@ impl Machine<'_> {
     pub fn boot(mut self, script: &str) -> Guest {
         let path: PathBuf = self.scratch.join("script.sh");
         std::fs::write(&path, format!("{PRELUDE}\n{script}")).expect("a script file");
-        self.command
-            .arg("--script")
-            .arg(&path)
-            .arg("--cpus")
-            .arg(self.cpus.to_string());
-        let mut guest = Guest {
-            process: Process::start("the guest", &self.command),
-        };
+        self.command.arg("--script").arg(&path).arg("--cpus").arg(self.cpus.to_string());
+        let mut guest = Guest { process: Process::start("the guest", &self.command) };
         guest.wait_for("guest-ready");
         guest
     }

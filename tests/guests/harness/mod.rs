@@ -18,10 +18,7 @@ use tempfile::TempDir;
 
 /// A folder for one scenario, on disk and not in memory: NVDIMM files are large, if mostly holes.
 pub fn scratch() -> TempDir {
-    tempfile::Builder::new()
-        .prefix("vhost-user-btt-guest.")
-        .tempdir()
-        .expect("a temporary folder")
+    tempfile::Builder::new().prefix("vhost-user-btt-guest.").tempdir().expect("a temporary folder")
 }
 
 /// The SHA-256 of what a file holds, in the notation of `sha256sum`.
@@ -41,8 +38,5 @@ fn sha256(mut bytes: impl std::io::Read) -> String {
             length => hasher.update(&piece[..length]),
         }
     }
-    hasher
-        .finalize()
-        .iter()
-        .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+    hasher.finalize().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }

@@ -60,12 +60,7 @@ impl Process {
             let output = Arc::clone(&output);
             move || output.collect(stderr)
         });
-        Self {
-            name: name.to_owned(),
-            child,
-            output,
-            next_line: 0,
-        }
+        Self { name: name.to_owned(), child, output, next_line: 0 }
     }
 
     /// Waits for the next line that matches, and returns it.
@@ -94,18 +89,10 @@ impl Process {
             };
             if let Some(failure) = failure {
                 drop(state);
-                panic!(
-                    "waiting for {what}: {} {failure} (limit {limit:?})",
-                    self.name
-                );
+                panic!("waiting for {what}: {} {failure} (limit {limit:?})", self.name);
             }
             let remaining = deadline.saturating_duration_since(Instant::now());
-            state = self
-                .output
-                .changed
-                .wait_timeout(state, remaining)
-                .unwrap()
-                .0;
+            state = self.output.changed.wait_timeout(state, remaining).unwrap().0;
         }
     }
 
@@ -113,17 +100,10 @@ impl Process {
     #[track_caller]
     pub fn wait_for_end(mut self, limit: Duration) -> ExitStatus {
         let state = self.output.state.lock().unwrap();
-        let (state, wait) = self
-            .output
-            .changed
-            .wait_timeout_while(state, limit, |state| !state.ended)
-            .unwrap();
+        let (state, wait) =
+            self.output.changed.wait_timeout_while(state, limit, |state| !state.ended).unwrap();
         drop(state);
-        assert!(
-            !wait.timed_out(),
-            "{} has not ended within {limit:?}",
-            self.name
-        );
+        assert!(!wait.timed_out(), "{} has not ended within {limit:?}", self.name);
         self.child.wait().expect("our own child")
     }
 
@@ -136,14 +116,8 @@ impl Process {
     #[track_caller]
     pub fn terminate(self, limit: Duration) -> ExitStatus {
         let pid = self.child.id().to_string();
-        let sent = Command::new("sh")
-            .args(["-c", "kill -TERM \"$0\"", &pid])
-            .status();
-        assert!(
-            sent.expect("a shell").success(),
-            "{} is not there to be ended",
-            self.name
-        );
+        let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status();
+        assert!(sent.expect("a shell").success(), "{} is not there to be ended", self.name);
         self.wait_for_end(limit)
     }
 
@@ -163,11 +137,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill_now();
         if thread::panicking() {
-            let state = self
-                .output
-                .state
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let state = self.output.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let first = state.lines.len().saturating_sub(TAIL_LINES);
             eprintln!("--- the end of what {} said:", self.name);
             for line in &state.lines[first..] {

@@ -27,22 +27,15 @@ impl<'a> Tool<'a> {
     #[track_caller]
     pub fn import(&self, raw: &Path) {
         let raw = File::open(raw).unwrap_or_else(|error| panic!("{}: {error}", raw.display()));
-        let status = self
-            .command("import", &[])
-            .stdin(raw)
-            .status()
-            .expect("nvdimmctl");
+        let status = self.command("import", &[]).stdin(raw).status().expect("nvdimmctl");
         assert!(status.success(), "nvdimmctl import ended with {status}");
     }
 
     /// The SHA-256 of all sectors in order.
     #[track_caller]
     pub fn sha256_of_export(&self) -> String {
-        let mut child = self
-            .command("export", &[])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("nvdimmctl");
+        let mut child =
+            self.command("export", &[]).stdout(Stdio::piped()).spawn().expect("nvdimmctl");
         let hash = super::sha256(child.stdout.take().expect("stdout is piped"));
         let status = child.wait().expect("our own child");
         assert!(status.success(), "nvdimmctl export ended with {status}");
@@ -69,11 +62,7 @@ impl<'a> Tool<'a> {
 
     fn command(&self, verb: &str, options: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nvdimmctl"));
-        command
-            .arg(verb)
-            .arg(self.file)
-            .args(options)
-            .stdin(Stdio::null());
+        command.arg(verb).arg(self.file).args(options).stdin(Stdio::null());
         command
     }
 }
