@@ -1,0 +1,90 @@
+//! The back end under test.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::process::Process;
+
+/// Recovery of the disks used here is a matter of milliseconds; this is for a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(10);
+const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// A `vhost-user-btt` that serves one file; its socket lies beside the file.
+pub struct Daemon {
+    process: Process,
+    command: Command,
+    socket: PathBuf,
+    queues: u32,
+}
+
+impl Daemon {
+    /// Starts serving `file` with `queues` virtqueues; returns when the socket accepts connections.
+    #[track_caller]
+    pub fn start(file: &Path, queues: u32) -> Self {
+        Self::start_with(file, queues, &[])
+    }
+
+    /// Like [`Daemon::start`], with further options.
+    #[track_caller]
+    pub fn start_with(file: &Path, queues: u32, options: &[&str]) -> Self {
+        let socket = file.with_extension("sock");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
+        command
+            .arg(format!("--socket-path={}", socket.display()))
+            .arg(format!("--blk-file={}", file.display()))
+            .arg(format!("--num-queues={queues}"))
+            .args(options);
+        let process = start_listening(&command, &socket);
+        Self { process, command, socket, queues }
+    }
+
+    /// What [`super::Guest`] needs to know to connect.
+    pub fn socket_and_queues(&self) -> (&Path, u32) {
+        (&self.socket, self.queues)
+    }
+
+    /// Kills the back end with SIGKILL and starts it again the same way, under a guest that knows nothing.
+    #[track_caller]
+    pub fn kill_and_restart(self) -> Self {
+        self.process.kill();
+        let process = start_listening(&self.command, &self.socket);
+        Self { process, ..self }
+    }
+
+    /// SIGKILL.
+    pub fn kill(self) {
+        self.process.kill();
+    }
+
+    /// Ends the back end as an administrator would, which must be quick and without complaint.
+    #[track_caller]
+    pub fn stop(self) {
+        let status = self.process.terminate(END_LIMIT);
+        assert!(status.success(), "the back end ended with {status} after SIGTERM");
+    }
+}
+
+#[track_caller]
+fn start_listening(command: &Command, socket: &Path) -> Process {
+    let mut process = Process::start("the back end", command);
+    let deadline = Instant::now() + START_LIMIT;
+    while !listens(socket) {
+        assert!(process.is_running(), "the back end has ended instead of listening");
+        assert!(Instant::now() < deadline, "the back end does not listen on {}", socket.display());
+        thread::sleep(Duration::from_millis(5));
+    }
+    process
+}
+
+/// Asks the kernel instead of connecting: a connection would be one that the back end has to serve.
+fn listens(socket: &Path) -> bool {
+    /// `__SO_ACCEPTCON`, as the flags column of /proc/net/unix shows it.
+    const ACCEPTS_CONNECTIONS: &str = "00010000";
+    let table = std::fs::read_to_string("/proc/net/unix").expect("the table of Unix sockets");
+    table.lines().any(|line| {
+        let mut columns = line.split_whitespace();
+        columns.nth(3) == Some(ACCEPTS_CONNECTIONS) && columns.last().map(Path::new) == Some(socket)
+    })
+}

@@ -1,0 +1,115 @@
+//! A guest under QEMU, started by `qemu/boot`, which runs one shell script.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::daemon::Daemon;
+use super::process::Process;
+
+/// Emulated, on a busy machine, booting takes three times the usual 5 s; no step of a script takes longer.
+const STEP_LIMIT: Duration = Duration::from_secs(90);
+
+/// Put before every script.
+const PRELUDE: &str = include_str!("../prelude.sh");
+
+/// A booted guest. Scripts talk to the scenario in lines `@@NAME VALUE` on the console (`say NAME VALUE`).
+pub struct Guest {
+    process: Process,
+}
+
+/// A file as one of QEMU's emulated NVDIMMs.
+pub struct Nvdimm<'a> {
+    pub file: &'a Path,
+    pub labels: Labels,
+}
+
+/// Whether the end of an NVDIMM file is a label area.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Labels {
+    None,
+    /// The last 128 KiB: the size that QEMU and Linux agree on everywhere.
+    Last128KiB,
+}
+
+/// The machine a script is run on.
+pub struct Machine<'a> {
+    command: Command,
+    scratch: &'a Path,
+    cpus: u32,
+}
+
+impl Guest {
+    /// Describes a machine; `scratch` is where its script is written before it boots.
+    pub fn machine(scratch: &Path) -> Machine<'_> {
+        let launcher = Path::new(env!("CARGO_MANIFEST_DIR")).join("qemu/boot");
+        Machine { command: Command::new(launcher), scratch, cpus: 1 }
+    }
+
+    /// Waits until the script says `name`, and returns the value it says with it.
+    #[track_caller]
+    pub fn wait_for(&mut self, name: &str) -> String {
+        let wanted = format!("@@{name}");
+        let mut ended_with = None;
+        let line = self.process.wait_for_line(&wanted, STEP_LIMIT, |line| {
+            ended_with = line.strip_prefix("@@guest-exit ").map(str::to_owned);
+            ended_with.is_some() || line.split(' ').next() == Some(&wanted)
+        });
+        if name != "guest-exit"
+            && let Some(status) = ended_with
+        {
+            panic!("the script ended with status {status} before it said {name}");
+        }
+        line[wanted.len()..].trim().to_owned()
+    }
+
+    /// Waits for the script to end successfully and for the guest to power off.
+    #[track_caller]
+    pub fn finish(mut self) {
+        let status = self.wait_for("guest-exit");
+        assert_eq!(status, "0", "status of the guest's script");
+        let status = self.process.wait_for_end(STEP_LIMIT);
+        assert!(status.success(), "QEMU ended with {status}");
+    }
+
+    /// Kills the guest's QEMU with SIGKILL: to the guest, a power failure.
+    pub fn kill(self) {
+        self.process.kill();
+    }
+}
+
+impl Machine<'_> {
+    /// Adds virtual CPUs; there is one otherwise.
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// Adds the disk that `daemon` serves: /dev/vda is the first.
+    pub fn disk(mut self, daemon: &Daemon) -> Self {
+        let (socket, queues) = daemon.socket_and_queues();
+        self.command.arg("--disk").arg(format!("{},num-queues={queues}", socket.display()));
+        self
+    }
+
+    /// Adds an emulated NVDIMM.
+    pub fn nvdimm(mut self, nvdimm: &Nvdimm) -> Self {
+        let option = match nvdimm.labels {
+            Labels::None => "",
+            Labels::Last128KiB => ",label-size=128K",
+        };
+        self.command.arg("--nvdimm").arg(format!("{}{option}", nvdimm.file.display()));
+        self
+    }
+
+    /// Boots, and runs the script; it stops at the first command that fails.
+    #[track_caller]
+    pub fn boot(mut self, script: &str) -> Guest {
+        let path: PathBuf = self.scratch.join("script.sh");
+        std::fs::write(&path, format!("{PRELUDE}\n{script}")).expect("a script file");
+        self.command.arg("--script").arg(&path).arg("--cpus").arg(self.cpus.to_string());
+        let mut guest = Guest { process: Process::start("the guest", &self.command) };
+        guest.wait_for("guest-ready");
+        guest
+    }
+}

@@ -1,0 +1,163 @@
+//! A child process whose output is kept, searched and shown.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How many lines of a process that went wrong are worth showing.
+const TAIL_LINES: usize = 60;
+
+/// A running child. It dies with this value, and with the thread that started it.
+pub struct Process {
+    name: String,
+    child: Child,
+    output: Arc<Output>,
+    /// Lines before this index have been matched or passed over by [`Process::wait_for_line`].
+    next_line: usize,
+}
+
+#[derive(Default)]
+struct Output {
+    state: Mutex<OutputState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct OutputState {
+    lines: Vec<String>,
+    /// Standard output has reached its end, which for our children means that they have ended.
+    ended: bool,
+}
+
+impl Process {
+    /// Starts `command`, collecting what it says on both streams.
+    #[track_caller]
+    pub fn start(name: &str, command: &Command) -> Self {
+        // Not even a harness that is killed leaves guests behind.
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL"])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+        let output = Arc::new(Output::default());
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let stderr = child.stderr.take().expect("stderr is piped");
+        thread::spawn({
+            let output = Arc::clone(&output);
+            move || {
+                output.collect(stdout);
+                output.state.lock().unwrap().ended = true;
+                output.changed.notify_all();
+            }
+        });
+        thread::spawn({
+            let output = Arc::clone(&output);
+            move || output.collect(stderr)
+        });
+        Self { name: name.to_owned(), child, output, next_line: 0 }
+    }
+
+    /// Waits for the next line that matches, and returns it.
+    #[track_caller]
+    pub fn wait_for_line(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut matches: impl FnMut(&str) -> bool,
+    ) -> String {
+        let deadline = Instant::now() + limit;
+        let mut state = self.output.state.lock().unwrap();
+        loop {
+            while let Some(line) = state.lines.get(self.next_line) {
+                self.next_line += 1;
+                if matches(line) {
+                    return line.clone();
+                }
+            }
+            let failure = if state.ended {
+                Some("has ended")
+            } else if Instant::now() >= deadline {
+                Some("did not say so in time")
+            } else {
+                None
+            };
+            if let Some(failure) = failure {
+                drop(state);
+                panic!("waiting for {what}: {} {failure} (limit {limit:?})", self.name);
+            }
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            state = self.output.changed.wait_timeout(state, remaining).unwrap().0;
+        }
+    }
+
+    /// Waits for the end of the process.
+    #[track_caller]
+    pub fn wait_for_end(mut self, limit: Duration) -> ExitStatus {
+        let state = self.output.state.lock().unwrap();
+        let (state, wait) =
+            self.output.changed.wait_timeout_while(state, limit, |state| !state.ended).unwrap();
+        drop(state);
+        assert!(!wait.timed_out(), "{} has not ended within {limit:?}", self.name);
+        self.child.wait().expect("our own child")
+    }
+
+    /// Whether the process is still there.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("our own child").is_none()
+    }
+
+    /// Asks the process to end (SIGTERM) and waits until it has.
+    #[track_caller]
+    pub fn terminate(self, limit: Duration) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status();
+        assert!(sent.expect("a shell").success(), "{} is not there to be ended", self.name);
+        self.wait_for_end(limit)
+    }
+
+    /// SIGKILL, and waits for the kernel to have taken the process apart (locks, sockets, mappings).
+    pub fn kill(mut self) {
+        self.kill_now();
+    }
+
+    fn kill_now(&mut self) {
+        // Both fail only if it has ended by itself already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill_now();
+        if thread::panicking() {
+            let state = self.output.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let first = state.lines.len().saturating_sub(TAIL_LINES);
+            eprintln!("--- the end of what {} said:", self.name);
+            for line in &state.lines[first..] {
+                eprintln!("{line}");
+            }
+            eprintln!("--- ({} lines in all)", state.lines.len());
+        }
+    }
+}
+
+impl Output {
+    fn collect(&self, stream: impl Read) {
+        let mut stream = BufReader::new(stream);
+        let mut line = Vec::new();
+        // A broken pipe ends the output like its end does.
+        while matches!(stream.read_until(b'\n', &mut line), Ok(length) if length > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            self.state.lock().unwrap().lines.push(text);
+            self.changed.notify_all();
+            line.clear();
+        }
+    }
+}
