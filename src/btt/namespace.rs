@@ -9,7 +9,7 @@ use super::error::Error;
 use super::info_block::Version;
 use super::open::{OpenOptions, Opened};
 use crate::nvdimm::{self, Abstraction, Claim, ClaimKind, LabelSize, NvdimmFile, Selection};
-use crate::pmem::{DurabilityRequest, Mapping, Protection};
+use crate::pmem::{DurabilityRequest, Mapping};
 
 /// Which namespace, and how.
 #[derive(Debug, Clone)]
@@ -79,7 +79,7 @@ impl NamespaceOptions {
     pub fn map(&self, kind: ClaimKind) -> Result<MappedNamespace, NamespaceError> {
         let file = NvdimmFile::open(&self.path, kind, self.label_size)?;
         if let (Some(labels), LabelSize::Detect) = (file.labels(), self.label_size) {
-            refuse_ambiguity(&self.path, labels.offset)?;
+            refuse_ambiguity(&self.path, file.size() - labels.size)?;
         }
         let claim = file.claim(&self.selection)?;
         let version = self.version_for(&claim)?;
@@ -149,10 +149,7 @@ fn btt_error(claim: &Claim, source: Error) -> NamespaceError {
 /// byte: either the BTT is left from before the labels, or a guest has written labels into its disk.
 fn refuse_ambiguity(path: &Path, labels: u64) -> Result<(), NamespaceError> {
     let whole = NvdimmFile::open(path, ClaimKind::Shared, LabelSize::None)?;
-    let range = whole.select(&Selection::Only)?.range.clone();
-    let medium =
-        Mapping::new(whole.into_file(), range, Protection::ReadOnly, DurabilityRequest::PageCache)
-            .map_err(|source| nvdimm::Error::Map { path: path.into(), source })?;
+    let medium = whole.map_to_look(whole.select(&Selection::Only)?)?;
     let reaches_labels = |arena: &FoundArena| {
         arena.copies == Copies::Intact && arena.start + arena.info.geometry.size() > labels
     };

@@ -9,28 +9,33 @@ pub(super) struct Progress {
     bar: ProgressBar,
 }
 
+/// While nobody knows how many bytes there are.
+const WITHOUT_TOTAL: &str = "{msg} {spinner} {binary_bytes} {binary_bytes_per_sec}";
+const WITH_TOTAL: &str =
+    "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates are constant, and were tried")
+}
+
 impl Progress {
-    /// A bar for `total` bytes of `what`; `None`: nobody knows how many.
+    /// A bar for `total` bytes of `what`; `None`: nobody knows how many, or not yet.
     pub(super) fn new(what: &'static str, total: Option<u64>) -> Progress {
-        let bar = match total {
-            Some(total) => ProgressBar::new(total),
-            None => ProgressBar::no_length(),
-        };
-        let template = if total.is_some() {
-            "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}"
-        } else {
-            "{msg} {spinner} {binary_bytes} {binary_bytes_per_sec}"
-        };
-        let style = ProgressStyle::with_template(template)
-            .expect("the template is constant, and was tried");
-        let bar = bar.with_style(style).with_message(what);
+        let bar = ProgressBar::no_length().with_style(style(WITHOUT_TOTAL)).with_message(what);
         bar.enable_steady_tick(Duration::from_millis(200));
-        Progress { bar }
+        let progress = Progress { bar };
+        if let Some(total) = total {
+            progress.set(0, total);
+        }
+        progress
     }
 
     /// `done` of `total` bytes are done.
     pub(super) fn set(&self, done: u64, total: u64) {
-        self.bar.set_length(total);
+        if self.bar.length() != Some(total) {
+            self.bar.set_style(style(WITH_TOTAL));
+            self.bar.set_length(total);
+        }
         self.bar.set_position(done);
     }
 

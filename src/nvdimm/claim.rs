@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 
 use super::error::Error;
+use super::file::duplicate;
 use super::holder::Holder;
 use super::namespace::Namespace;
 use crate::pmem::{DurabilityRequest, Mapping, Protection};
@@ -77,11 +78,7 @@ impl Claim {
             ClaimKind::Exclusive => Protection::ReadWrite,
         };
         // A duplicate belongs to the same open file description, and so keeps its locks.
-        let file = self.file.try_clone().map_err(|source| Error::File {
-            action: "duplicate the descriptor of",
-            path: self.path.clone(),
-            source,
-        })?;
+        let file = duplicate(&self.path, &self.file)?;
         Mapping::new(file, self.namespace.range.clone(), protection, durability)
             .map_err(|source| Error::Map { path: self.path.clone(), source })
     }

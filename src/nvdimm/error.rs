@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::holder::Holder;
 use super::label::LabelFault;
-use crate::pmem::MapError;
+use crate::pmem::{MapError, MediaError};
 
 /// Why an NVDIMM file, or a namespace in it, cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,14 @@ pub enum Error {
         path: PathBuf,
         /// Its size in bytes.
         size: u64,
+    },
+    /// The end of the file, where labels would be, cannot be read.
+    #[error("{path}: cannot read the labels: {source}")]
+    LabelMedia {
+        /// The file.
+        path: PathBuf,
+        /// Why; part of the message.
+        source: MediaError,
     },
     /// There is a label storage area, and none of its index blocks can be used.
     #[error(

@@ -1,13 +1,14 @@
 //! An NVDIMM file and the namespaces in it.
 
 use std::fs::{File, OpenOptions};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::claim::{Claim, ClaimKind};
 use super::error::Error;
 use super::label::{self, LabelArea, LabelFault, NamespaceLabel};
 use super::namespace::{Namespace, Selection};
-use crate::pmem::{self, PAGE};
+use crate::pmem::{self, DurabilityRequest, Mapping, PAGE, Protection};
 
 /// Where the label storage area of a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,7 +53,7 @@ impl NvdimmFile {
         }
         let labels = read_labels(path, &file, size, label_size)?;
         let namespaces = match &labels {
-            Some(area) => labelled_namespaces(path, area)?,
+            Some(area) => labelled_namespaces(path, area, size)?,
             None => vec![Namespace::whole_file(size)],
         };
         Ok(NvdimmFile { path: path.into(), file, size, kind, labels, namespaces })
@@ -70,10 +71,12 @@ impl NvdimmFile {
         &self.file
     }
 
-    /// The open file, to keep.
-    #[must_use]
-    pub fn into_file(self) -> File {
-        self.file
+    /// Maps a namespace to look at what it holds, without claiming it.
+    pub fn map_to_look(&self, namespace: &Namespace) -> Result<Mapping, Error> {
+        let file = duplicate(&self.path, &self.file)?;
+        let range = namespace.range.clone();
+        Mapping::new(file, range, Protection::ReadOnly, DurabilityRequest::Auto)
+            .map_err(|source| Error::Map { path: self.path.clone(), source })
     }
 
     /// Bytes of the file, label storage area included.
@@ -133,31 +136,49 @@ fn read_labels(
     file_size: u64,
     label_size: LabelSize,
 ) -> Result<Option<LabelArea>, Error> {
-    let fails = |source| Error::File { action: "read the labels of", path: path.into(), source };
-    let offset = match label_size {
-        LabelSize::None => return Ok(None),
-        LabelSize::Detect => match label::find(file, file_size).map_err(fails)? {
-            Some(offset) => offset,
-            None => return Ok(None),
-        },
-        LabelSize::Bytes(size) => match file_size.checked_sub(size) {
-            Some(offset) if size > 0 => offset,
-            _ => {
-                return Err(Error::NoLabels { path: path.into(), size });
-            }
-        },
+    let fails = |source| Error::LabelMedia { path: path.into(), source };
+    // Where the file does not end on a page, no label area does.
+    let longest = match label_size {
+        LabelSize::Bytes(size) => size,
+        LabelSize::Detect if file_size.is_multiple_of(PAGE) => label::MOST_AREA_SIZE.min(file_size),
+        LabelSize::Detect | LabelSize::None => return Ok(None),
     };
-    match LabelArea::read(file, offset, file_size).map_err(fails)? {
+    let missing = || Error::NoLabels { path: path.into(), size: longest };
+    let start = file_size.checked_sub(longest).filter(|start| *start < file_size);
+    let start = start.filter(|start| start.is_multiple_of(PAGE)).ok_or_else(missing)?;
+    let medium = map_end(path, file, start..file_size)?;
+    let size = match label_size {
+        LabelSize::Bytes(size) => Some(size),
+        _ => label::find(&medium).map_err(fails)?,
+    };
+    let Some(size) = size else { return Ok(None) };
+    match LabelArea::read(&medium, size).map_err(fails)? {
         Ok(area) => Ok(Some(area)),
-        Err([LabelFault::Signature, LabelFault::Signature]) => {
-            Err(Error::NoLabels { path: path.into(), size: file_size - offset })
-        }
+        Err([LabelFault::Signature, LabelFault::Signature]) => Err(missing()),
         Err([first, second]) => Err(Error::Labels { path: path.into(), first, second }),
     }
 }
 
+/// Maps the end of a file: device-DAX knows no other way to read it.
+fn map_end(path: &Path, file: &File, range: Range<u64>) -> Result<Mapping, Error> {
+    let file = duplicate(path, file)?;
+    Mapping::new(file, range, Protection::ReadOnly, DurabilityRequest::PageCache)
+        .map_err(|source| Error::Map { path: path.into(), source })
+}
+
+/// A second descriptor of the same open file.
+pub(super) fn duplicate(path: &Path, file: &File) -> Result<File, Error> {
+    let fails =
+        |source| Error::File { action: "duplicate the descriptor of", path: path.into(), source };
+    file.try_clone().map_err(fails)
+}
+
 /// The namespaces that labels describe, by address.
-fn labelled_namespaces(path: &Path, area: &LabelArea) -> Result<Vec<Namespace>, Error> {
+fn labelled_namespaces(
+    path: &Path,
+    area: &LabelArea,
+    file_size: u64,
+) -> Result<Vec<Namespace>, Error> {
     let unusable = |slot, fault| Error::Label { path: path.into(), slot, fault };
     let mut labels: Vec<NamespaceLabel> = Vec::new();
     for (slot, label) in area.labels() {
@@ -168,7 +189,7 @@ fn labelled_namespaces(path: &Path, area: &LabelArea) -> Result<Vec<Namespace>, 
         }
     }
     labels.sort_by_key(|label| label.dpa);
-    let data_size = area.offset - area.offset % PAGE;
+    let data_size = (file_size - area.size) / PAGE * PAGE;
     let mut end = 0;
     for (index, label) in labels.iter().enumerate() {
         let (slot, dpa, rawsize) = (label.slot, label.dpa, label.rawsize);

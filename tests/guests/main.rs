@@ -7,6 +7,7 @@
 mod harness;
 
 mod back_end_killed;
+mod dax;
 mod disk_features;
 mod ext4;
 mod linux_btt;

@@ -98,7 +98,7 @@ impl CreateNamespace {
             arena_size: ARENA_MAX_SIZE,
             force: self.force,
         };
-        let progress = Progress::new("clearing the map", Some(0));
+        let progress = Progress::new("clearing the map", None);
         mapped.create(&create, |done, total| progress.set(done, total))?;
         drop(progress);
         println!(

@@ -10,7 +10,6 @@ use crate::btt::{self, FoundArena};
 use crate::cli::name::NamespaceArgs;
 use crate::cli::size::Size;
 use crate::nvdimm::{self, Abstraction, ClaimKind, Holder, Namespace, NvdimmFile};
-use crate::pmem::{DurabilityRequest, Mapping, Protection};
 
 /// List the namespaces of NVDIMM files, and who holds them
 #[derive(Debug, Args)]
@@ -81,7 +80,7 @@ impl List {
     }
 
     fn describe(&self, file: &NvdimmFile, namespace: &Namespace) -> Result<Listed, Error> {
-        let medium = map_to_read(file, namespace)?;
+        let medium = file.map_to_look(namespace)?;
         let found = match namespace.abstraction {
             Abstraction::Pfn | Abstraction::Dax | Abstraction::Unknown(_) => {
                 Err(btt::Error::NotFound)
@@ -152,19 +151,6 @@ impl From<Holder> for ListedHolder {
             Holder::Unknown => ListedHolder { pid: None, program: None },
         }
     }
-}
-
-/// Maps a namespace to look at what it holds, without claiming it.
-fn map_to_read(file: &NvdimmFile, namespace: &Namespace) -> Result<Mapping, Error> {
-    let fails = |source| nvdimm::Error::Map { path: file.path().into(), source };
-    let duplicate = file.file().try_clone().map_err(|source| nvdimm::Error::File {
-        action: "duplicate the descriptor of",
-        path: file.path().into(),
-        source,
-    })?;
-    let range = namespace.range.clone();
-    Mapping::new(duplicate, range, Protection::ReadOnly, DurabilityRequest::Auto)
-        .map_err(|source| fails(source).into())
 }
 
 /// Prints one line per namespace, in columns.

@@ -1,52 +1,45 @@
-//! Finding and reading the label storage area at the end of a file.
-
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+//! Finding and reading the label storage area at the end of an NVDIMM.
 
 use super::index_block::SIGNATURE;
 use super::{IndexBlock, LabelFault, LabelVersion, NamespaceLabel};
-use crate::pmem::PAGE;
+use crate::pmem::{MediaError, PAGE, PersistentMemory};
 
 /// Bytes of the smallest label area that QEMU makes, and the usual one.
 pub const DEFAULT_AREA_SIZE: u64 = 128 << 10;
 
 /// Largest label area that is looked for, in bytes.
-const MOST_AREA_SIZE: u64 = 16 << 20;
+pub const MOST_AREA_SIZE: u64 = 16 << 20;
 
 /// A label storage area, read.
 #[derive(Debug, Clone)]
 pub struct LabelArea {
-    /// Offset in the file: the data area ends here.
-    pub offset: u64,
-    /// Bytes of the area.
+    /// Bytes of the area: the last so many of the NVDIMM.
     pub size: u64,
     /// The index block that counts.
     pub index: IndexBlock,
     bytes: Vec<u8>,
 }
 
-/// Finds where the label storage area of a file of `file_size` bytes starts.
+/// Finds the size of the label storage area at the end of `medium`.
 ///
-/// Usually 128 KiB from the end; else it is looked for in the 4 KiB steps below that.
-pub fn find(file: &File, file_size: u64) -> io::Result<Option<u64>> {
+/// Usually 128 KiB; else it is looked for in the 4 KiB steps below that.
+pub fn find<M: PersistentMemory>(medium: &M) -> Result<Option<u64>, MediaError> {
     let mut size = DEFAULT_AREA_SIZE;
-    while size <= MOST_AREA_SIZE && size < file_size {
-        if is_area(file, file_size - size, size)? {
-            return Ok(Some(file_size - size));
+    while size <= MOST_AREA_SIZE.min(medium.size()) {
+        if is_area(medium, size)? {
+            return Ok(Some(size));
         }
         size += PAGE;
     }
     Ok(None)
 }
 
-/// Whether the signature of either index block stands where an area of `size` bytes at `offset` has
-/// it.
-fn is_area(file: &File, offset: u64, size: u64) -> io::Result<bool> {
+/// Whether the signature of either index block stands where an area of the last `size` bytes has it.
+fn is_area<M: PersistentMemory>(medium: &M, size: u64) -> Result<bool, MediaError> {
     let second = |version: LabelVersion| IndexBlock::layout(size, version.label_size()).0;
     for place in [0, second(LabelVersion::V1_2), second(LabelVersion::V1_1)] {
         let mut found = [0; SIGNATURE.len()];
-        file.read_exact_at(&mut found, offset + place)?;
+        medium.read_bytes(medium.size() - size + place, &mut found)?;
         if found == SIGNATURE {
             return Ok(true);
         }
@@ -55,19 +48,17 @@ fn is_area(file: &File, offset: u64, size: u64) -> io::Result<bool> {
 }
 
 impl LabelArea {
-    /// Reads the label storage area from `offset` to the end of a file of `file_size` bytes.
+    /// Reads the label storage area in the last `size` bytes of `medium`.
     ///
     /// # Errors
     ///
-    /// The file cannot be read (outer), or neither index block is valid (inner).
-    pub fn read(
-        file: &File,
-        offset: u64,
-        file_size: u64,
-    ) -> io::Result<Result<LabelArea, [LabelFault; 2]>> {
-        let size = file_size - offset;
+    /// The medium cannot be read (outer), or neither index block is valid (inner).
+    pub fn read<M: PersistentMemory>(
+        medium: &M,
+        size: u64,
+    ) -> Result<Result<LabelArea, [LabelFault; 2]>, MediaError> {
         let mut bytes = vec![0; size as usize];
-        file.read_exact_at(&mut bytes, offset)?;
+        medium.read_bytes(medium.size() - size, &mut bytes)?;
         let indexes = [IndexBlock::decode(&bytes, 0), IndexBlock::decode(&bytes, 1)];
         let index = match indexes {
             [Ok(first), Ok(second)] => {
@@ -80,7 +71,7 @@ impl LabelArea {
             [Ok(only), Err(_)] | [Err(_), Ok(only)] => only,
             [Err(first), Err(second)] => return Ok(Err([first, second])),
         };
-        Ok(Ok(LabelArea { offset, size, index, bytes }))
+        Ok(Ok(LabelArea { size, index, bytes }))
     }
 
     /// The labels, by slot, each with what is wrong with it if it cannot be used.

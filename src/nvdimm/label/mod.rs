@@ -13,7 +13,7 @@ mod fault;
 mod index_block;
 mod namespace_label;
 
-pub use area::{DEFAULT_AREA_SIZE, LabelArea, find};
+pub use area::{DEFAULT_AREA_SIZE, LabelArea, MOST_AREA_SIZE, find};
 pub use fault::LabelFault;
 pub use index_block::{IndexBlock, LabelVersion};
 pub use namespace_label::NamespaceLabel;

@@ -102,6 +102,12 @@ impl Machine<'_> {
         self
     }
 
+    /// Adds a cpio archive to the guest's root.
+    pub fn initramfs(mut self, archive: &Path) -> Self {
+        self.command.arg("--initramfs").arg(archive);
+        self
+    }
+
     /// Boots, and runs the script; it stops at the first command that fails.
     #[track_caller]
     pub fn boot(mut self, script: &str) -> Guest {
