@@ -5,92 +5,65 @@ use std::arch::asm;
 use super::{Fault, answered};
 use crate::pmem::sigbus::guard;
 
-/// Loads `*address` in one access.
-///
-/// # Safety
-///
-/// `address` is aligned and mapped for reading; the page behind it may be missing.
-#[inline]
-pub(in crate::pmem) unsafe fn load_u32(address: *const u32) -> Result<u32, Fault> {
-    let value: u32;
-    let fault: usize;
-    // SAFETY: one load of a mapped address; a fault ends at label 3 with x9 set.
-    unsafe {
-        asm!(
-            "2:", "ldar {value:w}, [{address}]", "3:", guard!(),
-            address = in(reg) address,
-            value = out(reg) value,
-            inout("x9") 0usize => fault,
-            options(nostack, preserves_flags),
-        );
-    }
-    answered(fault).map(|()| value)
+macro_rules! guarded_load {
+    ($name:ident, $word:ty, $instruction:literal) => {
+        /// Loads `*address` in one access.
+        ///
+        /// # Safety
+        ///
+        /// `address` is aligned and mapped for reading; the page behind it may be missing.
+        #[inline]
+        pub(in crate::pmem) unsafe fn $name(address: *const $word) -> Result<$word, Fault> {
+            let value: $word;
+            let fault: usize;
+            // SAFETY: one load of a mapped address; a fault ends at label 3 with x9 set.
+            unsafe {
+                asm!(
+                    "2:", $instruction, "3:", guard!(),
+                    address = in(reg) address,
+                    value = out(reg) value,
+                    inout("x9") 0usize => fault,
+                    options(nostack, preserves_flags),
+                );
+            }
+            answered(fault).map(|()| value)
+        }
+    };
 }
 
-/// Loads `*address` in one access.
-///
-/// # Safety
-///
-/// As for [`load_u32`].
-#[inline]
-pub(in crate::pmem) unsafe fn load_u64(address: *const u64) -> Result<u64, Fault> {
-    let value: u64;
-    let fault: usize;
-    // SAFETY: as in `load_u32`.
-    unsafe {
-        asm!(
-            "2:", "ldar {value}, [{address}]", "3:", guard!(),
-            address = in(reg) address,
-            value = out(reg) value,
-            inout("x9") 0usize => fault,
-            options(nostack, preserves_flags),
-        );
-    }
-    answered(fault).map(|()| value)
+macro_rules! guarded_store {
+    ($name:ident, $word:ty, $instruction:literal) => {
+        /// Stores `value` to `*address` in one access.
+        ///
+        /// # Safety
+        ///
+        /// `address` is aligned and mapped for writing, for concurrent use through this module only;
+        /// the page behind it may be missing.
+        #[inline]
+        pub(in crate::pmem) unsafe fn $name(
+            address: *mut $word,
+            value: $word,
+        ) -> Result<(), Fault> {
+            let fault: usize;
+            // SAFETY: one store to a mapped address; a fault ends at label 3 with x9 set.
+            unsafe {
+                asm!(
+                    "2:", $instruction, "3:", guard!(),
+                    address = in(reg) address,
+                    value = in(reg) value,
+                    inout("x9") 0usize => fault,
+                    options(nostack, preserves_flags),
+                );
+            }
+            answered(fault)
+        }
+    };
 }
 
-/// Stores `value` to `*address` in one access.
-///
-/// # Safety
-///
-/// `address` is aligned and mapped for writing, for concurrent use through this module only; the
-/// page behind it may be missing.
-#[inline]
-pub(in crate::pmem) unsafe fn store_u32(address: *mut u32, value: u32) -> Result<(), Fault> {
-    let fault: usize;
-    // SAFETY: one store to a mapped address; a fault ends at label 3 with x9 set.
-    unsafe {
-        asm!(
-            "2:", "stlr {value:w}, [{address}]", "3:", guard!(),
-            address = in(reg) address,
-            value = in(reg) value,
-            inout("x9") 0usize => fault,
-            options(nostack, preserves_flags),
-        );
-    }
-    answered(fault)
-}
-
-/// Stores `value` to `*address` in one access.
-///
-/// # Safety
-///
-/// As for [`store_u32`].
-#[inline]
-pub(in crate::pmem) unsafe fn store_u64(address: *mut u64, value: u64) -> Result<(), Fault> {
-    let fault: usize;
-    // SAFETY: as in `store_u32`.
-    unsafe {
-        asm!(
-            "2:", "stlr {value}, [{address}]", "3:", guard!(),
-            address = in(reg) address,
-            value = in(reg) value,
-            inout("x9") 0usize => fault,
-            options(nostack, preserves_flags),
-        );
-    }
-    answered(fault)
-}
+guarded_load!(load_u32, u32, "ldar {value:w}, [{address}]");
+guarded_load!(load_u64, u64, "ldar {value}, [{address}]");
+guarded_store!(store_u32, u32, "stlr {value:w}, [{address}]");
+guarded_store!(store_u64, u64, "stlr {value}, [{address}]");
 
 /// Copies through the cache.
 ///
