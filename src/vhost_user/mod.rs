@@ -3,12 +3,12 @@
 //! Built on the crates `vhost` and `vhost-user-backend`. What they leave to be minded, and where it
 //! is minded here:
 //!
-//! * an error returned to their event loop ends a worker for good: [`backend`] returns none for
-//!   anything that a guest or a frontend can do, and [`ring`] swallows the one that the loop itself
+//! * an error returned to their event loop ends a worker for good: `backend` returns none for
+//!   anything that a guest or a frontend can do, and `ring` swallows the one that the loop itself
 //!   would stumble over;
-//! * their `serve` binds the socket anew at each connection: [`server`] keeps one listener;
-//! * they accept on a listening socket only: [`socket`] relays a connected one;
-//! * one request, one lock and one memory guard is too slow: [`worker`] takes them per batch.
+//! * their `serve` binds the socket anew at each connection: `server` keeps one listener;
+//! * they accept on a listening socket only: `relay` serves a connected one;
+//! * one request, one lock and one memory guard is too slow: `worker` takes them per batch.
 
 #![forbid(unsafe_code)]
 
