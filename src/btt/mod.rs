@@ -13,6 +13,13 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "crash-tests")]
+#[macro_use]
+pub mod mutant;
+#[cfg(not(feature = "crash-tests"))]
+#[macro_use]
+mod mutant;
+
 mod arena;
 mod batch;
 pub mod check;

@@ -12,7 +12,7 @@ use super::geometry::MAP_ENTRY_SIZE;
 use super::map::{MapEntry, Mapped};
 use super::map_locks::LockKey;
 use super::round::Tag;
-use super::units::Lba;
+use super::units::{Block, Lba};
 use crate::pmem::{CACHE_LINE, PersistentMemory};
 
 /// What to do with a sector that was never written, and reads as zeroes already.
@@ -62,16 +62,19 @@ impl<M: PersistentMemory> Batch<'_, M> {
     ) -> Result<u64, Error> {
         let medium = &self.btt.medium;
         arena.check_writable()?;
-        let _guard = arena.locks.lock(LockKey::of(arena.number, first));
+        let lock = || arena.locks.lock(LockKey::of(arena.number, first));
+        let _guard = (!mutant!(TrimUnlocked)).then(lock);
         let mut errors = 0;
         for (index, lba) in (first.0..).map(Lba).take(count as usize).enumerate() {
             let entry = arena.load_entry(medium, lba)?;
             match entry.mapped() {
                 Mapped::Zero(_) => {}
                 Mapped::NeverWritten if never_written == NeverWritten::Leave => {}
-                Mapped::Error(_) => errors |= 1 << index,
-                Mapped::NeverWritten | Mapped::Data(_) => {
-                    arena.store_entry(medium, lba, MapEntry::zero(entry.block(lba)))?;
+                Mapped::Error(_) if !mutant!(TrimForgetsError) => errors |= 1 << index,
+                Mapped::NeverWritten | Mapped::Data(_) | Mapped::Error(_) => {
+                    let own =
+                        if mutant!(TrimForgetsBlock) { Block(lba.0) } else { entry.block(lba) };
+                    arena.store_entry(medium, lba, MapEntry::zero(own))?;
                 }
             }
         }
