@@ -89,6 +89,8 @@ mutants! {
     MapNotZeroed,
     /// A BTT that is replaced is not invalidated first.
     OldBttLeft,
+    /// A BTT that grows leads on to its new arenas before they are there.
+    LinkedEarly,
 }
 
 #[cfg(feature = "crash-tests")]
