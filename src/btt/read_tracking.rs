@@ -40,7 +40,9 @@ impl ReadTracking {
 
     /// Says that `queue` is about to read `block`, before anything that it loads after this call.
     pub(super) fn publish(&self, queue: usize, arena: usize, block: Block) {
-        self.slots[queue].0.store(tracked(arena, block), Ordering::Relaxed);
+        // Released as by `clear`: a writer that waits for the queue's last block may see this store
+        // rather than the one that cleared the slot, and then fills that block.
+        self.slots[queue].0.store(tracked(arena, block), Ordering::Release);
         fence(Ordering::SeqCst);
     }
 
