@@ -61,8 +61,10 @@ impl<M: PersistentMemory> Batch<'_, M> {
         never_written: NeverWritten,
     ) -> Result<u64, Error> {
         let medium = &self.btt.medium;
-        arena.check_writable()?;
         let _guard = arena.locks.lock(LockKey::of(arena.number, first));
+        // Under the lock: the arena may have failed in a write of one of these sectors, which
+        // recovery will complete.
+        arena.check_writable()?;
         let mut errors = 0;
         for (index, lba) in (first.0..).map(Lba).take(count as usize).enumerate() {
             let entry = arena.load_entry(medium, lba)?;
