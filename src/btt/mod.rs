@@ -29,6 +29,10 @@ mod lba_size;
 pub mod map;
 mod map_locks;
 mod modify;
+#[cfg(not(feature = "loom"))]
+mod mutant;
+#[cfg(feature = "loom")]
+pub mod mutant;
 mod namespace;
 mod open;
 mod queue;

@@ -12,6 +12,7 @@ use super::engine::Place;
 use super::error::Error;
 use super::map::Mapped;
 use super::map_locks::LockKey;
+use super::mutant::{self, Mutant};
 use super::round::Tag;
 use crate::pmem::{Cause, PersistentMemory};
 
@@ -31,7 +32,9 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let lane = self.take_lane(arena.number)?;
         self.make_fillable(arena.number, lane)?;
 
-        self.guards.push(arena.locks.lock(LockKey::of(arena.number, lba)));
+        if !mutant::is(Mutant::NoModifyLock) {
+            self.guards.push(arena.locks.lock(LockKey::of(arena.number, lba)));
+        }
         let contents = std::mem::take(&mut self.scratch);
         let filled = self.read_locked(place, contents).and_then(|()| {
             from.copy_to(&mut contents[offset..offset + from.len()]);

@@ -13,7 +13,8 @@
 //!
 //! A compiler barrier is not enough, even on x86: a CPU lets a load pass an earlier store.
 
-use super::sync::{AtomicU64, Ordering, fence, yield_now};
+use super::mutant::{self, Mutant};
+use super::sync::{AtomicU64, Ordering, fence, spin_loop, yield_now};
 use super::units::Block;
 
 /// How often a writer looks again before it lets other threads run.
@@ -43,7 +44,9 @@ impl ReadTracking {
         // Released as by `clear`: a writer that waits for the queue's last block may see this store
         // rather than the one that cleared the slot, and then fills that block.
         self.slots[queue].0.store(tracked(arena, block), Ordering::Release);
-        fence(Ordering::SeqCst);
+        if !mutant::is(Mutant::NoReaderFence) {
+            fence(Ordering::SeqCst);
+        }
     }
 
     /// Says that `queue` is done reading.
@@ -54,6 +57,9 @@ impl ReadTracking {
     /// Waits until nobody reads `block`, which no map entry names. The map store that took its name
     /// away was followed by [`after_mapping`].
     pub(super) fn wait_until_unread(&self, arena: usize, block: Block) {
+        if mutant::is(Mutant::NoWait) {
+            return;
+        }
         let tracked = tracked(arena, block);
         for slot in &self.slots {
             let mut spins = 0;
@@ -62,7 +68,7 @@ impl ReadTracking {
                 if spins % SPINS == 0 {
                     yield_now();
                 } else {
-                    std::hint::spin_loop();
+                    spin_loop();
                 }
             }
         }
@@ -71,7 +77,9 @@ impl ReadTracking {
 
 /// The writer's full fence, after its map stores and before it looks for readers.
 pub(super) fn after_mapping() {
-    fence(Ordering::SeqCst);
+    if !mutant::is(Mutant::NoWriterFence) {
+        fence(Ordering::SeqCst);
+    }
 }
 
 fn tracked(arena: usize, block: Block) -> u64 {

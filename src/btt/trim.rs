@@ -11,6 +11,7 @@ use super::error::Error;
 use super::geometry::MAP_ENTRY_SIZE;
 use super::map::{MapEntry, Mapped};
 use super::map_locks::LockKey;
+use super::mutant::{self, Mutant};
 use super::round::Tag;
 use super::units::Lba;
 use crate::pmem::{CACHE_LINE, PersistentMemory};
@@ -61,7 +62,8 @@ impl<M: PersistentMemory> Batch<'_, M> {
         never_written: NeverWritten,
     ) -> Result<u64, Error> {
         let medium = &self.btt.medium;
-        let _guard = arena.locks.lock(LockKey::of(arena.number, first));
+        let key = LockKey::of(arena.number, first);
+        let _guard = (!mutant::is(Mutant::NoTrimLock)).then(|| arena.locks.lock(key));
         // Under the lock: the arena may have failed in a write of one of these sectors, which
         // recovery will complete.
         arena.check_writable()?;

@@ -20,6 +20,7 @@ use super::error::Error;
 use super::flog::FlogEntry;
 use super::map::{self, MapEntry};
 use super::map_locks::LockKey;
+use super::mutant::{self, Mutant};
 use super::read_tracking;
 use super::round::{ROUND_SECTORS, Staged, Tag};
 use super::units::{LaneIndex, Lba};
@@ -108,10 +109,15 @@ impl<M: PersistentMemory> Batch<'_, M> {
 
     /// Takes the map locks of all staged sectors, in ascending order.
     fn lock_round(&mut self) {
+        if mutant::is(Mutant::NoMapLocks) {
+            return;
+        }
         let key = |staged: &Staged| LockKey::of(staged.arena, staged.lba);
         let mut keys: ArrayVec<LockKey, ROUND_SECTORS> =
             self.round.staged.iter().map(key).collect();
-        keys.sort_unstable();
+        if !mutant::is(Mutant::LocksInAnyOrder) {
+            keys.sort_unstable();
+        }
         for (position, key) in keys.iter().enumerate() {
             if position == 0 || keys[position - 1] != *key {
                 self.guards.push(self.btt.arenas[key.arena].locks.lock(*key));
@@ -123,6 +129,9 @@ impl<M: PersistentMemory> Batch<'_, M> {
     /// their data are durable.
     pub(super) fn publish(&mut self) {
         let broken = self.log();
+        if mutant::is(Mutant::UnlockBeforeMap) {
+            self.guards.clear();
+        }
         match self.btt.medium.fence() {
             Ok(()) => self.map(),
             Err(error) => self.give_up_round(error),
