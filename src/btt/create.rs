@@ -51,12 +51,17 @@ pub fn create<M: PersistentMemory>(
     if medium.size() < needed {
         return Err(Error::TooSmall { size: medium.size(), needed });
     }
-    invalidate(medium, options.force)?;
-    let arenas: Vec<(u64, Geometry)> =
+    if !mutant!(OldBttLeft) {
+        invalidate(medium, options.force)?;
+    }
+    let mut arenas: Vec<(u64, Geometry)> =
         layout(medium.size() - start, options.arena_size, options.lba_size)
             .map(|(offset, geometry)| (start + offset, geometry))
             .collect();
     let total = arenas.iter().map(|(_, geometry)| zeroed_bytes(geometry)).sum();
+    if mutant!(FirstArenaFirst) {
+        arenas.reverse();
+    }
     let mut done = 0;
     for (start, geometry) in arenas.iter().rev() {
         create_arena(medium, *start, geometry, options, |bytes| {
@@ -130,7 +135,9 @@ fn create_arena<M: PersistentMemory>(
     let (mut offset, end) = (geometry.mapoff, geometry.info2off);
     while offset < end {
         let step = ZERO_STEP.min(end - offset);
-        medium.zero(start + offset, step)?;
+        if !mutant!(MapNotZeroed) {
+            medium.zero(start + offset, step)?;
+        }
         zeroed(step);
         offset += step;
     }
@@ -143,8 +150,11 @@ fn create_arena<M: PersistentMemory>(
         version: options.version,
         geometry: *geometry,
     };
-    info.write(medium, start + geometry.info2off)?;
-    info.write(medium, start)
+    let mut copies = [start + geometry.info2off, start];
+    if mutant!(PrimaryBeforeBackup) {
+        copies.reverse();
+    }
+    copies.into_iter().try_for_each(|copy| info.write(medium, copy))
 }
 
 /// The flog of lanes that were never used.

@@ -86,6 +86,9 @@ impl Sequence {
     /// The one that follows.
     #[must_use]
     pub fn next(self) -> Sequence {
+        if mutant!(SequenceRunsOn) {
+            return Sequence(self.0 + 1);
+        }
         Sequence(self.0 % 3 + 1)
     }
 
@@ -152,6 +155,9 @@ impl FlogEntry {
     /// The block that the write freed.
     #[must_use]
     pub fn old_block(&self) -> Block {
+        if mutant!(FlogFlagsKept) {
+            return Block(self.old_map);
+        }
         strip_flags(self.old_map)
     }
 

@@ -25,10 +25,16 @@ pub(super) struct Lane {
 impl Lane {
     /// The lane after a write that freed `free`.
     pub(super) fn advance(&mut self, free: Block, free_has_error: bool) {
-        self.free = free;
+        if !mutant!(FreeBlockKept) {
+            self.free = free;
+        }
         self.free_has_error = free_has_error;
-        self.slot = self.slot.other();
-        self.sequence = self.sequence.next();
+        if !mutant!(SlotKept) {
+            self.slot = self.slot.other();
+        }
+        if !mutant!(SequenceKept) {
+            self.sequence = self.sequence.next();
+        }
     }
 }
 

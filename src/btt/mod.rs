@@ -13,6 +13,13 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "mutants")]
+#[macro_use]
+pub mod mutant;
+#[cfg(not(feature = "mutants"))]
+#[macro_use]
+mod mutant;
+
 mod arena;
 mod batch;
 pub mod check;
@@ -29,10 +36,6 @@ mod lba_size;
 pub mod map;
 mod map_locks;
 mod modify;
-#[cfg(not(feature = "loom"))]
-mod mutant;
-#[cfg(feature = "loom")]
-pub mod mutant;
 mod namespace;
 mod open;
 mod queue;

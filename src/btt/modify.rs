@@ -12,7 +12,6 @@ use super::engine::Place;
 use super::error::Error;
 use super::map::Mapped;
 use super::map_locks::LockKey;
-use super::mutant::{self, Mutant};
 use super::round::Tag;
 use crate::pmem::{Cause, PersistentMemory};
 
@@ -32,7 +31,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let lane = self.take_lane(arena.number)?;
         self.make_fillable(arena.number, lane)?;
 
-        if !mutant::is(Mutant::NoModifyLock) {
+        if !mutant!(ModifyUnlocked) {
             self.guards.push(arena.locks.lock(LockKey::of(arena.number, lba)));
         }
         let contents = std::mem::take(&mut self.scratch);

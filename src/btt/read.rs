@@ -6,7 +6,6 @@ use super::batch::{Batch, ZEROES};
 use super::engine::Place;
 use super::error::Error;
 use super::map::{MapEntry, Mapped};
-use super::mutant::{self, Mutant};
 use crate::pmem::{Cause, PersistentMemory};
 
 impl<M: PersistentMemory> Batch<'_, M> {
@@ -39,7 +38,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         loop {
             self.btt.tracking.publish(self.queue, arena.number, entry.block(lba));
             let again = arena.load_entry(medium, lba)?;
-            if again == entry || mutant::is(Mutant::NoSecondLook) {
+            if again == entry || mutant!(NoSecondLook) {
                 return self.read_block(place, entry, offset, into);
             }
             entry = again;

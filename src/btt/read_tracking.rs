@@ -13,7 +13,6 @@
 //!
 //! A compiler barrier is not enough, even on x86: a CPU lets a load pass an earlier store.
 
-use super::mutant::{self, Mutant};
 use super::sync::{AtomicU64, Ordering, fence, spin_loop, yield_now};
 use super::units::Block;
 
@@ -44,7 +43,7 @@ impl ReadTracking {
         // Released as by `clear`: a writer that waits for the queue's last block may see this store
         // rather than the one that cleared the slot, and then fills that block.
         self.slots[queue].0.store(tracked(arena, block), Ordering::Release);
-        if !mutant::is(Mutant::NoReaderFence) {
+        if !mutant!(NoReaderFence) {
             fence(Ordering::SeqCst);
         }
     }
@@ -57,9 +56,6 @@ impl ReadTracking {
     /// Waits until nobody reads `block`, which no map entry names. The map store that took its name
     /// away was followed by [`after_mapping`].
     pub(super) fn wait_until_unread(&self, arena: usize, block: Block) {
-        if mutant::is(Mutant::NoWait) {
-            return;
-        }
         let tracked = tracked(arena, block);
         for slot in &self.slots {
             let mut spins = 0;
@@ -77,7 +73,7 @@ impl ReadTracking {
 
 /// The writer's full fence, after its map stores and before it looks for readers.
 pub(super) fn after_mapping() {
-    if !mutant::is(Mutant::NoWriterFence) {
+    if !mutant!(NoWriterFence) {
         fence(Ordering::SeqCst);
     }
 }

@@ -11,9 +11,8 @@ use super::error::Error;
 use super::geometry::MAP_ENTRY_SIZE;
 use super::map::{MapEntry, Mapped};
 use super::map_locks::LockKey;
-use super::mutant::{self, Mutant};
 use super::round::Tag;
-use super::units::Lba;
+use super::units::{Block, Lba};
 use crate::pmem::{CACHE_LINE, PersistentMemory};
 
 /// What to do with a sector that was never written, and reads as zeroes already.
@@ -62,8 +61,8 @@ impl<M: PersistentMemory> Batch<'_, M> {
         never_written: NeverWritten,
     ) -> Result<u64, Error> {
         let medium = &self.btt.medium;
-        let key = LockKey::of(arena.number, first);
-        let _guard = (!mutant::is(Mutant::NoTrimLock)).then(|| arena.locks.lock(key));
+        let lock = || arena.locks.lock(LockKey::of(arena.number, first));
+        let _guard = (!mutant!(TrimUnlocked)).then(lock);
         // Under the lock: the arena may have failed in a write of one of these sectors, which
         // recovery will complete.
         arena.check_writable()?;
@@ -73,9 +72,11 @@ impl<M: PersistentMemory> Batch<'_, M> {
             match entry.mapped() {
                 Mapped::Zero(_) => {}
                 Mapped::NeverWritten if never_written == NeverWritten::Leave => {}
-                Mapped::Error(_) => errors |= 1 << index,
-                Mapped::NeverWritten | Mapped::Data(_) => {
-                    arena.store_entry(medium, lba, MapEntry::zero(entry.block(lba)))?;
+                Mapped::Error(_) if !mutant!(TrimForgetsError) => errors |= 1 << index,
+                Mapped::NeverWritten | Mapped::Data(_) | Mapped::Error(_) => {
+                    let own =
+                        if mutant!(TrimForgetsBlock) { Block(lba.0) } else { entry.block(lba) };
+                    arena.store_entry(medium, lba, MapEntry::zero(own))?;
                 }
             }
         }

@@ -67,7 +67,7 @@ mod tests {
         let low: u128 = words.iter().map(|word| u128::from(*word)).sum();
         let weights = (1..=words.len() as u128).rev();
         let high: u128 = words.iter().zip(weights).map(|(word, n)| u128::from(*word) * n).sum();
-        ((high % modulus) << 32 | low % modulus) as u64
+        (((high % modulus) << 32) | (low % modulus)) as u64
     }
 
     proptest! {

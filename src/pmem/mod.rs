@@ -20,6 +20,7 @@ mod durability;
 mod error;
 mod fletcher;
 mod mapping;
+mod shared;
 mod sigbus;
 pub mod simulated;
 mod writeback;

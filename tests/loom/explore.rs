@@ -73,7 +73,7 @@ impl Model {
             returned.lock().unwrap().insert(outcome);
             let outcome = medium.outcome();
             if seen.lock().unwrap().insert(outcome.clone()) && self.whole {
-                check_whole(medium.contents(&outcome));
+                check_whole(&medium.contents(&outcome));
             }
         });
         let bound = bound.map_or("any number of".into(), |bound| format!("at most {bound}"));
@@ -94,9 +94,10 @@ impl Model {
         symptom: &str,
         run: impl Fn(Disk) -> T + Send + Sync + 'static,
     ) {
-        let explored = catch_unwind(AssertUnwindSafe(|| {
-            mutant::with(mutant, || self.explore(run));
-        }));
+        // All threads of a model are run by the one that explores it.
+        mutant::activate(Some(mutant));
+        let explored = catch_unwind(AssertUnwindSafe(|| self.explore(run)));
+        mutant::activate(None);
         let Err(panic) = explored else { panic!("{mutant:?} is not noticed") };
         let said = panic
             .downcast_ref::<String>()
@@ -109,7 +110,7 @@ impl Model {
 }
 
 /// Checks an image, on a stack of its own: that of a model is small.
-fn check_whole(contents: Vec<u8>) {
+fn check_whole(contents: &[u8]) {
     let check = || {
         let medium = Simulated::with_contents(contents);
         let report = check::check(&medium, &check::CheckOptions::default(), &mut |_, _| {});

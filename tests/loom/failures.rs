@@ -68,9 +68,9 @@ fn no_trim_follows_a_write_that_failed() {
         let trimming =
             thread::spawn(move || trimmer.batch().trim(3, 1, NeverWritten::Leave, 0).err());
         let written = try_to_write(&mut writer, 1);
-        let trimmed = trimming.join().unwrap();
+        let refused = trimming.join().unwrap();
         let recovered = reopened(medium);
-        (is_refusal(trimmed.as_ref()), written.is_some(), recovered)
+        (is_refusal(refused.as_ref()), written.is_some(), recovered)
     });
     assert_eq!(outcomes, [(false, true, 1), (true, true, 1)].into());
 }

@@ -43,7 +43,7 @@ fn a_trimmed_sector_keeps_its_block() {
 
 #[test]
 fn without_its_map_lock_a_trim_brings_a_freed_block_back() {
-    MODEL.catches(Mutant::NoTrimLock, "", trim);
+    MODEL.catches(Mutant::TrimUnlocked, "", trim);
 }
 
 const UNREADABLE: Model = Model {
@@ -104,5 +104,5 @@ fn a_block_that_was_found_poisoned_is_cleared_before_it_is_used_again() {
 
 #[test]
 fn whoever_marks_a_sector_without_another_look_loses_what_was_written() {
-    UNREADABLE.catches(Mutant::NoMarkCheck, "SectorError", unreadable);
+    UNREADABLE.catches(Mutant::ErrorMarkedBlindly, "SectorError", unreadable);
 }

@@ -87,5 +87,5 @@ fn a_reader_gets_a_half_with_the_half_that_was_there() {
 
 #[test]
 fn without_its_map_lock_a_half_undoes_what_another_has_written() {
-    MODEL.catches(Mutant::NoModifyLock, "", both_halves);
+    MODEL.catches(Mutant::ModifyUnlocked, "", both_halves);
 }

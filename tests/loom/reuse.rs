@@ -110,5 +110,5 @@ fn without_a_second_look_a_reader_reads_a_block_that_it_may_not() {
 
 #[test]
 fn a_writer_that_does_not_wait_fills_a_block_under_its_reader() {
-    MODEL.catches(Mutant::NoWait, RACE, read_once);
+    MODEL.catches(Mutant::NoWaitForReaders, RACE, read_once);
 }

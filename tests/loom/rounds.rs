@@ -67,5 +67,5 @@ fn a_sector_that_comes_twice_is_written_twice() {
 
 #[test]
 fn locks_in_any_order_end_in_deadlock() {
-    MODEL.catches(Mutant::LocksInAnyOrder, "deadlock", opposite);
+    MODEL.catches(Mutant::UnsortedLocks, "deadlock", opposite);
 }

@@ -116,5 +116,5 @@ fn without_map_locks_two_writers_free_the_same_block() {
 
 #[test]
 fn a_lock_released_before_the_map_entry_is_stored_is_released_too_early() {
-    MODEL.catches(Mutant::UnlockBeforeMap, "the image is not whole", one_sector);
+    MODEL.catches(Mutant::UnlockedMap, "the image is not whole", one_sector);
 }

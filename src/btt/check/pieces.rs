@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn everything_is_read_in_order() {
         let contents: Vec<u8> = (0u32..3 << 20).map(|i| (i / 4096 % 251) as u8).collect();
-        let medium = Simulated::with_contents(contents.clone());
+        let medium = Simulated::with_contents(&contents);
         let length = (2 << 20) + 100;
         let expected: Vec<_> = contents[4096..4096 + length].iter().copied().map(Some).collect();
         assert_eq!(read(&medium, 4096, length as u64), expected);

@@ -14,7 +14,7 @@ use crate::btt::{
     Block, Btt, CreateOptions, Geometry, INFO_SIZE, InfoBlock, LaneIndex, Lba, LbaSize, Opened,
     Queue, create,
 };
-use crate::pmem::simulated::Simulated;
+use crate::pmem::simulated::{Contents, Simulated};
 use crate::pmem::{Durability, MediaError};
 
 mod clean;
@@ -125,16 +125,14 @@ impl Image {
             force: false,
         };
         create(&medium, &options, |_, _| {}).unwrap();
-        Image::with_contents(medium.contents(), version.first_arena())
+        Image::of(&medium.snapshot(), version.first_arena())
     }
 
-    fn with_contents(contents: Vec<u8>, start: u64) -> Image {
-        let info = InfoBlock::decode(contents[start as usize..][..4096].try_into().unwrap());
-        Image {
-            medium: Arc::new(Simulated::with_contents(contents)),
-            start,
-            geometry: info.unwrap().geometry,
-        }
+    fn of(contents: &Contents, start: u64) -> Image {
+        let mut info = [0; 4096];
+        contents.read(start, &mut info);
+        let geometry = InfoBlock::decode(&info).unwrap().geometry;
+        Image { medium: Arc::new(Simulated::of(contents.clone())), start, geometry }
     }
 
     /// The one that most tests begin with.
@@ -144,7 +142,7 @@ impl Image {
 
     /// A copy on a medium of its own.
     fn copy(&self) -> Image {
-        Image { medium: Arc::new(Simulated::with_contents(self.medium.contents())), ..self.clone() }
+        Image { medium: Arc::new(Simulated::of(self.medium.snapshot())), ..self.clone() }
     }
 
     fn shared(&self, is_read_only: bool) -> Shared {

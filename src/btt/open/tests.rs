@@ -40,7 +40,7 @@ fn open(medium: Simulated) -> (Arc<Btt<Simulated>>, Queue<Simulated>) {
 /// The medium of a BTT that is closed by this.
 fn close(btt: Arc<Btt<Simulated>>, queue: Queue<Simulated>) -> Simulated {
     drop(queue);
-    Simulated::with_contents(Arc::into_inner(btt).unwrap().medium.contents())
+    Simulated::of(Arc::into_inner(btt).unwrap().medium.snapshot())
 }
 
 fn write(queue: &mut Queue<Simulated>, first: u64, data: &[u8]) -> Result<(), Error> {
@@ -96,7 +96,7 @@ fn every_sector_size_and_version_keeps_what_is_written() {
 
 #[test]
 fn sectors_that_were_never_written_read_as_zeroes_whatever_the_medium_held() {
-    let medium = Simulated::with_contents(vec![0xaa; SIZE as usize]);
+    let medium = Simulated::with_contents(&vec![0xaa; SIZE as usize]);
     create(&medium, &options(512, Version::V1_1, SIZE), |_, _| {}).unwrap();
     let (btt, mut queue) = open(medium);
     let all = read(&mut queue, 0, btt.sectors() as usize).unwrap();
@@ -108,14 +108,14 @@ fn opening_and_closing_changes_nothing() {
     let (btt, mut queue) = open(new_medium(4096, Version::V2_0));
     write(&mut queue, 5, &[1; 4096]).unwrap();
     let medium = close(btt, queue);
-    let before = medium.contents();
+    let before = medium.snapshot();
     let (btt, queue) = open(medium);
-    assert!(close(btt, queue).contents() == before);
+    assert!(close(btt, queue).snapshot() == before);
 }
 
 #[test]
 fn metadata_bytes_are_written_as_zeroes() {
-    let medium = Simulated::with_contents(vec![0xaa; SIZE as usize]);
+    let medium = Simulated::with_contents(&vec![0xaa; SIZE as usize]);
     create(&medium, &options(520, Version::V2_0, SIZE), |_, _| {}).unwrap();
     let (btt, mut queue) = open(medium);
     write(&mut queue, 0, &[1; 512]).unwrap();
@@ -279,7 +279,7 @@ fn a_sector_that_cannot_be_read_is_marked_and_cleared_by_a_write() {
     assert_eq!(read(&mut queue, 1, 1), Err(Error::SectorError { sector: 1 }));
 
     // The mark is on the medium: without the poison, a new process still refuses.
-    let (_, mut again) = open(Simulated::with_contents(btt.medium.contents()));
+    let (_, mut again) = open(Simulated::of(btt.medium.snapshot()));
     assert_eq!(read(&mut again, 1, 1), Err(Error::SectorError { sector: 1 }));
 
     write(&mut queue, 1, &[2; 512]).unwrap();
@@ -408,7 +408,7 @@ fn a_write_that_is_committed_and_cannot_be_mapped_makes_its_arena_read_only() {
         let kept = InfoBlock::read(&btt.medium, offset, Version::V1_1, 2 * SIZE - 4096);
         assert_eq!(kept, Ok(InfoBlock { error: true, ..info }));
     }
-    let (_, mut queue) = open(Simulated::with_contents(btt.medium.contents()));
+    let (_, mut queue) = open(Simulated::of(btt.medium.snapshot()));
     assert_eq!(write(&mut queue, 6, &[2; 512]), Err(Error::ArenaReadOnly { arena: 0 }));
     assert_eq!(read(&mut queue, 5, 1).unwrap(), [2; 512]);
     write(&mut queue, second, &[3; 512]).unwrap();
@@ -448,15 +448,15 @@ fn an_interrupted_write_is_completed_once() {
     let (btt, mut queue) = open(interrupted());
     assert_eq!(read(&mut queue, 5, 1).unwrap(), [5; 512]);
     let medium = close(btt, queue);
-    let once = medium.contents();
+    let once = medium.snapshot();
     let (btt, queue) = open(medium);
-    assert!(close(btt, queue).contents() == once);
+    assert!(close(btt, queue).snapshot() == once);
 }
 
 #[test]
 fn a_read_only_btt_shows_interrupted_writes_and_changes_nothing() {
     let medium = interrupted();
-    let before = medium.contents();
+    let before = medium.snapshot();
     let options = OpenOptions { read_only: true, ..OPEN };
     let (btt, mut queues) = Btt::open(medium, &options).unwrap();
     assert_eq!(read(&mut queues[0], 5, 1).unwrap(), [5; 512]);
@@ -466,7 +466,7 @@ fn a_read_only_btt_shows_interrupted_writes_and_changes_nothing() {
     assert_eq!(trimmed, Err(Error::ReadOnly));
     poison(&btt, 5);
     assert!(matches!(read(&mut queues[0], 5, 1), Err(Error::Media(_))));
-    assert!(btt.medium.contents() == before);
+    assert!(btt.medium.snapshot() == before);
 }
 
 #[test]
@@ -475,12 +475,12 @@ fn an_arena_with_the_error_flag_is_read_only() {
     let mut info = discovery::find(&medium, None).unwrap()[0].info;
     info.error = true;
     info.write(&medium, 4096).unwrap();
-    let before = medium.contents();
+    let before = medium.snapshot();
     let (btt, mut queue) = open(medium);
     assert!(btt.is_read_only());
     assert_eq!(read(&mut queue, 5, 1).unwrap(), [5; 512]);
     assert_eq!(write(&mut queue, 5, &[1; 512]), Err(Error::ArenaReadOnly { arena: 0 }));
-    assert!(close(btt, queue).contents() == before);
+    assert!(close(btt, queue).snapshot() == before);
 }
 
 #[test]
@@ -520,10 +520,10 @@ fn creation_does_not_write_over_other_modes_of_linux_unless_forced() {
         for version in Version::ALL {
             let medium = Simulated::new(SIZE);
             medium.write_bytes(4096, signature).unwrap();
-            let before = medium.contents();
+            let before = medium.snapshot();
             let refused = create(&medium, &options(4096, version, SIZE), |_, _| {});
             assert!(matches!(refused, Err(Error::Foreign(_))));
-            assert!(medium.contents() == before);
+            assert!(medium.snapshot() == before);
             let forced = CreateOptions { force: true, ..options(4096, version, SIZE) };
             create(&medium, &forced, |_, _| {}).unwrap();
         }

@@ -84,7 +84,8 @@ fn noise_is_no_btt() {
             state ^= state << 17;
             state as u8
         });
-        let medium = Simulated::with_contents(noise.take(seed as usize * 4000).collect());
+        let noise: Vec<u8> = noise.take(seed as usize * 4000).collect();
+        let medium = Simulated::with_contents(&noise);
         let report = check(&medium, &CheckOptions::default(), &mut |_, _| {});
         assert_only(&report, Fault::NoBtt);
     }

@@ -216,7 +216,7 @@ fn arenas_have_to_start_on_a_page() {
     let image = Image::of_arenas(4096, Version::V2_0, 2 * SIZE + PAGE, SIZE);
     let mut bytes = image.medium.contents();
     bytes.copy_within(SIZE as usize..2 * SIZE as usize, SIZE as usize + 512);
-    let image = Image::with_contents(bytes, 0);
+    let image = Image::of(&Contents::from(&bytes[..]), 0);
     image.change_infos(|info| info.geometry.nextoff += 512);
     let report = image.check();
     assert_eq!(report.verdict(), Verdict::Problems);
@@ -258,7 +258,7 @@ fn a_truncated_medium_has_lost_its_last_arena() {
     for (size, arenas) in [(3 * SIZE, 2), (2 * SIZE, 1), (SIZE, 0), (PAGE + 100, 0)] {
         let mut contents = image.medium.contents();
         contents.truncate(size as usize);
-        let medium = Simulated::with_contents(contents);
+        let medium = Simulated::with_contents(&contents);
         let report = check(&medium, &CheckOptions::default(), &mut |_, _| {});
         assert_eq!(report.arenas.len(), arenas, "{size:#x}");
         assert_eq!(report.verdict(), Verdict::Problems);

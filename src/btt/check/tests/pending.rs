@@ -7,7 +7,7 @@ fn without(image: &Image, written: &Image, lost: std::ops::Range<u64>) -> Image 
     let (before, mut after) = (image.medium.contents(), written.medium.contents());
     let lost = lost.start as usize..lost.end as usize;
     after[lost.clone()].copy_from_slice(&before[lost]);
-    Image::with_contents(after, image.start)
+    Image::of(&Contents::from(&after[..]), image.start)
 }
 
 fn map_range(image: &Image) -> std::ops::Range<u64> {
@@ -52,11 +52,11 @@ fn writes_whose_map_entries_are_missing_are_pending_and_no_fault() {
         assert_eq!(report.pending_count(), 0);
         assert_eq!(report.arenas[0].map, before.arenas[0].map);
         assert_eq!(faults(&report), []);
-        assert_eq!(crashed.medium.contents(), written.medium.contents());
+        assert!(crashed.medium.snapshot() == written.medium.snapshot());
 
         // I9: there is nothing more to do.
         drop(crashed.open());
-        assert_eq!(crashed.medium.contents(), written.medium.contents());
+        assert!(crashed.medium.snapshot() == written.medium.snapshot());
     }
 }
 

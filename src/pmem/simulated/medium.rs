@@ -1,14 +1,14 @@
-//! A medium in ordinary memory, with poison: for tests of what is generic over
-//! [`PersistentMemory`].
+//! A medium in ordinary memory.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vm_memory::VolatileSlice;
 
-use super::{Access, CACHE_LINE, Cause, Durability, MediaError, PersistentMemory};
+use super::super::{Access, CACHE_LINE, Cause, Durability, MediaError, PersistentMemory};
+use super::contents::Contents;
 
-/// A medium in ordinary memory.
+/// A medium in ordinary memory, with poison.
 #[derive(Debug)]
 pub struct Simulated {
     size: u64,
@@ -17,7 +17,7 @@ pub struct Simulated {
 
 #[derive(Debug)]
 struct State {
-    bytes: Vec<u8>,
+    contents: Contents,
     poisoned: Vec<Range<u64>>,
     /// Ranges that take no stores.
     full: Vec<Range<u64>>,
@@ -27,23 +27,35 @@ impl Simulated {
     /// A medium of `size` zero bytes.
     #[must_use]
     pub fn new(size: u64) -> Self {
-        Simulated::with_contents(vec![0; size as usize])
+        Simulated::of(Contents::zeroes(size))
     }
 
     /// A medium that holds `bytes`.
     #[must_use]
-    pub fn with_contents(bytes: Vec<u8>) -> Self {
-        let size = bytes.len() as u64;
-        Simulated {
-            size,
-            state: Mutex::new(State { bytes, poisoned: Vec::new(), full: Vec::new() }),
-        }
+    pub fn with_contents(bytes: &[u8]) -> Self {
+        Simulated::of(Contents::from(bytes))
+    }
+
+    /// A medium that holds `contents`.
+    #[must_use]
+    pub fn of(contents: Contents) -> Self {
+        let size = contents.size();
+        let state = State { contents, poisoned: Vec::new(), full: Vec::new() };
+        Simulated { size, state: Mutex::new(state) }
     }
 
     /// A copy of all bytes, poisoned or not.
     #[must_use]
     pub fn contents(&self) -> Vec<u8> {
-        self.state().bytes.clone()
+        let mut bytes = vec![0; self.size as usize];
+        self.state().contents.read(0, &mut bytes);
+        bytes
+    }
+
+    /// The contents as they are now, poisoned or not.
+    #[must_use]
+    pub fn snapshot(&self) -> Contents {
+        self.state().contents.clone()
     }
 
     /// Poisons the cache lines that hold `range`: reads of them fail until they are zeroed.
@@ -61,13 +73,14 @@ impl Simulated {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state and the place in it of `length` bytes at `offset`, all inside the medium.
+    /// The state, once `length` bytes at `offset` are known to be inside the medium, and to be good
+    /// for `access`.
     fn checked(
         &self,
         access: Access,
         offset: u64,
         length: u64,
-    ) -> Result<(MutexGuard<'_, State>, Range<usize>), MediaError> {
+    ) -> Result<MutexGuard<'_, State>, MediaError> {
         let fails = |cause| Err(MediaError { access, offset, length, cause });
         let Some(end) = offset.checked_add(length).filter(|&end| end <= self.size) else {
             return fails(Cause::OutOfBounds);
@@ -80,7 +93,7 @@ impl Simulated {
         if bad.iter().any(|range| range.start < end && offset < range.end) {
             return fails(Cause::Medium);
         }
-        Ok((state, offset as usize..end as usize))
+        Ok(state)
     }
 
     /// As [`checked`](Self::checked), for a single access of `N` bytes.
@@ -88,7 +101,7 @@ impl Simulated {
         &self,
         access: Access,
         offset: u64,
-    ) -> Result<(MutexGuard<'_, State>, Range<usize>), MediaError> {
+    ) -> Result<MutexGuard<'_, State>, MediaError> {
         let length = N as u64;
         if !offset.is_multiple_of(length) {
             return Err(MediaError { access, offset, length, cause: Cause::Misaligned });
@@ -97,15 +110,15 @@ impl Simulated {
     }
 
     fn load<const N: usize>(&self, offset: u64) -> Result<[u8; N], MediaError> {
-        let (state, place) = self.checked_word::<N>(Access::Read, offset)?;
+        let state = self.checked_word::<N>(Access::Read, offset)?;
         let mut word = [0; N];
-        word.copy_from_slice(&state.bytes[place]);
+        state.contents.read(offset, &mut word);
         Ok(word)
     }
 
     fn store<const N: usize>(&self, offset: u64, word: [u8; N]) -> Result<(), MediaError> {
-        let (mut state, place) = self.checked_word::<N>(Access::Write, offset)?;
-        state.bytes[place].copy_from_slice(&word);
+        let mut state = self.checked_word::<N>(Access::Write, offset)?;
+        state.contents.write(offset, &word);
         Ok(())
     }
 }
@@ -136,14 +149,27 @@ impl PersistentMemory for Simulated {
     }
 
     fn read(&self, offset: u64, into: &VolatileSlice<'_>) -> Result<(), MediaError> {
-        let (state, place) = self.checked(Access::Read, offset, into.len() as u64)?;
-        into.copy_from(&state.bytes[place]);
+        let mut bytes = vec![0; into.len()];
+        self.read_bytes(offset, &mut bytes)?;
+        into.copy_from(&bytes);
         Ok(())
     }
 
     fn write(&self, offset: u64, from: &VolatileSlice<'_>) -> Result<(), MediaError> {
-        let (mut state, place) = self.checked(Access::Write, offset, from.len() as u64)?;
-        from.copy_to(&mut state.bytes[place]);
+        let mut bytes = vec![0; from.len()];
+        from.copy_to(&mut bytes[..]);
+        self.write_bytes(offset, &bytes)
+    }
+
+    fn read_bytes(&self, offset: u64, into: &mut [u8]) -> Result<(), MediaError> {
+        let state = self.checked(Access::Read, offset, into.len() as u64)?;
+        state.contents.read(offset, into);
+        Ok(())
+    }
+
+    fn write_bytes(&self, offset: u64, from: &[u8]) -> Result<(), MediaError> {
+        let mut state = self.checked(Access::Write, offset, from.len() as u64)?;
+        state.contents.write(offset, from);
         Ok(())
     }
 
@@ -156,13 +182,21 @@ impl PersistentMemory for Simulated {
     }
 
     fn zero(&self, offset: u64, length: u64) -> Result<(), MediaError> {
-        let (mut state, place) = self.checked(Access::Zero, offset, length)?;
-        state.bytes[place].fill(0);
+        let mut state = self.checked(Access::Zero, offset, length)?;
+        state.contents.zero(offset, length);
         state.poisoned.retain(|range| range.end <= offset || offset + length <= range.start);
         Ok(())
     }
 
     fn sync(&self) -> Result<(), MediaError> {
         Ok(())
+    }
+
+    fn next_stored(&self, offset: u64) -> u64 {
+        let state = self.state();
+        let poisoned = state.poisoned.iter().filter(|range| offset < range.end);
+        let poisoned = poisoned.map(|range| range.start.max(offset)).min();
+        let stored = state.contents.next_stored(offset);
+        poisoned.map_or(stored, |poisoned| stored.min(poisoned))
     }
 }

@@ -1,0 +1,69 @@
+//! A medium that several own.
+
+use std::sync::Arc;
+
+use vm_memory::VolatileSlice;
+
+use super::{Durability, MediaError, PersistentMemory};
+
+impl<M: PersistentMemory> PersistentMemory for Arc<M> {
+    fn size(&self) -> u64 {
+        (**self).size()
+    }
+
+    fn durability(&self) -> Durability {
+        (**self).durability()
+    }
+
+    fn load_u32(&self, offset: u64) -> Result<u32, MediaError> {
+        (**self).load_u32(offset)
+    }
+
+    fn load_u64(&self, offset: u64) -> Result<u64, MediaError> {
+        (**self).load_u64(offset)
+    }
+
+    fn store_u32(&self, offset: u64, value: u32) -> Result<(), MediaError> {
+        (**self).store_u32(offset, value)
+    }
+
+    fn store_u64(&self, offset: u64, value: u64) -> Result<(), MediaError> {
+        (**self).store_u64(offset, value)
+    }
+
+    fn read(&self, offset: u64, into: &VolatileSlice<'_>) -> Result<(), MediaError> {
+        (**self).read(offset, into)
+    }
+
+    fn write(&self, offset: u64, from: &VolatileSlice<'_>) -> Result<(), MediaError> {
+        (**self).write(offset, from)
+    }
+
+    fn flush(&self, offset: u64, length: u64) -> Result<(), MediaError> {
+        (**self).flush(offset, length)
+    }
+
+    fn fence(&self) -> Result<(), MediaError> {
+        (**self).fence()
+    }
+
+    fn zero(&self, offset: u64, length: u64) -> Result<(), MediaError> {
+        (**self).zero(offset, length)
+    }
+
+    fn sync(&self) -> Result<(), MediaError> {
+        (**self).sync()
+    }
+
+    fn next_stored(&self, offset: u64) -> u64 {
+        (**self).next_stored(offset)
+    }
+
+    fn read_bytes(&self, offset: u64, into: &mut [u8]) -> Result<(), MediaError> {
+        (**self).read_bytes(offset, into)
+    }
+
+    fn write_bytes(&self, offset: u64, from: &[u8]) -> Result<(), MediaError> {
+        (**self).write_bytes(offset, from)
+    }
+}
