@@ -51,3 +51,25 @@ impl MapLocks {
         self.locks[key.lock].0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn entries_of_a_cache_line_share_a_lock(arena in 0..9usize, lba in 0..1u32 << 30) {
+            let key = LockKey::of(arena, Lba(lba));
+            prop_assert!(key.lock < LOCKS);
+            let line = lba / ENTRIES;
+            for other in line * ENTRIES..(line + 1) * ENTRIES {
+                prop_assert_eq!(LockKey::of(arena, Lba(other)), key);
+            }
+            prop_assert_ne!(LockKey::of(arena, Lba((line + 1) * ENTRIES)), key);
+            // The order in which they are taken is one of all arenas.
+            prop_assert!(key < LockKey::of(arena + 1, Lba(0)));
+        }
+    }
+}

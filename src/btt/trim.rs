@@ -90,3 +90,37 @@ fn group_length(arena: &Arena, lba: Lba) -> u64 {
     let to_line_end = per_line - lba.0 % per_line;
     u64::from(to_line_end.min(arena.info.geometry.external_nlba - lba.0))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::btt::flog::LogLayout;
+    use crate::btt::geometry::{ARENA_MIN_SIZE, Geometry};
+    use crate::btt::info_block::{InfoBlock, Version};
+    use crate::btt::lba_size::LbaSize;
+
+    proptest! {
+        #[test]
+        fn a_group_has_one_lock_and_ends_with_its_line_or_the_arena(
+            lba_size in prop::sample::select(LbaSize::ALL.to_vec()),
+            size in ARENA_MIN_SIZE..ARENA_MIN_SIZE << 4,
+            first in any::<prop::sample::Index>(),
+        ) {
+            let geometry = Geometry::new(size, lba_size, true);
+            let (uuid, parent_uuid, version) = (Uuid::max(), Uuid::nil(), Version::V2_0);
+            let info = InfoBlock { uuid, parent_uuid, error: false, version, geometry };
+            let arena = Arena::new(0, 0, 0, info, LogLayout::Standard);
+            let end = geometry.external_nlba;
+            for first in [first.index(end as usize) as u32, end - 1] {
+                let next = first + group_length(&arena, Lba(first)) as u32;
+                prop_assert!(first < next && next <= end);
+                let key = LockKey::of(0, Lba(first));
+                prop_assert!((first..next).all(|lba| LockKey::of(0, Lba(lba)) == key));
+                prop_assert!(next == end || LockKey::of(0, Lba(next)) != key);
+            }
+        }
+    }
+}
