@@ -13,10 +13,10 @@
 
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "crash-tests")]
+#[cfg(feature = "mutants")]
 #[macro_use]
 pub mod mutant;
-#[cfg(not(feature = "crash-tests"))]
+#[cfg(not(feature = "mutants"))]
 #[macro_use]
 mod mutant;
 
