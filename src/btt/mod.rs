@@ -29,6 +29,7 @@ mod engine;
 mod error;
 pub mod flog;
 mod geometry;
+mod grow;
 mod info_block;
 mod inspect;
 mod lane;
@@ -57,6 +58,7 @@ pub use geometry::{
     ARENA_MAX_SIZE, ARENA_MIN_SIZE, DEFAULT_NFREE, FLOG_PAIR_SIZE, Geometry, GeometryFault,
     INFO_SIZE, MAP_ENTRY_SIZE, MAX_NFREE,
 };
+pub use grow::{Growth, grow};
 pub use info_block::{InfoBlock, InfoFault, SIGNATURE, Version};
 pub use inspect::{LaneState, lanes};
 pub use lba_size::LbaSize;

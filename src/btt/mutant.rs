@@ -95,6 +95,10 @@ mutants! {
         MapNotZeroed,
         /// A BTT that is replaced is not invalidated first.
         OldBttLeft,
+        /// A BTT that grows leads on to its new arenas before they are there.
+        LinkedEarly,
+        /// A trim takes it for durable that another one has zeroed its sector.
+        TrimTrustsZero,
     }
     order: {
         /// A reader looks its sector up again before writers can see which block it is to read.

@@ -2,7 +2,9 @@
 //!
 //! A map entry with the zero flag still owns its block, so trimming is one store per sector, under
 //! the map lock, and needs no flog. It need not be durable when the lock is released: whatever a
-//! later write of the sector logs, it finds the same block with or without the flag.
+//! later write of the sector logs, it finds the same block with or without the flag. But another trim
+//! that finds the flag must see to it that it is durable: the fence of whoever set it may be yet to
+//! come, and speaks for nobody else.
 
 use super::arena::Arena;
 use super::batch::Batch;
@@ -70,6 +72,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         for (index, lba) in (first.0..).map(Lba).take(count as usize).enumerate() {
             let entry = arena.load_entry(medium, lba)?;
             match entry.mapped() {
+                Mapped::Zero(_) if !mutant!(TrimTrustsZero) => arena.flush_entry(medium, lba)?,
                 Mapped::Zero(_) => {}
                 Mapped::NeverWritten if never_written == NeverWritten::Leave => {}
                 Mapped::Error(_) if !mutant!(TrimForgetsError) => errors |= 1 << index,

@@ -9,6 +9,7 @@ mod creation;
 mod cuts;
 mod exhaust;
 mod figures;
+mod growth;
 mod medium;
 mod mutants;
 mod oracle;
@@ -16,6 +17,7 @@ mod random;
 mod scenario;
 mod scenarios;
 mod trace;
+mod update;
 mod value;
 mod verify;
 
@@ -70,6 +72,9 @@ fn main() -> ExitCode {
     });
     total += cut_all("creation", &args.wanted(creation::all()), |creation, figures| {
         creation.exhaust(AnyMutant::None, figures)
+    });
+    total += cut_all("growth", &args.wanted(growth::all()), |growth, figures| {
+        growth.exhaust(AnyMutant::None, figures)
     });
     let seeds = args.wanted((0..args.seed_count()).map(Seed).collect());
     total += cut_all("random histories", &seeds, |seed, figures| random::run(seed.0, figures));
