@@ -125,13 +125,18 @@ impl NamespaceOptions {
     fn version_for(&self, claim: &Claim) -> Result<Option<Version>, NamespaceError> {
         let namespace = claim.namespace();
         if namespace.abstraction.may_be_btt() {
-            return Ok(Version::expected_in(namespace, self.version));
+            Ok(Version::expected_in(namespace, self.version))
+        } else {
+            Err(not_sector(claim))
         }
-        Err(NamespaceError::NotSector {
-            path: claim.path().into(),
-            namespace: namespace.device_name(),
-            mode: namespace.abstraction.mode(),
-        })
+    }
+}
+
+fn not_sector(claim: &Claim) -> NamespaceError {
+    NamespaceError::NotSector {
+        path: claim.path().into(),
+        namespace: claim.namespace().device_name(),
+        mode: claim.namespace().abstraction.mode(),
     }
 }
 
@@ -151,7 +156,21 @@ impl Version {
 impl MappedNamespace {
     /// The arenas of the BTT, without opening it.
     pub fn find(&self) -> Result<Vec<FoundArena>, NamespaceError> {
+        self.refuse_raw()?;
         discovery::find(&self.medium, self.version).map_err(|source| btt_error(&self.claim, source))
+    }
+
+    /// Whether the label says that the namespace is in raw mode, and it is: Linux makes such a
+    /// namespace one in sector mode by putting a BTT into it.
+    #[must_use]
+    pub fn is_raw(&self) -> bool {
+        self.claim.namespace().abstraction == Abstraction::Raw
+            && discovery::find(&self.medium, self.version) == Err(Error::NotFound)
+    }
+
+    /// Refuses a namespace in raw mode.
+    pub fn refuse_raw(&self) -> Result<(), NamespaceError> {
+        if self.is_raw() { Err(not_sector(&self.claim)) } else { Ok(()) }
     }
 
     /// Opens the BTT for `queues` queues; read-only if the claim is shared, or if asked for.
@@ -160,6 +179,7 @@ impl MappedNamespace {
         read_only: bool,
         queues: usize,
     ) -> Result<(Claim, Opened<Mapping>), NamespaceError> {
+        self.refuse_raw()?;
         let MappedNamespace { claim, medium, version } = self;
         let namespace = claim.namespace().uuid;
         let read_only = read_only || claim.kind() == ClaimKind::Shared;

@@ -23,8 +23,8 @@ use super::lba_size::LbaSize;
 use super::namespace::{self, NamespaceError, btt_error};
 use crate::nvdimm::label::{LabelName, LabelVersion};
 use crate::nvdimm::{
-    Abstraction, Claim, ClaimKind, LabelEditor, LabelSize, Namespace, NewNamespace, NvdimmFile,
-    Place, Reservation, Selection,
+    self, Abstraction, Claim, ClaimKind, InitOptions, Initialized, LabelEditor, LabelSize,
+    Namespace, NewNamespace, NvdimmFile, Place, Reservation, Selection,
 };
 use crate::pmem::{DurabilityRequest, Mapping, PersistentMemory};
 
@@ -124,6 +124,27 @@ pub fn edit_labels(path: &Path, label_size: LabelSize) -> Result<LabelEditor, Na
     let file = NvdimmFile::open(path, ClaimKind::Exclusive, label_size)?;
     namespace::refuse_ambiguity(&file, label_size)?;
     Ok(file.edit_labels()?)
+}
+
+/// Makes a label storage area at the end of a file that exists ([`nvdimm::init_labels`]).
+///
+/// # Errors
+///
+/// As there; and a BTT that fills the file is not given up unless forced.
+pub fn init_labels(path: &Path, options: &InitOptions) -> Result<Initialized, NamespaceError> {
+    // Labels that are there already, damaged or not, are minded there.
+    let file = NvdimmFile::open(path, ClaimKind::Exclusive, LabelSize::Detect);
+    if let (Ok(file), false) = (file, options.force)
+        && file.labels().is_none()
+    {
+        let claim = file.claim(&Selection::Only)?;
+        let what = find_remains(&claim, &claim.map(DurabilityRequest::PageCache)?)?;
+        if what != Remains::Nothing {
+            let (path, namespace) = (path.into(), claim.namespace().device_name());
+            return Err(NamespaceError::HoldsData { path, namespace, what: what.to_string() });
+        }
+    }
+    Ok(nvdimm::init_labels(path, options)?)
 }
 
 /// Makes a namespace; `progress` is told how many bytes of how many are done.

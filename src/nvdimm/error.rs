@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::holder::Holder;
 use super::label::{LabelFault, UpdateError};
+use super::space::amount;
 use crate::pmem::{MapError, MediaError};
 
 /// Why an NVDIMM file, or a namespace in it, cannot be used.
@@ -143,8 +144,8 @@ pub enum Error {
     },
     /// There is no room for a namespace of that size.
     #[error(
-        "{path}: no space for {size} bytes: the largest free extent, in steps of {alignment} bytes, \
-         has {largest}"
+        "{path}: no space for {}: the largest free extent has {}, in steps of {}",
+        amount(*.size), amount(*.largest), amount(*.alignment)
     )]
     NoSpace {
         /// The file.
@@ -158,8 +159,8 @@ pub enum Error {
     },
     /// A size that is not a multiple of the alignment, or zero.
     #[error(
-        "{path}: {size} bytes are misaligned: not a multiple of {alignment} (of the sizes next to it: \
-         {below}, {above})"
+        "{path}: {} is misaligned: not a multiple of {}; the sizes next to it are {} and {}",
+        amount(*.size), amount(*.alignment), amount(*.below), amount(*.above)
     )]
     Misaligned {
         /// The file.
@@ -185,8 +186,8 @@ pub enum Error {
     },
     /// There are labels already where some are to be made.
     #[error(
-        "{path}: there is a label storage area of {size} bytes already, with {namespaces} namespaces; \
-         --force gives them up"
+        "{path}: there is a label storage area of {} already, with {namespaces} namespaces; --force \
+         gives them up", amount(*.size)
     )]
     LabelsExist {
         /// The file.
@@ -198,8 +199,8 @@ pub enum Error {
     },
     /// There is something where labels are to be made.
     #[error(
-        "{path}: the last {size} bytes, where the labels would be, are not all zero; --force writes \
-         over them"
+        "{path}: the last {}, where the labels would be, is not all zero; --force writes over it",
+        amount(*.size)
     )]
     Occupied {
         /// The file.
@@ -208,7 +209,7 @@ pub enum Error {
         size: u64,
     },
     /// A label storage area of that size is not made, or not in that file.
-    #[error("{path}: {size} bytes of labels {reason}")]
+    #[error("{path}: a label storage area of {} {reason}", amount(*.size))]
     LabelAreaSize {
         /// The file.
         path: PathBuf,

@@ -89,7 +89,7 @@ pub fn init_labels(path: &Path, options: &InitOptions) -> Result<Initialized, Er
     let size = options.size.unwrap_or(LEAST_AREA_SIZE);
     check_size(path, size)?;
     if file_size < size + LINUX_ALIGNMENT || !file_size.is_multiple_of(PAGE) {
-        let reason = "leave no 16 MiB for namespaces, or the file does not end on a page";
+        let reason = "leaves no 16M for namespaces, or the file does not end on a page";
         return Err(Error::LabelAreaSize { path: path.into(), size, reason });
     }
     lock_all(path, &file, file_size)?;
@@ -201,9 +201,9 @@ impl Present {
 fn check_size(path: &Path, size: u64) -> Result<(), Error> {
     let fails = |reason| Err(Error::LabelAreaSize { path: path.into(), size, reason });
     if !(LEAST_AREA_SIZE..=MOST_AREA_SIZE).contains(&size) {
-        fails("are not what QEMU takes (at least 128 KiB), or more than 16 MiB")
+        fails("is less than QEMU takes (128K), or more than 16M")
     } else if !size.is_multiple_of(PAGE) {
-        fails("are not a multiple of 4 KiB")
+        fails("is not a multiple of 4K")
     } else {
         Ok(())
     }

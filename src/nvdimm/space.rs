@@ -45,6 +45,16 @@ pub fn first_fit(extents: &[Range<u64>], size: u64, alignment: u64) -> Option<Ra
     Some(found.start..found.start + size)
 }
 
+/// A number of bytes as an option takes it: exact, with the largest suffix that leaves no rest.
+pub(super) fn amount(bytes: u64) -> String {
+    let units = [('T', 40), ('G', 30), ('M', 20), ('K', 10)];
+    let fitting = units.into_iter().find(|(_, shift)| bytes != 0 && bytes % (1 << shift) == 0);
+    match fitting {
+        Some((letter, shift)) => format!("{}{letter}", bytes >> shift),
+        None => bytes.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -64,6 +74,15 @@ mod tests {
         assert_eq!(largest(&extents, 16 * M), 128 * M);
         assert_eq!(free_extents(32 * M, [0..32 * M]), []);
         assert_eq!(largest(&[], 16 * M), 0);
+    }
+
+    #[test]
+    fn amounts_are_exact() {
+        for (bytes, text) in
+            [(0, "0"), (1, "1"), (1024, "1K"), (1536, "1536"), (96 * M, "96M"), (1 << 42, "4T")]
+        {
+            assert_eq!(amount(bytes), text);
+        }
     }
 
     #[test]
