@@ -59,7 +59,7 @@ pub use lba_size::LbaSize;
 pub use namespace::{MappedNamespace, NamespaceError, NamespaceOptions};
 pub use open::{OpenOptions, Opened};
 pub use provision::{
-    Created, Mode, Provision, create_namespace, destroy_namespace, edit_labels, init_labels,
+    Mode, Provision, create_namespace, destroy_namespace, edit_labels, init_labels,
     reconfigure_namespace,
 };
 pub use queue::Queue;

@@ -59,15 +59,6 @@ pub struct Provision {
     pub force: bool,
 }
 
-/// A namespace that was made.
-#[derive(Debug, Clone)]
-pub struct Created {
-    /// The namespace.
-    pub namespace: Namespace,
-    /// Version and uuid of its BTT, if it has one.
-    pub btt: Option<(Version, Uuid)>,
-}
-
 /// What is made in detail, after the labels' version has decided.
 #[derive(Debug, Clone, Copy)]
 struct Plan {
@@ -152,7 +143,7 @@ pub fn create_namespace(
     editor: &mut LabelEditor,
     provision: &Provision,
     progress: impl FnMut(u64, u64),
-) -> Result<Created, NamespaceError> {
+) -> Result<Namespace, NamespaceError> {
     let plan = Plan::new(editor, provision.mode)?;
     let reservation = reserve(editor, &plan, provision, provision.place.clone())?;
     plan.check_size(&reservation.claim)?;
@@ -180,7 +171,7 @@ pub fn reconfigure_namespace(
     selection: &Selection,
     provision: &Provision,
     progress: impl FnMut(u64, u64),
-) -> Result<Created, NamespaceError> {
+) -> Result<Namespace, NamespaceError> {
     let plan = Plan::new(editor, provision.mode)?;
     let claim = editor.claim(selection)?;
     let old = claim.namespace().clone();
@@ -239,29 +230,23 @@ fn fill(
     medium: &Mapping,
     plan: &Plan,
     progress: impl FnMut(u64, u64),
-) -> Result<Created, NamespaceError> {
+) -> Result<Namespace, NamespaceError> {
     let claim = &reservation.claim;
     erase(medium).map_err(|source| btt_error(claim, source.into()))?;
-    let btt = match plan.btt {
-        None => None,
-        Some((lba_size, version)) => {
-            let options = CreateOptions {
-                lba_size,
-                version,
-                uuid: Uuid::new_v4(),
-                parent_uuid: claim.namespace().uuid.unwrap_or_default(),
-                arena_size: ARENA_MAX_SIZE,
-                force: false,
-            };
-            create::create(medium, &options, progress)
-                .map_err(|source| btt_error(claim, source))?;
-            Some((version, options.uuid))
-        }
-    };
+    if let Some((lba_size, version)) = plan.btt {
+        let options = CreateOptions {
+            lba_size,
+            version,
+            uuid: Uuid::new_v4(),
+            parent_uuid: claim.namespace().uuid.unwrap_or_default(),
+            arena_size: ARENA_MAX_SIZE,
+            force: false,
+        };
+        create::create(medium, &options, progress).map_err(|source| btt_error(claim, source))?;
+    }
     // With `Strict`, every fence was a sync; this is for what came after the last one.
     medium.sync().map_err(|source| btt_error(claim, source.into()))?;
-    let namespace = editor.commit(reservation)?;
-    Ok(Created { namespace, btt })
+    Ok(editor.commit(reservation)?)
 }
 
 /// Refuses to give up what a namespace holds, unless forced.

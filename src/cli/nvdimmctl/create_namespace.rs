@@ -155,7 +155,8 @@ impl CreateNamespace {
             }
             None => btt::create_namespace(&mut editor, &provision, report)?,
         };
-        Ok(Selection::Named(created.namespace.device_name()))
+        // By its uuid: device names change with every namespace that comes or goes.
+        Ok(created.uuid.map_or(Selection::Only, |uuid| Selection::Named(uuid.to_string())))
     }
 
     /// Makes a BTT that fills a file without labels, or takes away the one that does.
