@@ -140,14 +140,21 @@ fn a_namespace_is_made_as_linux_makes_it() {
     let uuid = "0b3c5b2e-7f0d-4b44-9a5c-0d8f3b1f4a6e";
     for (lbasize, of_label) in [("512", 512), ("520", 0), ("4096", 4096), ("4224", 0)] {
         let made = create(&path, &["-l", lbasize, "-u", uuid, "-n", "root"]);
-        assert_eq!((&made["uuid"], &made["name"]), (&uuid.into(), &"root".into()));
+        assert_eq!((&made["raw_uuid"], &made["name"]), (&uuid.into(), &"root".into()));
         assert_eq!((&made["mode"], &made["btt_version"]), (&"sector".into(), &"2.0".into()));
         assert_eq!(made["sector_size"].to_string(), lbasize);
         assert_eq!((&made["health"], &made["atomic_sectors"]), (&"ok".into(), &true.into()));
         assert_eq!((&made["label"]["qemu_slot"], &made["holder"]), (&0.into(), &Value::Null));
         let inspected: Value = serde_json::from_str(&done(&path, "inspect", &["--json"])).unwrap();
         assert_eq!(inspected["parent_uuid"], uuid);
-        assert_eq!(inspected["uuid"], made["btt_uuid"]);
+        // What ndctl lists as the uuid of a namespace in sector mode.
+        assert_eq!(inspected["uuid"], made["uuid"]);
+        for name in [uuid, made["uuid"].as_str().unwrap(), "root", "namespace0.0"] {
+            done(&path, "check-namespace", &["--namespace", name]);
+            done(&path, "list", &["--namespace", name]);
+            let raw = run(&path, "export", &["--force-raw", "--namespace", name]);
+            assert!(raw.status.success() && raw.stdout.len() as u64 == 64 * M);
+        }
         assert_ne!(inspected["uuid"], uuid);
         // Label and slot, byte by byte, where the fields are that Linux reads.
         let slot = made["label"]["slot"].as_u64().unwrap();
@@ -168,7 +175,7 @@ fn a_namespace_is_made_as_linux_makes_it() {
 #[test]
 fn what_cannot_be_is_refused_and_changes_nothing() {
     let (_folder, path) = labelled("128M");
-    let uuid = create(&path, &["-n", "a", "-s", "64M"])["uuid"].as_str().unwrap().to_owned();
+    let uuid = create(&path, &["-n", "a", "-s", "64M"])["raw_uuid"].as_str().unwrap().to_owned();
     let before = fs::read(&path).unwrap();
     for (options, code, complaint) in [
         (&["-n", "a"][..], 1, "name \"a\" exists already"),
@@ -241,7 +248,9 @@ fn a_namespace_is_made_again_in_its_place_and_renamed_with_its_data() {
     let new = create(&path, &["-e", "B", "-l", "4096", "--force"]);
     assert_eq!((&new["start"], &new["raw_size"]), (&old["start"], &old["raw_size"]));
     assert_eq!((&new["name"], &new["sector_size"]), (&"B".into(), &4096.into()));
-    assert_ne!(new["uuid"], old["uuid"]);
+    for uuid in ["uuid", "raw_uuid"] {
+        assert_ne!(new[uuid], old[uuid]);
+    }
     assert!(nvdimmctl_ok(&["export", text(&path), "-n", "B"]).iter().all(|byte| *byte == 0));
     let raw = create(&path, &["-e", "B", "-m", "raw", "-n", "R", "--force"]);
     assert_eq!((&raw["mode"], &raw["name"]), (&"raw".into(), &"R".into()));
@@ -399,7 +408,7 @@ fn labels_of_version_1_1_have_btts_of_version_1_1() {
     let inspected: Value = serde_json::from_str(&done(&path, "inspect", &["--json"])).unwrap();
     assert_eq!(
         (&inspected["parent_uuid"], &inspected["arenas"][0]["start"]),
-        (&made["uuid"], &4096.into())
+        (&made["raw_uuid"], &4096.into())
     );
     let said = refused(1, &path, "create-namespace", &["--btt-version", "2.0"]);
     assert!(said.contains("labels of version 1.1"), "{said}");

@@ -112,7 +112,7 @@ fn serial_of(driver: &mut Driver) -> String {
 #[test]
 fn one_daemon_serves_several_disks_each_at_its_socket() {
     let (_folder, path) = file(&[("a", "512"), ("b", "4096"), ("c", "4096")]);
-    let uuid = list(&path)[1]["uuid"].as_str().unwrap().to_owned();
+    let uuid = list(&path)[1]["raw_uuid"].as_str().unwrap().to_owned();
     let by_uuid = format!("namespace={uuid},queues=2");
     let (arguments, sockets) =
         disks(&path, &["namespace=a,serial=first", &by_uuid, "namespace=namespace0.2,read-only"]);

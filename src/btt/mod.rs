@@ -56,7 +56,7 @@ pub use geometry::{
 pub use info_block::{InfoBlock, InfoFault, SIGNATURE, Version};
 pub use inspect::{LaneState, lanes};
 pub use lba_size::LbaSize;
-pub use namespace::{MappedNamespace, NamespaceError, NamespaceOptions};
+pub use namespace::{MappedNamespace, NamespaceError, NamespaceOptions, resolve};
 pub use open::{OpenOptions, Opened};
 pub use provision::{
     Mode, Provision, create_namespace, destroy_namespace, edit_labels, init_labels,

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use uuid::Uuid;
+
 use super::create::{self, CreateOptions};
 use super::discovery::{self, Copies, FoundArena};
 use super::engine::Btt;
@@ -115,7 +117,8 @@ impl NamespaceOptions {
     pub fn map(&self, kind: ClaimKind) -> Result<MappedNamespace, NamespaceError> {
         let file = NvdimmFile::open(&self.path, kind, self.label_size)?;
         refuse_ambiguity(&file, self.label_size)?;
-        let claim = file.claim(&self.selection)?;
+        let selection = resolve(&file, &self.selection);
+        let claim = file.claim(&selection)?;
         let version = self.version_for(&claim)?;
         let medium = claim.map(self.durability)?;
         Ok(MappedNamespace { claim, medium, version })
@@ -216,6 +219,32 @@ pub(super) fn btt_error(claim: &Claim, source: Error) -> NamespaceError {
         path: claim.path().into(),
         namespace: claim.namespace().device_name(),
         source: source.into(),
+    }
+}
+
+/// What is meant by `selection` where it is the uuid of a BTT, which is what ndctl lists for a namespace
+/// in sector mode: the namespace that the BTT is in.
+#[must_use]
+pub fn resolve(file: &NvdimmFile, selection: &Selection) -> Selection {
+    let Selection::Named(name) = selection else { return Selection::Only };
+    let Ok(wanted) = Uuid::try_parse(name) else { return selection.clone() };
+    let holds = |namespace: &&Namespace| {
+        namespace.abstraction.may_be_btt()
+            && file.map_to_look(namespace).is_ok_and(|medium| {
+                let version = Version::expected_in(namespace, None);
+                discovery::find(&medium, version)
+                    .is_ok_and(|arenas| arenas.iter().all(|arena| arena.info.uuid == wanted))
+            })
+    };
+    let namespaces = file.namespaces();
+    if namespaces.iter().any(|namespace| namespace.uuid == Some(wanted)) {
+        return selection.clone();
+    }
+    match namespaces.iter().find(holds) {
+        Some(namespace) => Selection::Named(
+            namespace.uuid.map_or_else(|| namespace.device_name(), |uuid| uuid.to_string()),
+        ),
+        None => selection.clone(),
     }
 }
 

@@ -173,7 +173,7 @@ pub fn reconfigure_namespace(
     progress: impl FnMut(u64, u64),
 ) -> Result<Namespace, NamespaceError> {
     let plan = Plan::new(editor, provision.mode)?;
-    let claim = editor.claim(selection)?;
+    let claim = editor.claim(&namespace::resolve(editor.file(), selection))?;
     let old = claim.namespace().clone();
     let name = provision.name.or_else(|| old.label.as_ref().map(|label| label.name));
     let provision = Provision { name, ..provision.clone() };
@@ -198,7 +198,7 @@ pub fn destroy_namespace(
     selection: &Selection,
     force: bool,
 ) -> Result<Namespace, NamespaceError> {
-    let claim = editor.claim(selection)?;
+    let claim = editor.claim(&namespace::resolve(editor.file(), selection))?;
     let medium = claim.map(DurabilityRequest::Strict)?;
     check_dispensable(&claim, &medium, force)?;
     editor.delete(&claim)?;

@@ -40,7 +40,8 @@ impl Contents {
     /// The bytes of a namespace as they are, whoever holds it and whatever is in it.
     pub(super) fn look(options: &NamespaceOptions) -> Result<Contents, Error> {
         let file = NvdimmFile::open(&options.path, ClaimKind::Shared, options.label_size)?;
-        let medium = file.map_to_look(file.select(&options.selection)?)?;
+        let selection = btt::resolve(&file, &options.selection);
+        let medium = file.map_to_look(file.select(&selection)?)?;
         Ok(Contents { path: options.path.clone(), kind: Kind::Raw(medium), _claim: None })
     }
 

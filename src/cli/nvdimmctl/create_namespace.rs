@@ -42,7 +42,8 @@ pub struct CreateNamespace {
     #[arg(short, long, value_parser = LabelName::new)]
     name: Option<LabelName>,
 
-    /// Its uuid; in a file without labels, that of the BTT [default: a random one]
+    /// Uuid of the namespace, in its label; in a file without labels, of the BTT [default: a random
+    /// one]
     #[arg(short, long)]
     uuid: Option<Uuid>,
 

@@ -69,11 +69,10 @@ impl DestroyNamespace {
         let selection = Selection::Named(self.namespace.clone());
         let gone = btt::destroy_namespace(&mut editor, &selection, self.force)?;
         println!(
-            "{}: destroyed {}{}, uuid {}: {} are free",
+            "{}: destroyed {}{}: {} are free",
             self.file.display(),
             gone.device_name(),
-            if gone.name.is_empty() { String::new() } else { format!(" {:?}", gone.name) },
-            gone.uuid.unwrap_or_default(),
+            if gone.name.is_empty() { String::new() } else { format!(" {}", gone.name) },
             Size(gone.size()),
         );
         Ok(())
@@ -97,7 +96,8 @@ impl DestroyNamespace {
 impl RenameNamespace {
     pub(super) fn run(&self) -> Result<(), Error> {
         let mut editor = btt::edit_labels(&self.file, label_size(self.label_size))?;
-        let claim = editor.claim(&Selection::Named(self.namespace.clone()))?;
+        let named = Selection::Named(self.namespace.clone());
+        let claim = editor.claim(&btt::resolve(editor.file(), &named))?;
         editor.rename(&claim, self.name)?;
         let device = claim.namespace().device_name();
         match self.name.to_string().as_str() {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Error;
 use super::listing::Listing;
+use crate::btt;
 use crate::cli::name::NamespaceArgs;
 use crate::cli::size::Size;
 use crate::nvdimm::{self, ClaimKind, LINUX_ALIGNMENT, NvdimmFile};
@@ -70,6 +71,7 @@ impl List {
             let version = self.namespace.btt_version.map(Into::into);
             if let Some(wanted) = &self.namespace.namespace {
                 let selection = nvdimm::Selection::Named(wanted.clone());
+                let selection = btt::resolve(&file, &selection);
                 listed.push(Listing::describe(&file, file.select(&selection)?, version)?);
             } else {
                 for namespace in file.namespaces() {
@@ -183,10 +185,13 @@ fn print_details(namespace: &Listing) {
     if let Some(uuid) = &namespace.uuid {
         line("uuid", uuid.clone());
     }
+    if let Some(uuid) = &namespace.raw_uuid {
+        line("raw uuid", format!("{uuid}, by the label"));
+    }
     line("raw size", format!("{} bytes from byte {} on", namespace.raw_size, namespace.start));
     line("size", format!("{} bytes", namespace.size));
-    if let (Some(uuid), Some(arenas)) = (&namespace.btt_uuid, namespace.arenas) {
-        line("BTT", format!("{uuid}, {arenas} arenas"));
+    if let Some(arenas) = namespace.arenas {
+        line("arenas", arenas.to_string());
     }
     if let Some(label) = &namespace.label {
         let slot = label.qemu_slot.map_or_else(

@@ -26,14 +26,15 @@ pub(super) struct Listing {
     pub raw_size: u64,
     /// Its first byte in the file.
     pub start: u64,
-    /// Of the namespace; where it has none, of its BTT.
+    /// As ndctl has it: of the BTT in sector mode, else of the namespace.
     pub uuid: Option<String>,
+    /// Of the namespace, by its label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raw_uuid: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sector_size: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub btt_version: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub btt_uuid: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arenas: Option<usize>,
     pub atomic_sectors: bool,
@@ -108,9 +109,9 @@ impl Listing {
             raw_size: namespace.size(),
             start: namespace.range.start,
             uuid: namespace.uuid.map(|uuid| uuid.to_string()),
+            raw_uuid: namespace.uuid.map(|uuid| uuid.to_string()),
             sector_size: None,
             btt_version: None,
-            btt_uuid: None,
             arenas: None,
             atomic_sectors: false,
             health: Health::Ok,
@@ -159,10 +160,9 @@ impl Listing {
         self.mode = "sector";
         self.atomic_sectors = true;
         self.size = sectors * u64::from(lba_size.data());
-        self.uuid.get_or_insert_with(|| info.uuid.to_string());
+        self.uuid = Some(info.uuid.to_string());
         self.sector_size = Some(lba_size.external());
         self.btt_version = Some(info.version.to_string());
-        self.btt_uuid = Some(info.uuid.to_string());
         self.arenas = Some(arenas.len());
         let problem = arenas.iter().enumerate().find_map(|(number, arena)| {
             problem_of(arena)
