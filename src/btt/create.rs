@@ -44,21 +44,37 @@ const ZERO_STEP: u64 = 64 << 20;
 pub fn create<M: PersistentMemory>(
     medium: &M,
     options: &CreateOptions,
-    mut progress: impl FnMut(u64, u64),
+    progress: impl FnMut(u64, u64),
 ) -> Result<(), Error> {
     let start = options.version.first_arena();
     let needed = start + ARENA_MIN_SIZE;
     if medium.size() < needed {
         return Err(Error::TooSmall { size: medium.size(), needed });
     }
-    if !options.force {
-        Remains::find(medium)?.check_nothing()?;
+    if !mutant!(OldBttLeft) {
+        if !options.force {
+            Remains::find(medium)?.check_nothing()?;
+        }
+        erase(medium)?;
     }
-    erase(medium)?;
-    let arenas: Vec<(u64, Geometry)> =
-        layout(medium.size() - start, options.arena_size, options.lba_size)
-            .map(|(offset, geometry)| (start + offset, geometry))
-            .collect();
+    create_arenas(medium, start, medium.size() - start, options, progress)?;
+    Ok(())
+}
+
+/// Creates arenas that fill `size` bytes from `start` on, the first one last; returns their number.
+pub(super) fn create_arenas<M: PersistentMemory>(
+    medium: &M,
+    start: u64,
+    size: u64,
+    options: &CreateOptions,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<usize, MediaError> {
+    let mut arenas: Vec<(u64, Geometry)> = layout(size, options.arena_size, options.lba_size)
+        .map(|(offset, geometry)| (start + offset, geometry))
+        .collect();
+    if mutant!(FirstArenaFirst) {
+        arenas.reverse();
+    }
     let total = arenas.iter().map(|(_, geometry)| zeroed_bytes(geometry)).sum();
     let mut done = 0;
     for (start, geometry) in arenas.iter().rev() {
@@ -67,7 +83,7 @@ pub fn create<M: PersistentMemory>(
             progress(done, total);
         })?;
     }
-    Ok(())
+    Ok(arenas.len())
 }
 
 /// The arenas of at most `arena_size` bytes that a BTT of `lba_size` sectors has in `raw_size` bytes,
@@ -100,7 +116,9 @@ fn create_arena<M: PersistentMemory>(
     let (mut offset, end) = (geometry.mapoff, geometry.info2off);
     while offset < end {
         let step = ZERO_STEP.min(end - offset);
-        medium.zero(start + offset, step)?;
+        if !mutant!(MapNotZeroed) {
+            medium.zero(start + offset, step)?;
+        }
         zeroed(step);
         offset += step;
     }
@@ -113,8 +131,11 @@ fn create_arena<M: PersistentMemory>(
         version: options.version,
         geometry: *geometry,
     };
-    info.write(medium, start + geometry.info2off)?;
-    info.write(medium, start)
+    let mut copies = [start + geometry.info2off, start];
+    if mutant!(PrimaryBeforeBackup) {
+        copies.reverse();
+    }
+    copies.into_iter().try_for_each(|copy| info.write(medium, copy))
 }
 
 /// The flog of lanes that were never used.
