@@ -26,7 +26,7 @@ use crate::nvdimm::{
     self, Abstraction, Claim, ClaimKind, InitOptions, Initialized, LabelEditor, LabelSize,
     Namespace, NewNamespace, NvdimmFile, Place, Reservation, Selection,
 };
-use crate::pmem::{DurabilityRequest, Mapping, PersistentMemory};
+use crate::pmem::{DurabilityRequest, Mapping, MediaError, PersistentMemory};
 
 /// What a namespace is to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,8 +201,8 @@ pub fn destroy_namespace(
     let claim = editor.claim(&namespace::resolve(editor.file(), selection))?;
     let medium = claim.map(DurabilityRequest::Strict)?;
     check_dispensable(&claim, &medium, force)?;
-    editor.delete(&claim)?;
-    erase(&medium).map_err(|source| btt_error(&claim, source.into()))?;
+    unmake(&medium, || editor.delete(&claim))
+        .map_err(|source| btt_error(&claim, source.into()))??;
     Ok(claim.namespace().clone())
 }
 
@@ -232,21 +232,45 @@ fn fill(
     progress: impl FnMut(u64, u64),
 ) -> Result<Namespace, NamespaceError> {
     let claim = &reservation.claim;
-    erase(medium).map_err(|source| btt_error(claim, source.into()))?;
-    if let Some((lba_size, version)) = plan.btt {
+    let parent_uuid = claim.namespace().uuid.unwrap_or_default();
+    let made = make(medium, plan.btt, parent_uuid, progress, || editor.commit(reservation));
+    Ok(made.map_err(|source| btt_error(claim, source))??)
+}
+
+/// Makes what a namespace is to hold, complete and durable, and then its label.
+fn make<M: PersistentMemory, T>(
+    medium: &M,
+    btt: Option<(LbaSize, Version)>,
+    parent_uuid: Uuid,
+    progress: impl FnMut(u64, u64),
+    write_label: impl FnOnce() -> T,
+) -> Result<T, Error> {
+    erase(medium)?;
+    if let Some((lba_size, version)) = btt {
         let options = CreateOptions {
             lba_size,
             version,
             uuid: Uuid::new_v4(),
-            parent_uuid: claim.namespace().uuid.unwrap_or_default(),
+            parent_uuid,
             arena_size: ARENA_MAX_SIZE,
             force: false,
         };
-        create::create(medium, &options, progress).map_err(|source| btt_error(claim, source))?;
+        create::create(medium, &options, progress)?;
     }
-    // With `Strict`, every fence was a sync; this is for what came after the last one.
-    medium.sync().map_err(|source| btt_error(claim, source.into()))?;
-    Ok(editor.commit(reservation)?)
+    medium.sync()?;
+    Ok(write_label())
+}
+
+/// Takes the label of a namespace away, and then what says that it held something.
+fn unmake<M: PersistentMemory, E>(
+    medium: &M,
+    take_label: impl FnOnce() -> Result<(), E>,
+) -> Result<Result<(), E>, MediaError> {
+    let taken = take_label();
+    if taken.is_ok() {
+        erase(medium)?;
+    }
+    Ok(taken)
 }
 
 /// Refuses to give up what a namespace holds, unless forced.
@@ -274,3 +298,6 @@ pub(super) fn check_dispensable(
 fn find_remains(claim: &Claim, medium: &Mapping) -> Result<Remains, NamespaceError> {
     Remains::find(medium).map_err(|source| btt_error(claim, source.into()))
 }
+
+#[cfg(test)]
+mod tests;
