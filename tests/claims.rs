@@ -110,11 +110,11 @@ fn open(path: &Path, kind: ClaimKind) -> NvdimmFile {
     NvdimmFile::open(path, kind, LabelSize::Detect).unwrap()
 }
 
-fn is_busy<T>(result: Result<T, NamespaceError>) -> bool {
+fn is_busy<T>(result: &Result<T, NamespaceError>) -> bool {
     match result {
         Err(NamespaceError::Nvdimm(Error::Busy {
             holder: Holder::Process { pid, .. }, ..
-        })) => pid == std::process::id(),
+        })) => *pid == std::process::id(),
         _ => false,
     }
 }
@@ -139,15 +139,15 @@ fn what_is_held_cannot_be_destroyed_made_again_or_renamed() {
     for kind in [ClaimKind::Shared, ClaimKind::Exclusive] {
         let held = open(&path, kind).claim(&named("a")).unwrap();
         let before = std::fs::read(&path).unwrap();
-        assert!(is_busy(destroy(&path, "a")));
+        assert!(is_busy(&destroy(&path, "a")));
         let mut editor = btt::edit_labels(&path, LabelSize::Detect).unwrap();
         let forced = Provision { force: true, ..provision("c") };
         let again = btt::reconfigure_namespace(&mut editor, &named("a"), &forced, |_, _| {});
-        assert!(is_busy(again));
+        assert!(is_busy(&again));
         assert!(matches!(editor.claim(&named("a")), Err(Error::Busy { .. })));
         drop(editor);
         let options = InitOptions { size: None, version: LabelVersion::V1_2, force: true };
-        assert!(is_busy(btt::init_labels(&path, &options).map(drop)));
+        assert!(is_busy(&btt::init_labels(&path, &options).map(drop)));
         assert!(std::fs::read(&path).unwrap() == before);
         // Its neighbours are nobody's business.
         make(&path, "d").unwrap();

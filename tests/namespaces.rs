@@ -165,9 +165,8 @@ fn a_namespace_is_made_as_linux_makes_it() {
         assert_eq!(number(80), 1 << 32, "no flags, one label, the first");
         assert_eq!((number(88), number(96)), (0x00ba_9012_0012_b4dc, of_label));
         assert_eq!((number(104), number(112), number(120)), (0, 64 * M, slot));
-        let guid = "fc3b6318351717428ac917239282d3f8";
-        let hex: String = label[144..160].iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, guid);
+        let guid = u128::from_str_radix("fc3b6318351717428ac917239282d3f8", 16).unwrap();
+        assert_eq!(label[144..160], guid.to_be_bytes());
         done(&path, "destroy-namespace", &[uuid, "-f"]);
     }
 }

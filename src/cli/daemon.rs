@@ -39,8 +39,8 @@ pub struct DaemonArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "nvdimm")]
     blk_file: Option<PathBuf>,
 
-    /// One of several disks: socket=PATH,namespace=NAME[,queues=N][,read-only][,serial=TEXT]
-    /// [,nvdimm=FILE]; fd=N for an open socket, two commas for one in a value
+    /// One of several disks: socket=PATH (or fd=N) and namespace=NAME; also queues=N, read-only,
+    /// serial=TEXT, and nvdimm=FILE if it is another file; two commas in a value stand for one
     #[arg(long, value_name = "KEY=VALUE,...", conflicts_with_all = ["socket", "namespace", "serial"])]
     disk: Vec<DiskArg>,
 

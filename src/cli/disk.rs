@@ -36,23 +36,21 @@ pub(super) enum DiskArgError {
     TwoSockets,
 }
 
-/// The keys that there are; values of these are texts.
+/// The keys that there are.
 const KEYS: [&str; 7] = ["socket", "fd", "namespace", "nvdimm", "queues", "read-only", "serial"];
 
 impl FromStr for DiskArg {
     type Err = DiskArgError;
 
     fn from_str(text: &str) -> Result<DiskArg, DiskArgError> {
-        let mut values: [Option<Option<String>>; KEYS.len()] = Default::default();
+        // Empty: the key stands alone.
+        let mut values: [Option<String>; KEYS.len()] = Default::default();
         for part in split(text) {
-            let (key, value) = match part.split_once('=') {
-                Some((key, value)) => (key, Some(value.to_owned())),
-                None => (part.as_str(), None),
-            };
+            let (key, value) = part.split_once('=').unwrap_or((&part, ""));
             let Some(index) = KEYS.iter().position(|known| *known == key) else {
                 return Err(DiskArgError::UnknownKey(key.to_owned()));
             };
-            if values[index].replace(value).is_some() {
+            if values[index].replace(value.to_owned()).is_some() {
                 return Err(DiskArgError::Twice(KEYS[index]));
             }
         }
@@ -70,11 +68,10 @@ impl FromStr for DiskArg {
             queues: given("queues", queues)?
                 .map(|value| parse("queues", &value, queue_count))
                 .transpose()?,
-            // Alone, it means yes.
-            read_only: match read_only {
+            read_only: match read_only.as_deref() {
                 None => false,
-                Some(None) => true,
-                Some(Some(value)) => parse("read-only", &value, on_or_off)?,
+                Some("") => true,
+                Some(value) => parse("read-only", value, on_or_off)?,
             },
             serial: given("serial", serial_text)?
                 .map(|value| parse("serial", &value, serial))
@@ -98,12 +95,8 @@ fn split(text: &str) -> Vec<String> {
 }
 
 /// The value of a key that cannot do without.
-fn given(key: &'static str, value: Option<Option<String>>) -> Result<Option<String>, DiskArgError> {
-    match value {
-        None => Ok(None),
-        Some(Some(value)) if !value.is_empty() => Ok(Some(value)),
-        Some(_) => Err(DiskArgError::NoValue(key)),
-    }
+fn given(key: &'static str, value: Option<String>) -> Result<Option<String>, DiskArgError> {
+    if value.as_deref() == Some("") { Err(DiskArgError::NoValue(key)) } else { Ok(value) }
 }
 
 fn parse<T>(

@@ -57,7 +57,7 @@ pub fn create_file(path: &Path, size: u64, label_size: Option<u64>) -> Result<()
         .create_new(true)
         .open(path)
         .map_err(fails("create"))?;
-    let fill = || {
+    let initialize = || {
         file.set_len(total).map_err(fails("set the size of"))?;
         if let Some(label_size) = label_size {
             let medium = map(path, &file, size..total)?;
@@ -66,7 +66,7 @@ pub fn create_file(path: &Path, size: u64, label_size: Option<u64>) -> Result<()
         }
         file.sync_all().map_err(fails("sync"))
     };
-    fill().inspect_err(|_| {
+    initialize().inspect_err(|_| {
         // Nobody else knows of the file yet, and it is of no use; the first error counts.
         let _ = std::fs::remove_file(path);
     })

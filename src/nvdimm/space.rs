@@ -48,7 +48,8 @@ pub fn first_fit(extents: &[Range<u64>], size: u64, alignment: u64) -> Option<Ra
 /// A number of bytes as an option takes it: exact, with the largest suffix that leaves no rest.
 pub(super) fn amount(bytes: u64) -> String {
     let units = [('T', 40), ('G', 30), ('M', 20), ('K', 10)];
-    let fitting = units.into_iter().find(|(_, shift)| bytes != 0 && bytes % (1 << shift) == 0);
+    let fitting =
+        units.into_iter().find(|(_, shift)| bytes != 0 && bytes.is_multiple_of(1 << shift));
     match fitting {
         Some((letter, shift)) => format!("{}{letter}", bytes >> shift),
         None => bytes.to_string(),
@@ -72,7 +73,7 @@ mod tests {
         assert_eq!(first_fit(&extents, 48 * M, 16 * M), Some(128 * M..176 * M));
         assert_eq!(first_fit(&extents, 144 * M, 16 * M), None);
         assert_eq!(largest(&extents, 16 * M), 128 * M);
-        assert_eq!(free_extents(32 * M, [0..32 * M]), []);
+        assert_eq!(free_extents(32 * M, [0..16 * M, 16 * M..32 * M]), []);
         assert_eq!(largest(&[], 16 * M), 0);
     }
 

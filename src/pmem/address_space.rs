@@ -92,7 +92,7 @@ impl Wanted<'_> {
         let room = unsafe { mmap_anonymous(None, length, ProtFlags::PROT_NONE, flags)? };
         // SAFETY: it is ours, and nobody knows of it.
         unsafe { munmap(room, length.get())? };
-        let into_huge_page = self.offset as usize % HUGE_PAGE;
+        let into_huge_page = self.offset.cast_unsigned() as usize % HUGE_PAGE;
         let skip = into_huge_page.wrapping_sub(room.addr().get()) % HUGE_PAGE;
         room.addr().checked_add(skip).ok_or(Errno::ENOMEM)
     }

@@ -169,7 +169,7 @@ fn a_namespace_that_is_being_made_is_not_there_or_whole() {
 fn a_namespace_that_is_being_destroyed_is_whole_or_gone() {
     let medium = empty();
     make_namespace(&medium, OLD, 4096);
-    let states = cut_everywhere(&medium.snapshot(), |medium| destroy_namespace(medium));
+    let states = cut_everywhere(&medium.snapshot(), destroy_namespace);
     assert_eq!(states, [Some(OLD), None]);
 }
 
@@ -177,6 +177,6 @@ fn a_namespace_that_is_being_destroyed_is_whole_or_gone() {
 fn a_namespace_that_is_being_made_again_is_the_old_one_gone_or_the_new_one() {
     let medium = empty();
     make_namespace(&medium, OLD, 4096);
-    let states = cut_everywhere(&medium.snapshot(), |medium| reconfigure_namespace(medium));
+    let states = cut_everywhere(&medium.snapshot(), reconfigure_namespace);
     assert_eq!(states, [Some(OLD), None, Some(NEW)]);
 }

@@ -102,11 +102,11 @@ impl CreateNamespace {
         drop(file);
         let name = if has_labels { self.in_labels(mode)? } else { self.in_whole_file(mode)? };
         let file = NvdimmFile::open(&self.file, ClaimKind::Shared, self.label_size())?;
-        let made = Listing::describe(&file, file.select(&name)?, self.version())?;
+        let listing = Listing::describe(&file, file.select(&name)?, self.version())?;
         if self.json {
-            println!("{}", super::to_json(&made)?);
+            println!("{}", super::to_json(&listing)?);
         } else {
-            println!("{}: created {made}", self.file.display());
+            println!("{}: created {listing}", self.file.display());
         }
         Ok(())
     }

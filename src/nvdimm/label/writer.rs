@@ -150,8 +150,12 @@ impl<'m, M: PersistentMemory> LabelWriter<'m, M> {
     /// in slot `new`.
     fn flip(&mut self, gone: &[u32], new: Option<u32>) -> Result<(), UpdateError> {
         let mut index = self.area.index.successor();
-        gone.iter().for_each(|slot| index.set_free(*slot, true));
-        new.iter().for_each(|slot| index.set_free(*slot, false));
+        for slot in gone {
+            index.set_free(*slot, true);
+        }
+        if let Some(slot) = new {
+            index.set_free(slot, false);
+        }
         publish(self.medium, self.start, &index)?;
         self.area = LabelArea::read(self.medium, self.area.size)?.map_err(UpdateError::NoIndex)?;
         Ok(())

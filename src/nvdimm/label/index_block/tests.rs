@@ -64,7 +64,9 @@ proptest! {
             used.iter().map(|slot| slot.index(layout.nslot as usize) as u32).collect();
         slots.sort_unstable();
         slots.dedup();
-        slots.iter().for_each(|slot| index.set_free(*slot, false));
+        for slot in &slots {
+            index.set_free(*slot, false);
+        }
         prop_assert_eq!(index.used_slots().collect::<Vec<_>>(), slots);
         let decoded = IndexBlock::decode(&area_with(&index, size), number);
         prop_assert_eq!(decoded, Ok(index));
