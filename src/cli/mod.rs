@@ -8,6 +8,7 @@ mod disk;
 mod logging;
 mod name;
 pub mod nvdimmctl;
+mod output;
 mod progress;
 mod size;
 

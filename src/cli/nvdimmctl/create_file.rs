@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::Error;
 use crate::btt;
+use crate::cli::output::say;
 use crate::cli::size::Size;
 use crate::nvdimm::label::LabelVersion;
 use crate::nvdimm::{self, InitOptions, LINUX_ALIGNMENT};
@@ -108,10 +109,10 @@ impl CreateFile {
         nvdimm::create_file(&self.file, self.size.0, self.label_size.map(|size| size.0))?;
         let file = self.file.display();
         match self.label_size {
-            Some(labels) => println!("{file}: created, {}, and {labels} of labels", self.size),
-            None => println!("{file}: created, {}", self.size),
+            Some(labels) => say!("{file}: created, {}, and {labels} of labels", self.size),
+            None => say!("{file}: created, {}", self.size),
         }
-        println!("next: nvdimmctl create-namespace {file}");
+        say!("next: nvdimmctl create-namespace {file}");
         Ok(())
     }
 }
@@ -125,7 +126,7 @@ impl InitLabels {
         };
         let made = btt::init_labels(&self.file, &options)?;
         let file = self.file.display();
-        println!(
+        say!(
             "{file}: {} of labels initialized: version {}, {} slots{}",
             Size(made.size),
             options.version,
@@ -135,7 +136,7 @@ impl InitLabels {
                 count => format!("; {count} namespaces are gone"),
             }
         );
-        println!("next: nvdimmctl create-namespace {file}");
+        say!("next: nvdimmctl create-namespace {file}");
         Ok(())
     }
 }

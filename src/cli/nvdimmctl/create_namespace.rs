@@ -10,6 +10,7 @@ use super::create_file::alignment;
 use super::listing::Listing;
 use crate::btt::{self, ARENA_MAX_SIZE, CreateOptions, LbaSize, Mode, Provision, Version};
 use crate::cli::name::{LabelSizeArg, NamespaceArgs, VersionArg};
+use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::nvdimm::label::{LabelName, MOST_QEMU_SLOTS};
@@ -104,9 +105,9 @@ impl CreateNamespace {
         let file = NvdimmFile::open(&self.file, ClaimKind::Shared, self.label_size())?;
         let listing = Listing::describe(&file, file.select(&name)?, self.version())?;
         if self.json {
-            println!("{}", super::to_json(&listing)?);
+            say!("{}", super::to_json(&listing)?);
         } else {
-            println!("{}: created {listing}", self.file.display());
+            say!("{}: created {listing}", self.file.display());
         }
         Ok(())
     }

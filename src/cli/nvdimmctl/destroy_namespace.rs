@@ -7,6 +7,7 @@ use clap::Args;
 use super::Error;
 use crate::btt;
 use crate::cli::name::{LabelSizeArg, NamespaceArgs};
+use crate::cli::output::say;
 use crate::cli::size::Size;
 use crate::nvdimm::label::LabelName;
 use crate::nvdimm::{ClaimKind, LabelSize, NvdimmFile, Selection};
@@ -68,7 +69,7 @@ impl DestroyNamespace {
         let mut editor = btt::edit_labels(&self.file, size)?;
         let selection = Selection::Named(self.namespace.clone());
         let gone = btt::destroy_namespace(&mut editor, &selection, self.force)?;
-        println!(
+        say!(
             "{}: destroyed {}{}: {} are free",
             self.file.display(),
             gone.device_name(),
@@ -88,7 +89,7 @@ impl DestroyNamespace {
         let mapped = options.map(ClaimKind::Exclusive)?;
         mapped.erase(self.force)?;
         let name = mapped.claim.namespace().device_name();
-        println!("{}: {name} is in raw mode now", self.file.display());
+        say!("{}: {name} is in raw mode now", self.file.display());
         Ok(())
     }
 }
@@ -101,8 +102,8 @@ impl RenameNamespace {
         editor.rename(&claim, self.name)?;
         let device = claim.namespace().device_name();
         match self.name.to_string().as_str() {
-            "" => println!("{}: {device} has no name now", self.file.display()),
-            name => println!("{}: {device} is named {name:?} now", self.file.display()),
+            "" => say!("{}: {device} has no name now", self.file.display()),
+            name => say!("{}: {device} is named {name:?} now", self.file.display()),
         }
         Ok(())
     }

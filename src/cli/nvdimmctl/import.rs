@@ -10,6 +10,7 @@ use clap::Args;
 use super::contents::Contents;
 use super::{Error, io_error};
 use crate::cli::name::NamespaceArgs;
+use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::nvdimm::ClaimKind;
@@ -57,7 +58,7 @@ impl Import {
         }
         target.contents.sync()?;
         drop(progress);
-        println!("{}: imported {}", self.file.display(), Size(target.position));
+        say!("{}: imported {}", self.file.display(), Size(target.position));
         Ok(())
     }
 

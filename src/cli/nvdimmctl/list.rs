@@ -9,6 +9,7 @@ use super::Error;
 use super::listing::Listing;
 use crate::btt;
 use crate::cli::name::NamespaceArgs;
+use crate::cli::output::say;
 use crate::cli::size::Size;
 use crate::nvdimm::{self, ClaimKind, LINUX_ALIGNMENT, NvdimmFile};
 
@@ -80,8 +81,8 @@ impl List {
             }
         }
         match (self.json, self.regions) {
-            (true, true) => println!("{}", super::to_json(&regions)?),
-            (true, false) => println!("{}", super::to_json(&listed)?),
+            (true, true) => say!("{}", super::to_json(&regions)?),
+            (true, false) => say!("{}", super::to_json(&listed)?),
             (false, true) => regions.iter().for_each(Region::print),
             (false, false) => {
                 print_namespaces(&listed, self.verbose);
@@ -122,7 +123,7 @@ impl Region {
             ),
             None => "no labels".into(),
         };
-        println!(
+        say!(
             "{}: {} for namespaces, {} free, largest extent {}; {labels}",
             display(&self.file),
             Size(self.size),
@@ -149,7 +150,7 @@ fn print_namespaces(listed: &[Listing], verbose: bool) {
         .collect();
     let print = |cells: &[&str]| {
         let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+        say!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
     };
     print(&HEADER);
     for (row, namespace) in rows.iter().zip(listed) {
@@ -158,9 +159,9 @@ fn print_namespaces(listed: &[Listing], verbose: bool) {
             print_details(namespace);
         }
         if let Some(problem) = &namespace.problem {
-            println!("  problem: {problem}; see nvdimmctl check-namespace");
+            say!("  problem: {problem}; see nvdimmctl check-namespace");
         } else if namespace.mode == "raw" {
-            println!("  raw: bytes as they are, whose sectors are not atomic");
+            say!("  raw: bytes as they are, whose sectors are not atomic");
         }
     }
 }
@@ -181,7 +182,7 @@ fn row(namespace: &Listing) -> [String; HEADER.len()] {
 }
 
 fn print_details(namespace: &Listing) {
-    let line = |name: &str, text: String| println!("  {name:11} {text}");
+    let line = |name: &str, text: String| say!("  {name:11} {text}");
     if let Some(uuid) = &namespace.uuid {
         line("uuid", uuid.clone());
     }

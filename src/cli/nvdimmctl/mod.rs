@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::logging::LogLevel;
-use super::one_line;
+use super::{one_line, output};
 use crate::btt::NamespaceError;
 use crate::nvdimm;
 
@@ -104,7 +104,8 @@ impl ToolArgs {
         self.log_level.start_logging();
         let done = match self.command {
             Command::CheckNamespace(command) => {
-                return command.run().unwrap_or_else(|error| could_not_check(&error));
+                let verdict = command.run().unwrap_or_else(|error| could_not_check(&error));
+                return if output::is_whole() { verdict } else { ExitCode::from(NOT_CHECKED) };
             }
             Command::Create(command) => command.run(),
             Command::InitLabels(command) => command.run(),
@@ -117,7 +118,8 @@ impl ToolArgs {
             Command::Export(command) => command.run(),
         };
         match done {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) if output::is_whole() => ExitCode::SUCCESS,
+            Ok(()) => ExitCode::FAILURE,
             Err(error) => {
                 complain(&error);
                 match error {
@@ -134,9 +136,11 @@ fn complain(error: &Error) {
 }
 
 /// Exit status of a check that could not be made, as of fsck.
+const NOT_CHECKED: u8 = 8;
+
 fn could_not_check(error: &Error) -> ExitCode {
     complain(error);
-    ExitCode::from(8)
+    ExitCode::from(NOT_CHECKED)
 }
 
 /// Readable JSON.
