@@ -153,7 +153,9 @@ fn sum(bytes: &mut [u8], field: usize) {
 
 fn replace(area: &mut [u8], place: usize, word: Word) {
     let load = |area: &[u8], place: usize| {
-        area.get(place..).and_then(|bytes| bytes.first_chunk()).map(|word| u32::from_le_bytes(*word))
+        area.get(place..)
+            .and_then(|bytes| bytes.first_chunk())
+            .map(|word| u32::from_le_bytes(*word))
     };
     let Some(old) = load(area, place) else { return };
     let other = |distance: i8| {
@@ -184,7 +186,8 @@ fn open(area: &[u8], label_size: LabelSize) {
     static FILE: LazyLock<std::fs::File> = LazyLock::new(|| {
         log::set_max_level(log::LevelFilter::Off);
         let folder = Path::new("/dev/shm");
-        let file = if folder.is_dir() { tempfile::tempfile_in(folder) } else { tempfile::tempfile() };
+        let file =
+            if folder.is_dir() { tempfile::tempfile_in(folder) } else { tempfile::tempfile() };
         let file = file.expect("room for a temporary file");
         file.set_len(1 << 20).expect("room for a temporary file");
         file
@@ -192,7 +195,9 @@ fn open(area: &[u8], label_size: LabelSize) {
     FILE.write_all_at(&vec![0; 1 << 18], (1 << 20) - (1 << 18)).expect("room for the file");
     FILE.write_all_at(area, (1 << 20) - area.len() as u64).expect("room for the file");
     let path = format!("/proc/self/fd/{}", FILE.as_raw_fd());
-    let Ok(file) = NvdimmFile::open(Path::new(&path), ClaimKind::Shared, label_size) else { return };
+    let Ok(file) = NvdimmFile::open(Path::new(&path), ClaimKind::Shared, label_size) else {
+        return;
+    };
     let mut end = 0;
     for namespace in file.namespaces() {
         assert!(end <= namespace.range.start && namespace.range.start < namespace.range.end);
