@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod daemon;
+mod disk;
 mod logging;
 mod name;
 pub mod nvdimmctl;

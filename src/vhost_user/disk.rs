@@ -55,16 +55,21 @@ impl DiskConfig {
         };
         let device = Device::new(&btt, &options);
         announce(&claim, &device, backing, btt.durability());
-        Server::new(Backend::new(device, queues), endpoint, stop)
+        let title = format!("{}: {}", claim.path().display(), claim.namespace().device_name());
+        Server::new(Backend::new(&title, device, queues), endpoint, stop)
     }
 }
 
 /// Says what is served, and what it is worth.
 fn announce(claim: &Claim, device: &Device, backing: Backing, durability: Durability) {
     info!(
-        "{}: serving {}: {} sectors of {} bytes, {} queues, {durability} durability{}",
+        "{}: serving {}{}: {} sectors of {} bytes, {} queues, {durability} durability{}",
         claim.path().display(),
         claim.namespace().device_name(),
+        match claim.namespace().name.as_str() {
+            "" => String::new(),
+            name => format!(" {name:?}"),
+        },
         device.sectors,
         device.sector_size,
         device.queues,

@@ -43,7 +43,7 @@ struct Args {
     /// More preemptions, and more seeds.
     #[arg(long)]
     deep: bool,
-    /// Number of random histories; otherwise 300, or 20 000 if --deep.
+    /// Number of random histories; otherwise 300, or 5000 if --deep.
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
     /// Nothing but the random history of this seed.
@@ -103,7 +103,7 @@ impl Args {
     }
 
     fn seed_count(&self) -> u64 {
-        self.seeds.unwrap_or(if self.deep { 20_000 } else { 300 })
+        self.seeds.unwrap_or(if self.deep { 5_000 } else { 300 })
     }
 }
 

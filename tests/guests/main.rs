@@ -11,3 +11,4 @@ mod dax;
 mod disk_features;
 mod ext4;
 mod linux_btt;
+mod namespaces;

@@ -73,6 +73,7 @@ impl CheckNamespace {
     pub(super) fn run(&self) -> Result<ExitCode, Error> {
         let options = self.namespace.options(&self.file, DurabilityRequest::PageCache);
         let mapped = options.map(ClaimKind::Shared)?;
+        mapped.refuse_raw()?;
         let namespace = mapped.claim.namespace();
         let check_options = CheckOptions {
             version: mapped.version,
