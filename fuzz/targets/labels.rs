@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use vhost_user_btt::nvdimm::label::{IndexBlock, LabelArea, LabelVersion, find};
+use vhost_user_btt::nvdimm::label::{IndexBlock, LabelArea, LabelVersion, Layout, find};
 use vhost_user_btt::nvdimm::{ClaimKind, LabelSize, NvdimmFile};
 use vhost_user_btt::pmem::fletcher64_without_field;
 use vhost_user_btt::pmem::simulated::Simulated;
@@ -67,8 +67,8 @@ impl Input {
         // Large enough to be looked for, or too small.
         let size = 4096 * (u64::from(self.pages % 12) + 24);
         let label_size = self.version().label_size() as usize;
-        let (index_size, slots) = IndexBlock::layout(size, label_size as u64);
-        let index_size = index_size as usize;
+        let layout = Layout::of(size, self.version()).expect("room for two labels and more");
+        let (index_size, slots) = (layout.index_size as usize, u64::from(layout.nslot));
         let mut area = vec![0; size as usize];
         for (number, sequence) in self.sequences.iter().enumerate() {
             let index = self.index(number * index_size, index_size, slots as u32, *sequence);
@@ -170,8 +170,16 @@ fn examine(area: &[u8]) {
     for number in 0..2 {
         let Ok(index) = IndexBlock::decode(area, number) else { continue };
         assert!(index.used_slots().all(|slot| slot < index.nslot));
-        let end = index.slot_offset(index.nslot);
-        assert!(end <= area.len() as u64 && index.labeloff == 2 * index.size);
+        assert!(index.slot_offset(index.nslot) <= area.len() as u64);
+        // All of the header means something, but for the flags and the sum.
+        let start = index.offset() as usize;
+        let found = &area[start..start + index.size as usize];
+        let encoded = index.encode();
+        assert!(
+            encoded[..16] == found[..16]
+                && encoded[19..INDEX_CHECKSUM] == found[19..INDEX_CHECKSUM]
+        );
+        assert!(encoded[HEADER..] == found[HEADER..]);
     }
     let medium = Simulated::with_contents(area);
     let _ = find(&medium).expect("nothing is poisoned");
