@@ -77,6 +77,16 @@ pub enum Error {
         /// Bytes of the disk.
         size: u64,
     },
+    /// A file that is no backup of this namespace.
+    #[error("{path}, line {line}: {reason}")]
+    BadBackup {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A size that no file can usefully have.
     #[error("{size} bytes: {reason}")]
     BadSize {
