@@ -40,6 +40,7 @@ const PROBLEMS_LEFT: u8 = 2;
 /// Exit status: 0 clean, 1 repaired, 2 problems (left), 8 could not be checked.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
+#[allow(clippy::struct_excessive_bools, reason = "switches of a command line, each by itself")]
 pub struct CheckNamespace {
     /// The NVDIMM file
     file: PathBuf,

@@ -179,16 +179,14 @@ impl<M: PersistentMemory> Round<'_, M> {
         for lba in needy.doubtful.union(&disorder.homeless) {
             let Ok(entry) = arena.map_entry(*lba) else { return Vec::new() };
             let block = entry.block(*lba);
-            let remedy = Remedy::MarkLost { lba: *lba, block };
+            let remedy = Remedy::MarkDoubtful { lba: *lba };
             repairs.push(store_entry(arena, *lba, MapEntry::error(block), remedy));
         }
         end_step(&mut repairs);
         for sectors in [&disorder.homeless, &needy.sectors] {
             for (lba, block) in sectors.iter().zip(free.by_ref()) {
-                let remedy = Remedy::MarkLost { lba: *lba, block };
-                let entry = MapEntry::error(block);
-                // What marked the sector where it was is said no more: this says it all.
-                repairs.push(store_entry(arena, *lba, entry, remedy));
+                let remedy = Remedy::MoveLost { lba: *lba, block };
+                repairs.push(store_entry(arena, *lba, MapEntry::error(block), remedy));
             }
             end_step(&mut repairs);
         }

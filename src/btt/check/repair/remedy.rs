@@ -98,6 +98,20 @@ pub enum Remedy {
         /// The block that it owns from now on.
         block: Block,
     },
+    /// A sector of which it is in doubt what it owns is marked as lost, where it is.
+    #[error("mark {lba} as lost until it is written")]
+    MarkDoubtful {
+        /// The sector.
+        lba: Lba,
+    },
+    /// A sector that was marked as lost gets a block that nobody owns.
+    #[error("give {lba}, lost, {block} of its own")]
+    MoveLost {
+        /// The sector.
+        lba: Lba,
+        /// The block.
+        block: Block,
+    },
     /// A lane gets a block that nobody owns as its free block.
     #[error("write {lane} anew with {block}, which nobody owns, as its free block")]
     GiveFreeBlock {

@@ -21,6 +21,9 @@ use crate::btt::check::repair::Saved;
 use crate::nvdimm::Claim;
 use crate::pmem::PersistentMemory;
 
+/// Most backups of a file whose names are tried.
+const MOST_BACKUPS: u32 = 10_000;
+
 /// The first line of a backup.
 const HEAD: &str = "nvdimmctl-backup 1";
 
@@ -65,8 +68,8 @@ pub(super) fn unused_name(file: &Path) -> PathBuf {
         }
         PathBuf::from(name)
     };
-    // Should one come to be there in between, creating the file fails, and nothing is repaired.
-    (1..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0))
+    // Should it come to be there in between, creating the file fails, and nothing is repaired.
+    (1..MOST_BACKUPS).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(MOST_BACKUPS))
 }
 
 /// Reads a backup of a claimed namespace; offsets are those in the namespace.
