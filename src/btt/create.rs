@@ -44,7 +44,7 @@ const ZERO_STEP: u64 = 64 << 20;
 pub fn create<M: PersistentMemory>(
     medium: &M,
     options: &CreateOptions,
-    mut progress: impl FnMut(u64, u64),
+    progress: impl FnMut(u64, u64),
 ) -> Result<(), Error> {
     let start = options.version.first_arena();
     let needed = start + ARENA_MIN_SIZE;
@@ -54,14 +54,25 @@ pub fn create<M: PersistentMemory>(
     if !mutant!(OldBttLeft) {
         invalidate(medium, options.force)?;
     }
-    let mut arenas: Vec<(u64, Geometry)> =
-        layout(medium.size() - start, options.arena_size, options.lba_size)
-            .map(|(offset, geometry)| (start + offset, geometry))
-            .collect();
-    let total = arenas.iter().map(|(_, geometry)| zeroed_bytes(geometry)).sum();
+    create_arenas(medium, start, medium.size() - start, options, progress)?;
+    Ok(())
+}
+
+/// Creates arenas that fill `size` bytes from `start` on, the first one last; returns their number.
+pub(super) fn create_arenas<M: PersistentMemory>(
+    medium: &M,
+    start: u64,
+    size: u64,
+    options: &CreateOptions,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<usize, MediaError> {
+    let mut arenas: Vec<(u64, Geometry)> = layout(size, options.arena_size, options.lba_size)
+        .map(|(offset, geometry)| (start + offset, geometry))
+        .collect();
     if mutant!(FirstArenaFirst) {
         arenas.reverse();
     }
+    let total = arenas.iter().map(|(_, geometry)| zeroed_bytes(geometry)).sum();
     let mut done = 0;
     for (start, geometry) in arenas.iter().rev() {
         create_arena(medium, *start, geometry, options, |bytes| {
@@ -69,7 +80,7 @@ pub fn create<M: PersistentMemory>(
             progress(done, total);
         })?;
     }
-    Ok(())
+    Ok(arenas.len())
 }
 
 /// The arenas of at most `arena_size` bytes that a BTT of `lba_size` sectors has in `raw_size` bytes,

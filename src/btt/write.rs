@@ -128,6 +128,9 @@ impl<M: PersistentMemory> Batch<'_, M> {
     /// their data are durable.
     pub(super) fn publish(&mut self) {
         let broken = self.log();
+        if mutant!(UnlockedMap) {
+            self.guards.clear();
+        }
         match self.btt.medium.fence() {
             Ok(()) => self.map(),
             Err(error) => self.give_up_round(error),

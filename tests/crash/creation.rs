@@ -1,6 +1,5 @@
 //! Creating a BTT, cut off everywhere: there is none, or a whole one, be it the old one.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use uuid::Uuid;
 use vhost_user_btt::btt::check::{CheckOptions, Severity, check};
 use vhost_user_btt::btt::{Copies, CreateOptions, Error, create, find, mutant};
 use vhost_user_btt::pmem::PersistentMemory;
-use vhost_user_btt::pmem::simulated::{Contents, Effort, Random, Simulated, Unfenced};
+use vhost_user_btt::pmem::simulated::{Contents, Random, Simulated};
 use vm_memory::VolatileSlice;
 
 use super::cuts::Violation;
@@ -16,9 +15,8 @@ use super::figures::Figures;
 use super::medium::Medium;
 use super::mutants::AnyMutant;
 use super::scenario::{Disk, Scenario, open};
+use super::update::cut_everywhere;
 use super::value::Value;
-
-const EFFORT: Effort = Effort { most: 400, random: 8, lines: 64 };
 
 /// What was on the medium before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,28 +93,8 @@ impl Creation {
         mutant::activate(mutant.of_engine());
         create(&medium, &self.options(), |_, _| {}).unwrap();
         let trace = medium.recorder.take_trace();
-        figures.traces += 1;
-        let (mut unfenced, mut durable) = (Unfenced::default(), base.clone());
-        let mut random = Random::new(1);
-        let mut verified = HashSet::new();
-        let mut violation = None;
-        for (position, event) in trace.iter().enumerate() {
-            event.replay(&mut unfenced, &mut durable);
-            let is_done = position + 1 == trace.len();
-            let images = unfenced.images(&durable, &EFFORT, &mut random, &mut |image| {
-                if violation.is_none() && verified.insert((image.fingerprint(&base), is_done)) {
-                    figures.unique += 1;
-                    violation = self.verify(&image, is_done).err();
-                }
-            });
-            figures.points += 1;
-            figures.sampled_points += u64::from(!images.complete);
-            figures.images += images.made as u64;
-            if violation.is_some() {
-                return violation.map(|what| Violation { position: Some(position), what });
-            }
-        }
-        None
+        let verify = |image: &Contents, is_done| self.verify(image, is_done);
+        cut_everywhere(&base, &trace, figures, &verify)
     }
 
     fn verify(&self, image: &Contents, is_done: bool) -> Result<(), String> {

@@ -9,6 +9,7 @@ mod creation;
 mod cuts;
 mod exhaust;
 mod figures;
+mod growth;
 mod medium;
 mod mutants;
 mod oracle;
@@ -16,6 +17,7 @@ mod random;
 mod scenario;
 mod scenarios;
 mod trace;
+mod update;
 mod value;
 mod verify;
 
@@ -41,7 +43,7 @@ struct Args {
     /// More preemptions, and more seeds.
     #[arg(long)]
     deep: bool,
-    /// Number of random histories; otherwise 300, or 20 000 if --deep.
+    /// Number of random histories; otherwise 300, or 5000 if --deep.
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
     /// Nothing but the random history of this seed.
@@ -71,6 +73,9 @@ fn main() -> ExitCode {
     total += cut_all("creation", &args.wanted(creation::all()), |creation, figures| {
         creation.exhaust(AnyMutant::None, figures)
     });
+    total += cut_all("growth", &args.wanted(growth::all()), |growth, figures| {
+        growth.exhaust(AnyMutant::None, figures)
+    });
     let seeds = args.wanted((0..args.seed_count()).map(Seed).collect());
     total += cut_all("random histories", &seeds, |seed, figures| random::run(seed.0, figures));
     let mutants = args.wanted(AnyMutant::all());
@@ -98,7 +103,7 @@ impl Args {
     }
 
     fn seed_count(&self) -> u64 {
-        self.seeds.unwrap_or(if self.deep { 20_000 } else { 300 })
+        self.seeds.unwrap_or(if self.deep { 5_000 } else { 300 })
     }
 }
 

@@ -8,6 +8,7 @@ use super::creation;
 use super::cuts::Violation;
 use super::exhaust::exhaust;
 use super::figures::Figures;
+use super::growth;
 use super::medium::MediumMutant;
 use super::scenarios;
 
@@ -51,10 +52,17 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
         let violation = exhaust(&scenario, mutant, scenarios::PREEMPTIONS, &mut figures);
         violation.map(|violation| (scenario.name.clone(), violation))
     });
-    scenarios.or_else(|| {
-        creation::for_mutants().into_iter().find_map(|case| {
-            let violation = case.exhaust(mutant, &mut figures);
-            violation.map(|violation| (case.to_string(), violation))
+    let creations = || {
+        creation::for_mutants().into_iter().find_map(|creation| {
+            let violation = creation.exhaust(mutant, &mut Figures::default());
+            violation.map(|violation| (creation.to_string(), violation))
         })
-    })
+    };
+    let growths = || {
+        growth::for_mutants().into_iter().find_map(|growth| {
+            let violation = growth.exhaust(mutant, &mut Figures::default());
+            violation.map(|violation| (growth.to_string(), violation))
+        })
+    };
+    scenarios.or_else(creations).or_else(growths)
 }

@@ -18,7 +18,7 @@ use vm_memory::VolatileSlice;
 use super::value::Value;
 
 /// Bytes of an arena: the least there can be.
-const ARENA: u64 = 16 << 20;
+pub const ARENA: u64 = 16 << 20;
 
 /// The disk that a scenario begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

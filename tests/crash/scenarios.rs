@@ -122,6 +122,11 @@ fn of_two_queues(disk: &Disk) -> Vec<Scenario> {
         ),
         named("trim and write", &[Trim(1..2, NeverWritten::Leave), Commit], &one_after_another)
             .lanes(1),
+        named(
+            "two trims of one sector",
+            &[Trim(1..2, NeverWritten::Leave), Commit],
+            &[Trim(1..2, NeverWritten::Leave), Commit],
+        ),
         named("two parts of one sector", &[Part(1, 0), Commit], &[Part(1, 3), Commit]),
         named("part and write", &[Part(1, 0), Commit], &write_1),
         named("unreadable, and written", &read_1, &[&read_1[..1], &write_1, &read_1].concat())
