@@ -5,9 +5,9 @@ use uuid::Uuid;
 use super::Round;
 use super::preview::Preview;
 use super::remedy::{Remedy, Repair, Store};
-use crate::btt::check::{ArenaReport, CheckOptions, Fault, InfoCopy, Severity, check};
+use crate::btt::check::{ArenaReport, CheckOptions, Fault, Finding, InfoCopy, Severity, check};
 use crate::btt::create::layout;
-use crate::btt::geometry::INFO_SIZE;
+use crate::btt::geometry::{ARENA_MAX_SIZE, INFO_SIZE};
 use crate::btt::info_block::{InfoBlock, InfoFault};
 use crate::pmem::PersistentMemory;
 
@@ -157,30 +157,40 @@ impl<M: PersistentMemory> Round<'_, M> {
             Fault::InfoLost { start, .. } if self.options.force => Some((finding.arena?, start)),
             _ => None,
         });
-        let rebuilt = || {
-            let (number, start) = found?;
-            let info = self.rebuilt(number, start)?;
-            let (remedy, stores) = (Remedy::RebuildInfo { start }, write_both(start, &info));
-            let preview = Preview::new(self.medium);
-            stores.iter().try_for_each(|store| store.apply(&preview)).ok()?;
-            let options = CheckOptions { most_findings: 1, ..self.options.check };
-            let report = check(&preview, &options, &mut |_, _| {});
-            let is_damage = |finding: &crate::btt::check::Finding| {
-                finding.arena == Some(number) && finding.fault.kind().severity() == Severity::Damage
-            };
-            let fits = report.arenas.len() > number && !report.findings.iter().any(is_damage);
-            fits.then(|| vec![Repair { arena: Some(number), remedy, stores }])
-        };
-        rebuilt().unwrap_or_default()
+        let Some((number, start)) = found else { return Vec::new() };
+        let infos = self.candidates(number, start).into_iter();
+        let repair = infos.map(|info| Repair {
+            arena: Some(number),
+            remedy: Remedy::RebuildInfo { start },
+            stores: write_both(start, &info),
+        });
+        repair.filter(|repair| self.fits(number, repair)).take(1).collect()
     }
 
-    /// What the info blocks of the arena at `start` will have said.
-    fn rebuilt(&self, number: usize, start: u64) -> Option<InfoBlock> {
-        let first = self.report.arenas.first().filter(|_| number > 0)?;
-        let origin = first.info;
-        let size = self.medium.size() - first.start;
-        let mut arenas = layout(size, origin.geometry.nextoff, origin.geometry.lba_size);
-        let (_, geometry) = arenas.find(|(offset, _)| first.start + offset == start)?;
-        Some(InfoBlock { error: false, geometry, ..origin })
+    /// Whether an arena has no damage once its info blocks are written.
+    fn fits(&self, number: usize, repair: &Repair) -> bool {
+        let preview = Preview::new(self.medium);
+        let is_done = repair.stores.iter().try_for_each(|store| store.apply(&preview)).is_ok();
+        let options = CheckOptions { most_findings: 1, ..self.options.check };
+        let report = check(&preview, &options, &mut |_, _| {});
+        let is_damage = |finding: &Finding| {
+            finding.arena == Some(number) && finding.fault.kind().severity() == Severity::Damage
+        };
+        is_done && report.arenas.len() > number && !report.findings.iter().any(is_damage)
+    }
+
+    /// What the info blocks of the arena at `start` will have said: as created together with the
+    /// first, or appended as the last.
+    fn candidates(&self, number: usize, start: u64) -> Vec<InfoBlock> {
+        let Some(first) = self.report.arenas.first().filter(|_| number > 0) else {
+            return Vec::new();
+        };
+        let (size, origin) = (self.medium.size(), first.info);
+        let lba_size = origin.geometry.lba_size;
+        let mut created = layout(size - first.start, origin.geometry.nextoff, lba_size);
+        let created = created.find(|(offset, _)| first.start + offset == start);
+        let mut appended = layout(size.saturating_sub(start), ARENA_MAX_SIZE, lba_size);
+        let geometries = created.into_iter().chain(appended.next()).map(|(_, geometry)| geometry);
+        geometries.map(|geometry| InfoBlock { error: false, geometry, ..origin }).collect()
     }
 }
