@@ -55,8 +55,7 @@ fn repaired_namespaces_are_clean_to_ndctl() {
         files.iter().map(|file| Nvdimm { file, labels: Labels::None }).collect();
     let machine = Guest::machine(scratch.path());
     let machine = nvdimms.iter().fold(machine, |machine, nvdimm| machine.nvdimm(nvdimm));
-    // Linux numbers the regions as it likes: what is in one is told by its first sector size, and the file
-    // by the size of its address range, of which all are the same. So the clean ones are counted.
+    // Which region of Linux's is which file cannot be told: the clean ones are counted.
     let mut guest = machine.boot(
         r#"
         clean=0
