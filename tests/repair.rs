@@ -180,5 +180,5 @@ fn a_file_is_drawn() {
     let raw = folder.path().join("empty");
     nvdimmctl_ok(&["create", text(&raw), "--size", "32M"]);
     let drawn = String::from_utf8(nvdimmctl_ok(&["inspect", text(&raw), "--svg"])).unwrap();
-    assert!(drawn.contains("no BTT here"), "{drawn}");
+    assert!(drawn.contains("raw mode: no BTT in it"), "{drawn}");
 }

@@ -1,8 +1,9 @@
 //! How full an arena is, and where.
 
 use super::discovery::FoundArena;
+use super::geometry::Geometry;
 use super::map::{MapEntry, Mapped};
-use super::units::{Block, Lba};
+use super::units::Lba;
 use crate::pmem::{MediaError, PersistentMemory};
 
 /// Bytes of the map that are read at a time; whole entries.
@@ -50,11 +51,35 @@ pub fn density<M: PersistentMemory>(
     pieces: usize,
 ) -> Result<Density, MediaError> {
     let geometry = arena.info.geometry;
-    let pieces = pieces.max(1);
-    let empty = vec![Share::default(); pieces];
+    let empty = vec![Share::default(); pieces.max(1)];
     let mut density = Density { by_sector: empty.clone(), by_block: empty };
-    let piece = |number: u32, of: u32| (u64::from(number) * pieces as u64 / u64::from(of)) as usize;
-    let mut count = |lba: Lba, entry: MapEntry| {
+    let start = arena.start + geometry.map_entry_offset(Lba(0));
+    let end = start + u64::from(geometry.external_nlba) * 4;
+    let mut bytes = vec![0; CHUNK as usize];
+    let mut offset = start;
+    let mut lba = 0;
+    while offset < end {
+        // The pages of a map that were never written are holes, of any length.
+        let stored = medium.next_stored(offset).clamp(offset, end);
+        let zeroes = ((stored - offset) / 4) as u32;
+        add_never_written(&mut density.by_sector, lba, zeroes, geometry.external_nlba);
+        add_never_written(&mut density.by_block, lba, zeroes, geometry.internal_nlba);
+        lba += zeroes;
+        offset += u64::from(zeroes) * 4;
+        let length = (end - offset).min(CHUNK) as usize;
+        medium.read_bytes(offset, &mut bytes[..length])?;
+        let (words, _) = bytes[..length].as_chunks::<4>();
+        for word in words {
+            density.count(&geometry, Lba(lba), MapEntry(u32::from_le_bytes(*word)));
+            lba += 1;
+        }
+        offset += length as u64;
+    }
+    Ok(density)
+}
+
+impl Density {
+    fn count(&mut self, geometry: &Geometry, lba: Lba, entry: MapEntry) {
         let block = entry.block(lba);
         let has_block = block.0 < geometry.internal_nlba;
         let add = |share: &mut Share| {
@@ -66,39 +91,30 @@ pub fn density<M: PersistentMemory>(
                 Mapped::Error(_) => &mut share.error,
             } += 1;
         };
-        add(&mut density.by_sector[piece(lba.0, geometry.external_nlba)]);
-        if let Some(share) = Some(block)
-            .filter(|_| has_block)
-            .map(|Block(block)| piece(block, geometry.internal_nlba))
-            .and_then(|piece| density.by_block.get_mut(piece))
-        {
-            add(share);
+        let pieces = self.by_sector.len();
+        add(&mut self.by_sector[piece_of(lba.0, geometry.external_nlba, pieces)]);
+        if has_block {
+            add(&mut self.by_block[piece_of(block.0, geometry.internal_nlba, pieces)]);
         }
-    };
-    let start = arena.start + geometry.map_entry_offset(Lba(0));
-    let end = start + u64::from(geometry.external_nlba) * 4;
-    let mut bytes = vec![0; CHUNK as usize];
-    let mut offset = start;
-    let mut lba = 0;
-    while offset < end {
-        // The pages of a map that were never written are holes, of any length.
-        let stored = medium.next_stored(offset).clamp(offset, end);
-        let zeroes = ((stored - offset) / 4) as u32;
-        for _ in 0..zeroes {
-            count(Lba(lba), MapEntry(0));
-            lba += 1;
-        }
-        offset += u64::from(zeroes) * 4;
-        let length = (end - offset).min(CHUNK) as usize;
-        medium.read_bytes(offset, &mut bytes[..length])?;
-        let (words, _) = bytes[..length].as_chunks::<4>();
-        for word in words {
-            count(Lba(lba), MapEntry(u32::from_le_bytes(*word)));
-            lba += 1;
-        }
-        offset += length as u64;
     }
-    Ok(density)
+}
+
+/// In which of the equal pieces of `0..of` a number is.
+fn piece_of(number: u32, of: u32, pieces: usize) -> usize {
+    (u64::from(number) * pieces as u64 / u64::from(of)) as usize
+}
+
+/// Counts `count` of `0..of` from `first` on: of sectors that were never written, or of their blocks, which
+/// have the same numbers.
+fn add_never_written(shares: &mut [Share], first: u32, count: u32, of: u32) {
+    let pieces = shares.len();
+    let (mut next, end) = (u64::from(first), u64::from(first) + u64::from(count));
+    while next < end {
+        let piece = piece_of(next as u32, of, pieces);
+        let piece_end = ((piece as u64 + 1) * u64::from(of)).div_ceil(pieces as u64).min(end);
+        shares[piece].never_written += piece_end - next;
+        next = piece_end;
+    }
 }
 
 #[cfg(test)]
@@ -106,7 +122,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::btt::{CreateOptions, LbaSize, Version, create, find};
+    use crate::btt::{Block, CreateOptions, LbaSize, Version, create, find};
     use crate::pmem::simulated::Simulated;
 
     #[test]
@@ -135,6 +151,9 @@ mod tests {
             let Density { by_sector, by_block } = density(&medium, &arena, pieces).unwrap();
             let total = |shares: &[Share]| shares.iter().map(Share::total).sum::<u64>();
             assert_eq!(total(&by_sector), u64::from(sectors));
+            let sizes = by_sector.iter().map(Share::total);
+            let even = u64::from(sectors) / pieces as u64;
+            assert!(sizes.clone().all(|size| (even..=even + 1).contains(&size)), "{pieces}");
             assert_eq!(total(&by_block), u64::from(sectors) - 1, "one is nowhere");
             assert_eq!((by_sector[0].data, by_sector[0].error), (1, 2));
             assert_eq!(by_sector[pieces - 1].zero, 1);

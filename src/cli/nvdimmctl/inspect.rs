@@ -13,7 +13,7 @@ use self::drawing::Inside;
 use super::Error;
 use crate::btt::check::{self, ArenaReport, CheckOptions, LaneCounts, MapCounts, Report};
 use crate::btt::flog::LogLayout;
-use crate::btt::{FoundArena, Geometry, LaneState, NamespaceOptions};
+use crate::btt::{FoundArena, Geometry, LaneState, NamespaceError, NamespaceOptions};
 use crate::cli::name::NamespaceArgs;
 use crate::cli::one_line;
 use crate::cli::progress::Progress;
@@ -135,7 +135,14 @@ impl Inspect {
             None => file.namespaces().to_vec(),
         };
         let look = |namespace: Namespace| {
-            let btt = self.look_inside(&namespace).map_err(|error| one_line(&error));
+            let btt = self.look_inside(&namespace).map_err(|error| match &error {
+                Error::Namespace(NamespaceError::Btt { source, .. })
+                    if **source == crate::btt::Error::NotFound =>
+                {
+                    format!("{} mode: no BTT in it", namespace.abstraction.mode())
+                }
+                _ => one_line(&error),
+            });
             Inside { namespace, btt }
         };
         let insides: Vec<Inside> = namespaces.into_iter().map(look).collect();

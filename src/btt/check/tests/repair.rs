@@ -450,6 +450,9 @@ fn a_rebuilt_arena_is_taken_up_too() {
     assert_clean(&after(&image, &plan(&*image.medium, BY_FORCE)).check());
 }
 
+/// One in so many random repairs is cut off everywhere.
+const CUT_OFF: u64 = 4;
+
 /// Whatever the damage: a repair comes to an end, and leaves nothing for the next; what could be read
 /// can be read, unless it was given up by force; and what is clean can be opened.
 #[test]
@@ -491,6 +494,9 @@ fn random_damage_is_repaired_once_and_for_all() {
             }
             if how == CAREFULLY {
                 check_sectors("random", how, &image, &repaired, &[]);
+            }
+            if seed % CUT_OFF == 0 {
+                cut_off_everywhere(&format!("random damage {seed}"), &image, how);
             }
         }
     }

@@ -79,9 +79,10 @@ pub(super) fn draw(path: &Path, file: &NvdimmFile, insides: &[Inside]) -> String
     let bar = Rect { x: MARGIN, y, width: INNER, height: BAR };
     let places = draw_file(&mut svg, bar, file);
     y += BAR + 22.0;
-    for inside in insides {
+    for (index, inside) in insides.iter().enumerate() {
         let number = inside.namespace.number;
         let from = places.iter().find(|(of, _)| *of == number).map_or(bar, |(_, rect)| *rect);
+        let from = if index == 0 { from } else { locate(&mut svg, y - 8.0, "namespace", from) };
         y = draw_namespace(&mut svg, y, from, inside);
     }
     y = legend(&mut svg, y + 8.0);
@@ -156,6 +157,7 @@ fn draw_namespace(svg: &mut Svg, y: f64, from: Rect, inside: &Inside) -> f64 {
     let places = draw_arenas(svg, bar, namespace, btt);
     let mut y = bar.y + BAR + 18.0;
     for (number, place) in places.into_iter().enumerate().take(MOST_ARENAS) {
+        let place = if number == 0 { place } else { locate(svg, y - 12.0, "arena", place) };
         y = draw_arena(svg, y, place, number, btt);
     }
     if btt.arenas.len() > MOST_ARENAS {
@@ -163,7 +165,16 @@ fn draw_namespace(svg: &mut Svg, y: f64, from: Rect, inside: &Inside) -> f64 {
         svg.text("small", MARGIN, y + 12.0, &rest);
         y += 24.0;
     }
-    y + 10.0
+    y
+}
+
+/// Shows again, in a thin bar, where in its own bar `place` is: what is drawn in between would be covered by
+/// lines that lead there.
+fn locate(svg: &mut Svg, y: f64, class: &str, place: Rect) -> Rect {
+    svg.rect("unused", Rect { x: MARGIN, y, width: INNER, height: 5.0 }, "");
+    let here = Rect { y, height: 5.0, ..place };
+    svg.rect(class, here, "");
+    here
 }
 
 /// Draws a namespace: its arenas, and what is in none. Returns where the arenas are.
@@ -245,7 +256,7 @@ fn draw_arena(svg: &mut Svg, y: f64, from: Rect, number: usize, btt: &Btt) -> f6
         svg.text("small", MARGIN, y + 12.0, &text);
         y += 16.0;
     }
-    y + 14.0
+    y + 24.0
 }
 
 /// Draws pieces one after another; returns where they are.
@@ -294,26 +305,27 @@ fn widths(sizes: &[u64], total: f64) -> Vec<f64> {
 fn draw_strip(svg: &mut Svg, strip: Rect, shares: &[Share]) {
     svg.rect("never", strip, "");
     let step = strip.width / shares.len().max(1) as f64;
-    let colours =
-        |share: &Share| [("data", share.data), ("zero", share.zero), ("error", share.error)];
+    let edge = |index: usize| (strip.x + index as f64 * step).round();
+    let mut cells = [("data", Vec::new()), ("zero", Vec::new()), ("error", Vec::new())];
     let mut index = 0;
     while index < shares.len() {
         // Pieces that look the same are drawn as one.
         let same = shares[index..].iter().take_while(|share| **share == shares[index]).count();
-        let (share, mut bottom) = (&shares[index], strip.y + strip.height);
-        for (class, count) in colours(share).into_iter().filter(|(_, count)| *count > 0) {
-            // What is there at all is seen.
-            let height = (strip.height * count as f64 / share.total() as f64).max(1.5);
-            let rect = Rect {
-                x: strip.x + index as f64 * step,
-                y: (bottom - height).max(strip.y),
-                width: same as f64 * step,
-                height,
-            };
-            svg.rect(&format!("cell {class}"), rect, "");
-            bottom = rect.y;
+        let share = &shares[index];
+        let mut bottom = strip.y + strip.height;
+        for ((_, cells), count) in cells.iter_mut().zip([share.data, share.zero, share.error]) {
+            if count > 0 {
+                // What is there at all is seen.
+                let height = (strip.height * count as f64 / share.total() as f64).max(1.5);
+                let (x, y) = (edge(index), (bottom - height).max(strip.y));
+                cells.push(Rect { x, y, width: edge(index + same) - x, height });
+                bottom = y;
+            }
         }
         index += same;
+    }
+    for (class, cells) in cells {
+        svg.cells(class, &cells);
     }
 }
 

@@ -34,6 +34,18 @@ impl Svg {
         self.push(format_args!("</rect>\n"));
     }
 
+    /// Rectangles without a border, all of a class.
+    pub(super) fn cells(&mut self, class: &str, rects: &[Rect]) {
+        if rects.is_empty() {
+            return;
+        }
+        self.push(format_args!("<path class=\"cell {class}\" d=\""));
+        for Rect { x, y, width, height } in rects {
+            self.push(format_args!("M{x:.0} {y:.1}h{width:.0}v{height:.1}h-{width:.0}z"));
+        }
+        self.push(format_args!("\"/>\n"));
+    }
+
     /// A text that begins at `x`, on the base line `y`.
     pub(super) fn text(&mut self, class: &str, x: f64, y: f64, text: &str) {
         let text = Escaped(text);
