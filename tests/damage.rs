@@ -187,7 +187,7 @@ fn export(file: &Path) -> Option<Vec<u8>> {
 
 fn try_out(folder: &Path, template: &Image, damage: &Damage) -> Outcome {
     let mut image = template.clone();
-    (damage.damage)(&mut image);
+    (damage.inflict)(&mut image);
     let file = folder.join("damaged");
     image.write(&file);
     let (name, ends) = (damage.name, damage.ends);

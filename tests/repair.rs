@@ -122,7 +122,7 @@ fn the_log_is_rewritten_on_request() {
     let folder = tempfile::tempdir().unwrap();
     let path = make_namespace(folder.path(), "32M", 4096);
     let raw = folder.path().join("raw");
-    fs::write(&raw, [5; 40_000]).unwrap();
+    fs::write(&raw, vec![5; 40_000]).unwrap();
     nvdimmctl_ok(&["import", text(&path), text(&raw)]);
     assert!(run(2, &["check-namespace", text(&path), "--rewrite-log"]).1.contains("--repair"));
     let exported = nvdimmctl_ok(&["export", text(&path)]);

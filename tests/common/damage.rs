@@ -144,7 +144,8 @@ pub struct Damage {
     /// To a file with two arenas; otherwise one.
     pub two_arenas: bool,
     pub ends: Ends,
-    pub damage: fn(&mut Image),
+    /// Does it.
+    pub inflict: fn(&mut Image),
 }
 
 /// Nothing is wrong, and nothing to do.
@@ -174,12 +175,12 @@ pub fn sections() -> Vec<(&'static str, Vec<Damage>)> {
     ]
 }
 
-fn one(name: &'static str, ends: Ends, damage: fn(&mut Image)) -> Damage {
-    Damage { name, two_arenas: false, ends, damage }
+fn one(name: &'static str, ends: Ends, inflict: fn(&mut Image)) -> Damage {
+    Damage { name, two_arenas: false, ends, inflict }
 }
 
-fn two(name: &'static str, ends: Ends, damage: fn(&mut Image)) -> Damage {
-    Damage { name, two_arenas: true, ends, damage }
+fn two(name: &'static str, ends: Ends, inflict: fn(&mut Image)) -> Damage {
+    Damage { name, two_arenas: true, ends, inflict }
 }
 
 fn info_blocks() -> Vec<Damage> {
@@ -315,7 +316,7 @@ fn map() -> Vec<Damage> {
             image.set_map(100, MapEntry::zero(Block(101)));
         }),
         one("a page of the map zeroed, and the flog knows it all", PENDING, |image| {
-            image.wipe(image.map_offset(0))
+            image.wipe(image.map_offset(0));
         }),
         one("a sector is marked as lost (E)", FINE, |image| {
             let block = image.map(20).block(Lba(20));

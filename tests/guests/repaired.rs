@@ -24,7 +24,7 @@ fn damaged(folder: &Path, template: &Image, index: usize, name: &str, repair: &[
     let all = damage::sections().into_iter().flat_map(|(_, damage)| damage);
     let damage = all.into_iter().find(|damage| damage.name == name).expect("it is in the table");
     let mut image = template.clone();
-    (damage.damage)(&mut image);
+    (damage.inflict)(&mut image);
     let path = folder.join(format!("damaged{index}"));
     image.write(&path);
     if !repair.is_empty() {

@@ -65,8 +65,8 @@ mod tests {
         for kind in Kind::ALL {
             let is_note = kind.severity() == Severity::Note;
             assert_eq!(advice(kind, true).is_none(), is_note, "{kind:?}");
-            let is_none = is_note && kind != Kind::ArenaError;
-            assert_eq!(advice(kind, false).is_none(), is_none, "{kind:?}");
+            let is_silent = is_note && kind != Kind::ArenaError;
+            assert_eq!(advice(kind, false).is_none(), is_silent, "{kind:?}");
         }
     }
 }
