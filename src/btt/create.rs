@@ -2,10 +2,10 @@
 
 use uuid::Uuid;
 
-use super::discovery;
+use super::erase::{Remains, erase};
 use super::error::Error;
 use super::flog::FlogEntry;
-use super::geometry::{self, ARENA_MIN_SIZE, FLOG_PAIR_SIZE, Geometry, INFO_SIZE};
+use super::geometry::{self, ARENA_MIN_SIZE, FLOG_PAIR_SIZE, Geometry};
 use super::info_block::{InfoBlock, Version};
 use super::lba_size::LbaSize;
 use super::units::LaneIndex;
@@ -35,12 +35,12 @@ const ZERO_STEP: u64 = 64 << 20;
 /// Creates a BTT that fills `medium`; `progress` is told how many bytes of how many are done.
 ///
 /// The primary info block of arena 0 is written last and commits: a power failure before it leaves no
-/// BTT, one after it a whole one. An existing BTT is invalidated first.
+/// BTT, one after it a whole one. What there is already is erased first.
 ///
 /// # Errors
 ///
-/// The medium is smaller than 16 MiB (and 4 KiB for version 1.1), holds a BTT that `force` does not
-/// give up, or fails.
+/// The medium is smaller than 16 MiB (and 4 KiB for version 1.1), holds something that `force` does
+/// not give up, or fails.
 pub fn create<M: PersistentMemory>(
     medium: &M,
     options: &CreateOptions,
@@ -52,7 +52,10 @@ pub fn create<M: PersistentMemory>(
         return Err(Error::TooSmall { size: medium.size(), needed });
     }
     if !mutant!(OldBttLeft) {
-        invalidate(medium, options.force)?;
+        if !options.force {
+            Remains::find(medium)?.check_nothing()?;
+        }
+        erase(medium)?;
     }
     create_arenas(medium, start, medium.size() - start, options, progress)?;
     Ok(())
@@ -96,39 +99,6 @@ pub fn layout(
     arenas
         .enumerate()
         .map(move |(index, (offset, size))| (offset, Geometry::new(size, lba_size, index == last)))
-}
-
-/// What Linux keeps at byte 4096 of a namespace in another mode, and what that is.
-const FOREIGN: [(&[u8; 16], &str); 2] = [
-    (b"NVDIMM_PFN_INFO\0", "a namespace in fsdax mode"),
-    (b"NVDIMM_DAX_INFO\0", "a namespace in devdax mode"),
-];
-/// Offset of the info block of those modes (the kernel's `SZ_4K`).
-const FOREIGN_OFFSET: u64 = 4096;
-
-/// Takes away what is left of BTTs, first info block first: each is whole until it is gone. Refuses
-/// to, unless forced, and to write over what else may be there.
-fn invalidate<M: PersistentMemory>(medium: &M, force: bool) -> Result<(), Error> {
-    let mut signature = [0; 16];
-    medium.read_bytes(FOREIGN_OFFSET, &mut signature)?;
-    if let Some((_, what)) = FOREIGN.iter().find(|(foreign, _)| **foreign == signature)
-        && !force
-    {
-        return Err(Error::Foreign(what));
-    }
-    for version in Version::ALL {
-        let start = version.first_arena();
-        let room = medium.size() - start;
-        let info2off = match discovery::first_arena(medium, version) {
-            Err(Error::NotFound) => continue,
-            _ if !force => return Err(Error::Exists(version)),
-            Ok(found) => found.info.geometry.info2off,
-            Err(_) => geometry::backup_offset(room.min(geometry::ARENA_MAX_SIZE)),
-        };
-        medium.zero(start, INFO_SIZE)?;
-        medium.zero(start + info2off, INFO_SIZE)?;
-    }
-    Ok(())
 }
 
 /// Bytes of an arena that creation zeroes: the map and the flog, which follows it.

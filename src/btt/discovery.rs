@@ -105,7 +105,7 @@ pub(super) fn first_arena<M: PersistentMemory>(
 
 impl InfoFault {
     /// Whether there is no info block here that was meant for this place.
-    fn is_absence(&self) -> bool {
+    pub(super) fn is_absence(&self) -> bool {
         matches!(
             self,
             InfoFault::Signature | InfoFault::Misplaced { .. } | InfoFault::CopyElsewhere { .. }

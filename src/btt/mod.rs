@@ -27,6 +27,7 @@ mod create;
 mod density;
 mod discovery;
 mod engine;
+mod erase;
 mod error;
 pub mod flog;
 mod geometry;
@@ -40,6 +41,7 @@ mod map_locks;
 mod modify;
 mod namespace;
 mod open;
+mod provision;
 mod queue;
 mod read;
 mod read_tracking;
@@ -55,6 +57,7 @@ pub use create::{CreateOptions, create, layout};
 pub use density::{Density, Share, density};
 pub use discovery::{Copies, FoundArena, check_parent, find};
 pub use engine::Btt;
+pub use erase::{Remains, erase};
 pub use error::{Error, FlogFault, PlacesInUse};
 pub use geometry::{
     ARENA_MAX_SIZE, ARENA_MIN_SIZE, DEFAULT_NFREE, FLOG_PAIR_SIZE, Geometry, GeometryFault,
@@ -64,8 +67,12 @@ pub use grow::{Growth, grow};
 pub use info_block::{InfoBlock, InfoFault, SIGNATURE, Version};
 pub use inspect::{LaneState, lanes};
 pub use lba_size::LbaSize;
-pub use namespace::{MappedNamespace, NamespaceError, NamespaceOptions};
+pub use namespace::{MappedNamespace, NamespaceError, NamespaceOptions, resolve};
 pub use open::{OpenOptions, Opened};
+pub use provision::{
+    Mode, Provision, create_namespace, destroy_namespace, edit_labels, init_labels,
+    reconfigure_namespace,
+};
 pub use queue::Queue;
 pub use round::Tag;
 pub use trim::NeverWritten;

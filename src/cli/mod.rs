@@ -4,9 +4,11 @@
 #![forbid(unsafe_code)]
 
 pub mod daemon;
+mod disk;
 mod logging;
 mod name;
 pub mod nvdimmctl;
+mod output;
 mod progress;
 mod size;
 

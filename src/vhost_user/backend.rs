@@ -12,6 +12,7 @@ use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
+use super::guest_log::GuestLog;
 use super::ring::{Memory, Ring};
 use super::worker::Worker;
 use crate::btt;
@@ -22,6 +23,8 @@ use crate::virtio::block::{Config, Device};
 /// A block device and its workers; outlives the connections to it.
 #[derive(Debug)]
 pub struct Backend<M> {
+    /// What the log calls the device.
+    title: Arc<str>,
     device: Arc<Device>,
     /// One per queue, and one queue per thread.
     workers: Vec<Mutex<Worker<M>>>,
@@ -34,18 +37,28 @@ pub struct Backend<M> {
 }
 
 impl<M: PersistentMemory> Backend<M> {
-    /// The device `device`, served by one worker for each of the `queues` of its BTT.
+    /// The device `device`, served by one worker for each of the `queues` of its BTT; the log calls
+    /// it `title`.
     #[must_use]
-    pub fn new(device: Device, queues: Vec<btt::Queue<M>>) -> Backend<M> {
-        let device = Arc::new(device);
-        let worker = |(number, queue)| Mutex::new(Worker::new(number, queue, device.clone()));
+    pub fn new(title: &str, device: Device, queues: Vec<btt::Queue<M>>) -> Backend<M> {
+        let (title, device): (Arc<str>, _) = (title.into(), Arc::new(device));
+        let worker = |(number, queue)| {
+            let log = GuestLog::new(title.clone(), number);
+            Mutex::new(Worker::new(log, queue, device.clone()))
+        };
         Backend {
             workers: queues.into_iter().enumerate().map(worker).collect(),
             memory: Memory::new(GuestRam::new()),
             accepted: AtomicU64::new(0),
             writeback: AtomicBool::new(!device.is_write_through),
             device,
+            title,
         }
+    }
+
+    /// What the log calls the device.
+    pub(super) fn title(&self) -> &str {
+        &self.title
     }
 
     /// Guest memory.
@@ -86,7 +99,7 @@ impl<M: PersistentMemory> VhostUserBackend for Backend<M> {
     }
 
     fn acked_features(&self, features: u64) {
-        debug!("the driver accepts the features {features:#x}");
+        debug!("{}: the driver accepts the features {features:#x}", self.title);
         self.accepted.store(features, Ordering::Relaxed);
     }
 
@@ -109,7 +122,8 @@ impl<M: PersistentMemory> VhostUserBackend for Backend<M> {
         // An error here would end the connection, and it is the guest that writes.
         match Config::written_writeback(offset, bytes) {
             Some(writeback) => {
-                info!("the guest chooses write-{}", if writeback { "back" } else { "through" });
+                let mode = if writeback { "back" } else { "through" };
+                info!("{}: the guest chooses write-{mode}", self.title);
                 self.writeback.store(writeback, Ordering::Relaxed);
             }
             None => debug!("the guest writes {bytes:?} to its configuration at {offset}"),

@@ -55,16 +55,21 @@ impl DiskConfig {
         };
         let device = Device::new(&btt, &options);
         announce(&claim, &device, backing, btt.durability());
-        Server::new(Backend::new(device, queues), endpoint, stop)
+        let title = format!("{}: {}", claim.path().display(), claim.namespace().device_name());
+        Server::new(Backend::new(&title, device, queues), endpoint, stop)
     }
 }
 
 /// Says what is served, and what it is worth.
 fn announce(claim: &Claim, device: &Device, backing: Backing, durability: Durability) {
+    let path = claim.path().display();
     info!(
-        "{}: serving {}: {} sectors of {} bytes, {} queues, {durability} durability{}",
-        claim.path().display(),
+        "{path}: serving {}{}: {} sectors of {} bytes, {} queues, {durability} durability{}",
         claim.namespace().device_name(),
+        match claim.namespace().name.as_str() {
+            "" => String::new(),
+            name => format!(" {name:?}"),
+        },
         device.sectors,
         device.sector_size,
         device.queues,
@@ -72,12 +77,12 @@ fn announce(claim: &Claim, device: &Device, backing: Backing, durability: Durabi
     );
     match (durability, backing) {
         (Durability::PageCache, _) => warn!(
-            "sectors are atomic across a crash of guest, VMM or daemon, and durable when the guest \
+            "{path}: sectors are atomic across a crash of guest, VMM or daemon, and durable when the guest \
              flushes; they are NOT atomic across a power failure of this host: that takes a DAX \
              file, or --durability=strict"
         ),
         (Durability::Dax, Backing::PageCache) => warn!(
-            "the file is not DAX: flushing CPU caches makes nothing durable here, whatever the \
+            "{path}: the file is not DAX: flushing CPU caches makes nothing durable here, whatever the \
              guest is told; --durability=dax on such a file is for measurements only"
         ),
         (Durability::Dax | Durability::Strict, _) => {}

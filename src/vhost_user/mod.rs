@@ -14,6 +14,7 @@
 
 mod backend;
 mod disk;
+mod disks;
 mod error;
 mod guest_log;
 mod relay;
@@ -25,6 +26,7 @@ mod worker;
 
 pub use backend::Backend;
 pub use disk::DiskConfig;
+pub use disks::Disks;
 pub use error::Error;
 pub use server::Server;
 pub use socket::{Endpoint, SocketSource};

@@ -49,6 +49,12 @@ impl<M: PersistentMemory + 'static> Server<M> {
         Ok(Server { backend: Arc::new(backend), listener, _name: name, once, stop })
     }
 
+    /// What the log calls the device.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        self.backend.title()
+    }
+
     /// Serves until stopped; a device with a connected socket, until that is closed.
     ///
     /// When this returns, every request that was taken off a ring is completed.
@@ -76,19 +82,19 @@ impl<M: PersistentMemory + 'static> Server<M> {
             Ok(()) => {}
             Err(_) if self.stop.is_stopped() => return Ok(()),
             Err(error) => {
-                warn!("cannot accept a connection: {error}");
+                warn!("{}: cannot accept a connection: {error}", self.title());
                 thread::sleep(ACCEPT_AGAIN);
                 return Ok(());
             }
         }
-        info!("a frontend has connected");
+        info!("{}: a frontend has connected", self.title());
         self.stop.serves(daemon.shutdown_handle());
         match daemon.wait() {
             Ok(())
             | Err(DaemonError::HandleRequest(
                 ProtocolError::Disconnected | ProtocolError::PartialMessage,
-            )) => info!("the frontend has disconnected"),
-            Err(error) => warn!("the connection ended: {error}"),
+            )) => info!("{}: the frontend has disconnected", self.title()),
+            Err(error) => warn!("{}: the connection ended: {error}", self.title()),
         }
         self.stop.serves(None);
         drop(daemon);

@@ -46,13 +46,13 @@ pub(super) struct Worker<M> {
 }
 
 impl<M: PersistentMemory> Worker<M> {
-    pub(super) fn new(number: usize, queue: btt::Queue<M>, device: Arc<Device>) -> Worker<M> {
+    pub(super) fn new(log: GuestLog, queue: btt::Queue<M>, device: Arc<Device>) -> Worker<M> {
         Worker {
             queue,
             executor: Executor::new(device),
             chain: Chain::default(),
             taken: Vec::with_capacity(TURN_REQUESTS),
-            log: GuestLog::new(number),
+            log,
         }
     }
 

@@ -14,4 +14,5 @@ mod dax;
 mod disk_features;
 mod ext4;
 mod linux_btt;
+mod namespaces;
 mod repaired;

@@ -1,7 +1,7 @@
 //! Label storage areas, put together by the words of the specification.
 
 use proptest::prelude::*;
-use vhost_user_btt::nvdimm::label::{IndexBlock, LabelArea, LabelVersion, find};
+use vhost_user_btt::nvdimm::label::{IndexBlock, LabelArea, LabelVersion, Layout, find};
 use vhost_user_btt::pmem::fletcher64_without_field;
 use vhost_user_btt::pmem::simulated::Simulated;
 
@@ -30,17 +30,21 @@ fn areas() -> impl Strategy<Value = Area> {
 }
 
 impl Area {
+    fn layout(&self) -> Layout {
+        Layout::of(self.size, self.version).unwrap()
+    }
+
     fn slots(&self, number: usize) -> Vec<u32> {
-        let (_, slots) = IndexBlock::layout(self.size, self.version.label_size());
+        let slots = self.layout().nslot as usize;
         let mut used: Vec<u32> =
-            self.used[number].iter().map(|slot| slot.index(slots as usize) as u32).collect();
+            self.used[number].iter().map(|slot| slot.index(slots) as u32).collect();
         used.sort_unstable();
         used.dedup();
         used
     }
 
     fn bytes(&self) -> Vec<u8> {
-        let (index_size, slots) = IndexBlock::layout(self.size, self.version.label_size());
+        let Layout { index_size, nslot } = self.layout();
         let mut bytes = vec![0; self.size as usize];
         for number in 0..2 {
             let mut index = vec![0; index_size as usize];
@@ -57,7 +61,7 @@ impl Area {
             {
                 index[place..place + 8].copy_from_slice(&value.to_le_bytes());
             }
-            index[56..60].copy_from_slice(&(slots as u32).to_le_bytes());
+            index[56..60].copy_from_slice(&nslot.to_le_bytes());
             index[60..62].copy_from_slice(&1u16.to_le_bytes());
             index[62..64].copy_from_slice(&minor.to_le_bytes());
             index[HEADER as usize..].fill(0xff);
@@ -71,9 +75,10 @@ impl Area {
         bytes
     }
 
-    /// Which index block counts: the one whose sequence number follows that of the other.
+    /// Which index block counts: the one whose sequence number follows that of the other, or the second.
     fn newest(&self) -> usize {
-        usize::from(matches!(self.sequences, [1, 2] | [2, 3] | [3, 1]))
+        let [first, second] = self.sequences;
+        usize::from(first == second || matches!(self.sequences, [1, 2] | [2, 3] | [3, 1]))
     }
 }
 
@@ -89,20 +94,25 @@ fn read(area: &[u8]) -> Option<LabelArea> {
 }
 
 proptest! {
-    /// As many slots as fit beside two index blocks with a bit for each, and no more.
+    /// The slots fit beside two index blocks with a bit for each, and no more than a few more would.
     #[test]
     fn slots_fill_the_area(
         size in prop_oneof![0..1u64 << 24, 0..1u64 << 14],
         version in prop::sample::select(vec![LabelVersion::V1_1, LabelVersion::V1_2]),
     ) {
         let label_size = version.label_size();
-        let (index, slots) = IndexBlock::layout(size, label_size);
-        prop_assert!(index.is_multiple_of(256) && index >= HEADER + slots.div_ceil(8));
         let with = |slots: u64| {
             2 * (HEADER + slots.div_ceil(8)).next_multiple_of(256) + slots * label_size
         };
-        prop_assert!(slots == 0 || with(slots) <= size);
-        prop_assert!(with(slots + 1) > size);
+        let Some(Layout { index_size, nslot }) = Layout::of(size, version) else {
+            // Not even two, and their index blocks.
+            prop_assert!(size < with(2));
+            return Ok(());
+        };
+        let slots = u64::from(nslot);
+        prop_assert_eq!(index_size, (HEADER + slots.div_ceil(8)).next_multiple_of(256));
+        prop_assert!(slots >= 2 && with(slots) <= size);
+        prop_assert!(with(slots + 1 + 2 * 256 / label_size) > size);
     }
 
     #[test]
@@ -110,19 +120,23 @@ proptest! {
         let bytes = area.bytes();
         let indexes = [0, 1].map(|number| IndexBlock::decode(&bytes, number).unwrap());
         for (number, index) in indexes.iter().enumerate() {
-            let (size, slots) = IndexBlock::layout(area.size, area.version.label_size());
-            prop_assert_eq!((index.size, u64::from(index.nslot)), (size, slots));
+            let Layout { index_size, nslot } = area.layout();
+            prop_assert_eq!((index.size, index.nslot), (index_size, nslot));
             prop_assert_eq!((index.version, index.seq), (area.version, area.sequences[number]));
             prop_assert_eq!(index.used_slots().collect::<Vec<_>>(), area.slots(number));
-            let mut end = index.labeloff;
+            let mut end = 2 * index.size;
             for slot in 0..index.nslot {
                 prop_assert_eq!(index.slot_offset(slot), end);
                 end += area.version.label_size();
             }
-            prop_assert!(index.labeloff == 2 * index.size && end <= area.size);
+            prop_assert!(end <= area.size);
+            // And encoded as it was found.
+            let encoded = index.encode();
+            prop_assert_eq!(&encoded, &bytes[index.offset() as usize..][..encoded.len()]);
         }
         let newest = area.newest();
-        prop_assert_eq!(indexes[1].is_newer_than(&indexes[0]), newest == 1);
+        let [first, second] = indexes.clone();
+        prop_assert_eq!(IndexBlock::newer(first, second).number as usize, newest);
         prop_assert_eq!(&read(&bytes).unwrap().index, &indexes[newest]);
         // It is found again at the end of something larger.
         let mut whole = vec![0x5a; 1 << 20];
@@ -153,7 +167,7 @@ proptest! {
         sums in any::<[bool; 2]>(),
     ) {
         let mut bytes = area.bytes();
-        let (size, _) = IndexBlock::layout(area.size, area.version.label_size());
+        let size = area.layout().index_size;
         for (place, value, count) in patches {
             // Half of them in the fields of the two headers.
             let place = match place.index(4) {

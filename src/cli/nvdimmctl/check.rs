@@ -13,6 +13,7 @@ use crate::btt::check::repair::{Plan, Repair, RepairOptions, advice};
 use crate::btt::check::{self, CheckOptions, PendingWrite, Report, Severity, Verdict};
 use crate::btt::{MappedNamespace, Version};
 use crate::cli::name::NamespaceArgs;
+use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::nvdimm::ClaimKind;
 use crate::pmem::{DurabilityRequest, MediaError};
@@ -138,6 +139,7 @@ impl CheckNamespace {
         let writes = self.repair || self.undo.is_some();
         let kind = if writes { ClaimKind::Exclusive } else { ClaimKind::Shared };
         let mapped = options.map(kind)?;
+        mapped.refuse_raw()?;
         if let Some(path) = &self.undo {
             return self.undo_repair(path, &mapped);
         }
@@ -145,7 +147,7 @@ impl CheckNamespace {
         let backup = self.carry_out(&plan, &mapped)?;
         let device = mapped.claim.namespace().device_name();
         if self.json {
-            println!("{}", super::to_json(&self.describe(device, &plan, backup))?);
+            say!("{}", super::to_json(&self.describe(device, &plan, backup))?);
         } else {
             self.print(&device, &plan, backup);
         }
@@ -186,7 +188,7 @@ impl CheckNamespace {
         let saved = backup::read(path, &mapped.claim)?;
         backup::put_back(&mapped.medium, &saved).map_err(|source| self.media_error(source))?;
         let bytes: usize = saved.iter().map(|saved| saved.bytes.len()).sum();
-        println!("{}: {bytes} bytes are again as they were", self.file.display());
+        say!("{}: {bytes} bytes are again as they were", self.file.display());
         Ok(ExitCode::SUCCESS)
     }
 
@@ -255,19 +257,19 @@ impl CheckNamespace {
             let kind = finding.fault.kind();
             let invariant =
                 kind.invariant().map(|invariant| format!(" [{invariant:?}]")).unwrap_or_default();
-            println!("{}: {finding}{invariant}", severity(kind.severity()));
+            say!("{}: {finding}{invariant}", severity(kind.severity()));
         }
         let most = self.most as u64;
         for (kind, count) in report.findings.counts().filter(|(_, count)| *count > most) {
-            println!("and {} more of kind {}", count - most, kind.name());
+            say!("and {} more of kind {}", count - most, kind.name());
         }
         for PendingWrite { arena, lane, lba, old, new } in report.pending.iter().take(self.most) {
-            println!(
+            say!(
                 "pending: arena {arena}, {lane}: {lba} goes from {old} to {new} when it is next \
                  served"
             );
         }
-        println!(
+        say!(
             "{}: {device}: {}; {} arenas, {} interrupted writes to complete",
             self.file.display(),
             verdict(report),
@@ -280,21 +282,21 @@ impl CheckNamespace {
     fn print_repairs(&self, plan: &Plan, backup: Option<PathBuf>) {
         let what = if self.repair { "repaired" } else { "would be repaired" };
         for repair in plan.repairs.iter().take(self.most) {
-            println!("{what}: {repair}");
+            say!("{what}: {repair}");
         }
         if plan.repairs.len() > self.most {
-            println!("and {} more {what}", plan.repairs.len() - self.most);
+            say!("and {} more {what}", plan.repairs.len() - self.most);
         }
         for Left { kind, count, advice } in self.left(plan) {
-            println!("left: {count} of kind {kind}: {advice}");
+            say!("left: {count} of kind {kind}: {advice}");
         }
         let (file, repairs) = (self.file.display(), plan.repairs.len());
         if let Some(backup) = backup {
             let undo = format!("nvdimmctl check-namespace {file} --undo {}", backup.display());
-            println!("{file}: {repairs} repairs made; {}", verdict(&plan.after));
-            println!("what was there before is in {}; to put it back: {undo}", backup.display());
+            say!("{file}: {repairs} repairs made; {}", verdict(&plan.after));
+            say!("what was there before is in {}; to put it back: {undo}", backup.display());
         } else if !self.repair && repairs > 0 {
-            println!(
+            say!(
                 "{file}: nothing was written; --repair would make {repairs} repairs, and leave it {}",
                 verdict(&plan.after)
             );

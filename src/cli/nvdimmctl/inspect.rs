@@ -16,6 +16,7 @@ use crate::btt::flog::LogLayout;
 use crate::btt::{FoundArena, Geometry, LaneState, NamespaceError, NamespaceOptions};
 use crate::cli::name::NamespaceArgs;
 use crate::cli::one_line;
+use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::nvdimm::{ClaimKind, Namespace, NvdimmFile, Selection};
@@ -120,7 +121,7 @@ impl Inspect {
                 .map_err(|source| Error::Sectors { path: self.file.clone(), source })?;
         }
         if self.json {
-            println!("{}", super::to_json(&inspected)?);
+            say!("{}", super::to_json(&inspected)?);
         } else {
             inspected.print();
         }
@@ -135,23 +136,26 @@ impl Inspect {
             None => file.namespaces().to_vec(),
         };
         let look = |namespace: Namespace| {
-            let btt = self.look_inside(&namespace).map_err(|error| match &error {
-                Error::Namespace(NamespaceError::Btt { source, .. })
-                    if **source == crate::btt::Error::NotFound =>
-                {
-                    format!("{} mode: no BTT in it", namespace.abstraction.mode())
-                }
-                _ => one_line(&error),
+            let btt = self.look_inside(&namespace).map_err(|error| {
+                let has_none = match &error {
+                    Error::Namespace(NamespaceError::NotSector { .. }) => true,
+                    Error::Namespace(NamespaceError::Btt { source, .. }) => {
+                        **source == crate::btt::Error::NotFound
+                    }
+                    _ => false,
+                };
+                let mode = namespace.abstraction.mode();
+                if has_none { format!("{mode} mode: no BTT in it") } else { one_line(&error) }
             });
             Inside { namespace, btt }
         };
         let insides: Vec<Inside> = namespaces.into_iter().map(look).collect();
         let drawn = drawing::draw(&self.file, &file, &insides);
         if out == Path::new("-") {
-            print!("{drawn}");
+            say!("{}", drawn.trim_end());
         } else {
             fs::write(out, drawn).map_err(super::io_error("write the drawing"))?;
-            println!("{}: drawn", out.display());
+            say!("{}: drawn", out.display());
         }
         Ok(())
     }
@@ -267,8 +271,8 @@ impl Inspected {
     }
 
     fn print(&self) {
-        println!("{}: {}, BTT {} {}", self.file.display(), self.dev, self.btt_version, self.uuid);
-        println!(
+        say!("{}: {}, BTT {} {}", self.file.display(), self.dev, self.btt_version, self.uuid);
+        say!(
             "  {} sectors of {} bytes in {} arenas; parent uuid {}",
             self.sectors,
             self.sector_size,
@@ -276,7 +280,7 @@ impl Inspected {
             self.parent_uuid
         );
         for (number, arena) in self.arenas.iter().enumerate() {
-            println!("arena {number}: {} at byte {}", Size(arena.size), arena.start);
+            say!("arena {number}: {} at byte {}", Size(arena.size), arena.start);
             arena.print();
         }
     }
@@ -300,22 +304,22 @@ impl InspectedArena {
             ("flags", self.flags.into()),
         ];
         for (name, value) in numbers {
-            println!("  {name:18}  {value}");
+            say!("  {name:18}  {value}");
         }
         let LaneCounts { pristine, applied, pending, superseded, undecided } = self.lane_states;
-        println!(
+        say!(
             "  lanes               {pristine} never used, {applied} applied, {superseded} \
              superseded, {pending} pending, {undecided} undecided; places {:?}",
             self.log_places
         );
         let MapCounts { never_written, data, zero, error, out_of_range, unreadable } = self.map;
-        println!(
+        say!(
             "  map                 {data} with data, {zero} zero, {error} with an error, \
              {never_written} never written, {out_of_range} out of range, {unreadable} unreadable"
         );
         for lane in self.lanes.iter().flatten() {
             let InspectedLane { lane, free, lba, old_map, new_map, seq } = lane;
-            println!(
+            say!(
                 "  lane {lane:<5} free {free:<10} last write: lba {lba}, old {old_map:#x}, new \
                  {new_map:#x}, seq {seq}"
             );
