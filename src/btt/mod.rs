@@ -24,6 +24,7 @@ mod arena;
 mod batch;
 pub mod check;
 mod create;
+mod density;
 mod discovery;
 mod engine;
 mod erase;
@@ -54,6 +55,7 @@ mod write;
 
 pub use batch::Batch;
 pub use create::{CreateOptions, create, layout};
+pub use density::{Density, Share, density};
 pub use discovery::{Copies, FoundArena, check_parent, find};
 pub use engine::Btt;
 pub use erase::{Remains, erase};

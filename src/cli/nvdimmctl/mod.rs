@@ -86,6 +86,16 @@ pub enum Error {
         /// Bytes of the disk.
         size: u64,
     },
+    /// A file that is no backup of this namespace.
+    #[error("{path}, line {line}: {reason}")]
+    BadBackup {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// Options that make no sense together, or for this file.
     #[error("{0} (see --help)")]
     Usage(&'static str),
