@@ -34,15 +34,31 @@ impl AddressSpace {
         try_sync: bool,
     ) -> Result<(AddressSpace, bool), MapError> {
         let fails = MapError::system("mmap");
-        let size = usize::try_from(range.end - range.start).map_err(|_| fails(Errno::ENOMEM))?;
-        let size = NonZeroUsize::new(size).ok_or_else(|| fails(Errno::EINVAL))?;
+        let size = size_of(&range).map_err(&fails)?;
         let space = AddressSpace::reserve(size, range.start).map_err(&fails)?;
-        let is_sync =
-            try_sync && space.place(file, &range, size, protection, true).map_err(&fails)?;
+        let place = |sharing| space.place(file, &range, size, protection, sharing);
+        let is_sync = try_sync
+            && match place(MapFlags::MAP_SHARED_VALIDATE | MapFlags::MAP_SYNC) {
+                Ok(()) => true,
+                Err(Errno::EOPNOTSUPP | Errno::EINVAL) => false,
+                Err(errno) => return Err(fails(errno)),
+            };
         if !is_sync {
-            space.place(file, &range, size, protection, false).map_err(&fails)?;
+            place(MapFlags::MAP_SHARED).map_err(&fails)?;
         }
         Ok((space, is_sync))
+    }
+
+    /// Maps the bytes `range` of `file`, and keeps from the file what is stored to them.
+    #[cfg(feature = "power-fail")]
+    pub(super) fn map_private(file: &File, range: Range<u64>) -> Result<AddressSpace, MapError> {
+        let fails = MapError::system("mmap");
+        let size = size_of(&range).map_err(&fails)?;
+        let space = AddressSpace::reserve(size, range.start).map_err(&fails)?;
+        // Without a reserve: only the pages that are stored to will ever need memory.
+        let sharing = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        space.place(file, &range, size, Protection::ReadWrite, sharing).map_err(&fails)?;
+        Ok(space)
     }
 
     /// Address of the byte at `offset` of the mapping.
@@ -63,35 +79,39 @@ impl AddressSpace {
         Ok(AddressSpace { start: reserved, length: length.get(), mapped })
     }
 
-    /// Puts the file's mapping in its place. `false`: not with `MAP_SYNC`.
+    /// Puts the file's mapping in its place.
     fn place(
         &self,
         file: &File,
         range: &Range<u64>,
         size: NonZeroUsize,
         protection: Protection,
-        sync: bool,
-    ) -> Result<bool, Errno> {
+        sharing: MapFlags,
+    ) -> Result<(), Errno> {
         let access = match protection {
             Protection::ReadOnly => ProtFlags::PROT_READ,
             Protection::ReadWrite => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
         };
-        let kind = if sync {
-            MapFlags::MAP_SHARED_VALIDATE | MapFlags::MAP_SYNC
-        } else {
-            MapFlags::MAP_SHARED
-        };
         let offset = i64::try_from(range.start).map_err(|_| Errno::EOVERFLOW)?;
         // SAFETY: MAP_FIXED replaces only pages of our own reservation, which nobody points to yet.
         let placed = unsafe {
-            mmap(Some(self.mapped.addr()), size, access, kind | MapFlags::MAP_FIXED, file, offset)
+            mmap(
+                Some(self.mapped.addr()),
+                size,
+                access,
+                sharing | MapFlags::MAP_FIXED,
+                file,
+                offset,
+            )
         };
-        match placed {
-            Ok(_) => Ok(true),
-            Err(Errno::EOPNOTSUPP | Errno::EINVAL) if sync => Ok(false),
-            Err(errno) => Err(errno),
-        }
+        placed.map(drop)
     }
+}
+
+/// Bytes of a mapping of `range`, which is not empty.
+fn size_of(range: &Range<u64>) -> Result<NonZeroUsize, Errno> {
+    let size = usize::try_from(range.end - range.start).map_err(|_| Errno::ENOMEM)?;
+    NonZeroUsize::new(size).ok_or(Errno::EINVAL)
 }
 
 impl Drop for AddressSpace {
