@@ -14,17 +14,15 @@ use vmm_sys_util::event::{
 
 use super::ring::{Memory, Ring};
 use super::worker::Worker;
-use crate::btt;
-use crate::pmem::PersistentMemory;
 use crate::virtio::GuestRam;
-use crate::virtio::block::{Config, Device};
+use crate::virtio::block::{Config, Device, DiskQueue};
 
 /// A block device and its workers; outlives the connections to it.
 #[derive(Debug)]
-pub struct Backend<M> {
+pub struct Backend<Q> {
     device: Arc<Device>,
     /// One per queue, and one queue per thread.
-    workers: Vec<Mutex<Worker<M>>>,
+    workers: Vec<Mutex<Worker<Q>>>,
     /// Guest memory, as the connection has set it up.
     memory: Memory,
     /// Feature bits that the driver has accepted.
@@ -33,10 +31,10 @@ pub struct Backend<M> {
     writeback: AtomicBool,
 }
 
-impl<M: PersistentMemory> Backend<M> {
-    /// The device `device`, served by one worker for each of the `queues` of its BTT.
+impl<Q: DiskQueue> Backend<Q> {
+    /// The device `device`, served by one worker for each of the `queues` of its disk.
     #[must_use]
-    pub fn new(device: Device, queues: Vec<btt::Queue<M>>) -> Backend<M> {
+    pub fn new(device: Device, queues: Vec<Q>) -> Backend<Q> {
         let device = Arc::new(device);
         let worker = |(number, queue)| Mutex::new(Worker::new(number, queue, device.clone()));
         Backend {
@@ -69,7 +67,7 @@ impl<M: PersistentMemory> Backend<M> {
     }
 }
 
-impl<M: PersistentMemory> VhostUserBackend for Backend<M> {
+impl<Q: DiskQueue> VhostUserBackend for Backend<Q> {
     type Bitmap = ();
     type Vring = Ring;
 

@@ -15,14 +15,14 @@ use super::error::Error;
 use super::relay;
 use super::socket::{Endpoint, SocketName};
 use super::stop::Stop;
-use crate::pmem::PersistentMemory;
+use crate::virtio::block::DiskQueue;
 
 /// How long to wait before accepting again when that failed, for want of descriptors say.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// A device and the socket at which it is served.
-pub struct Server<M: PersistentMemory> {
-    backend: Arc<Backend<M>>,
+pub struct Server<Q: DiskQueue> {
+    backend: Arc<Backend<Q>>,
     listener: Listener,
     /// Taken away when the server ends.
     _name: Option<SocketName>,
@@ -31,9 +31,9 @@ pub struct Server<M: PersistentMemory> {
     stop: Stop,
 }
 
-impl<M: PersistentMemory + 'static> Server<M> {
+impl<Q: DiskQueue + 'static> Server<Q> {
     /// A server for `backend` at `endpoint`, which `stop` stops.
-    pub fn new(backend: Backend<M>, endpoint: Endpoint, stop: Stop) -> Result<Server<M>, Error> {
+    pub fn new(backend: Backend<Q>, endpoint: Endpoint, stop: Stop) -> Result<Server<Q>, Error> {
         let system = |action| move |source| Error::System { action, source };
         let (listener, name, once) = match endpoint {
             Endpoint::Listening(listener, name) => (listener, name, false),

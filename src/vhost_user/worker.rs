@@ -14,9 +14,7 @@ use vm_memory::{GuestAddress, GuestAddressSpace};
 
 use super::guest_log::GuestLog;
 use super::ring::{Memory, Ring};
-use crate::btt;
-use crate::pmem::PersistentMemory;
-use crate::virtio::block::{Chain, Device, Executor, Kind, RequestError};
+use crate::virtio::block::{Chain, Device, DiskBatch, DiskQueue, Executor, Kind, RequestError};
 use crate::virtio::{GuestRam, store_byte};
 
 /// Most requests of a turn; the connection can get at the ring in between.
@@ -37,16 +35,16 @@ struct Taken {
 
 /// The worker of one queue.
 #[derive(Debug)]
-pub(super) struct Worker<M> {
-    queue: btt::Queue<M>,
+pub(super) struct Worker<Q> {
+    queue: Q,
     executor: Executor,
     chain: Chain,
     taken: Vec<Taken>,
     log: GuestLog,
 }
 
-impl<M: PersistentMemory> Worker<M> {
-    pub(super) fn new(number: usize, queue: btt::Queue<M>, device: Arc<Device>) -> Worker<M> {
+impl<Q: DiskQueue> Worker<Q> {
+    pub(super) fn new(number: usize, queue: Q, device: Arc<Device>) -> Worker<Q> {
         Worker {
             queue,
             executor: Executor::new(device),
@@ -121,7 +119,7 @@ impl<M: PersistentMemory> Worker<M> {
             self.taken[tag].result = Err(error.into());
         }
         if write_through && self.taken.iter().any(|taken| taken.writes) {
-            let synced = batch.btt().sync();
+            let synced = batch.sync();
             drop(batch);
             self.write_through(synced);
         }

@@ -2,6 +2,7 @@
 
 mod config;
 mod device;
+mod disk;
 mod error;
 mod execute;
 mod ranges;
@@ -10,6 +11,7 @@ mod transfer;
 
 pub use config::{CONFIG_SIZE, Config};
 pub use device::{Device, DeviceOptions, Discard, Serial};
+pub use disk::{Disk, DiskBatch, DiskQueue};
 pub use error::RequestError;
 pub use execute::Executor;
 pub use request::{Chain, Kind, Request};
