@@ -38,7 +38,7 @@ fn main() -> ExitCode {
 fn run(config: &DiskConfig) -> Result<(), Error> {
     let stop = Stop::default();
     stop_on_signals(stop.clone())?;
-    config.open(stop)?.run()
+    config.serve(stop)
 }
 
 /// Stops the server at SIGTERM or SIGINT.

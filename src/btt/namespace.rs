@@ -9,7 +9,7 @@ use super::error::Error;
 use super::info_block::Version;
 use super::open::{OpenOptions, Opened};
 use crate::nvdimm::{self, Abstraction, Claim, ClaimKind, LabelSize, NvdimmFile, Selection};
-use crate::pmem::{DurabilityRequest, Mapping};
+use crate::pmem::{DurabilityRequest, MapError, Mapping, PersistentMemory};
 
 /// Which namespace, and how.
 #[derive(Debug, Clone)]
@@ -65,11 +65,11 @@ pub enum NamespaceError {
 
 /// A claimed namespace, mapped.
 #[derive(Debug)]
-pub struct MappedNamespace {
+pub struct MappedNamespace<M = Mapping> {
     /// The claim.
     pub claim: Claim,
     /// The namespace's bytes.
-    pub medium: Mapping,
+    pub medium: M,
     /// The version that its BTT has to have; `None`: either.
     pub version: Option<Version>,
 }
@@ -104,7 +104,19 @@ impl NamespaceOptions {
     }
 }
 
-impl MappedNamespace {
+impl<M: PersistentMemory> MappedNamespace<M> {
+    /// The namespace on what `change` makes of its medium.
+    pub fn with_medium<N: PersistentMemory>(
+        self,
+        change: impl FnOnce(M) -> Result<N, MapError>,
+    ) -> Result<MappedNamespace<N>, NamespaceError> {
+        let MappedNamespace { claim, medium, version } = self;
+        match change(medium) {
+            Ok(medium) => Ok(MappedNamespace { claim, medium, version }),
+            Err(source) => Err(nvdimm::Error::Map { path: claim.path().into(), source }.into()),
+        }
+    }
+
     /// The arenas of the BTT, without opening it.
     pub fn find(&self) -> Result<Vec<FoundArena>, NamespaceError> {
         discovery::find(&self.medium, self.version).map_err(|source| btt_error(&self.claim, source))
@@ -115,7 +127,7 @@ impl MappedNamespace {
         self,
         read_only: bool,
         queues: usize,
-    ) -> Result<(Claim, Opened<Mapping>), NamespaceError> {
+    ) -> Result<(Claim, Opened<M>), NamespaceError> {
         let MappedNamespace { claim, medium, version } = self;
         let namespace = claim.namespace().uuid;
         let read_only = read_only || claim.kind() == ClaimKind::Shared;

@@ -67,6 +67,11 @@ pub struct DaemonArgs {
     /// Print what this program can do, as JSON, and exit
     #[arg(long, action = ArgAction::SetTrue)]
     print_capabilities: bool,
+
+    // Last: its heading would stand over all that follows.
+    #[cfg(feature = "power-fail")]
+    #[command(flatten)]
+    injection: super::injection::InjectionArgs,
 }
 
 /// The value of `--discard`.
@@ -154,6 +159,8 @@ impl TryFrom<DaemonArgs> for DiskConfig {
             queue_size: args.queue_size,
             serial: args.serial,
             discard: args.discard.into(),
+            #[cfg(feature = "power-fail")]
+            injection: args.injection.into(),
         })
     }
 }

@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 pub mod daemon;
+#[cfg(feature = "power-fail")]
+mod injection;
 mod logging;
 mod name;
 pub mod nvdimmctl;

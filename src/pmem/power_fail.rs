@@ -334,7 +334,7 @@ mod tests {
             file.read_exact_at(&mut bytes, 0).unwrap();
             assert!(bytes[..512].iter().all(|byte| [1, 2].contains(byte)));
             assert!(bytes[512..].iter().all(|byte| [0, 2].contains(byte)));
-            let kept = bytes.iter().filter(|byte| **byte == 2).count() as u64;
+            let kept = bytes.iter().map(|byte| u64::from(*byte == 2)).sum();
             assert_eq!(remains, Remains { fences: 1, pending: 1024, kept });
             bytes
         };

@@ -16,6 +16,8 @@ mod backend;
 mod disk;
 mod error;
 mod guest_log;
+#[cfg(feature = "power-fail")]
+mod injection;
 mod relay;
 mod ring;
 mod server;
@@ -26,6 +28,8 @@ mod worker;
 pub use backend::Backend;
 pub use disk::DiskConfig;
 pub use error::Error;
+#[cfg(feature = "power-fail")]
+pub use injection::Injection;
 pub use server::Server;
 pub use socket::{Endpoint, SocketSource};
 pub use stop::Stop;
