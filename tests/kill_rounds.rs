@@ -8,8 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::daemon::{Daemon, make_namespace, nvdimmctl_ok};
+use common::ledger::{Ledger, Violation};
 use common::load::{Load, Shape};
-use common::sectors::{Ledger, Violation, describe};
+use common::sectors::describe;
 use common::seeds::{Replay, figures, seeds};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -79,7 +80,9 @@ fn the_ledger_notices_what_is_torn_foreign_or_lost() {
 
     let mut ledger = Ledger::new(7, 2);
     let tickets = [0, 1].map(|_| ledger.submit(7, false));
-    tickets.into_iter().for_each(|ticket| ledger.acknowledge(ticket));
+    for ticket in tickets {
+        ledger.acknowledge(ticket);
+    }
     for (ticket, data) in tickets.iter().zip(&mut data) {
         describe(7, ticket.version, data);
         assert_eq!(ledger.check_running(7, data), Ok(()));

@@ -6,8 +6,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vhost_user_btt::pmem::simulated::Random;
 
 use super::driver::Disk;
+use super::ledger::{Ledger, Ticket, Violation};
 use super::patience::PATIENCE;
-use super::sectors::{Ledger, Ticket, Violation, describe};
+use super::sectors::describe;
 
 /// Descriptors of a queue; the driver takes three for a request.
 const QUEUE_SIZE: u16 = 256;
@@ -29,6 +30,9 @@ pub struct Shape {
     pub reads: bool,
 }
 
+/// Hears of writes that were acknowledged.
+pub type Notice<'l> = Box<dyn FnMut(&[Ticket]) + 'l>;
+
 /// A connected disk under load.
 pub struct Load<'l> {
     disk: Disk,
@@ -37,8 +41,8 @@ pub struct Load<'l> {
     in_flight: Vec<Option<Request>>,
     /// Sectors whose write was acknowledged.
     pub acknowledged: u64,
-    /// Is told of each of them.
-    pub on_acknowledged: Box<dyn FnMut(Ticket) + 'l>,
+    /// Is told of them.
+    pub on_acknowledged: Notice<'l>,
 }
 
 /// A request in flight.
@@ -167,15 +171,10 @@ impl<'l> Load<'l> {
                 completion.context
             })
             .collect();
+        let mut acknowledged = Vec::new();
         for slot in done {
             match self.in_flight[slot].take().expect("a request that was submitted") {
-                Request::Write(tickets) => {
-                    for ticket in tickets {
-                        self.ledger.acknowledge(ticket);
-                        self.acknowledged += 1;
-                        (self.on_acknowledged)(ticket);
-                    }
-                }
+                Request::Write(tickets) => acknowledged.extend(tickets),
                 Request::Read { first, count } => {
                     let start = slot * MOST_SECTORS * size;
                     let data = self.disk.buffers[start..start + count * size].chunks(size);
@@ -187,5 +186,10 @@ impl<'l> Load<'l> {
                 }
             }
         }
+        for ticket in &acknowledged {
+            self.ledger.acknowledge(*ticket);
+        }
+        self.acknowledged += acknowledged.len() as u64;
+        (self.on_acknowledged)(&acknowledged);
     }
 }

@@ -6,6 +6,7 @@ pub mod daemon;
 pub mod driver;
 pub mod fixture;
 pub mod frontend;
+pub mod ledger;
 pub mod load;
 pub mod patience;
 pub mod sectors;

@@ -42,6 +42,15 @@ impl<'a> Tool<'a> {
         hash
     }
 
+    /// All sectors in order.
+    #[track_caller]
+    #[cfg(feature = "power-fail")]
+    pub fn export(&self) -> Vec<u8> {
+        let output = self.command("export", &[]).output().expect("nvdimmctl");
+        assert!(output.status.success(), "nvdimmctl export ended with {}", output.status);
+        output.stdout
+    }
+
     /// Fails unless the tool finds every invariant to hold.
     #[track_caller]
     pub fn assert_clean(&self) {
