@@ -190,6 +190,8 @@ impl<'l> Load<'l> {
             self.ledger.acknowledge(*ticket);
         }
         self.acknowledged += acknowledged.len() as u64;
-        (self.on_acknowledged)(&acknowledged);
+        if !acknowledged.is_empty() {
+            (self.on_acknowledged)(&acknowledged);
+        }
     }
 }
