@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::daemon::{Daemon, make_namespace, nvdimmctl_ok};
 use common::ledger::{Ledger, Violation};
 use common::load::{Load, Shape};
-use common::sectors::describe;
+use common::sectors::{ZEROES, describe};
 use common::seeds::{Replay, figures, seeds};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -79,19 +79,25 @@ fn the_ledger_notices_what_is_torn_foreign_or_lost() {
     assert_eq!(ledger.check_settled(7, &data[0]), Err(lost));
 
     let mut ledger = Ledger::new(7, 2);
+    let before = ledger.before_read(7);
     let tickets = [0, 1].map(|_| ledger.submit(7, false));
     for ticket in tickets {
         ledger.acknowledge(ticket);
     }
+    let after = ledger.before_read(7);
     for (ticket, data) in tickets.iter().zip(&mut data) {
         describe(7, ticket.version, data);
-        assert_eq!(ledger.check_running(7, data), Ok(()));
+        assert_eq!(ledger.check_read(&before, data), Ok(()));
+        assert_eq!(ledger.check_read(&after, data), Ok(()));
     }
-    assert_eq!(ledger.check_settled(8, &data[1]), Err(Violation::Foreign { sector: 8, of: 7 }));
+    assert_eq!(ledger.check_read(&before, &[0; 512]), Ok(()));
+    let stale = Violation::Lost { sector: 7, found: ZEROES, allowed: vec![1, 2] };
+    assert_eq!(ledger.check_read(&after, &[0; 512]), Err(stale));
     let mut torn = data[1];
     torn[64..72].copy_from_slice(&data[0][64..72]);
-    let is_torn = Err(Violation::Torn { sector: 7, in_flight: false });
-    assert_eq!(ledger.check_running(7, &torn), is_torn);
+    let is_torn = Violation::Torn { sector: 7, in_flight: false };
+    assert_eq!(ledger.check_read(&after, &torn), Err(is_torn));
+    assert_eq!(ledger.check_settled(8, &data[1]), Err(Violation::Foreign { sector: 8, of: 7 }));
     assert_eq!(ledger.check_settled(7, &data[0]), Ok(()), "either may have been the last");
     let lost = Violation::Lost { sector: 7, found: 2, allowed: vec![1] };
     assert_eq!(ledger.check_settled(7, &data[1]), Err(lost), "it cannot come back");

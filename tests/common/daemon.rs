@@ -138,5 +138,8 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the log of {}:\n{}", self.socket.display(), self.log());
+        }
     }
 }

@@ -58,15 +58,27 @@ pub struct Ticket {
 pub struct Ledger {
     pub first: u64,
     sectors: Vec<Vec<Write>>,
+    /// What would have been the version of the last write of zeroes to each.
+    zeroed: Vec<u64>,
     clock: u64,
     next_version: u64,
+}
+
+/// What a sector might hold when a read of it was submitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Before {
+    sector: u64,
+    allowed: Vec<u64>,
+    /// Versions from here on were submitted later.
+    since: u64,
 }
 
 impl Ledger {
     /// A ledger of `count` sectors of zeroes from `first` on.
     pub fn new(first: u64, count: usize) -> Ledger {
         let zeroes = Write { version: ZEROES, submitted: 0, acknowledged: Some(0) };
-        Ledger { first, sectors: vec![vec![zeroes]; count], clock: 0, next_version: 1 }
+        let sectors = vec![vec![zeroes]; count];
+        Ledger { first, sectors, zeroed: vec![0; count], clock: 0, next_version: 1 }
     }
 
     /// Lets versions begin with `version`.
@@ -86,8 +98,12 @@ impl Ledger {
     /// A write of `sector` is submitted: of a new version, or of zeroes.
     pub fn submit(&mut self, sector: u64, zeroes: bool) -> Ticket {
         let submitted = self.tick();
-        let version = if zeroes { ZEROES } else { self.next_version };
+        let mut version = self.next_version;
         self.next_version += 1;
+        if zeroes {
+            self.zeroed[(sector - self.first) as usize] = version;
+            version = ZEROES;
+        }
         self.writes(sector).push(Write { version, submitted, acknowledged: None });
         Ticket { sector, version, submitted }
     }
@@ -102,16 +118,30 @@ impl Ledger {
         writes.retain(|write| write.acknowledged.is_none_or(|at| at >= ticket.submitted));
     }
 
-    /// Checks what is read from `sector` while writes are in flight: it is of some version that was
-    /// submitted.
-    pub fn check_running(&self, sector: u64, data: &[u8]) -> Result<(), Violation> {
+    /// What `sector` may hold now.
+    pub fn before_read(&self, sector: u64) -> Before {
+        let writes = &self.sectors[(sector - self.first) as usize];
+        let allowed = writes.iter().map(|write| write.version).collect();
+        Before { sector, allowed, since: self.next_version }
+    }
+
+    /// Checks what was read while writes were in flight: what the sector might hold before, or what
+    /// was submitted since.
+    pub fn check_read(&self, before: &Before, data: &[u8]) -> Result<(), Violation> {
+        let Before { sector, ref allowed, since } = *before;
+        let is_allowed = |version: u64| {
+            let zeroed = self.zeroed[(sector - self.first) as usize];
+            allowed.contains(&version)
+                || (since..self.next_version).contains(&version)
+                || version == ZEROES && zeroed >= since
+        };
         match read(sector, data) {
             Found::Torn => Err(Violation::Torn { sector, in_flight: self.is_in_flight(sector) }),
             Found::Whole { sector: of, .. } if of != sector => {
                 Err(Violation::Foreign { sector, of })
             }
-            Found::Whole { version, .. } if version >= self.next_version => {
-                Err(Violation::Lost { sector, found: version, allowed: Vec::new() })
+            Found::Whole { version, .. } if !is_allowed(version) => {
+                Err(Violation::Lost { sector, found: version, allowed: allowed.clone() })
             }
             Found::Whole { .. } => Ok(()),
         }

@@ -6,7 +6,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vhost_user_btt::pmem::simulated::Random;
 
 use super::driver::Disk;
-use super::ledger::{Ledger, Ticket, Violation};
+use super::ledger::{Before, Ledger, Ticket, Violation};
 use super::patience::PATIENCE;
 use super::sectors::describe;
 
@@ -48,7 +48,7 @@ pub struct Load<'l> {
 /// A request in flight.
 enum Request {
     Write(Vec<Ticket>),
-    Read { first: u64, count: usize },
+    Read(Vec<Before>),
 }
 
 impl<'l> Load<'l> {
@@ -136,7 +136,8 @@ impl<'l> Load<'l> {
         let kind = random.within(0..16);
         if reads && kind < 4 {
             queue.read(offset, buffer, slot).unwrap();
-            self.in_flight[slot] = Some(Request::Read { first, count: count as usize });
+            let before = sectors.map(|sector| self.ledger.before_read(sector)).collect();
+            self.in_flight[slot] = Some(Request::Read(before));
             return;
         }
         if !overlap && sectors.clone().any(|sector| self.ledger.is_in_flight(sector)) {
@@ -175,11 +176,11 @@ impl<'l> Load<'l> {
         for slot in done {
             match self.in_flight[slot].take().expect("a request that was submitted") {
                 Request::Write(tickets) => acknowledged.extend(tickets),
-                Request::Read { first, count } => {
+                Request::Read(before) => {
                     let start = slot * MOST_SECTORS * size;
-                    let data = self.disk.buffers[start..start + count * size].chunks(size);
-                    for (sector, data) in (first..).zip(data) {
-                        if let Err(violation) = self.ledger.check_running(sector, data) {
+                    let data = self.disk.buffers[start..].chunks(size);
+                    for (before, data) in before.iter().zip(data) {
+                        if let Err(violation) = self.ledger.check_read(before, data) {
                             panic!("read while being written: {violation}");
                         }
                     }

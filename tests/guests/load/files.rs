@@ -179,8 +179,8 @@ fn sync(folder: &Path) {
     File::open(folder).unwrap().sync_all().unwrap();
 }
 
-/// Says of each file in `folder` what it is: `whole NAME VERSION PATH`, `log NAME LENGTH PATH`, or
-/// `partial - 0 PATH`.
+/// Says of each file in `folder` what it is: `whole NAME VERSION PATH`, `partial - 0 PATH`, or, of a
+/// log, how many of its bytes are right: `log NAME LENGTH PATH`.
 pub fn find(folder: &Path) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -199,8 +199,11 @@ pub fn find(folder: &Path) {
 
 fn describe(path: &Path, bytes: &[u8]) -> String {
     let name = path.file_name().unwrap().to_str().unwrap();
-    if name.starts_with('l') && bytes == log_contents(name, bytes.len()) {
-        return format!("log {name} {}", bytes.len());
+    if name.starts_with('l') {
+        // What was being appended may be there in part, or as zeroes: ext4 promises no more.
+        let good = log_contents(name, bytes.len());
+        let length = good.iter().zip(bytes).take_while(|(good, byte)| good == byte).count();
+        return format!("log {name} {length}");
     }
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let line = String::from_utf8_lossy(line);
