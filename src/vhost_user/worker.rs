@@ -5,7 +5,9 @@
 //! completed. Up to [`TURN_REQUESTS`] that wait in the ring share a turn: one lock, one look at guest
 //! memory, and the fences of their writes.
 
+use std::num::Wrapping;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use log::Level;
 use vhost_user_backend::VringState;
@@ -19,6 +21,22 @@ use crate::virtio::{GuestRam, store_byte};
 
 /// Most requests of a turn; the connection can get at the ring in between.
 const TURN_REQUESTS: usize = 64;
+
+/// Guest memory as it was at some moment.
+type Snapshot = <Memory as GuestAddressSpace>::T;
+
+/// How many requests are offered in `ring`, and guest memory with all that they refer to.
+///
+/// In this order: a frontend adds memory while rings are running, and a guest may use it as soon as
+/// it is there. A request that is offered after the look at the ring is left for the next one.
+fn look(
+    ring: &virtio_queue::Queue,
+    memory: &Memory,
+) -> Result<(usize, Snapshot), virtio_queue::Error> {
+    let index = ring.avail_idx(&*memory.memory(), Ordering::Acquire)?;
+    let offered = index - Wrapping(ring.next_avail());
+    Ok((offered.0.into(), memory.memory()))
+}
 
 /// A request that was taken off the ring.
 #[derive(Debug)]
@@ -62,7 +80,7 @@ impl<Q: DiskQueue> Worker<Q> {
             if !state.is_enabled() || !state.get_queue().ready() {
                 return;
             }
-            match self.turn(&mut state, &memory.memory(), write_through) {
+            match self.turn(&mut state, memory, write_through) {
                 Ok(true) => {}
                 Ok(false) => return,
                 // The guest's ring is broken; it has to set it up anew.
@@ -75,12 +93,12 @@ impl<Q: DiskQueue> Worker<Q> {
     fn turn(
         &mut self,
         state: &mut VringState<Memory>,
-        memory: &GuestRam,
+        memory: &Memory,
         write_through: bool,
     ) -> Result<bool, virtio_queue::Error> {
         let queue = state.get_queue_mut();
-        queue.disable_notification(memory)?;
-        self.execute(queue, memory, write_through)?;
+        queue.disable_notification(&*memory.memory())?;
+        let memory = &*self.execute(queue, memory, write_through)?;
         if self.taken.is_empty() {
             return queue.enable_notification(memory);
         }
@@ -93,16 +111,18 @@ impl<Q: DiskQueue> Worker<Q> {
         Ok(true)
     }
 
-    /// Takes requests off the ring and carries them out.
+    /// Takes requests off the ring and carries them out. Returns guest memory as they found it.
     fn execute(
         &mut self,
         ring: &mut virtio_queue::Queue,
-        memory: &GuestRam,
+        memory: &Memory,
         write_through: bool,
-    ) -> Result<(), virtio_queue::Error> {
+    ) -> Result<Snapshot, virtio_queue::Error> {
         self.taken.clear();
         let mut batch = self.queue.batch();
-        for mut descriptors in ring.iter(memory)?.take(TURN_REQUESTS) {
+        let (offered, snapshot) = look(ring, memory)?;
+        let memory = &*snapshot;
+        for mut descriptors in ring.iter(memory)?.take(offered.min(TURN_REQUESTS)) {
             let tag = self.taken.len();
             self.chain.take(&mut descriptors);
             let request = self.chain.request(memory);
@@ -123,7 +143,7 @@ impl<Q: DiskQueue> Worker<Q> {
             drop(batch);
             self.write_through(synced);
         }
-        Ok(())
+        Ok(snapshot)
     }
 
     /// Fails the writes of the turn if they could not be made durable.
@@ -167,3 +187,6 @@ impl<Q: DiskQueue> Worker<Q> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
