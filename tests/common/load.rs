@@ -83,11 +83,22 @@ impl<'l> Load<'l> {
 
     /// Checks all sectors of the ledger, while nothing is in flight.
     pub fn check_all(&mut self) -> Vec<Violation> {
+        let contents = self.contents();
+        let check = |(sector, data): &(u64, Vec<u8>)| self.ledger.check_settled(*sector, data);
+        contents.iter().map(check).filter_map(Result::err).collect()
+    }
+
+    /// Takes all sectors of the ledger for what they are, while nothing is in flight.
+    pub fn adopt_all(&mut self) {
+        for (sector, data) in self.contents() {
+            self.ledger.adopt(sector, &data);
+        }
+    }
+
+    fn contents(&mut self) -> Vec<(u64, Vec<u8>)> {
         let mut contents = Vec::new();
         self.read_all(&mut |sector, data| contents.push((sector, data.to_vec())));
-        let mut check =
-            |(sector, data): (u64, Vec<u8>)| self.ledger.check_settled(sector, &data).err();
-        contents.into_iter().filter_map(&mut check).collect()
+        contents
     }
 
     /// Keeps requests in flight until `gone`, a descriptor of the daemon's process, is readable. What

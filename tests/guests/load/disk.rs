@@ -30,6 +30,7 @@ pub fn write(socket: &Path, sector_size: u64, version: u64, seed: u64) {
     let mut ledger = Ledger::new(0, SECTORS);
     ledger.begin_with(version);
     let mut load = Load::connect(socket, shape(sector_size), &mut ledger);
+    load.adopt_all();
     load.on_acknowledged = Box::new(|tickets| {
         let words: Vec<String> =
             tickets.iter().map(|ticket| format!("{}:{}", ticket.sector, ticket.version)).collect();
