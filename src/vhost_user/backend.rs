@@ -144,7 +144,7 @@ impl<Q: DiskQueue> VhostUserBackend for Backend<Q> {
         // A panic while a worker is locked would end its thread; the state it leaves is that
         // between two requests.
         let mut worker = worker.lock().unwrap_or_else(PoisonError::into_inner);
-        worker.serve(ring, &self.memory, self.has_to_sync());
+        worker.serve(ring, &self.memory, &|| self.has_to_sync());
         Ok(())
     }
 }

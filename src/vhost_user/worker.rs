@@ -73,14 +73,15 @@ impl<Q: DiskQueue> Worker<Q> {
     }
 
     /// Carries out what waits in `ring`, until nothing does or the ring is stopped. Writes are
-    /// durable when they complete if `write_through`.
-    pub(super) fn serve(&mut self, ring: &Ring, memory: &Memory, write_through: bool) {
+    /// durable when they complete if `must_sync` says so by then: a guest that keeps its rings full
+    /// can change that, and is to be heard.
+    pub(super) fn serve(&mut self, ring: &Ring, memory: &Memory, must_sync: &impl Fn() -> bool) {
         loop {
             let mut state = ring.turn();
             if !state.is_enabled() || !state.get_queue().ready() {
                 return;
             }
-            match self.turn(&mut state, memory, write_through) {
+            match self.turn(&mut state, memory, must_sync) {
                 Ok(true) => {}
                 Ok(false) => return,
                 // The guest's ring is broken; it has to set it up anew.
@@ -94,11 +95,11 @@ impl<Q: DiskQueue> Worker<Q> {
         &mut self,
         state: &mut VringState<Memory>,
         memory: &Memory,
-        write_through: bool,
+        must_sync: &impl Fn() -> bool,
     ) -> Result<bool, virtio_queue::Error> {
         let queue = state.get_queue_mut();
         queue.disable_notification(&*memory.memory())?;
-        let memory = &*self.execute(queue, memory, write_through)?;
+        let memory = &*self.execute(queue, memory, must_sync)?;
         if self.taken.is_empty() {
             return queue.enable_notification(memory);
         }
@@ -116,7 +117,7 @@ impl<Q: DiskQueue> Worker<Q> {
         &mut self,
         ring: &mut virtio_queue::Queue,
         memory: &Memory,
-        write_through: bool,
+        must_sync: &impl Fn() -> bool,
     ) -> Result<Snapshot, virtio_queue::Error> {
         self.taken.clear();
         let mut batch = self.queue.batch();
@@ -138,7 +139,7 @@ impl<Q: DiskQueue> Worker<Q> {
         for (tag, error) in batch.take_failures() {
             self.taken[tag].result = Err(error.into());
         }
-        if write_through && self.taken.iter().any(|taken| taken.writes) {
+        if self.taken.iter().any(|taken| taken.writes) && must_sync() {
             let synced = batch.sync();
             drop(batch);
             self.write_through(synced);
