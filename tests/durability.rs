@@ -101,7 +101,7 @@ fn with_disk(wanted: u64, guest: impl FnOnce(&mut Driver, &Ledger)) {
         queues: 1,
         queue_size: QUEUE_SIZE,
     };
-    let backend = Backend::new(Device::new(&*btt, &options), queues);
+    let backend = Backend::new("counting", Device::new(&*btt, &options), queues);
     let (ours, theirs) = UnixStream::pair().unwrap();
     let server = Server::new(backend, Endpoint::Connected(theirs), Stop::default()).unwrap();
     let server = std::thread::spawn(move || server.run());

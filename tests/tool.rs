@@ -271,6 +271,26 @@ fn a_check_that_cannot_be_made_is_told_from_one_that_finds_problems() {
 }
 
 #[test]
+fn output_that_nobody_reads_is_no_error_and_output_that_is_lost_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = make_namespace(folder.path(), "32M", 4096);
+    let run = |verb: &str, stdout: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nvdimmctl"));
+        command.args([verb, text(&path)]).stdout(stdout).output().unwrap()
+    };
+    for (verb, lost) in [("list", 1), ("inspect", 1), ("check-namespace", 8)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let Output { status, stderr, .. } = run(verb, writer.into());
+        assert!(status.success() && stderr.is_empty(), "{}", String::from_utf8_lossy(&stderr));
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let Output { status, stderr, .. } = run(verb, full.into());
+        assert_eq!(status.code(), Some(lost), "{verb}");
+        assert!(String::from_utf8_lossy(&stderr).contains("No space left"), "{verb}");
+    }
+}
+
+#[test]
 fn the_holder_is_listed_and_readers_share() {
     let folder = tempfile::tempdir().unwrap();
     let path = make_namespace(folder.path(), "32M", 4096);

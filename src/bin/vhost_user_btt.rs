@@ -1,4 +1,4 @@
-//! The daemon: serves a namespace until it is told to stop.
+//! The daemon: serves namespaces until it is told to stop.
 
 use std::process::ExitCode;
 use std::thread;
@@ -8,7 +8,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use vhost_user_btt::cli::daemon::{DaemonArgs, capabilities};
 use vhost_user_btt::cli::one_line;
-use vhost_user_btt::vhost_user::{DiskConfig, Error, Stop};
+use vhost_user_btt::vhost_user::{DiskConfig, Disks, Error, Stop};
 
 fn main() -> ExitCode {
     // By the conventions of back-end programs, everything else on the command line is ignored then,
@@ -19,14 +19,14 @@ fn main() -> ExitCode {
     }
     let args = DaemonArgs::parse();
     args.log_level.start_logging();
-    let config = match DiskConfig::try_from(args) {
-        Ok(config) => config,
+    let disks = match args.disks() {
+        Ok(disks) => disks,
         Err(error) => {
             eprintln!("vhost-user-btt: {error} (see --help)");
             return ExitCode::from(2);
         }
     };
-    match run(&config) {
+    match run(&disks) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{}", one_line(&error));
@@ -35,14 +35,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: &DiskConfig) -> Result<(), Error> {
-    let stop = Stop::default();
-    stop_on_signals(stop.clone())?;
-    config.serve(stop)
+fn run(disks: &[DiskConfig]) -> Result<(), Error> {
+    let disks: Vec<(&DiskConfig, Stop)> =
+        disks.iter().map(|disk| (disk, Stop::default())).collect();
+    stop_on_signals(disks.iter().map(|(_, stop)| stop.clone()).collect())?;
+    Disks::open(disks)?.run()
 }
 
-/// Stops the server at SIGTERM or SIGINT.
-fn stop_on_signals(stop: Stop) -> Result<(), Error> {
+/// Stops all servers at SIGTERM or SIGINT.
+fn stop_on_signals(stops: Vec<Stop>) -> Result<(), Error> {
     let fails = |source| Error::System { action: "cannot watch for signals", source };
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(fails)?;
     thread::Builder::new()
@@ -50,7 +51,7 @@ fn stop_on_signals(stop: Stop) -> Result<(), Error> {
         .spawn(move || {
             for _ in signals.forever() {
                 log::info!("stopping");
-                stop.stop();
+                stops.iter().for_each(Stop::stop);
             }
         })
         .map_err(fails)?;

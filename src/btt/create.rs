@@ -2,10 +2,10 @@
 
 use uuid::Uuid;
 
-use super::discovery;
+use super::erase::{Remains, erase};
 use super::error::Error;
 use super::flog::FlogEntry;
-use super::geometry::{self, ARENA_MIN_SIZE, FLOG_PAIR_SIZE, Geometry, INFO_SIZE};
+use super::geometry::{self, ARENA_MIN_SIZE, FLOG_PAIR_SIZE, Geometry};
 use super::info_block::{InfoBlock, Version};
 use super::lba_size::LbaSize;
 use super::units::LaneIndex;
@@ -35,27 +35,46 @@ const ZERO_STEP: u64 = 64 << 20;
 /// Creates a BTT that fills `medium`; `progress` is told how many bytes of how many are done.
 ///
 /// The primary info block of arena 0 is written last and commits: a power failure before it leaves no
-/// BTT, one after it a whole one. An existing BTT is invalidated first.
+/// BTT, one after it a whole one. What there is already is erased first.
 ///
 /// # Errors
 ///
-/// The medium is smaller than 16 MiB (and 4 KiB for version 1.1), holds a BTT that `force` does not
-/// give up, or fails.
+/// The medium is smaller than 16 MiB (and 4 KiB for version 1.1), holds something that `force` does
+/// not give up, or fails.
 pub fn create<M: PersistentMemory>(
     medium: &M,
     options: &CreateOptions,
-    mut progress: impl FnMut(u64, u64),
+    progress: impl FnMut(u64, u64),
 ) -> Result<(), Error> {
     let start = options.version.first_arena();
     let needed = start + ARENA_MIN_SIZE;
     if medium.size() < needed {
         return Err(Error::TooSmall { size: medium.size(), needed });
     }
-    invalidate(medium, options.force)?;
-    let arenas: Vec<(u64, Geometry)> =
-        layout(medium.size() - start, options.arena_size, options.lba_size)
-            .map(|(offset, geometry)| (start + offset, geometry))
-            .collect();
+    if !mutant!(OldBttLeft) {
+        if !options.force {
+            Remains::find(medium)?.check_nothing()?;
+        }
+        erase(medium)?;
+    }
+    create_arenas(medium, start, medium.size() - start, options, progress)?;
+    Ok(())
+}
+
+/// Creates arenas that fill `size` bytes from `start` on, the first one last; returns their number.
+pub(super) fn create_arenas<M: PersistentMemory>(
+    medium: &M,
+    start: u64,
+    size: u64,
+    options: &CreateOptions,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<usize, MediaError> {
+    let mut arenas: Vec<(u64, Geometry)> = layout(size, options.arena_size, options.lba_size)
+        .map(|(offset, geometry)| (start + offset, geometry))
+        .collect();
+    if mutant!(FirstArenaFirst) {
+        arenas.reverse();
+    }
     let total = arenas.iter().map(|(_, geometry)| zeroed_bytes(geometry)).sum();
     let mut done = 0;
     for (start, geometry) in arenas.iter().rev() {
@@ -64,7 +83,7 @@ pub fn create<M: PersistentMemory>(
             progress(done, total);
         })?;
     }
-    Ok(())
+    Ok(arenas.len())
 }
 
 /// The arenas of at most `arena_size` bytes that a BTT of `lba_size` sectors has in `raw_size` bytes,
@@ -82,39 +101,6 @@ pub fn layout(
         .map(move |(index, (offset, size))| (offset, Geometry::new(size, lba_size, index == last)))
 }
 
-/// What Linux keeps at byte 4096 of a namespace in another mode, and what that is.
-const FOREIGN: [(&[u8; 16], &str); 2] = [
-    (b"NVDIMM_PFN_INFO\0", "a namespace in fsdax mode"),
-    (b"NVDIMM_DAX_INFO\0", "a namespace in devdax mode"),
-];
-/// Offset of the info block of those modes (the kernel's `SZ_4K`).
-const FOREIGN_OFFSET: u64 = 4096;
-
-/// Takes away what is left of BTTs, first info block first: each is whole until it is gone. Refuses
-/// to, unless forced, and to write over what else may be there.
-fn invalidate<M: PersistentMemory>(medium: &M, force: bool) -> Result<(), Error> {
-    let mut signature = [0; 16];
-    medium.read_bytes(FOREIGN_OFFSET, &mut signature)?;
-    if let Some((_, what)) = FOREIGN.iter().find(|(foreign, _)| **foreign == signature)
-        && !force
-    {
-        return Err(Error::Foreign(what));
-    }
-    for version in Version::ALL {
-        let start = version.first_arena();
-        let room = medium.size() - start;
-        let info2off = match discovery::first_arena(medium, version) {
-            Err(Error::NotFound) => continue,
-            _ if !force => return Err(Error::Exists(version)),
-            Ok(found) => found.info.geometry.info2off,
-            Err(_) => geometry::backup_offset(room.min(geometry::ARENA_MAX_SIZE)),
-        };
-        medium.zero(start, INFO_SIZE)?;
-        medium.zero(start + info2off, INFO_SIZE)?;
-    }
-    Ok(())
-}
-
 /// Bytes of an arena that creation zeroes: the map and the flog, which follows it.
 fn zeroed_bytes(geometry: &Geometry) -> u64 {
     geometry.info2off - geometry.mapoff
@@ -130,7 +116,9 @@ fn create_arena<M: PersistentMemory>(
     let (mut offset, end) = (geometry.mapoff, geometry.info2off);
     while offset < end {
         let step = ZERO_STEP.min(end - offset);
-        medium.zero(start + offset, step)?;
+        if !mutant!(MapNotZeroed) {
+            medium.zero(start + offset, step)?;
+        }
         zeroed(step);
         offset += step;
     }
@@ -143,8 +131,11 @@ fn create_arena<M: PersistentMemory>(
         version: options.version,
         geometry: *geometry,
     };
-    info.write(medium, start + geometry.info2off)?;
-    info.write(medium, start)
+    let mut copies = [start + geometry.info2off, start];
+    if mutant!(PrimaryBeforeBackup) {
+        copies.reverse();
+    }
+    copies.into_iter().try_for_each(|copy| info.write(medium, copy))
 }
 
 /// The flog of lanes that were never used.

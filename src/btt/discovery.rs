@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::error::Error;
-use super::geometry::{self, ARENA_MAX_SIZE, ARENA_MIN_SIZE};
+use super::geometry::{self, ARENA_MAX_SIZE, ARENA_MIN_SIZE, INFO_SIZE};
 use super::info_block::{InfoBlock, InfoFault, Version};
 use crate::pmem::{PAGE, PersistentMemory};
 
@@ -105,7 +105,7 @@ pub(super) fn first_arena<M: PersistentMemory>(
 
 impl InfoFault {
     /// Whether there is no info block here that was meant for this place.
-    fn is_absence(&self) -> bool {
+    pub(super) fn is_absence(&self) -> bool {
         matches!(
             self,
             InfoFault::Signature | InfoFault::Misplaced { .. } | InfoFault::CopyElsewhere { .. }
@@ -137,7 +137,8 @@ fn arena<M: PersistentMemory>(
     }
 }
 
-/// The second info block of an arena: where the first says, else where creation puts it.
+/// The second info block of an arena: where the first says, else where creation puts it in an arena
+/// that takes up all the room there is, else where it is seen from the end.
 fn backup<M: PersistentMemory>(
     medium: &M,
     start: u64,
@@ -145,13 +146,43 @@ fn backup<M: PersistentMemory>(
     primary: Option<&InfoBlock>,
 ) -> Result<InfoBlock, InfoFault> {
     let room = medium.size() - start;
-    let found = match primary {
-        Some(info) => info.geometry.info2off,
-        None => geometry::backup_offset(room.min(ARENA_MAX_SIZE)),
+    let at = |found| {
+        let info = InfoBlock::read(medium, start + found, version, room)?;
+        let info2off = info.geometry.info2off;
+        if info2off == found { Ok(info) } else { Err(InfoFault::CopyElsewhere { info2off, found }) }
     };
-    let info = InfoBlock::read(medium, start + found, version, room)?;
-    let info2off = info.geometry.info2off;
-    if info2off == found { Ok(info) } else { Err(InfoFault::CopyElsewhere { info2off, found }) }
+    match primary {
+        Some(info) => at(info.geometry.info2off),
+        None => at(geometry::backup_offset(room.min(ARENA_MAX_SIZE))).or_else(|fault| {
+            let seen = backup_from_the_end(medium, start, version);
+            if fault.is_absence() { seen.ok_or(fault) } else { Err(fault) }
+        }),
+    }
+}
+
+/// The second info block of the arena at `start`, if other arenas of any size follow it up to the end
+/// of the medium: every arena ends with an info block that says where the arena starts, and there the
+/// one before it ends.
+fn backup_from_the_end<M: PersistentMemory>(
+    medium: &M,
+    start: u64,
+    version: Version,
+) -> Option<InfoBlock> {
+    let mut end = medium.size() - medium.size() % PAGE;
+    while start + ARENA_MIN_SIZE <= end {
+        let offset = end - INFO_SIZE;
+        let mut bytes = [0; INFO_SIZE as usize];
+        medium.read_bytes(offset, &mut bytes).ok()?;
+        let info = InfoBlock::decode(&bytes).ok().filter(|info| info.version == version)?;
+        let arena = offset.checked_sub(info.geometry.info2off)?;
+        info.geometry.validate(medium.size() - arena).ok()?;
+        if arena <= start {
+            return (arena == start).then_some(info);
+        }
+        // A step of less than an arena would be one of very many.
+        end = (end - arena >= ARENA_MIN_SIZE).then_some(arena)?;
+    }
+    None
 }
 
 /// All arenas, from the first on.

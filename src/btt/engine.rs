@@ -98,3 +98,75 @@ impl<M: PersistentMemory> Btt<M> {
         set.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::btt::flog::LogLayout;
+    use crate::btt::geometry::{ARENA_MAX_SIZE, ARENA_MIN_SIZE};
+    use crate::btt::info_block::Version;
+    use crate::btt::layout;
+    use crate::pmem::simulated::Simulated;
+
+    /// A BTT with arenas of at most `arena_size` bytes in `raw` bytes, whose medium has none.
+    fn btt(raw: u64, arena_size: u64, lba_size: LbaSize) -> Btt<Simulated> {
+        let mut sectors = 0;
+        let arenas =
+            layout(raw, arena_size, lba_size).enumerate().map(|(number, (start, geometry))| {
+                let (uuid, parent_uuid) = (Uuid::max(), Uuid::nil());
+                let version = Version::V2_0;
+                let info = InfoBlock { uuid, parent_uuid, error: false, version, geometry };
+                let arena = Arena::new(number, start, sectors, info, LogLayout::Standard);
+                sectors += u64::from(geometry.external_nlba);
+                arena
+            });
+        Btt {
+            medium: Simulated::new(0),
+            arenas: arenas.collect(),
+            read_only: false,
+            tracking: ReadTracking::new(1),
+            lane_sets: Vec::new(),
+            sectors,
+            lba_size,
+        }
+    }
+
+    fn btts() -> impl Strategy<Value = Btt<Simulated>> {
+        let sizes = (ARENA_MIN_SIZE..6 << 40, ARENA_MAX_SIZE / 8..=ARENA_MAX_SIZE);
+        (sizes, prop::sample::select(LbaSize::ALL.to_vec()))
+            .prop_map(|((raw, arena_size), lba_size)| btt(raw, arena_size, lba_size))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn every_sector_is_in_one_arena(btt in btts(), at in any::<prop::sample::Index>()) {
+            let mut sectors = vec![at.index(btt.sectors as usize) as u64];
+            for arena in &btt.arenas {
+                let end = arena.first_sector + u64::from(arena.info.geometry.external_nlba);
+                sectors.extend([arena.first_sector, end - 1]);
+            }
+            prop_assert!(sectors.contains(&(btt.sectors - 1)));
+            for sector in sectors {
+                let Place { arena, lba, sector: same } = btt.locate(sector);
+                prop_assert_eq!((arena.first_sector + u64::from(lba.0), same), (sector, sector));
+                prop_assert!(lba.0 < arena.info.geometry.external_nlba);
+                prop_assert!(std::ptr::eq(arena, &raw const btt.arenas[arena.number]));
+            }
+        }
+
+        #[test]
+        fn ranges_beyond_the_end_are_refused(
+            btt in btts(),
+            first in prop_oneof![any::<u64>(), 0..1u64 << 33],
+            count in prop_oneof![any::<u64>(), 0..1u64 << 33],
+        ) {
+            let exists = u128::from(first) + u128::from(count) <= u128::from(btt.sectors);
+            prop_assert_eq!(btt.check_range(first, count).is_ok(), exists);
+        }
+    }
+}

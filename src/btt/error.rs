@@ -26,6 +26,22 @@ pub enum Error {
     /// An intact BTT of each version, one inside the other.
     #[error("there is a BTT of version 1.1 and one of version 2.0: say which with --btt-version")]
     TwoVersions,
+    /// Nothing to grow into.
+    #[error("{room} bytes behind the last arena, and {needed} are needed for another one")]
+    NoRoom {
+        /// Bytes behind the last arena.
+        room: u64,
+        /// Bytes of the smallest arena.
+        needed: u64,
+    },
+    /// An arena that is to be built on is damaged.
+    #[error("arena {arena} cannot be built on: {damage}; see `nvdimmctl check-namespace`")]
+    Damaged {
+        /// Number of the arena.
+        arena: usize,
+        /// What is wrong with it.
+        damage: &'static str,
+    },
     /// An arena that belongs to another BTT, or to another namespace.
     #[error("arena {arena} {difference}")]
     NotKin {

@@ -86,6 +86,9 @@ impl Sequence {
     /// The one that follows.
     #[must_use]
     pub fn next(self) -> Sequence {
+        if mutant!(SequenceRunsOn) {
+            return Sequence(self.0 + 1);
+        }
         Sequence(self.0 % 3 + 1)
     }
 
@@ -152,6 +155,9 @@ impl FlogEntry {
     /// The block that the write freed.
     #[must_use]
     pub fn old_block(&self) -> Block {
+        if mutant!(FlogFlagsKept) {
+            return Block(self.old_map);
+        }
         strip_flags(self.old_map)
     }
 
@@ -178,6 +184,8 @@ pub fn newer(first: u32, second: u32) -> Option<Slot> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -238,5 +246,65 @@ mod tests {
         assert_eq!(bytes, [1, 0, 0, 0, 2, 0, 0, 0x40, 3, 0, 0, 0, 2, 0, 0, 0]);
         assert_eq!(FlogEntry::decode(&bytes), entry);
         assert_eq!(entry.old_block(), Block(2));
+    }
+
+    proptest! {
+        /// A lane's two entries after any number of writes, the first of which goes to the second
+        /// slot.
+        #[test]
+        fn the_newest_of_a_lane_is_the_last_that_was_written(writes in 0..100usize) {
+            let mut slots = [Sequence::FIRST.get(), 0];
+            let (mut last, mut sequence) = (0, Sequence::FIRST);
+            for _ in 0..writes {
+                (last, sequence) = (1 - last, sequence.next());
+                slots[last] = sequence.get();
+            }
+            let newest = [Slot::First, Slot::Second][last];
+            prop_assert_eq!(newer(slots[0], slots[1]), Some(newest));
+            prop_assert_eq!(newest.other().other(), newest);
+        }
+
+        #[test]
+        fn no_slot_is_newer_unless_it_follows_the_other(
+            first in prop_oneof![0..8u32, any::<u32>()],
+            second in prop_oneof![0..8u32, any::<u32>()],
+        ) {
+            let follows = |new: u32, old: u32| match (Sequence::new(new), Sequence::new(old)) {
+                (Some(new), Some(old)) => old.next() == new,
+                (Some(new), None) => old == 0 && new == Sequence::FIRST,
+                (None, _) => false,
+            };
+            let newest = match (follows(first, second), follows(second, first)) {
+                (true, false) => Some(Slot::First),
+                (false, true) => Some(Slot::Second),
+                _ => None,
+            };
+            prop_assert_eq!(newer(first, second), newest);
+        }
+
+        #[test]
+        fn any_entry_survives_its_encoding(words in any::<[u32; 4]>()) {
+            let [lba, old_map, new_map, seq] = words;
+            let entry = FlogEntry { lba, old_map, new_map, seq };
+            let bytes: Vec<u8> = entry.halves().into_iter().flat_map(u64::to_le_bytes).collect();
+            prop_assert_eq!(FlogEntry::decode(bytes.as_slice().try_into().unwrap()), entry);
+            let plain: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+            prop_assert_eq!(bytes, plain);
+            prop_assert_eq!(entry.is_empty(), words == [0; 4]);
+            prop_assert_eq!(entry.old_block().0, old_map % (1 << 30));
+            prop_assert_eq!(entry.new_block().0, new_map % (1 << 30));
+        }
+
+        /// Whatever a lane holds, both its slots lie in it, and do not overlap.
+        #[test]
+        fn a_layout_is_detected_by_places_that_it_uses(used in any::<[bool; PLACES]>()) {
+            let Some(layout) = LogLayout::detect(used) else { return Ok(()) };
+            let places = [Slot::First, Slot::Second].map(|slot| layout.place(slot));
+            for (place, used) in used.into_iter().enumerate() {
+                prop_assert!(!used || places.contains(&place));
+            }
+            prop_assert!(places[0] < places[1] && places[1] < PLACES);
+            prop_assert_eq!(layout.slot_offset(Slot::Second), places[1] as u64 * ENTRY_SIZE);
+        }
     }
 }

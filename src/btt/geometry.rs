@@ -272,4 +272,6 @@ fn map_bytes(external_nlba: u32) -> u64 {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -252,6 +252,8 @@ impl InfoBlock {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const NAMESPACE: u64 = 64 << 20;
@@ -319,5 +321,38 @@ mod tests {
         assert_eq!(fault(52, &[3, 0]), InfoFault::Version(3, 1));
         assert_eq!(fault(76, &[0, 0, 1, 0]), InfoFault::InfoSize(65536));
         assert_eq!(fault(56, &[0, 4]), GeometryFault::LbaSize(1024).into());
+    }
+
+    proptest! {
+        /// Numbers that describe no arena, too: they are for the geometry to refuse.
+        #[test]
+        fn any_numbers_survive_their_encoding(
+            (uuid, parent_uuid, error, old) in any::<(u128, u128, bool, bool)>(),
+            lba_size in prop::sample::select(LbaSize::ALL.to_vec()),
+            words in any::<[u32; 4]>(),
+            offsets in any::<[u64; 5]>(),
+        ) {
+            let [internal_lbasize, external_nlba, internal_nlba, nfree] = words;
+            let [nextoff, dataoff, mapoff, logoff, info2off] = offsets;
+            let info = InfoBlock {
+                uuid: Uuid::from_u128(uuid),
+                parent_uuid: Uuid::from_u128(parent_uuid),
+                error,
+                version: if old { Version::V1_1 } else { Version::V2_0 },
+                geometry: Geometry {
+                    lba_size,
+                    internal_lbasize,
+                    external_nlba,
+                    internal_nlba,
+                    nfree,
+                    nextoff,
+                    dataoff,
+                    mapoff,
+                    logoff,
+                    info2off,
+                },
+            };
+            prop_assert_eq!(InfoBlock::decode(&info.encode()), Ok(info));
+        }
     }
 }

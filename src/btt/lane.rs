@@ -25,10 +25,16 @@ pub(super) struct Lane {
 impl Lane {
     /// The lane after a write that freed `free`.
     pub(super) fn advance(&mut self, free: Block, free_has_error: bool) {
-        self.free = free;
+        if !mutant!(FreeBlockKept) {
+            self.free = free;
+        }
         self.free_has_error = free_has_error;
-        self.slot = self.slot.other();
-        self.sequence = self.sequence.next();
+        if !mutant!(SlotKept) {
+            self.slot = self.slot.other();
+        }
+        if !mutant!(SequenceKept) {
+            self.sequence = self.sequence.next();
+        }
     }
 }
 
@@ -98,6 +104,8 @@ pub(super) fn deal(lanes_of_arenas: Vec<Vec<Lane>>, queues: usize) -> Vec<LaneSe
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn lanes(count: u32) -> Vec<Lane> {
@@ -144,5 +152,61 @@ mod tests {
         arena.retire(|lane| lane.0 != 1);
         assert_eq!(indices(arena), [1]);
         assert_eq!([arena.take(), arena.take()], [Some(0), None]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_lane_is_dealt_to_one_set(
+            counts in prop::collection::vec(1..600u32, 1..5),
+            queues in 1..80usize,
+        ) {
+            let sets = deal(counts.iter().map(|count| lanes(*count)).collect(), queues);
+            let fewest = counts.iter().copied().min().unwrap() as usize;
+            prop_assert_eq!(sets.len(), queues.min(fewest));
+            for (arena, count) in counts.into_iter().enumerate() {
+                let mut dealt = Vec::new();
+                for (number, set) in sets.iter().enumerate() {
+                    let own = indices(&set.arenas[arena]);
+                    let fair = count as usize / sets.len();
+                    prop_assert!(own.len() == fair || own.len() == fair + 1);
+                    prop_assert!(own.iter().all(|lane| *lane as usize % sets.len() == number));
+                    dealt.extend(own);
+                }
+                dealt.sort_unstable();
+                prop_assert_eq!(dealt, (0..count).collect::<Vec<_>>());
+            }
+        }
+
+        /// Rounds of any number of sectors: no lane twice in one, and none left out for long.
+        #[test]
+        fn lanes_are_taken_in_turn(
+            count in 1..20u32,
+            rounds in prop::collection::vec(0..25usize, 0..50),
+        ) {
+            let mut set = deal(vec![lanes(count)], 1);
+            let arena = &mut set[0].arenas[0];
+            let mut expected = (0..count as usize).cycle();
+            for sectors in rounds {
+                for _ in 0..sectors.min(count as usize) {
+                    prop_assert_eq!(arena.take(), expected.next());
+                }
+                if sectors > count as usize {
+                    prop_assert_eq!(arena.take(), None);
+                }
+                arena.release();
+            }
+        }
+
+        #[test]
+        fn a_lane_frees_the_block_that_was_there(frees in prop::collection::vec(any::<u32>(), 0..40)) {
+            let mut lane = lanes(1)[0];
+            for free in frees {
+                let before = lane;
+                lane.advance(Block(free), free % 2 == 0);
+                prop_assert_eq!((lane.free, lane.free_has_error), (Block(free), free % 2 == 0));
+                prop_assert_eq!((lane.index, lane.slot), (before.index, before.slot.other()));
+                prop_assert_eq!(lane.sequence, before.sequence.next());
+            }
+        }
     }
 }

@@ -52,6 +52,13 @@ impl LbaSize {
     }
 }
 
+impl Default for LbaSize {
+    /// 4096 bytes without metadata: the page of every guest, with the least overhead.
+    fn default() -> LbaSize {
+        LbaSize(4096)
+    }
+}
+
 impl std::fmt::Display for LbaSize {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)

@@ -93,11 +93,13 @@ pub fn has_error_flag(old_map: u32) -> bool {
 #[must_use]
 pub fn old_map(entry: MapEntry, lba: Lba) -> u32 {
     let block = entry.block(lba);
-    if entry.is_error() { MapEntry::error(block).0 } else { block.0 }
+    if entry.is_error() && !mutant!(ErrorForgotten) { MapEntry::error(block).0 } else { block.0 }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -129,5 +131,40 @@ mod tests {
         assert!(has_error_flag(0x4000_0005));
         assert!(!has_error_flag(0xc000_0005), "both flags: data, as PMDK keeps it");
         assert!(!has_error_flag(5));
+    }
+
+    proptest! {
+        #[test]
+        fn every_entry_is_what_it_was_made_as(number in 0..MAX_BLOCKS, lba in 0..MAX_BLOCKS) {
+            let (block, lba) = (Block(number), Lba(lba));
+            for (entry, mapped) in [
+                (MapEntry::data(block), Mapped::Data(block)),
+                (MapEntry::zero(block), Mapped::Zero(block)),
+                (MapEntry::error(block), Mapped::Error(block)),
+            ] {
+                prop_assert_eq!(entry.mapped(), mapped);
+                prop_assert_eq!(entry.block(lba), block);
+                prop_assert_eq!(strip_flags(entry.0), block);
+                prop_assert_eq!(entry.is_error(), mapped == Mapped::Error(block));
+            }
+        }
+
+        #[test]
+        fn any_word_is_an_entry_of_a_block(word: u32, lba in 0..MAX_BLOCKS) {
+            let (entry, lba) = (MapEntry(word), Lba(lba));
+            let owned = entry.block(lba);
+            prop_assert!(owned.0 < MAX_BLOCKS);
+            match entry.mapped() {
+                Mapped::NeverWritten => prop_assert_eq!(owned.0, lba.0),
+                Mapped::Zero(block) => prop_assert_eq!((entry, owned), (MapEntry::zero(block), block)),
+                Mapped::Error(block) => prop_assert_eq!((entry, owned), (MapEntry::error(block), block)),
+                Mapped::Data(block) => prop_assert_eq!((entry, owned), (MapEntry::data(block), block)),
+            }
+            // What the flog keeps of it names the same block, and no flag but that of an error.
+            let old = old_map(entry, lba);
+            prop_assert_eq!(strip_flags(old), owned);
+            prop_assert_eq!(has_error_flag(old), entry.is_error());
+            prop_assert_eq!(old & FLAG_ZERO, 0);
+        }
     }
 }

@@ -13,15 +13,25 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "mutants")]
+#[macro_use]
+pub mod mutant;
+#[cfg(not(feature = "mutants"))]
+#[macro_use]
+mod mutant;
+
 mod arena;
 mod batch;
 pub mod check;
 mod create;
 mod discovery;
 mod engine;
+mod erase;
 mod error;
 pub mod flog;
 mod geometry;
+mod grow;
+mod grow_namespace;
 mod info_block;
 mod inspect;
 mod lane;
@@ -31,6 +41,7 @@ mod map_locks;
 mod modify;
 mod namespace;
 mod open;
+mod provision;
 mod queue;
 mod read;
 mod read_tracking;
@@ -45,16 +56,23 @@ pub use batch::Batch;
 pub use create::{CreateOptions, create, layout};
 pub use discovery::{Copies, FoundArena, check_parent, find};
 pub use engine::Btt;
+pub use erase::{Remains, erase};
 pub use error::{Error, FlogFault, PlacesInUse};
 pub use geometry::{
     ARENA_MAX_SIZE, ARENA_MIN_SIZE, DEFAULT_NFREE, FLOG_PAIR_SIZE, Geometry, GeometryFault,
     INFO_SIZE, MAP_ENTRY_SIZE, MAX_NFREE,
 };
+pub use grow::{Growth, grow};
+pub use grow_namespace::{Contents, Grown, grow_namespace};
 pub use info_block::{InfoBlock, InfoFault, SIGNATURE, Version};
 pub use inspect::{LaneState, lanes};
 pub use lba_size::LbaSize;
-pub use namespace::{MappedNamespace, NamespaceError, NamespaceOptions};
+pub use namespace::{MappedNamespace, NamespaceError, NamespaceOptions, resolve};
 pub use open::{OpenOptions, Opened};
+pub use provision::{
+    Mode, Provision, create_namespace, destroy_namespace, edit_labels, init_labels,
+    reconfigure_namespace,
+};
 pub use queue::Queue;
 pub use round::Tag;
 pub use trim::NeverWritten;

@@ -31,7 +31,9 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let lane = self.take_lane(arena.number)?;
         self.make_fillable(arena.number, lane)?;
 
-        self.guards.push(arena.locks.lock(LockKey::of(arena.number, lba)));
+        if !mutant!(ModifyUnlocked) {
+            self.guards.push(arena.locks.lock(LockKey::of(arena.number, lba)));
+        }
         let contents = std::mem::take(&mut self.scratch);
         let filled = self.read_locked(place, contents).and_then(|()| {
             from.copy_to(&mut contents[offset..offset + from.len()]);

@@ -1,14 +1,20 @@
 //! A BTT in a namespace of an NVDIMM file: from a path to an open disk.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use uuid::Uuid;
 
 use super::create::{self, CreateOptions};
 use super::discovery::{self, Copies, FoundArena};
 use super::engine::Btt;
+use super::erase::{Remains, erase};
 use super::error::Error;
 use super::info_block::Version;
 use super::open::{OpenOptions, Opened};
-use crate::nvdimm::{self, Abstraction, Claim, ClaimKind, LabelSize, NvdimmFile, Selection};
+use super::provision;
+use crate::nvdimm::{
+    self, Abstraction, Claim, ClaimKind, LabelSize, Namespace, NvdimmFile, Selection,
+};
 use crate::pmem::{DurabilityRequest, MapError, Mapping, PersistentMemory};
 
 /// Which namespace, and how.
@@ -61,6 +67,38 @@ pub enum NamespaceError {
         /// The file.
         path: PathBuf,
     },
+    /// The namespace holds something that was not to be given up.
+    #[error("{path}: {namespace} holds {what}; --force gives it up")]
+    HoldsData {
+        /// The file.
+        path: PathBuf,
+        /// The namespace.
+        namespace: String,
+        /// What it holds.
+        what: String,
+    },
+    /// Bytes without a label hold something.
+    #[error(
+        "{path}: bytes {start:#x} to {end:#x} belong to no namespace, but hold {what}, left by a \
+         namespace whose making or destruction was interrupted, or whose label was lost; --force \
+         writes over it"
+    )]
+    Remains {
+        /// The file.
+        path: PathBuf,
+        /// First byte.
+        start: u64,
+        /// Byte after the last one.
+        end: u64,
+        /// What is there.
+        what: Remains,
+    },
+    /// A BTT that Linux does not look for.
+    #[error("{path}: with labels of version 1.1, Linux finds a BTT of version 1.1 alone")]
+    OldLabels {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 /// A claimed namespace, mapped.
@@ -78,10 +116,9 @@ impl NamespaceOptions {
     /// Claims and maps the namespace.
     pub fn map(&self, kind: ClaimKind) -> Result<MappedNamespace, NamespaceError> {
         let file = NvdimmFile::open(&self.path, kind, self.label_size)?;
-        if let (Some(labels), LabelSize::Detect) = (file.labels(), self.label_size) {
-            refuse_ambiguity(&self.path, file.size() - labels.size)?;
-        }
-        let claim = file.claim(&self.selection)?;
+        refuse_ambiguity(&file, self.label_size)?;
+        let selection = resolve(&file, &self.selection);
+        let claim = file.claim(&selection)?;
         let version = self.version_for(&claim)?;
         let medium = claim.map(self.durability)?;
         Ok(MappedNamespace { claim, medium, version })
@@ -90,16 +127,31 @@ impl NamespaceOptions {
     /// The version that the BTT of a namespace has to have, by its label or by request.
     fn version_for(&self, claim: &Claim) -> Result<Option<Version>, NamespaceError> {
         let namespace = claim.namespace();
+        if namespace.abstraction.may_be_btt() {
+            Ok(Version::expected_in(namespace, self.version))
+        } else {
+            Err(not_sector(claim))
+        }
+    }
+}
+
+fn not_sector(claim: &Claim) -> NamespaceError {
+    NamespaceError::NotSector {
+        path: claim.path().into(),
+        namespace: claim.namespace().device_name(),
+        mode: claim.namespace().abstraction.mode(),
+    }
+}
+
+impl Version {
+    /// The version that a BTT in `namespace` has to have, by the namespace's label, or as `requested`
+    /// where that does not say; `None`: either.
+    #[must_use]
+    pub fn expected_in(namespace: &Namespace, requested: Option<Version>) -> Option<Version> {
         match namespace.abstraction {
-            Abstraction::Btt => Ok(Some(Version::V1_1)),
-            Abstraction::Btt2 => Ok(Some(Version::V2_0)),
-            // Linux, too, looks for a BTT in a namespace whose label says nothing.
-            Abstraction::Unstated | Abstraction::Raw => Ok(self.version),
-            other => Err(NamespaceError::NotSector {
-                path: claim.path().into(),
-                namespace: namespace.device_name(),
-                mode: other.mode(),
-            }),
+            Abstraction::Btt => Some(Version::V1_1),
+            Abstraction::Btt2 => Some(Version::V2_0),
+            _ => requested,
         }
     }
 }
@@ -119,7 +171,21 @@ impl<M: PersistentMemory> MappedNamespace<M> {
 
     /// The arenas of the BTT, without opening it.
     pub fn find(&self) -> Result<Vec<FoundArena>, NamespaceError> {
+        self.refuse_raw()?;
         discovery::find(&self.medium, self.version).map_err(|source| btt_error(&self.claim, source))
+    }
+
+    /// Whether the label says that the namespace is in raw mode, and it is: Linux makes such a
+    /// namespace one in sector mode by putting a BTT into it.
+    #[must_use]
+    pub fn is_raw(&self) -> bool {
+        self.claim.namespace().abstraction == Abstraction::Raw
+            && discovery::find(&self.medium, self.version) == Err(Error::NotFound)
+    }
+
+    /// Refuses a namespace in raw mode.
+    pub fn refuse_raw(&self) -> Result<(), NamespaceError> {
+        if self.is_raw() { Err(not_sector(&self.claim)) } else { Ok(()) }
     }
 
     /// Opens the BTT for `queues` queues; read-only if the claim is shared, or if asked for.
@@ -128,6 +194,7 @@ impl<M: PersistentMemory> MappedNamespace<M> {
         read_only: bool,
         queues: usize,
     ) -> Result<(Claim, Opened<M>), NamespaceError> {
+        self.refuse_raw()?;
         let MappedNamespace { claim, medium, version } = self;
         let namespace = claim.namespace().uuid;
         let read_only = read_only || claim.kind() == ClaimKind::Shared;
@@ -149,7 +216,19 @@ impl<M: PersistentMemory> MappedNamespace<M> {
     }
 }
 
-fn btt_error(claim: &Claim, source: Error) -> NamespaceError {
+impl MappedNamespace {
+    /// Takes the BTT away, or what else the namespace holds: it is raw then.
+    ///
+    /// # Errors
+    ///
+    /// There is something, and `force` does not give it up.
+    pub fn erase(&self, force: bool) -> Result<(), NamespaceError> {
+        provision::check_dispensable(&self.claim, &self.medium, force)?;
+        erase(&self.medium).map_err(|source| btt_error(&self.claim, source.into()))
+    }
+}
+
+pub(super) fn btt_error(claim: &Claim, source: Error) -> NamespaceError {
     NamespaceError::Btt {
         path: claim.path().into(),
         namespace: claim.namespace().device_name(),
@@ -157,17 +236,50 @@ fn btt_error(claim: &Claim, source: Error) -> NamespaceError {
     }
 }
 
-/// Refuses a file that has labels from byte `labels` on, and an intact BTT that reaches beyond that
-/// byte: either the BTT is left from before the labels, or a guest has written labels into its disk.
-fn refuse_ambiguity(path: &Path, labels: u64) -> Result<(), NamespaceError> {
-    let whole = NvdimmFile::open(path, ClaimKind::Shared, LabelSize::None)?;
+/// What is meant by `selection` where it is the uuid of a BTT, which is what ndctl lists for a namespace
+/// in sector mode: the namespace that the BTT is in.
+#[must_use]
+pub fn resolve(file: &NvdimmFile, selection: &Selection) -> Selection {
+    let Selection::Named(name) = selection else { return Selection::Only };
+    let Ok(wanted) = Uuid::try_parse(name) else { return selection.clone() };
+    let holds = |namespace: &&Namespace| {
+        namespace.abstraction.may_be_btt()
+            && file.map_to_look(namespace).is_ok_and(|medium| {
+                let version = Version::expected_in(namespace, None);
+                discovery::find(&medium, version)
+                    .is_ok_and(|arenas| arenas.iter().all(|arena| arena.info.uuid == wanted))
+            })
+    };
+    let namespaces = file.namespaces();
+    if namespaces.iter().any(|namespace| namespace.uuid == Some(wanted)) {
+        return selection.clone();
+    }
+    match namespaces.iter().find(holds) {
+        Some(namespace) => Selection::Named(
+            namespace.uuid.map_or_else(|| namespace.device_name(), |uuid| uuid.to_string()),
+        ),
+        None => selection.clone(),
+    }
+}
+
+/// Refuses a file that has labels, as it seems, and an intact BTT that reaches beyond their start:
+/// either the BTT is left from before the labels, or a guest has written labels into its disk.
+pub(super) fn refuse_ambiguity(
+    file: &NvdimmFile,
+    label_size: LabelSize,
+) -> Result<(), NamespaceError> {
+    let (Some(area), LabelSize::Detect) = (file.labels(), label_size) else {
+        return Ok(());
+    };
+    let labels = file.size() - area.size;
+    let whole = NvdimmFile::open(file.path(), ClaimKind::Shared, LabelSize::None)?;
     let medium = whole.map_to_look(whole.select(&Selection::Only)?)?;
     let reaches_labels = |arena: &FoundArena| {
         arena.copies == Copies::Intact && arena.start + arena.info.geometry.size() > labels
     };
     match discovery::find(&medium, None) {
         Ok(found) if found.iter().any(reaches_labels) => {
-            Err(NamespaceError::Ambiguous { path: path.into() })
+            Err(NamespaceError::Ambiguous { path: file.path().into() })
         }
         _ => Ok(()),
     }

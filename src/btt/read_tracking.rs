@@ -13,7 +13,7 @@
 //!
 //! A compiler barrier is not enough, even on x86: a CPU lets a load pass an earlier store.
 
-use super::sync::{AtomicU64, Ordering, fence, yield_now};
+use super::sync::{AtomicU64, Ordering, fence, spin_loop, yield_now};
 use super::units::Block;
 
 /// How often a writer looks again before it lets other threads run.
@@ -40,8 +40,12 @@ impl ReadTracking {
 
     /// Says that `queue` is about to read `block`, before anything that it loads after this call.
     pub(super) fn publish(&self, queue: usize, arena: usize, block: Block) {
-        self.slots[queue].0.store(tracked(arena, block), Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        // Released as by `clear`: a writer that waits for the queue's last block may see this store
+        // rather than the one that cleared the slot, and then fills that block.
+        self.slots[queue].0.store(tracked(arena, block), Ordering::Release);
+        if !mutant!(NoReaderFence) {
+            fence(Ordering::SeqCst);
+        }
     }
 
     /// Says that `queue` is done reading.
@@ -60,7 +64,7 @@ impl ReadTracking {
                 if spins % SPINS == 0 {
                     yield_now();
                 } else {
-                    std::hint::spin_loop();
+                    spin_loop();
                 }
             }
         }
@@ -69,7 +73,9 @@ impl ReadTracking {
 
 /// The writer's full fence, after its map stores and before it looks for readers.
 pub(super) fn after_mapping() {
-    fence(Ordering::SeqCst);
+    if !mutant!(NoWriterFence) {
+        fence(Ordering::SeqCst);
+    }
 }
 
 fn tracked(arena: usize, block: Block) -> u64 {

@@ -144,7 +144,8 @@ fn plan_replay(
         for write in waiting {
             let lba = write.lba();
             let now = planned.get(&lba).map_or_else(|| entry(lba), |planned| Ok(*planned))?;
-            if now.block(lba) == write.old_block() {
+            let superseded = now.block(lba) != write.old_block();
+            if !superseded || mutant!(SupersededReplayed) {
                 planned.insert(lba, MapEntry::data(write.new_block()));
                 replayed.push(write);
             } else {

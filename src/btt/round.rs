@@ -64,3 +64,30 @@ impl Round {
 fn sieve_bit(lba: Lba) -> u64 {
     1 << (lba.0 % u64::BITS)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_round_knows_what_it_holds(
+            sectors in prop::collection::vec((0..3usize, 0..300u32), 0..ROUND_SECTORS),
+            asked in prop::collection::vec((0..3usize, 0..300u32), 0..50),
+        ) {
+            let mut round = Round::new();
+            for &(arena, lba) in &sectors {
+                let (new, old) = (Block(0), MapEntry(0));
+                round.push(Staged { arena, lba: Lba(lba), lane: 0, new, old, tag: 0 });
+            }
+            for (arena, lba) in asked.into_iter().chain(sectors.clone()) {
+                prop_assert_eq!(round.holds(arena, Lba(lba)), sectors.contains(&(arena, lba)));
+            }
+            prop_assert_eq!(round.is_empty(), sectors.is_empty());
+            round.clear();
+            prop_assert!(round.is_empty() && sectors.iter().all(|&(arena, lba)| !round.holds(arena, Lba(lba))));
+        }
+    }
+}

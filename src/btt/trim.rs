@@ -2,7 +2,9 @@
 //!
 //! A map entry with the zero flag still owns its block, so trimming is one store per sector, under
 //! the map lock, and needs no flog. It need not be durable when the lock is released: whatever a
-//! later write of the sector logs, it finds the same block with or without the flag.
+//! later write of the sector logs, it finds the same block with or without the flag. But another trim
+//! that finds the flag must see to it that it is durable: the fence of whoever set it may be yet to
+//! come, and speaks for nobody else.
 
 use super::arena::Arena;
 use super::batch::Batch;
@@ -12,7 +14,7 @@ use super::geometry::MAP_ENTRY_SIZE;
 use super::map::{MapEntry, Mapped};
 use super::map_locks::LockKey;
 use super::round::Tag;
-use super::units::Lba;
+use super::units::{Block, Lba};
 use crate::pmem::{CACHE_LINE, PersistentMemory};
 
 /// What to do with a sector that was never written, and reads as zeroes already.
@@ -61,17 +63,23 @@ impl<M: PersistentMemory> Batch<'_, M> {
         never_written: NeverWritten,
     ) -> Result<u64, Error> {
         let medium = &self.btt.medium;
+        let lock = || arena.locks.lock(LockKey::of(arena.number, first));
+        let _guard = (!mutant!(TrimUnlocked)).then(lock);
+        // Under the lock: the arena may have failed in a write of one of these sectors, which
+        // recovery will complete.
         arena.check_writable()?;
-        let _guard = arena.locks.lock(LockKey::of(arena.number, first));
         let mut errors = 0;
         for (index, lba) in (first.0..).map(Lba).take(count as usize).enumerate() {
             let entry = arena.load_entry(medium, lba)?;
             match entry.mapped() {
+                Mapped::Zero(_) if !mutant!(TrimTrustsZero) => arena.flush_entry(medium, lba)?,
                 Mapped::Zero(_) => {}
                 Mapped::NeverWritten if never_written == NeverWritten::Leave => {}
-                Mapped::Error(_) => errors |= 1 << index,
-                Mapped::NeverWritten | Mapped::Data(_) => {
-                    arena.store_entry(medium, lba, MapEntry::zero(entry.block(lba)))?;
+                Mapped::Error(_) if !mutant!(TrimForgetsError) => errors |= 1 << index,
+                Mapped::NeverWritten | Mapped::Data(_) | Mapped::Error(_) => {
+                    let own =
+                        if mutant!(TrimForgetsBlock) { Block(lba.0) } else { entry.block(lba) };
+                    arena.store_entry(medium, lba, MapEntry::zero(own))?;
                 }
             }
         }
@@ -84,4 +92,38 @@ fn group_length(arena: &Arena, lba: Lba) -> u64 {
     let per_line = (CACHE_LINE / MAP_ENTRY_SIZE) as u32;
     let to_line_end = per_line - lba.0 % per_line;
     u64::from(to_line_end.min(arena.info.geometry.external_nlba - lba.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::btt::flog::LogLayout;
+    use crate::btt::geometry::{ARENA_MIN_SIZE, Geometry};
+    use crate::btt::info_block::{InfoBlock, Version};
+    use crate::btt::lba_size::LbaSize;
+
+    proptest! {
+        #[test]
+        fn a_group_has_one_lock_and_ends_with_its_line_or_the_arena(
+            lba_size in prop::sample::select(LbaSize::ALL.to_vec()),
+            size in ARENA_MIN_SIZE..ARENA_MIN_SIZE << 4,
+            first in any::<prop::sample::Index>(),
+        ) {
+            let geometry = Geometry::new(size, lba_size, true);
+            let (uuid, parent_uuid, version) = (Uuid::max(), Uuid::nil(), Version::V2_0);
+            let info = InfoBlock { uuid, parent_uuid, error: false, version, geometry };
+            let arena = Arena::new(0, 0, 0, info, LogLayout::Standard);
+            let end = geometry.external_nlba;
+            for first in [first.index(end as usize) as u32, end - 1] {
+                let next = first + group_length(&arena, Lba(first)) as u32;
+                prop_assert!(first < next && next <= end);
+                let key = LockKey::of(0, Lba(first));
+                prop_assert!((first..next).all(|lba| LockKey::of(0, Lba(lba)) == key));
+                prop_assert!(next == end || LockKey::of(0, Lba(next)) != key);
+            }
+        }
+    }
 }

@@ -34,7 +34,8 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let Place { arena, lba, .. } = self.btt.locate(sector);
         arena.check_writable()?;
         // Two writes of one sector must not commit together: recovery could take either for the last.
-        if self.round.is_full() || self.round.holds(arena.number, lba) {
+        let again = self.round.holds(arena.number, lba) && !mutant!(SameSectorTwice);
+        if self.round.is_full() || again {
             self.commit();
         }
         let lane = self.take_lane(arena.number)?;
@@ -54,8 +55,10 @@ impl<M: PersistentMemory> Batch<'_, M> {
     /// Waits until nobody reads the free block of a lane any more, and clears its poison.
     pub(super) fn make_fillable(&mut self, arena: usize, lane: usize) -> Result<(), Error> {
         let lane = self.lanes.arenas[arena].lane(lane);
-        self.btt.tracking.wait_until_unread(arena, lane.free);
-        if lane.free_has_error {
+        if !mutant!(NoWaitForReaders) {
+            self.btt.tracking.wait_until_unread(arena, lane.free);
+        }
+        if lane.free_has_error && !mutant!(PoisonKept) {
             let arena = &self.btt.arenas[arena];
             let length = u64::from(arena.info.geometry.internal_lbasize);
             self.btt.medium.zero(arena.block_offset(lane.free), length)?;
@@ -111,9 +114,11 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let key = |staged: &Staged| LockKey::of(staged.arena, staged.lba);
         let mut keys: ArrayVec<LockKey, ROUND_SECTORS> =
             self.round.staged.iter().map(key).collect();
-        keys.sort_unstable();
+        if !mutant!(UnsortedLocks) {
+            keys.sort_unstable();
+        }
         for (position, key) in keys.iter().enumerate() {
-            if position == 0 || keys[position - 1] != *key {
+            if (position == 0 || keys[position - 1] != *key) && !mutant!(NoMapLocks) {
                 self.guards.push(self.btt.arenas[key.arena].locks.lock(*key));
             }
         }
@@ -123,6 +128,9 @@ impl<M: PersistentMemory> Batch<'_, M> {
     /// their data are durable.
     pub(super) fn publish(&mut self) {
         let broken = self.log();
+        if mutant!(UnlockedMap) {
+            self.guards.clear();
+        }
         match self.btt.medium.fence() {
             Ok(()) => self.map(),
             Err(error) => self.give_up_round(error),
@@ -179,6 +187,9 @@ impl<M: PersistentMemory> Batch<'_, M> {
                 arena.give_up(&btt.medium, &error);
                 self.failures.push((staged.tag, error.into()));
             }
+        }
+        if mutant!(EarlyUnlock) {
+            self.guards.clear();
         }
         if let Err(error) = btt.medium.fence() {
             return self.give_up_round(error);

@@ -5,16 +5,20 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, ValueEnum, value_parser};
 use serde_json::json;
 
+use super::disk::DiskArg;
 use super::logging::LogLevel;
 use super::name::NamespaceArgs;
 use crate::pmem::DurabilityRequest;
 use crate::vhost_user::{DiskConfig, MOST_QUEUE_SIZE, MOST_QUEUES, SocketSource};
 use crate::virtio::block::{Discard, Serial};
 
-/// Serves the atomic sectors of a namespace to a virtual machine, over vhost-user.
+/// Serves the atomic sectors of namespaces to virtual machines, over vhost-user.
 ///
 /// The file is an NVDIMM: on a DAX file system, a device-DAX device, or any ordinary file. Make one,
-/// and the namespace in it, with nvdimmctl. Nothing is ever formatted here.
+/// and the namespaces in it, with nvdimmctl. Nothing is ever formatted here.
+///
+/// One disk: --socket-path=PATH --nvdimm=FILE --namespace=NAME. Several: --nvdimm=FILE and a --disk
+/// for each.
 #[derive(Debug, Parser)]
 #[command(name = "vhost-user-btt", version, max_term_width = 100)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
@@ -27,9 +31,18 @@ pub struct DaemonArgs {
     #[arg(long, value_name = "N", group = "socket", value_parser = value_parser!(i32).range(0..))]
     fd: Option<i32>,
 
-    /// The NVDIMM file with the namespace to serve
+    /// The NVDIMM file, or device, with the namespaces to serve
     #[arg(long, value_name = "FILE")]
+    nvdimm: Option<PathBuf>,
+
+    /// The same, as QEMU's conventions for back ends have it
+    #[arg(long, value_name = "FILE", conflicts_with = "nvdimm")]
     blk_file: Option<PathBuf>,
+
+    /// One of several disks: socket=PATH (or fd=N) and namespace=NAME; also queues=N, read-only,
+    /// serial=TEXT, and nvdimm=FILE if it is another file; two commas in a value stand for one
+    #[arg(long, value_name = "KEY=VALUE,...", conflicts_with_all = ["socket", "namespace", "serial"])]
+    disk: Vec<DiskArg>,
 
     #[command(flatten)]
     namespace: NamespaceArgs,
@@ -39,8 +52,7 @@ pub struct DaemonArgs {
     read_only: bool,
 
     /// Number of request queues, each with a worker thread and its own lanes
-    #[arg(long, value_name = "N", default_value_t = 1,
-          value_parser = value_parser!(u16).range(1..=i64::from(MOST_QUEUES)))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = queue_count)]
     num_queues: u16,
 
     /// Most descriptors of a queue, a power of two
@@ -119,6 +131,13 @@ impl From<DurabilityArg> for DurabilityRequest {
     }
 }
 
+pub(super) fn queue_count(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(count) if (1..=MOST_QUEUES).contains(&count) => Ok(count),
+        _ => Err(format!("not a number from 1 to {MOST_QUEUES}")),
+    }
+}
+
 fn queue_size(text: &str) -> Result<u16, String> {
     match text.parse::<u16>() {
         Ok(size) if (2..=MOST_QUEUE_SIZE).contains(&size) && size.is_power_of_two() => Ok(size),
@@ -126,7 +145,7 @@ fn queue_size(text: &str) -> Result<u16, String> {
     }
 }
 
-fn serial(text: &str) -> Result<Serial, String> {
+pub(super) fn serial(text: &str) -> Result<Serial, String> {
     Serial::new(text).ok_or_else(|| "not 1 to 20 printable ASCII characters".into())
 }
 
@@ -134,33 +153,61 @@ fn serial(text: &str) -> Result<Serial, String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {
     /// No socket.
-    #[error("say where to listen: --socket-path=PATH, or --fd=N")]
+    #[error("say where to listen: --socket-path=PATH, --fd=N, or --disk")]
     NoSocket,
     /// No file.
-    #[error("say what to serve: --blk-file=FILE")]
+    #[error("say what to serve: --nvdimm=FILE")]
     NoFile,
 }
 
-impl TryFrom<DaemonArgs> for DiskConfig {
-    type Error = UsageError;
+impl DaemonArgs {
+    /// The disks to serve, at least one.
+    pub fn disks(self) -> Result<Vec<DiskConfig>, UsageError> {
+        if self.disk.is_empty() {
+            return self.only_disk().map(|disk| vec![disk]);
+        }
+        self.disk.iter().map(|disk| self.one_disk(disk)).collect()
+    }
 
-    fn try_from(args: DaemonArgs) -> Result<DiskConfig, UsageError> {
-        let socket = match (args.socket_path, args.fd) {
-            (Some(path), _) => SocketSource::Path(path),
+    fn file(&self) -> Option<&PathBuf> {
+        self.nvdimm.as_ref().or(self.blk_file.as_ref())
+    }
+
+    fn only_disk(&self) -> Result<DiskConfig, UsageError> {
+        let socket = match (&self.socket_path, self.fd) {
+            (Some(path), _) => SocketSource::Path(path.clone()),
             (None, Some(descriptor)) => SocketSource::Descriptor(descriptor),
             (None, None) => return Err(UsageError::NoSocket),
         };
-        let file = args.blk_file.ok_or(UsageError::NoFile)?;
+        let file = self.file().ok_or(UsageError::NoFile)?;
         Ok(DiskConfig {
             socket,
-            namespace: args.namespace.options(&file, args.durability.into()),
-            read_only: args.read_only,
-            queues: args.num_queues,
-            queue_size: args.queue_size,
-            serial: args.serial,
-            discard: args.discard.into(),
+            namespace: self.namespace.options(file, self.durability.into()),
+            read_only: self.read_only,
+            queues: self.num_queues,
+            queue_size: self.queue_size,
+            serial: self.serial,
+            discard: self.discard.into(),
             #[cfg(feature = "power-fail")]
-            injection: args.injection.into(),
+            injection: self.injection.into(),
+        })
+    }
+
+    /// One of several disks; what it does not say is as for all.
+    fn one_disk(&self, disk: &DiskArg) -> Result<DiskConfig, UsageError> {
+        let file = disk.file.as_ref().or(self.file()).ok_or(UsageError::NoFile)?;
+        let namespace =
+            NamespaceArgs { namespace: disk.namespace.clone(), ..self.namespace.clone() };
+        Ok(DiskConfig {
+            socket: disk.socket.clone(),
+            namespace: namespace.options(file, self.durability.into()),
+            read_only: self.read_only || disk.read_only,
+            queues: disk.queues.unwrap_or(self.num_queues),
+            queue_size: self.queue_size,
+            serial: disk.serial,
+            discard: self.discard.into(),
+            #[cfg(feature = "power-fail")]
+            injection: self.injection.into(),
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::pmem::PowerFailure;
 use crate::vhost_user::Injection;
 
 /// What to let go wrong.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Power failures (for tests)")]
 pub(super) struct InjectionArgs {
     /// Let the power fail: after N fences, and at SIGUSR1

@@ -4,11 +4,13 @@
 #![forbid(unsafe_code)]
 
 pub mod daemon;
+mod disk;
 #[cfg(feature = "power-fail")]
 mod injection;
 mod logging;
 mod name;
 pub mod nvdimmctl;
+mod output;
 mod progress;
 mod size;
 

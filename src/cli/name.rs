@@ -48,13 +48,21 @@ impl NamespaceArgs {
     /// Where the file's labels are.
     #[must_use]
     pub fn label_size(&self) -> LabelSize {
-        self.label_size.map_or(LabelSize::Detect, |arg| arg.0)
+        self.label_size.map(LabelSizeArg::get).unwrap_or_default()
     }
 }
 
 /// The value of `--label-size`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LabelSizeArg(LabelSize);
+
+impl LabelSizeArg {
+    /// Where the labels are.
+    #[must_use]
+    pub fn get(self) -> LabelSize {
+        self.0
+    }
+}
 
 impl FromStr for LabelSizeArg {
     type Err = super::size::SizeError;

@@ -91,6 +91,8 @@ impl fmt::Display for Size {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -138,6 +140,74 @@ mod tests {
             ((1 << 40) + (1 << 38), "1.25 TiB"),
         ] {
             assert_eq!(Size(bytes).to_string(), text);
+        }
+    }
+
+    /// Units as they may be written, and what they stand for.
+    const SUFFIXES: [(&str, u32); 10] = [
+        ("", 0),
+        ("B", 0),
+        ("k", 10),
+        ("KiB", 10),
+        (" M", 20),
+        ("mib", 20),
+        ("G", 30),
+        (" gb", 30),
+        ("T", 40),
+        ("TiB", 40),
+    ];
+
+    proptest! {
+        #[test]
+        fn a_number_with_a_unit_is_so_many_bytes(
+            number in prop_oneof![any::<u64>(), 0..1u64 << 24],
+            (suffix, shift) in prop::sample::select(SUFFIXES.to_vec()),
+        ) {
+            let expected = number
+                .checked_mul(1 << shift)
+                .filter(|bytes| i64::try_from(*bytes).is_ok())
+                .map(Size)
+                .ok_or(SizeError::TooLarge);
+            prop_assert_eq!(format!("{number}{suffix}").parse::<Size>(), expected);
+        }
+
+        /// Decimals, in arithmetic that cannot overflow.
+        #[test]
+        fn decimals_have_to_be_whole_bytes(
+            (whole, decimals) in (0..5000u64, 0..1_000_000_000_000u64),
+            digits in 1..=MOST_DECIMALS,
+            (suffix, shift) in prop::sample::select(SUFFIXES.to_vec()),
+        ) {
+            let decimals = decimals % 10u64.pow(digits as u32);
+            let scale = 10u128.pow(digits as u32);
+            let scaled = (u128::from(whole) * scale + u128::from(decimals)) << shift;
+            let expected = if scaled.is_multiple_of(scale) {
+                Ok(Size((scaled / scale) as u64))
+            } else {
+                Err(SizeError::Fraction)
+            };
+            prop_assert_eq!(format!("{whole}.{decimals:0digits$}{suffix}").parse::<Size>(), expected);
+        }
+
+        #[test]
+        fn no_text_is_too_strange(text in ".{0,40}") {
+            if let Ok(Size(bytes)) = text.parse::<Size>() {
+                prop_assert!(i64::try_from(bytes).is_ok());
+            }
+        }
+
+        /// What is shown is cut off after two decimals, and never more than there is.
+        #[test]
+        fn what_is_shown_is_nearly_what_there_is(bytes in 0..u64::MAX >> 1) {
+            let shown = Size(bytes).to_string();
+            let (number, unit) = shown.split_once(' ').unwrap();
+            let shift = shift_of(unit).unwrap();
+            let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
+            prop_assert!(decimals.len() <= 2 && (decimals.is_empty() || !decimals.ends_with('0')));
+            let hundredths: u128 = format!("{whole}{decimals:0<2}").parse().unwrap();
+            let exact = (u128::from(bytes) * 100) >> shift;
+            prop_assert_eq!(hundredths, exact);
+            prop_assert!(exact >= 100 || bytes < 1024);
         }
     }
 }

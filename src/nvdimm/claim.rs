@@ -5,16 +5,12 @@
 //! locks.
 
 use std::fs::File;
-use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
 
 use super::error::Error;
 use super::file::duplicate;
 use super::holder::Holder;
+use super::lock;
 use super::namespace::Namespace;
 use crate::pmem::{DurabilityRequest, Mapping, Protection};
 
@@ -43,13 +39,13 @@ impl Claim {
         namespace: Namespace,
         kind: ClaimKind,
     ) -> Result<Claim, Error> {
-        match lock(&file, &namespace.range, kind) {
-            Ok(()) => Ok(Claim { path, file, namespace, kind }),
-            Err(Errno::EAGAIN | Errno::EACCES) => {
+        match lock::try_lock(&file, &namespace.range, kind) {
+            Ok(true) => Ok(Claim { path, file, namespace, kind }),
+            Ok(false) => {
                 let holder = Holder::find(&file, &namespace.range);
                 Err(Error::Busy { path, namespace: namespace.device_name(), holder })
             }
-            Err(errno) => Err(Error::File { action: "lock", path, source: io::Error::from(errno) }),
+            Err(source) => Err(Error::File { action: "lock", path, source }),
         }
     }
 
@@ -82,20 +78,4 @@ impl Claim {
         Mapping::new(file, self.namespace.range.clone(), protection, durability)
             .map_err(|source| Error::Map { path: self.path.clone(), source })
     }
-}
-
-/// Locks `range` of `file` for its open file description, without waiting.
-fn lock(file: &File, range: &Range<u64>, kind: ClaimKind) -> Result<(), Errno> {
-    let lock_type = match kind {
-        ClaimKind::Shared => libc::F_RDLCK,
-        ClaimKind::Exclusive => libc::F_WRLCK,
-    };
-    let request = libc::flock {
-        l_type: lock_type as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: range.start.cast_signed(),
-        l_len: (range.end - range.start).cast_signed(),
-        l_pid: 0,
-    };
-    fcntl(file, FcntlArg::F_OFD_SETLK(&request)).map(drop)
 }

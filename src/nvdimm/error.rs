@@ -1,10 +1,11 @@
 //! What can go wrong with an NVDIMM file.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::holder::Holder;
-use super::label::LabelFault;
+use super::label::{LabelFault, UpdateError};
+use super::space::amount;
 use crate::pmem::{MapError, MediaError};
 
 /// Why an NVDIMM file, or a namespace in it, cannot be used.
@@ -108,4 +109,139 @@ pub enum Error {
         /// Who holds it.
         holder: Holder,
     },
+    /// Several namespaces go by that name.
+    #[error("{path}: several namespaces are named {wanted:?}; choose by uuid: {uuids}")]
+    Ambiguous {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        wanted: String,
+        /// Their uuids.
+        uuids: String,
+    },
+    /// Somebody else has changed the labels all the while.
+    #[error("{path}: the labels were changed meanwhile by somebody else; try again")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What takes labels was asked of a file without them.
+    #[error(
+        "{path}: there are no labels, so the whole file is one namespace; 'nvdimmctl init-labels' \
+         makes labels in a file without content, 'nvdimmctl create --label-size' a file with them"
+    )]
+    LabelLess {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The labels could not be changed.
+    #[error("{path}: cannot change the labels: {source}")]
+    Update {
+        /// The file.
+        path: PathBuf,
+        /// Why; part of the message.
+        source: UpdateError,
+    },
+    /// There is no room for a namespace of that size.
+    #[error(
+        "{path}: no space for {}: the largest free extent has {}, in steps of {}",
+        amount(*.size), amount(*.largest), amount(*.alignment)
+    )]
+    NoSpace {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that were asked for.
+        size: u64,
+        /// Bytes of the largest namespace that could be made.
+        largest: u64,
+        /// What start and size have to be multiples of.
+        alignment: u64,
+    },
+    /// A size that is not a multiple of the alignment, or zero.
+    #[error(
+        "{path}: {} is misaligned: not a multiple of {}; the sizes next to it are {} and {}",
+        amount(*.size), amount(*.alignment), amount(*.below), amount(*.above)
+    )]
+    Misaligned {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that were asked for.
+        size: u64,
+        /// What it has to be a multiple of.
+        alignment: u64,
+        /// The next size below; zero if there is none.
+        below: u64,
+        /// The next size above.
+        above: u64,
+    },
+    /// A namespace cannot have that size.
+    #[error(
+        "{path}: {namespace} has {} and can grow to {} at most, not to {}",
+        amount(*.current), amount(*.most), amount(*.size)
+    )]
+    CannotGrow {
+        /// The file.
+        path: PathBuf,
+        /// The namespace.
+        namespace: String,
+        /// Bytes that were asked for.
+        size: u64,
+        /// Bytes that it has.
+        current: u64,
+        /// Bytes that it can have: what is behind those is not free.
+        most: u64,
+    },
+    /// There is a namespace of that name or uuid already.
+    #[error("{path}: {what} exists already: {namespace}")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+        /// What is the same.
+        what: String,
+        /// The namespace that has it.
+        namespace: String,
+    },
+    /// There are labels already where some are to be made.
+    #[error(
+        "{path}: there is a label storage area of {} already, with {namespaces} namespaces; --force \
+         gives them up", amount(*.size)
+    )]
+    LabelsExist {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+        /// Number of namespaces.
+        namespaces: usize,
+    },
+    /// There is something where labels are to be made.
+    #[error(
+        "{path}: the last {}, where the labels would be, is not all zero; --force writes over it",
+        amount(*.size)
+    )]
+    Occupied {
+        /// The file.
+        path: PathBuf,
+        /// Bytes of the area.
+        size: u64,
+    },
+    /// A label storage area of that size is not made, or not in that file.
+    #[error("{path}: a label storage area of {} {reason}", amount(*.size))]
+    LabelAreaSize {
+        /// The file.
+        path: PathBuf,
+        /// The size that was asked for.
+        size: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+impl Error {
+    /// The error of a size that has to be a multiple of `alignment` and is not.
+    pub(super) fn misaligned(path: &Path, size: u64, alignment: u64) -> Error {
+        let below = size - size % alignment;
+        let above = below.saturating_add(alignment);
+        Error::Misaligned { path: path.into(), size, alignment, below, above }
+    }
 }

@@ -7,8 +7,13 @@ use std::path::{Path, PathBuf};
 use super::claim::{Claim, ClaimKind};
 use super::error::Error;
 use super::label::{self, LabelArea, LabelFault, NamespaceLabel};
+use super::lock;
 use super::namespace::{Namespace, Selection};
+use super::space;
 use crate::pmem::{self, DurabilityRequest, Mapping, PAGE, Protection};
+
+/// How often a namespace is looked for again when the labels change before it is claimed.
+const MOST_ATTEMPTS: usize = 4;
 
 /// Where the label storage area of a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,6 +34,8 @@ pub struct NvdimmFile {
     file: File,
     size: u64,
     kind: ClaimKind,
+    /// Where the labels were said to be.
+    label_size: LabelSize,
     labels: Option<LabelArea>,
     namespaces: Vec<Namespace>,
 }
@@ -51,12 +58,21 @@ impl NvdimmFile {
         if size < PAGE {
             return Err(Error::TooSmall { path: path.into(), size });
         }
-        let labels = read_labels(path, &file, size, label_size)?;
-        let namespaces = match &labels {
-            Some(area) => labelled_namespaces(path, area, size)?,
-            None => vec![Namespace::whole_file(size)],
+        let (labels, namespaces) = (None, Vec::new());
+        let path = path.into();
+        let mut opened = NvdimmFile { path, file, size, kind, label_size, labels, namespaces };
+        opened.refresh()?;
+        Ok(opened)
+    }
+
+    /// Reads the labels again, which somebody may have changed.
+    pub(super) fn refresh(&mut self) -> Result<(), Error> {
+        self.labels = read_labels(&self.path, &self.file, self.size, self.label_size)?;
+        self.namespaces = match &self.labels {
+            Some(area) => labelled_namespaces(&self.path, area, self.data_size())?,
+            None => vec![Namespace::whole_file(self.size)],
         };
-        Ok(NvdimmFile { path: path.into(), file, size, kind, labels, namespaces })
+        Ok(())
     }
 
     /// The path that the file was opened by.
@@ -91,6 +107,25 @@ impl NvdimmFile {
         self.labels.as_ref()
     }
 
+    /// Bytes at the start of the file that namespaces can have: whole pages, up to the labels.
+    #[must_use]
+    pub fn data_size(&self) -> u64 {
+        let labels = self.labels.as_ref().map_or(0, |area| area.size);
+        (self.size - labels) / PAGE * PAGE
+    }
+
+    /// The bytes that belong to no namespace, by address.
+    #[must_use]
+    pub fn free_extents(&self) -> Vec<Range<u64>> {
+        space::free_extents(self.data_size(), self.namespaces.iter().map(|n| n.range.clone()))
+    }
+
+    /// What the file was opened for.
+    #[must_use]
+    pub fn kind(&self) -> ClaimKind {
+        self.kind
+    }
+
     /// All namespaces, in the order of their addresses.
     #[must_use]
     pub fn namespaces(&self) -> &[Namespace] {
@@ -107,15 +142,27 @@ impl NvdimmFile {
             (_, []) => Err(Error::NoNamespace { path: self.path.clone() }),
             (Selection::Only, [only]) => Ok(only),
             (Selection::Only, _) => Err(Error::Several { path: self.path.clone(), there: names() }),
-            (Selection::Named(wanted), all) => all
-                .iter()
-                .find(|namespace| namespace.goes_by(wanted))
-                .ok_or_else(|| Error::Unknown {
-                    path: self.path.clone(),
-                    wanted: wanted.clone(),
-                    there: names(),
-                }),
+            (Selection::Named(wanted), all) => {
+                let mut found = all.iter().filter(|namespace| namespace.goes_by(wanted));
+                match (found.next(), found.next()) {
+                    (Some(one), None) => Ok(one),
+                    (None, _) => Err(Error::Unknown {
+                        path: self.path.clone(),
+                        wanted: wanted.clone(),
+                        there: names(),
+                    }),
+                    (Some(_), Some(_)) => Err(self.ambiguous(wanted)),
+                }
+            }
         }
+    }
+
+    fn ambiguous(&self, wanted: &str) -> Error {
+        let named = self.namespaces.iter().filter(|namespace| namespace.goes_by(wanted));
+        let uuids: Vec<String> =
+            named.filter_map(|namespace| Some(namespace.uuid?.to_string())).collect();
+        let (path, wanted) = (self.path.clone(), wanted.into());
+        Error::Ambiguous { path, wanted, uuids: uuids.join(", ") }
     }
 
     /// Claims a namespace, as the file was opened for; nobody else can until the claim is dropped.
@@ -123,9 +170,31 @@ impl NvdimmFile {
     /// # Errors
     ///
     /// [`Error::Busy`] names who holds it.
-    pub fn claim(self, selection: &Selection) -> Result<Claim, Error> {
+    pub fn claim(mut self, selection: &Selection) -> Result<Claim, Error> {
+        for _ in 0..MOST_ATTEMPTS {
+            let claim = self.claim_as_read(selection)?;
+            // Before the claim, somebody may have destroyed it, and made another there. Nobody can
+            // from now on.
+            self.refresh()?;
+            if self.namespaces.contains(claim.namespace()) {
+                return Ok(claim);
+            }
+            self.unlock(&claim.namespace().range)?;
+        }
+        Err(Error::Changed { path: self.path })
+    }
+
+    /// Claims a namespace as the labels were when they were last read.
+    pub(super) fn claim_as_read(&self, selection: &Selection) -> Result<Claim, Error> {
         let namespace = self.select(selection)?.clone();
-        Claim::take(self.path, self.file, namespace, self.kind)
+        let file = duplicate(&self.path, &self.file)?;
+        Claim::take(self.path.clone(), file, namespace, self.kind)
+    }
+
+    /// Gives up what was locked through this file.
+    pub(super) fn unlock(&self, range: &Range<u64>) -> Result<(), Error> {
+        let fails = |source| Error::File { action: "unlock", path: self.path.clone(), source };
+        lock::unlock(&self.file, range).map_err(fails)
     }
 }
 
@@ -177,7 +246,7 @@ pub(super) fn duplicate(path: &Path, file: &File) -> Result<File, Error> {
 fn labelled_namespaces(
     path: &Path,
     area: &LabelArea,
-    file_size: u64,
+    data_size: u64,
 ) -> Result<Vec<Namespace>, Error> {
     let unusable = |slot, fault| Error::Label { path: path.into(), slot, fault };
     let mut labels: Vec<NamespaceLabel> = Vec::new();
@@ -189,7 +258,6 @@ fn labelled_namespaces(
         }
     }
     labels.sort_by_key(|label| label.dpa);
-    let data_size = (file_size - area.size) / PAGE * PAGE;
     let mut end = 0;
     for (index, label) in labels.iter().enumerate() {
         let (slot, dpa, rawsize) = (label.slot, label.dpa, label.rawsize);
@@ -205,6 +273,6 @@ fn labelled_namespaces(
             _ => return Err(unusable(slot, LabelFault::Range { dpa, rawsize })),
         };
     }
-    let numbered = labels.iter().enumerate();
+    let numbered = labels.into_iter().enumerate();
     Ok(numbered.map(|(number, label)| Namespace::labelled(number, label)).collect())
 }

@@ -12,14 +12,21 @@
 #![forbid(unsafe_code)]
 
 mod claim;
+mod editor;
 mod error;
 mod file;
 mod holder;
+mod init;
 pub mod label;
+mod lock;
 mod namespace;
+mod space;
 
 pub use claim::{Claim, ClaimKind};
+pub use editor::{LabelEditor, NewNamespace, Place, Reservation};
 pub use error::Error;
 pub use file::{LabelSize, NvdimmFile};
 pub use holder::Holder;
+pub use init::{InitOptions, Initialized, create_file, grow_file, init_labels};
 pub use namespace::{Abstraction, Namespace, Selection};
+pub use space::{LINUX_ALIGNMENT, largest};

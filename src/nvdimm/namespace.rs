@@ -7,6 +7,8 @@ use uuid::{Uuid, uuid};
 use super::label::{LabelVersion, NamespaceLabel};
 use crate::pmem::PAGE;
 
+/// The kind of all namespaces on persistent memory (the NFIT's range type, `NFIT_SPA_PM`).
+pub(super) const PERSISTENT_MEMORY: Uuid = uuid!("66f0d379-b4f3-4074-ac43-0d3318b78cdb");
 /// `EFI_BTT_ABSTRACTION_GUID`: a BTT of version 1.1.
 const BTT: Uuid = uuid!("8aed63a2-29a2-4c66-8b12-f05d15d3922a");
 /// `EFI_BTT_ABSTRACTION_GUID` of UEFI 2.7: a BTT of version 2.0.
@@ -49,6 +51,12 @@ impl Abstraction {
         }
     }
 
+    /// Whether a BTT is looked for: Linux, too, does so in a namespace whose label says nothing.
+    #[must_use]
+    pub fn may_be_btt(self) -> bool {
+        !matches!(self, Abstraction::Pfn | Abstraction::Dax | Abstraction::Unknown(_))
+    }
+
     fn of(label: &NamespaceLabel) -> Abstraction {
         match (label.version, label.abstraction_guid) {
             (LabelVersion::V1_1, _) => Abstraction::Unstated,
@@ -60,12 +68,25 @@ impl Abstraction {
             (_, guid) => Abstraction::Unknown(guid),
         }
     }
+
+    /// What a label of version 1.2 says of it.
+    pub(super) fn guid(self) -> Uuid {
+        match self {
+            Abstraction::Unstated | Abstraction::Raw => Uuid::nil(),
+            Abstraction::Btt => BTT,
+            Abstraction::Btt2 => BTT2,
+            Abstraction::Pfn => PFN,
+            Abstraction::Dax => DAX,
+            Abstraction::Unknown(guid) => guid,
+        }
+    }
 }
 
 /// A namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Namespace {
-    /// Its number: namespaces are numbered in the order of their addresses, as Linux does.
+    /// Its number: namespaces are numbered in the order of their addresses, so it changes when one
+    /// before it comes or goes. (Linux means to do the same when it finds them.)
     pub number: usize,
     /// The name in its label; empty: none.
     pub name: String,
@@ -75,8 +96,8 @@ pub struct Namespace {
     pub range: Range<u64>,
     /// What its label says that it holds.
     pub abstraction: Abstraction,
-    /// The sector size that its label says; 0: none.
-    pub label_sector_size: u64,
+    /// Its label; `None`: the whole file, which has none.
+    pub label: Option<NamespaceLabel>,
 }
 
 impl Namespace {
@@ -88,19 +109,19 @@ impl Namespace {
             uuid: None,
             range: 0..file_size - file_size % PAGE,
             abstraction: Abstraction::Unstated,
-            label_sector_size: 0,
+            label: None,
         }
     }
 
     /// The namespace that `label` describes, as number `number` of its file.
-    pub(super) fn labelled(number: usize, label: &NamespaceLabel) -> Namespace {
+    pub(super) fn labelled(number: usize, label: NamespaceLabel) -> Namespace {
         Namespace {
             number,
-            name: label.name.clone(),
+            name: label.name.to_string(),
             uuid: Some(label.uuid),
             range: label.dpa..label.dpa + label.rawsize,
-            abstraction: Abstraction::of(label),
-            label_sector_size: label.lbasize,
+            abstraction: Abstraction::of(&label),
+            label: Some(label),
         }
     }
 

@@ -15,13 +15,25 @@ use super::{MapError, Protection};
 /// can be mapped by one.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// A reservation of address space, unmapped when dropped.
+/// How often to look for another place when somebody else has taken the one that was found.
+const MOST_ATTEMPTS: usize = 8;
+
+/// A mapping, unmapped when dropped.
 #[derive(Debug)]
 pub(super) struct AddressSpace {
     start: NonNull<c_void>,
     length: usize,
-    /// First byte of the file's mapping inside the reservation.
-    mapped: NonNull<c_void>,
+}
+
+/// What is mapped, and how.
+struct Wanted<'a> {
+    file: &'a File,
+    /// Offset in the file.
+    offset: i64,
+    size: NonZeroUsize,
+    access: ProtFlags,
+    /// Where stores go, unless it is mapped with `MAP_SYNC`.
+    sharing: MapFlags,
 }
 
 impl AddressSpace {
@@ -34,90 +46,157 @@ impl AddressSpace {
         try_sync: bool,
     ) -> Result<(AddressSpace, bool), MapError> {
         let fails = MapError::system("mmap");
-        let size = size_of(&range).map_err(&fails)?;
-        let space = AddressSpace::reserve(size, range.start).map_err(&fails)?;
-        let place = |sharing| space.place(file, &range, size, protection, sharing);
-        let is_sync = try_sync
-            && match place(MapFlags::MAP_SHARED_VALIDATE | MapFlags::MAP_SYNC) {
-                Ok(()) => true,
-                Err(Errno::EOPNOTSUPP | Errno::EINVAL) => false,
-                Err(errno) => return Err(fails(errno)),
-            };
-        if !is_sync {
-            place(MapFlags::MAP_SHARED).map_err(&fails)?;
-        }
-        Ok((space, is_sync))
+        let wanted = Wanted::new(file, &range, protection, MapFlags::MAP_SHARED);
+        wanted.and_then(|wanted| wanted.map(try_sync)).map_err(fails)
     }
 
     /// Maps the bytes `range` of `file`, and keeps from the file what is stored to them.
     #[cfg(feature = "power-fail")]
-    pub(super) fn map_private(file: &File, range: Range<u64>) -> Result<AddressSpace, MapError> {
-        let fails = MapError::system("mmap");
-        let size = size_of(&range).map_err(&fails)?;
-        let space = AddressSpace::reserve(size, range.start).map_err(&fails)?;
+    pub(super) fn map_private(file: &File, range: &Range<u64>) -> Result<AddressSpace, MapError> {
         // Without a reserve: only the pages that are stored to will ever need memory.
         let sharing = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
-        space.place(file, &range, size, Protection::ReadWrite, sharing).map_err(&fails)?;
-        Ok(space)
+        let wanted = Wanted::new(file, range, Protection::ReadWrite, sharing);
+        let mapped = wanted.and_then(|wanted| wanted.map(false));
+        mapped.map(|(space, _)| space).map_err(MapError::system("mmap"))
     }
 
     /// Address of the byte at `offset` of the mapping.
     pub(super) fn at(&self, offset: u64) -> *mut u8 {
-        self.mapped.as_ptr().cast::<u8>().wrapping_add(offset as usize)
+        self.start.as_ptr().cast::<u8>().wrapping_add(offset as usize)
     }
+}
 
-    /// Reserves room for `size` bytes that start at file offset `start`.
-    fn reserve(size: NonZeroUsize, start: u64) -> Result<AddressSpace, Errno> {
-        let length = size.checked_add(HUGE_PAGE).ok_or(Errno::ENOMEM)?;
-        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
-        // SAFETY: a new inaccessible mapping at an address of the kernel's choice disturbs nothing.
-        let reserved = unsafe { mmap_anonymous(None, length, ProtFlags::PROT_NONE, flags)? };
-        let into_huge_page = (start % HUGE_PAGE as u64) as usize;
-        let skip = into_huge_page.wrapping_sub(reserved.addr().get()) % HUGE_PAGE;
-        // SAFETY: skip is less than the huge page that was added to the reservation.
-        let mapped = unsafe { reserved.byte_add(skip) };
-        Ok(AddressSpace { start: reserved, length: length.get(), mapped })
-    }
-
-    /// Puts the file's mapping in its place.
-    fn place(
-        &self,
-        file: &File,
+impl<'a> Wanted<'a> {
+    fn new(
+        file: &'a File,
         range: &Range<u64>,
-        size: NonZeroUsize,
         protection: Protection,
         sharing: MapFlags,
-    ) -> Result<(), Errno> {
+    ) -> Result<Wanted<'a>, Errno> {
+        let size = usize::try_from(range.end - range.start).map_err(|_| Errno::ENOMEM)?;
+        let size = NonZeroUsize::new(size).ok_or(Errno::EINVAL)?;
+        let offset = i64::try_from(range.start).map_err(|_| Errno::EOVERFLOW)?;
         let access = match protection {
             Protection::ReadOnly => ProtFlags::PROT_READ,
             Protection::ReadWrite => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
         };
-        let offset = i64::try_from(range.start).map_err(|_| Errno::EOVERFLOW)?;
-        // SAFETY: MAP_FIXED replaces only pages of our own reservation, which nobody points to yet.
-        let placed = unsafe {
-            mmap(
-                Some(self.mapped.addr()),
-                size,
-                access,
-                sharing | MapFlags::MAP_FIXED,
-                file,
-                offset,
-            )
-        };
-        placed.map(drop)
+        Ok(Wanted { file, offset, size, access, sharing })
+    }
+
+    /// Maps it where huge pages fit, or else anywhere.
+    ///
+    /// Never over anything, not even over a reservation of our own: a mapping that is refused, as one
+    /// with `MAP_SYNC` may be, takes away what was in its place before. Another thread could put
+    /// something there in that moment, and lose it to our next attempt.
+    fn map(&self, mut sync: bool) -> Result<(AddressSpace, bool), Errno> {
+        for _ in 0..MOST_ATTEMPTS {
+            let place = self.find_room()?;
+            match self.map_at(Some(place), sync) {
+                Err(Errno::EEXIST) => {}
+                Err(errno) if sync && is_refusal_of_sync(errno) => sync = false,
+                mapped => return mapped.map(|space| (space, sync)),
+            }
+        }
+        match self.map_at(None, sync) {
+            Err(errno) if sync && is_refusal_of_sync(errno) => {
+                self.map_at(None, false).map(|space| (space, false))
+            }
+            mapped => mapped.map(|space| (space, sync)),
+        }
+    }
+
+    /// An address at which huge pages fit, where nothing was mapped a moment ago.
+    fn find_room(&self) -> Result<NonZeroUsize, Errno> {
+        let length = self.size.checked_add(HUGE_PAGE).ok_or(Errno::ENOMEM)?;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        // SAFETY: a new inaccessible mapping at an address of the kernel's choice disturbs nothing.
+        let room = unsafe { mmap_anonymous(None, length, ProtFlags::PROT_NONE, flags)? };
+        // SAFETY: it is ours, and nobody knows of it.
+        unsafe { munmap(room, length.get())? };
+        let into_huge_page = self.offset.cast_unsigned() as usize % HUGE_PAGE;
+        let skip = into_huge_page.wrapping_sub(room.addr().get()) % HUGE_PAGE;
+        room.addr().checked_add(skip).ok_or(Errno::ENOMEM)
+    }
+
+    /// Maps it at `place`, if nothing is there, or where the kernel likes.
+    fn map_at(&self, place: Option<NonZeroUsize>, sync: bool) -> Result<AddressSpace, Errno> {
+        let mut flags =
+            if sync { MapFlags::MAP_SHARED_VALIDATE | MapFlags::MAP_SYNC } else { self.sharing };
+        if place.is_some() {
+            flags |= MapFlags::MAP_FIXED_NOREPLACE;
+        }
+        // SAFETY: a new mapping that replaces none disturbs nothing.
+        let start = unsafe { mmap(place, self.size, self.access, flags, self.file, self.offset)? };
+        Ok(AddressSpace { start, length: self.size.get() })
     }
 }
 
-/// Bytes of a mapping of `range`, which is not empty.
-fn size_of(range: &Range<u64>) -> Result<NonZeroUsize, Errno> {
-    let size = usize::try_from(range.end - range.start).map_err(|_| Errno::ENOMEM)?;
-    NonZeroUsize::new(size).ok_or(Errno::EINVAL)
+/// Whether a mapping with `MAP_SYNC` may have failed because of it: the file is not DAX, or the kernel
+/// does not know the flag.
+fn is_refusal_of_sync(errno: Errno) -> bool {
+    matches!(errno, Errno::EOPNOTSUPP | Errno::EINVAL)
 }
 
 impl Drop for AddressSpace {
     fn drop(&mut self) {
-        // SAFETY: the reservation is ours, and the value that hands out addresses into it is gone.
-        // An error would mean that it is not mapped, which needs no undoing.
+        // SAFETY: the mapping is ours, and the value that hands out addresses into it is gone. An
+        // error would mean that it is not mapped, which needs no undoing.
         let _ = unsafe { munmap(self.start, self.length) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// Threads that map and unmap memory all the while, as any thread's allocator does, are not
+    /// mapped over, and do not unmap what is not theirs.
+    #[test]
+    fn mapping_leaves_the_memory_of_other_threads_alone() {
+        const SIZE: usize = 24 << 20;
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(64 << 20).unwrap();
+        let done = AtomicBool::new(false);
+        let allocate = || {
+            let size = NonZeroUsize::new(SIZE).unwrap();
+            let (access, flags) =
+                (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE);
+            while !done.load(Ordering::Relaxed) {
+                // SAFETY: a new mapping, which this thread alone writes and reads, and then unmaps.
+                unsafe {
+                    let memory = mmap_anonymous(None, size, access, flags).unwrap();
+                    let last = memory.cast::<u8>().byte_add(SIZE - 1);
+                    last.write_volatile(7);
+                    assert_eq!(last.read_volatile(), 7);
+                    munmap(memory, SIZE).unwrap();
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(allocate);
+            scope.spawn(allocate);
+            for _ in 0..20_000 {
+                let protection = Protection::ReadOnly;
+                let (space, _) = AddressSpace::map(&file, 0..32 << 20, protection, true).unwrap();
+                for offset in [0, (32 << 20) - 1] {
+                    // SAFETY: inside the mapping, which nobody else knows of.
+                    assert_eq!(unsafe { space.at(offset).read_volatile() }, 0);
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn mappings_are_laid_out_for_huge_pages() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(16 << 20).unwrap();
+        for start in [0, 4096, 3 << 20] {
+            let range = start..start + (8 << 20);
+            let (space, _) = AddressSpace::map(&file, range, Protection::ReadOnly, true).unwrap();
+            assert_eq!(space.at(0).addr() % HUGE_PAGE, start as usize % HUGE_PAGE);
+        }
     }
 }

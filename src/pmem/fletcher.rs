@@ -37,6 +37,8 @@ fn fletcher64_of_words(words: impl Iterator<Item = u32>) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -57,5 +59,51 @@ mod tests {
         assert_eq!(fletcher64_without_field(&bytes, 8), sum);
         bytes[8..16].fill(0);
         assert_eq!(fletcher64(&bytes), sum);
+    }
+
+    /// As the specification says it, in arithmetic that cannot overflow.
+    fn by_the_book(words: &[u32]) -> u64 {
+        let modulus = 1u128 << 32;
+        let low: u128 = words.iter().map(|word| u128::from(*word)).sum();
+        let weights = (1..=words.len() as u128).rev();
+        let high: u128 = words.iter().zip(weights).map(|(word, n)| u128::from(*word) * n).sum();
+        (((high % modulus) << 32) | (low % modulus)) as u64
+    }
+
+    proptest! {
+        #[test]
+        fn the_sum_is_that_of_the_specification(
+            words in prop::collection::vec(any::<u32>(), 0..1100),
+            trailing in 0..4usize,
+        ) {
+            let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            prop_assert_eq!(fletcher64(&bytes), by_the_book(&words));
+            bytes.extend(&[0xff; 3][..trailing.min(3)]);
+            prop_assert_eq!(fletcher64(&bytes), by_the_book(&words));
+        }
+
+        #[test]
+        fn the_field_of_the_sum_counts_as_zero(
+            mut words in prop::collection::vec(any::<u32>(), 2..200),
+            place in any::<prop::sample::Index>(),
+        ) {
+            let field = place.index(words.len() - 1);
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            words[field..field + 2].fill(0);
+            prop_assert_eq!(fletcher64_without_field(&bytes, 4 * field), by_the_book(&words));
+        }
+
+        #[test]
+        fn a_changed_word_changes_the_sum(
+            mut words in prop::collection::vec(any::<u32>(), 1..200),
+            place in any::<prop::sample::Index>(),
+            change in 1..u32::MAX,
+        ) {
+            let before = by_the_book(&words);
+            let place = place.index(words.len());
+            words[place] = words[place].wrapping_add(change);
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            prop_assert_ne!(fletcher64(&bytes), before);
+        }
     }
 }

@@ -107,7 +107,7 @@ impl Mapping {
         let file = self.file.try_clone();
         let file = file.map_err(|source| MapError::System { call: "dup", source })?;
         let range = self.file_offset..self.file_offset + self.size;
-        let address_space = AddressSpace::map_private(&file, range)?;
+        let address_space = AddressSpace::map_private(&file, &range)?;
         Ok(Mapping {
             base: address_space.at(0),
             _address_space: address_space,

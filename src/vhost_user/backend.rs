@@ -12,6 +12,7 @@ use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
+use super::guest_log::GuestLog;
 use super::ring::{Memory, Ring};
 use super::worker::Worker;
 use crate::virtio::GuestRam;
@@ -20,6 +21,8 @@ use crate::virtio::block::{Config, Device, DiskQueue};
 /// A block device and its workers; outlives the connections to it.
 #[derive(Debug)]
 pub struct Backend<Q> {
+    /// What the log calls the device.
+    title: Arc<str>,
     device: Arc<Device>,
     /// One per queue, and one queue per thread.
     workers: Vec<Mutex<Worker<Q>>>,
@@ -32,18 +35,28 @@ pub struct Backend<Q> {
 }
 
 impl<Q: DiskQueue> Backend<Q> {
-    /// The device `device`, served by one worker for each of the `queues` of its disk.
+    /// The device `device`, served by one worker for each of the `queues` of its disk; the log
+    /// calls it `title`.
     #[must_use]
-    pub fn new(device: Device, queues: Vec<Q>) -> Backend<Q> {
-        let device = Arc::new(device);
-        let worker = |(number, queue)| Mutex::new(Worker::new(number, queue, device.clone()));
+    pub fn new(title: &str, device: Device, queues: Vec<Q>) -> Backend<Q> {
+        let (title, device): (Arc<str>, _) = (title.into(), Arc::new(device));
+        let worker = |(number, queue)| {
+            let log = GuestLog::new(title.clone(), number);
+            Mutex::new(Worker::new(log, queue, device.clone()))
+        };
         Backend {
             workers: queues.into_iter().enumerate().map(worker).collect(),
             memory: Memory::new(GuestRam::new()),
             accepted: AtomicU64::new(0),
             writeback: AtomicBool::new(!device.is_write_through),
             device,
+            title,
         }
+    }
+
+    /// What the log calls the device.
+    pub(super) fn title(&self) -> &str {
+        &self.title
     }
 
     /// Guest memory.
@@ -84,7 +97,7 @@ impl<Q: DiskQueue> VhostUserBackend for Backend<Q> {
     }
 
     fn acked_features(&self, features: u64) {
-        debug!("the driver accepts the features {features:#x}");
+        debug!("{}: the driver accepts the features {features:#x}", self.title);
         self.accepted.store(features, Ordering::Relaxed);
     }
 
@@ -107,7 +120,8 @@ impl<Q: DiskQueue> VhostUserBackend for Backend<Q> {
         // An error here would end the connection, and it is the guest that writes.
         match Config::written_writeback(offset, bytes) {
             Some(writeback) => {
-                info!("the guest chooses write-{}", if writeback { "back" } else { "through" });
+                let mode = if writeback { "back" } else { "through" };
+                info!("{}: the guest chooses write-{mode}", self.title);
                 self.writeback.store(writeback, Ordering::Relaxed);
             }
             None => debug!("the guest writes {bytes:?} to its configuration at {offset}"),

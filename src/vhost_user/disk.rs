@@ -1,10 +1,14 @@
 //! A namespace as a disk, from its options to a server.
 
+use std::path::Path;
+
 use log::{info, warn};
 use uuid::Uuid;
 
 use super::backend::Backend;
 use super::error::Error;
+#[cfg(not(feature = "power-fail"))]
+use super::server::AnyServer;
 use super::server::Server;
 use super::socket::{Endpoint, SocketSource};
 use super::stop::Stop;
@@ -37,10 +41,10 @@ pub struct DiskConfig {
 }
 
 impl DiskConfig {
-    /// Opens the disk and serves it until stopped.
+    /// A server of the disk. `stop` stops it.
     #[cfg(not(feature = "power-fail"))]
-    pub fn serve(&self, stop: Stop) -> Result<(), Error> {
-        self.open(stop)?.run()
+    pub fn server(&self, stop: Stop) -> Result<Box<dyn AnyServer>, Error> {
+        Ok(Box::new(self.open(stop)?))
     }
 
     /// Claims and opens the namespace, and begins to listen. `stop` stops the server.
@@ -52,7 +56,7 @@ impl DiskConfig {
         let (mapped, endpoint) = self.map()?;
         let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
         let server = self.open_btt(mapped, endpoint, stop)?;
-        warn_of_losses(durability, backing);
+        warn_of_losses(&self.namespace.path, durability, backing);
         Ok(server)
     }
 
@@ -75,7 +79,7 @@ impl DiskConfig {
         let uuid = claim.namespace().uuid.or_else(|| btt.infos().next().map(|info| info.uuid));
         let device = self.device(&*btt, uuid);
         announce(&claim, &device, btt.durability());
-        Server::new(Backend::new(device, queues), endpoint, stop)
+        Server::new(Backend::new(&title(&claim), device, queues), endpoint, stop)
     }
 
     /// The device that serves `disk`, which goes by `uuid`.
@@ -91,12 +95,21 @@ impl DiskConfig {
     }
 }
 
+/// What the log calls a disk.
+pub(super) fn title(claim: &Claim) -> String {
+    format!("{}: {}", claim.path().display(), claim.namespace().device_name())
+}
+
 /// Says what is served.
 pub(super) fn announce(claim: &Claim, device: &Device, durability: Durability) {
+    let path = claim.path().display();
     info!(
-        "{}: serving {}: {} sectors of {} bytes, {} queues, {durability} durability{}",
-        claim.path().display(),
+        "{path}: serving {}{}: {} sectors of {} bytes, {} queues, {durability} durability{}",
         claim.namespace().device_name(),
+        match claim.namespace().name.as_str() {
+            "" => String::new(),
+            name => format!(" {name:?}"),
+        },
         device.sectors,
         device.sector_size,
         device.queues,
@@ -105,15 +118,16 @@ pub(super) fn announce(claim: &Claim, device: &Device, durability: Durability) {
 }
 
 /// Says what a completed write is not safe from.
-fn warn_of_losses(durability: Durability, backing: Backing) {
+fn warn_of_losses(path: &Path, durability: Durability, backing: Backing) {
+    let path = path.display();
     match (durability, backing) {
         (Durability::PageCache, _) => warn!(
-            "sectors are atomic across a crash of guest, VMM or daemon, and durable when the guest \
+            "{path}: sectors are atomic across a crash of guest, VMM or daemon, and durable when the guest \
              flushes; they are NOT atomic across a power failure of this host: that takes a DAX \
              file, or --durability=strict"
         ),
         (Durability::Dax, Backing::PageCache) => warn!(
-            "the file is not DAX: flushing CPU caches makes nothing durable here, whatever the \
+            "{path}: the file is not DAX: flushing CPU caches makes nothing durable here, whatever the \
              guest is told; --durability=dax on such a file is for measurements only"
         ),
         (Durability::Dax | Durability::Strict, _) => {}

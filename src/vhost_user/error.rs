@@ -50,4 +50,12 @@ pub enum Error {
     /// The vhost-user machinery cannot be set up.
     #[error("cannot set up the device: {0}")]
     Setup(vhost_user_backend::Error),
+    /// Some of several disks ended early; the log says why.
+    #[error("{failed} of {disks} disks could not be served to the end")]
+    Disks {
+        /// How many failed.
+        failed: usize,
+        /// How many there were.
+        disks: usize,
+    },
 }

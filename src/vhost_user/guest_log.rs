@@ -1,5 +1,6 @@
 //! Log lines that a guest can cause, kept to a rate that a log survives.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{Level, log, warn};
@@ -12,14 +13,16 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// The log of one queue.
 #[derive(Debug)]
 pub(super) struct GuestLog {
+    title: Arc<str>,
     queue: usize,
     window: Instant,
     lines: u32,
 }
 
 impl GuestLog {
-    pub(super) fn new(queue: usize) -> GuestLog {
-        GuestLog { queue, window: Instant::now(), lines: 0 }
+    /// The log of queue `queue` of the device that the log calls `title`.
+    pub(super) fn new(title: Arc<str>, queue: usize) -> GuestLog {
+        GuestLog { title, queue, window: Instant::now(), lines: 0 }
     }
 
     /// Logs `message`, unless there were too many before it.
@@ -27,7 +30,7 @@ impl GuestLog {
         self.turn_window(Instant::now());
         self.lines = self.lines.saturating_add(1);
         if self.lines <= LINES {
-            log!(level, "queue {}: {message}", self.queue);
+            log!(level, "{}: queue {}: {message}", self.title, self.queue);
         }
     }
 
@@ -38,7 +41,8 @@ impl GuestLog {
         }
         let left_out = self.lines.saturating_sub(LINES);
         if left_out > 0 {
-            warn!("queue {}: {left_out} similar lines were left out", self.queue);
+            let (title, queue) = (&self.title, self.queue);
+            warn!("{title}: queue {queue}: {left_out} similar lines were left out");
         }
         self.window = now;
         self.lines = 0;
@@ -52,7 +56,7 @@ mod tests {
 
     #[test]
     fn lines_beyond_the_rate_are_counted_and_left_out() {
-        let mut log = GuestLog::new(0);
+        let mut log = GuestLog::new("disk".into(), 0);
         for _ in 0..1000 {
             log.line(Level::Warn, &"again");
         }

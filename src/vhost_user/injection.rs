@@ -8,14 +8,14 @@ use signal_hook::consts::SIGUSR1;
 use signal_hook::iterator::Signals;
 
 use super::backend::Backend;
-use super::disk::{DiskConfig, announce};
+use super::disk::{DiskConfig, announce, title};
 use super::error::Error;
-use super::server::Server;
+use super::server::{AnyServer, Server};
 use super::socket::Endpoint;
 use super::stop::Stop;
 use crate::btt::MappedNamespace;
 use crate::pmem::{PersistentMemory, PowerFail, PowerFailure};
-use crate::virtio::block::{Disk, Raw, RawQueue};
+use crate::virtio::block::{Disk, Raw};
 
 /// What is to go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,25 +27,26 @@ pub struct Injection {
 }
 
 impl DiskConfig {
-    /// Opens the disk and serves it until stopped, or until the power fails.
-    pub fn serve(&self, stop: Stop) -> Result<(), Error> {
-        let Some(failure) = self.injection.power_fail else {
-            return match self.injection.raw {
-                None => self.open(stop)?.run(),
-                Some(sector_size) => {
-                    let (mapped, endpoint) = self.map()?;
-                    self.open_raw(mapped, sector_size, endpoint, stop)?.run()
-                }
+    /// A server of the disk, or of what is to be served instead. `stop` stops it.
+    pub fn server(&self, stop: Stop) -> Result<Box<dyn AnyServer>, Error> {
+        let Injection { power_fail, raw } = self.injection;
+        if let Some(failure) = power_fail {
+            let (mapped, endpoint) = self.map()?;
+            let fails = |mapping| Ok(Arc::new(PowerFail::new(mapping, failure)?));
+            let mapped = mapped.with_medium(fails)?;
+            fail_on_signal(Arc::downgrade(&mapped.medium))?;
+            warn!("{}: the power will fail, {failure}", self.namespace.path.display());
+            return match raw {
+                None => Ok(Box::new(self.open_btt(mapped, endpoint, stop)?)),
+                Some(sector_size) => self.open_raw(mapped, sector_size, endpoint, stop),
             };
-        };
-        let (mapped, endpoint) = self.map()?;
-        let mapped =
-            mapped.with_medium(|mapping| Ok(Arc::new(PowerFail::new(mapping, failure)?)))?;
-        fail_on_signal(Arc::downgrade(&mapped.medium))?;
-        warn!("the power will fail, {failure}");
-        match self.injection.raw {
-            None => self.open_btt(mapped, endpoint, stop)?.run(),
-            Some(sector_size) => self.open_raw(mapped, sector_size, endpoint, stop)?.run(),
+        }
+        match raw {
+            None => Ok(Box::new(self.open(stop)?)),
+            Some(sector_size) => {
+                let (mapped, endpoint) = self.map()?;
+                self.open_raw(mapped, sector_size, endpoint, stop)
+            }
         }
     }
 
@@ -56,13 +57,14 @@ impl DiskConfig {
         sector_size: u32,
         endpoint: Endpoint,
         stop: Stop,
-    ) -> Result<Server<RawQueue<M>>, Error> {
+    ) -> Result<Box<dyn AnyServer>, Error> {
         let MappedNamespace { claim, medium, .. } = mapped;
         let (raw, queues) = Raw::open(medium, sector_size, self.queues.into());
         let device = self.device(&*raw, claim.namespace().uuid);
-        warn!("these are the namespace's raw bytes: sectors are not atomic");
+        warn!("{}: the raw bytes are served: sectors are not atomic", claim.path().display());
         announce(&claim, &device, (*raw).durability());
-        Server::new(Backend::new(device, queues), endpoint, stop)
+        let backend = Backend::new(&title(&claim), device, queues);
+        Ok(Box::new(Server::new(backend, endpoint, stop)?))
     }
 }
 

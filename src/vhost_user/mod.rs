@@ -14,6 +14,7 @@
 
 mod backend;
 mod disk;
+mod disks;
 mod error;
 mod guest_log;
 #[cfg(feature = "power-fail")]
@@ -27,10 +28,11 @@ mod worker;
 
 pub use backend::Backend;
 pub use disk::DiskConfig;
+pub use disks::Disks;
 pub use error::Error;
 #[cfg(feature = "power-fail")]
 pub use injection::Injection;
-pub use server::Server;
+pub use server::{AnyServer, Server};
 pub use socket::{Endpoint, SocketSource};
 pub use stop::Stop;
 

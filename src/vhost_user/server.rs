@@ -31,6 +31,25 @@ pub struct Server<Q: DiskQueue> {
     stop: Stop,
 }
 
+/// A server of any kind of disk.
+pub trait AnyServer: Send {
+    /// What the log calls the device.
+    fn title(&self) -> &str;
+
+    /// As [`Server::run`].
+    fn run(self: Box<Self>) -> Result<(), Error>;
+}
+
+impl<Q: DiskQueue + 'static> AnyServer for Server<Q> {
+    fn title(&self) -> &str {
+        self.backend.title()
+    }
+
+    fn run(self: Box<Self>) -> Result<(), Error> {
+        (*self).run()
+    }
+}
+
 impl<Q: DiskQueue + 'static> Server<Q> {
     /// A server for `backend` at `endpoint`, which `stop` stops.
     pub fn new(backend: Backend<Q>, endpoint: Endpoint, stop: Stop) -> Result<Server<Q>, Error> {
@@ -76,19 +95,19 @@ impl<Q: DiskQueue + 'static> Server<Q> {
             Ok(()) => {}
             Err(_) if self.stop.is_stopped() => return Ok(()),
             Err(error) => {
-                warn!("cannot accept a connection: {error}");
+                warn!("{}: cannot accept a connection: {error}", self.title());
                 thread::sleep(ACCEPT_AGAIN);
                 return Ok(());
             }
         }
-        info!("a frontend has connected");
+        info!("{}: a frontend has connected", self.title());
         self.stop.serves(daemon.shutdown_handle());
         match daemon.wait() {
             Ok(())
             | Err(DaemonError::HandleRequest(
                 ProtocolError::Disconnected | ProtocolError::PartialMessage,
-            )) => info!("the frontend has disconnected"),
-            Err(error) => warn!("the connection ended: {error}"),
+            )) => info!("{}: the frontend has disconnected", self.title()),
+            Err(error) => warn!("{}: the connection ended: {error}", self.title()),
         }
         self.stop.serves(None);
         drop(daemon);

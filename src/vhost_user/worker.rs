@@ -62,13 +62,13 @@ pub(super) struct Worker<Q> {
 }
 
 impl<Q: DiskQueue> Worker<Q> {
-    pub(super) fn new(number: usize, queue: Q, device: Arc<Device>) -> Worker<Q> {
+    pub(super) fn new(log: GuestLog, queue: Q, device: Arc<Device>) -> Worker<Q> {
         Worker {
             queue,
             executor: Executor::new(device),
             chain: Chain::default(),
             taken: Vec::with_capacity(TURN_REQUESTS),
-            log: GuestLog::new(number),
+            log,
         }
     }
 

@@ -137,6 +137,8 @@ pub fn store_byte(memory: &GuestRam, address: GuestAddress, byte: u8) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Two regions that touch, and one apart.
@@ -197,5 +199,81 @@ mod tests {
         assert_eq!(Spans::new(&[span(5, 3), span(9, 0)]).last(), Some(GuestAddress(7)));
         assert_eq!(Spans::new(&[span(5, 0)]).last(), None);
         assert_eq!(Spans::new(&[span(u64::MAX, 2)]).last(), None);
+    }
+
+    /// Spans inside the memory, some of them empty, and some across its first two regions.
+    fn spans() -> impl Strategy<Value = Vec<Span>> {
+        let inside = prop_oneof![
+            (0..0x1f00u64, 0..0x100u32),
+            (0xf80..0x1000u64, 0..0x100u32),
+            (0x10000..0x10f00u64, 0..0x100u32),
+        ];
+        prop::collection::vec(inside.prop_map(|(address, length)| span(address, length)), 0..12)
+    }
+
+    /// The addresses of all bytes of spans.
+    fn addresses(spans: &[Span]) -> Vec<u64> {
+        let bytes = |span: &Span| span.address.0..span.address.0 + u64::from(span.length);
+        spans.iter().flat_map(bytes).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn spans_are_the_bytes_that_they_name(spans in spans(), steps in prop::collection::vec(0..300u64, 0..20)) {
+            let memory = memory();
+            let mut rest = Spans::new(&spans);
+            let mut expected = addresses(&spans);
+            prop_assert_eq!(rest.last().map(|last| last.0), expected.last().copied());
+            for step in steps {
+                prop_assert_eq!((rest.len(), rest.is_empty()), (expected.len() as u64, expected.is_empty()));
+                if let Some(first) = expected.first() {
+                    let front = rest.front(&memory).unwrap();
+                    prop_assert!(!front.is_empty() && front.len() <= expected.len());
+                    let start = memory.get_host_address(GuestAddress(*first)).unwrap();
+                    prop_assert_eq!(front.ptr_guard().as_ptr(), start.cast_const());
+                } else {
+                    prop_assert!(rest.front(&memory).is_err());
+                }
+                let step = step.min(rest.len());
+                rest.advance(step);
+                expected.drain(..step as usize);
+            }
+        }
+
+        #[test]
+        fn what_is_scattered_is_gathered(
+            spans in spans(),
+            pieces in prop::collection::vec(0..200usize, 0..20),
+            kept in 0..1000u64,
+        ) {
+            let memory = memory();
+            let all = Spans::new(&spans);
+            let mut to = all.without_last(all.len().saturating_sub(kept));
+            let named = &addresses(&spans)[..to.len() as usize];
+            let mut plain = std::collections::HashMap::new();
+            let mut place = 0;
+            for (piece, byte) in pieces.iter().zip(1u8..) {
+                let piece = (*piece).min(to.len() as usize);
+                to.scatter(&memory, &vec![byte; piece]).unwrap();
+                plain.extend(named[place..place + piece].iter().map(|address| (*address, byte)));
+                place += piece;
+            }
+            let mut from = all.without_last(all.len() - named.len() as u64);
+            let mut found = vec![0xee; named.len()];
+            from.gather(&memory, &mut found).unwrap();
+            let expected: Vec<u8> = named.iter().map(|at| plain.get(at).copied().unwrap_or(0)).collect();
+            prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn spans_of_any_address_are_refused_or_inside(address: u64, length: u32, skipped: u32) {
+            let memory = memory();
+            let spans = [span(address, length)];
+            let mut rest = Spans::new(&spans);
+            rest.advance(u64::from(skipped % length.max(1)).min(rest.len()));
+            if let Ok(front) = rest.front(&memory) {
+                prop_assert!(address < 0x11000 && front.len() <= length as usize);
+            }
+        }
     }
 }

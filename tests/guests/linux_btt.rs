@@ -48,8 +48,8 @@ fn a_disk_written_by_linux_is_served_with_the_same_contents(labels: Labels, sect
     let file = scratch.path().join("linux.nvdimm");
     let (label_bytes, create) = match labels {
         Labels::None => (0, "ndctl create-namespace -f -e namespace0.0 -m sector"),
-        Labels::Last128KiB => (
-            128 << 10,
+        labels => (
+            labels.bytes(),
             "ndctl disable-region all; ndctl init-labels -f -V 1.2 all; ndctl enable-region all
              ndctl create-namespace -f -m sector",
         ),

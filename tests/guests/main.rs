@@ -19,6 +19,7 @@ mod dax_power_cut;
 mod disk_features;
 mod ext4;
 mod linux_btt;
+mod namespaces;
 #[cfg(feature = "power-fail")]
 mod power_failure;
 #[cfg(feature = "power-fail")]

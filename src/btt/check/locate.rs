@@ -253,26 +253,59 @@ fn report_loss(candidates: &[Places], findings: &mut Findings) {
 fn look<M: PersistentMemory>(medium: &M, start: u64, version: Version) -> Places {
     let room = medium.size() - start;
     let primary = InfoPlace::read(medium, start, version, room);
-    let info2off = primary.info.map_or_else(
-        |_| {
-            // Where an arena ends that fills the room, or the largest.
-            let end = room.min(ARENA_MAX_SIZE);
-            end - end % PAGE - INFO_SIZE
-        },
-        |info| info.geometry.info2off,
-    );
-    let mut backup = InfoPlace::read(medium, start + info2off, version, room);
-    backup.info = backup.info.and_then(|info| {
-        if info.geometry.info2off == info2off {
-            Ok(info)
-        } else {
-            Err(InfoFault::CopyElsewhere { info2off: info.geometry.info2off, found: info2off })
-        }
-    });
+    let backup = if let Ok(info) = primary.info {
+        InfoPlace::read_backup(medium, start, info.geometry.info2off, version)
+    } else {
+        // Where an arena ends that fills the room, or the largest.
+        let end = room.min(ARENA_MAX_SIZE);
+        let usual = InfoPlace::read_backup(medium, start, end - end % PAGE - INFO_SIZE, version);
+        let elsewhere = usual.info.is_err() && !usual.has_trace();
+        let seen = elsewhere.then(|| backup_before_others(medium, start, version)).flatten();
+        seen.unwrap_or(usual)
+    };
     Places { start, version, primary, backup }
 }
 
+/// The backup of the arena at `start`, where the medium ends with arenas of the same BTT: their
+/// backups, from the last on, each say how long their arena is, and so where the one before ends.
+fn backup_before_others<M: PersistentMemory>(
+    medium: &M,
+    start: u64,
+    version: Version,
+) -> Option<InfoPlace> {
+    let mut end = medium.size() - medium.size() % PAGE;
+    while end >= start + ARENA_MIN_SIZE {
+        // No arena that counts starts before this one; how much room each has is seen afterwards.
+        let last = InfoPlace::read(medium, end - INFO_SIZE, version, medium.size() - start);
+        let length = last.info.ok()?.geometry.info2off + INFO_SIZE;
+        let arena = end.checked_sub(length).filter(|_| length >= ARENA_MIN_SIZE)?;
+        if arena == start {
+            return Some(InfoPlace::read_backup(medium, start, length - INFO_SIZE, version));
+        }
+        end = arena;
+    }
+    None
+}
+
 impl InfoPlace {
+    /// Reads the backup of the arena at `start`, `info2off` behind it.
+    fn read_backup<M: PersistentMemory>(
+        medium: &M,
+        start: u64,
+        info2off: u64,
+        version: Version,
+    ) -> InfoPlace {
+        let mut backup = InfoPlace::read(medium, start + info2off, version, medium.size() - start);
+        backup.info = backup.info.and_then(|info| {
+            if info.geometry.info2off == info2off {
+                Ok(info)
+            } else {
+                Err(InfoFault::CopyElsewhere { info2off: info.geometry.info2off, found: info2off })
+            }
+        });
+        backup
+    }
+
     /// Reads what is at `offset`, where an info block of version `expected` belongs, of an arena with
     /// `room` bytes.
     fn read<M: PersistentMemory>(

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::Error;
 use crate::btt::check::{self, CheckOptions, PendingWrite, Report, Severity, Verdict};
 use crate::cli::name::NamespaceArgs;
+use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::nvdimm::ClaimKind;
 use crate::pmem::DurabilityRequest;
@@ -73,6 +74,7 @@ impl CheckNamespace {
     pub(super) fn run(&self) -> Result<ExitCode, Error> {
         let options = self.namespace.options(&self.file, DurabilityRequest::PageCache);
         let mapped = options.map(ClaimKind::Shared)?;
+        mapped.refuse_raw()?;
         let namespace = mapped.claim.namespace();
         let check_options = CheckOptions {
             version: mapped.version,
@@ -86,7 +88,7 @@ impl CheckNamespace {
         drop(progress);
         let device = namespace.device_name();
         if self.json {
-            println!("{}", super::to_json(&self.describe(device, &report))?);
+            say!("{}", super::to_json(&self.describe(device, &report))?);
         } else {
             self.print(&device, &report);
         }
@@ -124,21 +126,21 @@ impl CheckNamespace {
             let kind = finding.fault.kind();
             let invariant =
                 kind.invariant().map(|invariant| format!(" [{invariant:?}]")).unwrap_or_default();
-            println!("{}: {finding}{invariant}", severity(kind.severity()));
+            say!("{}: {finding}{invariant}", severity(kind.severity()));
         }
         for (kind, count) in report.findings.counts() {
             let listed = report.findings.iter().filter(|f| f.fault.kind() == kind).count() as u64;
             if count > listed {
-                println!("and {} more of kind {}", count - listed, kind.name());
+                say!("and {} more of kind {}", count - listed, kind.name());
             }
         }
         for PendingWrite { arena, lane, lba, old, new } in &report.pending {
-            println!(
+            say!(
                 "pending: arena {arena}, {lane}: {lba} goes from {old} to {new} when it is next \
                  served"
             );
         }
-        println!(
+        say!(
             "{}: {device}: {}; {} arenas, {} interrupted writes to complete",
             self.file.display(),
             verdict(report),

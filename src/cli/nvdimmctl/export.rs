@@ -5,8 +5,8 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use vm_memory::VolatileSlice;
 
+use super::contents::Contents;
 use super::import::{CHUNK, standard_stream};
 use super::{Error, io_error};
 use crate::cli::name::NamespaceArgs;
@@ -18,7 +18,7 @@ use crate::pmem::DurabilityRequest;
 /// Write the sectors of a namespace out as a raw disk image: nvdimmctl export FILE > disk.raw
 ///
 /// Into a file, zeroes become holes. A write that a crash interrupted is shown as completed; the
-/// NVDIMM file is not changed.
+/// NVDIMM file is not changed. Of a namespace in raw mode, the bytes themselves are written out.
 #[derive(Debug, Args)]
 pub struct Export {
     /// The NVDIMM file
@@ -29,28 +29,31 @@ pub struct Export {
 
     #[command(flatten)]
     namespace: NamespaceArgs,
+
+    /// For rescue: the bytes of the namespace as they are, BTT and all, even while somebody holds it
+    #[arg(long)]
+    force_raw: bool,
 }
 
 impl Export {
     pub(super) fn run(&self) -> Result<(), Error> {
         let options = self.namespace.options(&self.file, DurabilityRequest::PageCache);
-        let (_claim, (btt, mut queues)) = options.map(ClaimKind::Shared)?.open(true, 1)?;
+        let mut contents = if self.force_raw {
+            Contents::look(&options)?
+        } else {
+            Contents::open(&options, ClaimKind::Shared)?
+        };
         let mut output = Output::new(self.open_output()?);
-        let sector_size = btt.sector_size() as usize;
-        let total = btt.sectors() * sector_size as u64;
+        let total = contents.size();
         let progress = Progress::new("exporting", Some(total));
         let mut chunk = vec![0; CHUNK];
-        let mut sector = 0;
-        while sector < btt.sectors() {
-            let count = (btt.sectors() - sector).min((CHUNK / sector_size) as u64);
-            let part = &mut chunk[..count as usize * sector_size];
-            queues[0]
-                .batch()
-                .read(sector, &VolatileSlice::from(&mut *part))
-                .map_err(|source| Error::Sectors { path: self.file.clone(), source })?;
+        let mut position = 0;
+        while position < total {
+            let part = &mut chunk[..(total - position).min(CHUNK as u64) as usize];
+            contents.read(position, part)?;
             output.write(part).map_err(io_error("write the output"))?;
             progress.add(part.len() as u64);
-            sector += count;
+            position += part.len() as u64;
         }
         output.finish().map_err(io_error("write the output"))?;
         drop(progress);

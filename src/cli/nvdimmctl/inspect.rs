@@ -10,6 +10,7 @@ use crate::btt::check::{self, ArenaReport, CheckOptions, LaneCounts, MapCounts, 
 use crate::btt::flog::LogLayout;
 use crate::btt::{FoundArena, Geometry, LaneState};
 use crate::cli::name::NamespaceArgs;
+use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::nvdimm::ClaimKind;
@@ -105,7 +106,7 @@ impl Inspect {
                 .map_err(|source| Error::Sectors { path: self.file.clone(), source })?;
         }
         if self.json {
-            println!("{}", super::to_json(&inspected)?);
+            say!("{}", super::to_json(&inspected)?);
         } else {
             inspected.print();
         }
@@ -205,8 +206,8 @@ impl Inspected {
     }
 
     fn print(&self) {
-        println!("{}: {}, BTT {} {}", self.file.display(), self.dev, self.btt_version, self.uuid);
-        println!(
+        say!("{}: {}, BTT {} {}", self.file.display(), self.dev, self.btt_version, self.uuid);
+        say!(
             "  {} sectors of {} bytes in {} arenas; parent uuid {}",
             self.sectors,
             self.sector_size,
@@ -214,7 +215,7 @@ impl Inspected {
             self.parent_uuid
         );
         for (number, arena) in self.arenas.iter().enumerate() {
-            println!("arena {number}: {} at byte {}", Size(arena.size), arena.start);
+            say!("arena {number}: {} at byte {}", Size(arena.size), arena.start);
             arena.print();
         }
     }
@@ -238,22 +239,22 @@ impl InspectedArena {
             ("flags", self.flags.into()),
         ];
         for (name, value) in numbers {
-            println!("  {name:18}  {value}");
+            say!("  {name:18}  {value}");
         }
         let LaneCounts { pristine, applied, pending, superseded, undecided } = self.lane_states;
-        println!(
+        say!(
             "  lanes               {pristine} never used, {applied} applied, {superseded} \
              superseded, {pending} pending, {undecided} undecided; places {:?}",
             self.log_places
         );
         let MapCounts { never_written, data, zero, error, out_of_range, unreadable } = self.map;
-        println!(
+        say!(
             "  map                 {data} with data, {zero} zero, {error} with an error, \
              {never_written} never written, {out_of_range} out of range, {unreadable} unreadable"
         );
         for lane in self.lanes.iter().flatten() {
             let InspectedLane { lane, free, lba, old_map, new_map, seq } = lane;
-            println!(
+            say!(
                 "  lane {lane:<5} free {free:<10} last write: lba {lba}, old {old_map:#x}, new \
                  {new_map:#x}, seq {seq}"
             );

@@ -6,12 +6,16 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Error;
-use crate::btt::{self, FoundArena};
+use super::listing::Listing;
+use crate::btt;
 use crate::cli::name::NamespaceArgs;
+use crate::cli::output::say;
 use crate::cli::size::Size;
-use crate::nvdimm::{self, Abstraction, ClaimKind, Holder, Namespace, NvdimmFile};
+use crate::nvdimm::{self, ClaimKind, LINUX_ALIGNMENT, NvdimmFile};
 
-/// List the namespaces of NVDIMM files, and who holds them
+/// List the namespaces of NVDIMM files, what they are, and who holds them
+///
+/// SIZE is what can be used: in sector mode the sectors' data, otherwise all of the namespace.
 #[derive(Debug, Args)]
 pub struct List {
     /// The NVDIMM files
@@ -21,184 +25,183 @@ pub struct List {
     #[command(flatten)]
     namespace: NamespaceArgs,
 
-    /// Print JSON: an array of objects, one per namespace
+    /// List the files themselves: their size, their labels, and the space that is free
+    #[arg(short = 'R', long)]
+    regions: bool,
+
+    /// And uuids, places, labels, and what is durable
+    #[arg(short, long)]
+    verbose: bool,
+
+    /// Print JSON: an array of objects, one per namespace (or file)
     #[arg(short, long)]
     json: bool,
 }
 
-/// A namespace as it is listed. Names as in ndctl, where it has them.
+/// A file as it is listed. Names as in ndctl, where it has them.
 #[derive(Debug, Serialize)]
-struct Listed {
+struct Region {
     file: PathBuf,
-    dev: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    name: String,
-    mode: &'static str,
-    /// Bytes that can be used: of the sectors in sector mode, of the namespace otherwise.
+    /// Bytes for namespaces.
     size: u64,
-    raw_size: u64,
-    /// Of the namespace; where it has none, of its BTT.
-    uuid: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sector_size: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    btt_version: Option<String>,
-    /// What is wrong, if anything is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<String>,
-    /// What the file is: fs-dax, device-dax or page-cache.
-    backing: &'static str,
-    holder: Option<ListedHolder>,
+    /// Bytes that belong to none.
+    available_size: u64,
+    /// Bytes of the largest namespace that can be made.
+    max_available_extent: u64,
+    namespaces: usize,
+    labels: Option<Labels>,
 }
 
 #[derive(Debug, Serialize)]
-struct ListedHolder {
-    pid: Option<u32>,
-    program: Option<String>,
+struct Labels {
+    size: u64,
+    version: String,
+    slots: u32,
+    free_slots: usize,
 }
 
 impl List {
     pub(super) fn run(&self) -> Result<(), Error> {
-        let mut listed = Vec::new();
+        let (mut listed, mut regions) = (Vec::new(), Vec::new());
         for path in &self.files {
             let file = NvdimmFile::open(path, ClaimKind::Shared, self.namespace.label_size())?;
+            regions.push(Region::describe(&file));
+            if self.regions {
+                continue;
+            }
+            let version = self.namespace.btt_version.map(Into::into);
             if let Some(wanted) = &self.namespace.namespace {
                 let selection = nvdimm::Selection::Named(wanted.clone());
-                listed.push(self.describe(&file, file.select(&selection)?)?);
+                let selection = btt::resolve(&file, &selection);
+                listed.push(Listing::describe(&file, file.select(&selection)?, version)?);
             } else {
                 for namespace in file.namespaces() {
-                    listed.push(self.describe(&file, namespace)?);
+                    listed.push(Listing::describe(&file, namespace, version)?);
                 }
             }
         }
-        if self.json {
-            println!("{}", super::to_json(&listed)?);
-        } else {
-            print_table(&listed);
+        match (self.json, self.regions) {
+            (true, true) => say!("{}", super::to_json(&regions)?),
+            (true, false) => say!("{}", super::to_json(&listed)?),
+            (false, true) => regions.iter().for_each(Region::print),
+            (false, false) => {
+                print_namespaces(&listed, self.verbose);
+                let worth_saying = |region: &&Region| self.verbose || region.namespaces == 0;
+                regions.iter().filter(worth_saying).for_each(Region::print);
+            }
         }
         Ok(())
     }
+}
 
-    fn describe(&self, file: &NvdimmFile, namespace: &Namespace) -> Result<Listed, Error> {
-        let medium = file.map_to_look(namespace)?;
-        let found = match namespace.abstraction {
-            Abstraction::Pfn | Abstraction::Dax | Abstraction::Unknown(_) => {
-                Err(btt::Error::NotFound)
-            }
-            _ => btt::find(&medium, self.namespace.btt_version.map(Into::into)),
-        };
-        let mut listed = Listed {
+impl Region {
+    fn describe(file: &NvdimmFile) -> Region {
+        let free = file.free_extents();
+        Region {
             file: file.path().into(),
-            dev: namespace.device_name(),
-            name: namespace.name.clone(),
-            mode: namespace.abstraction.mode(),
-            size: namespace.size(),
-            raw_size: namespace.size(),
-            uuid: namespace.uuid.map(|uuid| uuid.to_string()),
-            sector_size: None,
-            btt_version: None,
-            problem: None,
-            backing: medium.backing().name(),
-            holder: Holder::search(file.file(), &namespace.range).map(ListedHolder::from),
+            size: file.data_size(),
+            available_size: free.iter().map(|extent| extent.end - extent.start).sum(),
+            max_available_extent: nvdimm::largest(&free, LINUX_ALIGNMENT),
+            namespaces: file.namespaces().len(),
+            labels: file.labels().map(|area| Labels {
+                size: area.size,
+                version: area.index.version.to_string(),
+                slots: area.index.nslot,
+                free_slots: area.index.free_slots().count(),
+            }),
+        }
+    }
+
+    fn print(&self) {
+        let labels = match &self.labels {
+            Some(labels) => format!(
+                "labels {} in {}, {} of {} slots free",
+                labels.version,
+                Size(labels.size),
+                labels.free_slots,
+                labels.slots
+            ),
+            None => "no labels".into(),
         };
-        match found {
-            Ok(arenas) => listed.describe_btt(&arenas),
-            Err(btt::Error::NotFound) => {}
-            Err(error) => {
-                listed.mode = "sector";
-                listed.problem = Some(error.to_string());
-            }
-        }
-        Ok(listed)
+        say!(
+            "{}: {} for namespaces, {} free, largest extent {}; {labels}",
+            display(&self.file),
+            Size(self.size),
+            Size(self.available_size),
+            Size(self.max_available_extent),
+        );
     }
 }
 
-impl Listed {
-    fn describe_btt(&mut self, arenas: &[FoundArena]) {
-        let sectors: u64 =
-            arenas.iter().map(|arena| u64::from(arena.info.geometry.external_nlba)).sum();
-        let info = &arenas[0].info;
-        let lba_size = info.geometry.lba_size;
-        self.mode = "sector";
-        self.size = sectors * u64::from(lba_size.data());
-        self.uuid.get_or_insert_with(|| info.uuid.to_string());
-        self.sector_size = Some(lba_size.external());
-        self.btt_version = Some(info.version.to_string());
-        self.problem = arenas.iter().enumerate().find_map(|(number, arena)| {
-            problem_of(arena).map(|problem| format!("arena {number}: {problem}"))
-        });
-    }
-}
+const HEADER: [&str; 9] =
+    ["FILE", "NAMESPACE", "MODE", "SIZE", "SECTOR", "BTT", "HEALTH", "BACKING", "HELD BY"];
 
-fn problem_of(arena: &FoundArena) -> Option<String> {
-    if arena.info.error {
-        return Some("read-only after an error".into());
+/// Prints one line per namespace, in columns, and what there is to say of it below.
+fn print_namespaces(listed: &[Listing], verbose: bool) {
+    if listed.is_empty() {
+        return;
     }
-    match arena.copies {
-        btt::Copies::Intact => None,
-        btt::Copies::Differ => Some("the two info blocks differ".into()),
-        btt::Copies::OnlyPrimary(fault) => Some(format!("second info block: {fault}")),
-        btt::Copies::OnlyBackup(fault) => Some(format!("first info block: {fault}")),
-    }
-}
-
-impl From<Holder> for ListedHolder {
-    fn from(holder: Holder) -> ListedHolder {
-        match holder {
-            Holder::Process { pid, program } => {
-                ListedHolder { pid: Some(pid), program: Some(program) }
-            }
-            Holder::Unknown => ListedHolder { pid: None, program: None },
-        }
-    }
-}
-
-/// Prints one line per namespace, in columns.
-fn print_table(listed: &[Listed]) {
-    let header = ["FILE", "NAMESPACE", "MODE", "SIZE", "SECTOR", "BTT", "BACKING", "HELD BY"];
-    let rows: Vec<[String; 8]> = listed.iter().map(Listed::row).collect();
-    let widths: Vec<usize> = (0..header.len())
+    let rows: Vec<[String; HEADER.len()]> = listed.iter().map(row).collect();
+    let widths: Vec<usize> = (0..HEADER.len())
         .map(|column| {
             let cells = rows.iter().map(|row| row[column].chars().count());
-            cells.chain([header[column].len()]).max().unwrap_or(0)
+            cells.chain([HEADER[column].len()]).max().unwrap_or(0)
         })
         .collect();
     let print = |cells: &[&str]| {
         let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+        say!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
     };
-    print(&header);
+    print(&HEADER);
     for (row, namespace) in rows.iter().zip(listed) {
         print(&row.each_ref().map(String::as_str));
+        if verbose {
+            print_details(namespace);
+        }
         if let Some(problem) = &namespace.problem {
-            println!("  problem: {problem}; see nvdimmctl check-namespace");
+            say!("  problem: {problem}; see nvdimmctl check-namespace");
+        } else if namespace.mode == "raw" {
+            say!("  raw: bytes as they are, whose sectors are not atomic");
         }
     }
 }
 
-impl Listed {
-    fn row(&self) -> [String; 8] {
-        let dash = || "-".to_string();
-        let holder = self.holder.as_ref().map_or_else(dash, |holder| match holder {
-            ListedHolder { pid: Some(pid), program: Some(program) } => format!("{program} ({pid})"),
-            _ => "somebody".into(),
-        });
-        let name = if self.name.is_empty() {
-            self.dev.clone()
-        } else {
-            format!("{} {}", self.dev, self.name)
-        };
-        [
-            display(&self.file),
-            name,
-            self.mode.into(),
-            Size(self.size).to_string(),
-            self.sector_size.map_or_else(dash, |size| size.to_string()),
-            self.btt_version.clone().unwrap_or_else(dash),
-            self.backing.into(),
-            holder,
-        ]
+fn row(namespace: &Listing) -> [String; HEADER.len()] {
+    let dash = || "-".to_string();
+    [
+        display(&namespace.file),
+        namespace.names(),
+        namespace.mode.into(),
+        Size(namespace.size).to_string(),
+        namespace.sector_size.map_or_else(dash, |size| size.to_string()),
+        namespace.btt_version.clone().unwrap_or_else(dash),
+        namespace.health.name().into(),
+        namespace.backing.into(),
+        namespace.holder.as_ref().map_or_else(dash, ToString::to_string),
+    ]
+}
+
+fn print_details(namespace: &Listing) {
+    let line = |name: &str, text: String| say!("  {name:11} {text}");
+    if let Some(uuid) = &namespace.uuid {
+        line("uuid", uuid.clone());
     }
+    if let Some(uuid) = &namespace.raw_uuid {
+        line("raw uuid", format!("{uuid}, by the label"));
+    }
+    line("raw size", format!("{} bytes from byte {} on", namespace.raw_size, namespace.start));
+    line("size", format!("{} bytes", namespace.size));
+    if let Some(arenas) = namespace.arenas {
+        line("arenas", arenas.to_string());
+    }
+    if let Some(label) = &namespace.label {
+        let slot = label.qemu_slot.map_or_else(
+            || "another machine than QEMU's".into(),
+            |slot| format!("QEMU's memory slot {slot}"),
+        );
+        line("label", format!("version {}, slot {}, for {slot}", label.version, label.slot));
+    }
+    line("durability", namespace.durability.into());
 }
 
 fn display(path: &Path) -> String {

@@ -1,11 +1,16 @@
 //! The command line of `nvdimmctl`, in the words of ndctl.
 
 mod check;
-mod create;
+mod contents;
+mod create_file;
+mod create_namespace;
+mod destroy_namespace;
 mod export;
+mod grow_namespace;
 mod import;
 mod inspect;
 mod list;
+mod listing;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,13 +18,13 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::logging::LogLevel;
-use super::one_line;
+use super::{one_line, output};
 use crate::btt::NamespaceError;
 use crate::nvdimm;
 
-/// Makes, shows and checks the namespaces of NVDIMM files.
+/// Makes, shows, checks and destroys the namespaces of NVDIMM files.
 ///
-/// Every command takes the file it works on. A file that somebody else holds, a daemon or another
+/// Every command takes the file it works on. A namespace that somebody else holds, a daemon or another
 /// nvdimmctl, is busy; 'list' says who.
 #[derive(Debug, Parser)]
 #[command(name = "nvdimmctl", version, max_term_width = 100, after_help = EXIT_CODES)]
@@ -37,8 +42,12 @@ const EXIT_CODES: &str =
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Create(create::CreateFile),
-    CreateNamespace(create::CreateNamespace),
+    Create(create_file::CreateFile),
+    InitLabels(create_file::InitLabels),
+    CreateNamespace(create_namespace::CreateNamespace),
+    DestroyNamespace(destroy_namespace::DestroyNamespace),
+    RenameNamespace(destroy_namespace::RenameNamespace),
+    GrowNamespace(grow_namespace::GrowNamespace),
     List(list::List),
     Inspect(inspect::Inspect),
     CheckNamespace(check::CheckNamespace),
@@ -77,6 +86,9 @@ pub enum Error {
         /// Bytes of the disk.
         size: u64,
     },
+    /// Options that make no sense together, or for this file.
+    #[error("{0} (see --help)")]
+    Usage(&'static str),
     /// A size that no file can usefully have.
     #[error("{size} bytes: {reason}")]
     BadSize {
@@ -94,20 +106,29 @@ impl ToolArgs {
         self.log_level.start_logging();
         let done = match self.command {
             Command::CheckNamespace(command) => {
-                return command.run().unwrap_or_else(|error| could_not_check(&error));
+                let verdict = command.run().unwrap_or_else(|error| could_not_check(&error));
+                return if output::is_whole() { verdict } else { ExitCode::from(NOT_CHECKED) };
             }
             Command::Create(command) => command.run(),
+            Command::InitLabels(command) => command.run(),
             Command::CreateNamespace(command) => command.run(),
+            Command::DestroyNamespace(command) => command.run(),
+            Command::RenameNamespace(command) => command.run(),
+            Command::GrowNamespace(command) => command.run(),
             Command::List(command) => command.run(),
             Command::Inspect(command) => command.run(),
             Command::Import(command) => command.run(),
             Command::Export(command) => command.run(),
         };
         match done {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) if output::is_whole() => ExitCode::SUCCESS,
+            Ok(()) => ExitCode::FAILURE,
             Err(error) => {
                 complain(&error);
-                ExitCode::FAILURE
+                match error {
+                    Error::Usage(_) => ExitCode::from(2),
+                    _ => ExitCode::FAILURE,
+                }
             }
         }
     }
@@ -118,9 +139,11 @@ fn complain(error: &Error) {
 }
 
 /// Exit status of a check that could not be made, as of fsck.
+const NOT_CHECKED: u8 = 8;
+
 fn could_not_check(error: &Error) -> ExitCode {
     complain(error);
-    ExitCode::from(8)
+    ExitCode::from(NOT_CHECKED)
 }
 
 /// Readable JSON.

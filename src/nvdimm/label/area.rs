@@ -1,14 +1,18 @@
 //! Finding and reading the label storage area at the end of an NVDIMM.
 
 use super::index_block::SIGNATURE;
-use super::{IndexBlock, LabelFault, LabelVersion, NamespaceLabel};
+use super::{IndexBlock, LabelFault, LabelVersion, Layout, NamespaceLabel};
 use crate::pmem::{MediaError, PAGE, PersistentMemory};
 
-/// Bytes of the smallest label area that QEMU makes, and the usual one.
-pub const DEFAULT_AREA_SIZE: u64 = 128 << 10;
+/// Bytes of the smallest label area that QEMU makes, and the usual one (QEMU's
+/// `MIN_NAMESPACE_LABEL_SIZE`).
+pub const LEAST_AREA_SIZE: u64 = 128 << 10;
 
-/// Largest label area that is looked for, in bytes.
+/// Largest label area that is made, and looked for, in bytes.
 pub const MOST_AREA_SIZE: u64 = 16 << 20;
+
+/// How often a reader looks again when the labels change under its eyes.
+const MOST_ATTEMPTS: usize = 16;
 
 /// A label storage area, read.
 #[derive(Debug, Clone)]
@@ -17,6 +21,7 @@ pub struct LabelArea {
     pub size: u64,
     /// The index block that counts.
     pub index: IndexBlock,
+    /// All of it.
     bytes: Vec<u8>,
 }
 
@@ -24,7 +29,7 @@ pub struct LabelArea {
 ///
 /// Usually 128 KiB; else it is looked for in the 4 KiB steps below that.
 pub fn find<M: PersistentMemory>(medium: &M) -> Result<Option<u64>, MediaError> {
-    let mut size = DEFAULT_AREA_SIZE;
+    let mut size = LEAST_AREA_SIZE;
     while size <= MOST_AREA_SIZE.min(medium.size()) {
         if is_area(medium, size)? {
             return Ok(Some(size));
@@ -36,8 +41,8 @@ pub fn find<M: PersistentMemory>(medium: &M) -> Result<Option<u64>, MediaError> 
 
 /// Whether the signature of either index block stands where an area of the last `size` bytes has it.
 fn is_area<M: PersistentMemory>(medium: &M, size: u64) -> Result<bool, MediaError> {
-    let second = |version: LabelVersion| IndexBlock::layout(size, version.label_size()).0;
-    for place in [0, second(LabelVersion::V1_2), second(LabelVersion::V1_1)] {
+    let second = |version| Layout::of(size, version).map(|layout| layout.index_size);
+    for place in [0].into_iter().chain(LabelVersion::ALL.into_iter().filter_map(second)) {
         let mut found = [0; SIGNATURE.len()];
         medium.read_bytes(medium.size() - size + place, &mut found)?;
         if found == SIGNATURE {
@@ -50,6 +55,10 @@ fn is_area<M: PersistentMemory>(medium: &M, size: u64) -> Result<bool, MediaErro
 impl LabelArea {
     /// Reads the label storage area in the last `size` bytes of `medium`.
     ///
+    /// Without a lock: what is read is a state that the labels were in, also if somebody changes
+    /// them meanwhile. A change ends in an index block, so as long as those are the same after
+    /// reading as before, no slot that they name was written.
+    ///
     /// # Errors
     ///
     /// The medium cannot be read (outer), or neither index block is valid (inner).
@@ -57,21 +66,28 @@ impl LabelArea {
         medium: &M,
         size: u64,
     ) -> Result<Result<LabelArea, [LabelFault; 2]>, MediaError> {
+        let start = medium.size() - size;
         let mut bytes = vec![0; size as usize];
-        medium.read_bytes(medium.size() - size, &mut bytes)?;
-        let indexes = [IndexBlock::decode(&bytes, 0), IndexBlock::decode(&bytes, 1)];
-        let index = match indexes {
-            [Ok(first), Ok(second)] => {
-                if second.is_newer_than(&first) {
-                    second
-                } else {
-                    first
-                }
+        medium.read_bytes(start, &mut bytes)?;
+        for _ in 0..MOST_ATTEMPTS {
+            let mut again = vec![0; index_bytes(&bytes)];
+            medium.read_bytes(start, &mut again)?;
+            if bytes.starts_with(&again) {
+                break;
             }
+            medium.read_bytes(start, &mut bytes)?;
+        }
+        Ok(LabelArea::decode(bytes))
+    }
+
+    /// Decodes a label storage area.
+    fn decode(bytes: Vec<u8>) -> Result<LabelArea, [LabelFault; 2]> {
+        let index = match [0, 1].map(|number| IndexBlock::decode(&bytes, number)) {
+            [Ok(first), Ok(second)] => IndexBlock::newer(first, second),
             [Ok(only), Err(_)] | [Err(_), Ok(only)] => only,
-            [Err(first), Err(second)] => return Ok(Err([first, second])),
+            [Err(first), Err(second)] => return Err([first, second]),
         };
-        Ok(Ok(LabelArea { size, index, bytes }))
+        Ok(LabelArea { size: bytes.len() as u64, index, bytes })
     }
 
     /// The labels, by slot, each with what is wrong with it if it cannot be used.
@@ -83,4 +99,12 @@ impl LabelArea {
             (slot, NamespaceLabel::decode(bytes, self.index.version, slot))
         })
     }
+}
+
+/// Bytes of both index blocks together, at the least.
+fn index_bytes(area: &[u8]) -> usize {
+    let layouts = LabelVersion::ALL.into_iter();
+    let sizes =
+        layouts.filter_map(|version| Layout::of(area.len() as u64, version)).map(|l| l.index_size);
+    sizes.max().map_or(area.len(), |size| 2 * size as usize)
 }

@@ -31,7 +31,8 @@ struct Header {
 }
 
 const HEADER_SIZE: usize = size_of::<Header>();
-const CHECKSUM_OFFSET: usize = 64;
+/// Offset of the checksum in an index block, a multiple of eight.
+pub(super) const CHECKSUM_OFFSET: usize = 64;
 
 const _: () = {
     use std::mem::offset_of;
@@ -51,6 +52,9 @@ pub enum LabelVersion {
 }
 
 impl LabelVersion {
+    /// Both, the one that is made today first.
+    pub const ALL: [LabelVersion; 2] = [LabelVersion::V1_2, LabelVersion::V1_1];
+
     /// Bytes of a label.
     #[must_use]
     pub fn label_size(self) -> u64 {
@@ -59,14 +63,50 @@ impl LabelVersion {
             LabelVersion::V1_2 => 256,
         }
     }
+
+    /// Major and minor number.
+    #[must_use]
+    pub fn numbers(self) -> (u16, u16) {
+        match self {
+            LabelVersion::V1_1 => (1, 1),
+            LabelVersion::V1_2 => (1, 2),
+        }
+    }
 }
 
 impl std::fmt::Display for LabelVersion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            LabelVersion::V1_1 => "1.1",
-            LabelVersion::V1_2 => "1.2",
-        })
+        let (major, minor) = self.numbers();
+        write!(f, "{major}.{minor}")
+    }
+}
+
+/// Where the parts of a label storage area are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Bytes of an index block.
+    pub index_size: u64,
+    /// Number of slots.
+    pub nslot: u32,
+}
+
+impl Layout {
+    /// The layout that Linux gives an area of `area_size` bytes; `None`: it has no room for two
+    /// labels.
+    ///
+    /// The number of slots is reckoned with index blocks large enough for an area that is all slots,
+    /// and the size of the index blocks then with that number (the kernel's
+    /// `nvdimm_num_label_slots` and `sizeof_namespace_index`): it can be a slot or two fewer than
+    /// would fit.
+    #[must_use]
+    pub fn of(area_size: u64, version: LabelVersion) -> Option<Layout> {
+        let label_size = version.label_size();
+        let index_size_for =
+            |slots: u64| (HEADER_SIZE as u64 + slots.div_ceil(8)).next_multiple_of(ALIGNMENT);
+        let largest_index = index_size_for(area_size / label_size);
+        let slots = area_size.checked_sub(2 * largest_index)? / label_size;
+        let nslot = u32::try_from(slots).ok().filter(|slots| *slots >= 2)?;
+        Some(Layout { index_size: index_size_for(slots), nslot })
     }
 }
 
@@ -75,32 +115,26 @@ impl std::fmt::Display for LabelVersion {
 pub struct IndexBlock {
     /// Version of the labels.
     pub version: LabelVersion,
+    /// Which of the two this is, 0 or 1.
+    pub number: u64,
     /// Sequence number, 1 to 3.
     pub seq: u32,
     /// Bytes of an index block.
     pub size: u64,
-    /// Offset of slot 0 in the area.
-    pub labeloff: u64,
     /// Number of slots.
     pub nslot: u32,
-    /// One bit per slot, 1 = free.
+    /// One bit per slot, 1 = free, and whatever follows up to the end of the block.
     free: Vec<u8>,
 }
 
 impl IndexBlock {
-    /// Bytes of an index block, and number of slots, in an area of `area_size` bytes.
-    ///
-    /// As the kernel's `sizeof_namespace_index`: as many slots as fit beside two index blocks with a
-    /// bit for each.
-    #[must_use]
-    pub fn layout(area_size: u64, label_size: u64) -> (u64, u64) {
-        let size_for =
-            |slots: u64| (HEADER_SIZE as u64 + slots.div_ceil(8)).next_multiple_of(ALIGNMENT);
-        let mut slots = area_size / label_size;
-        while slots > 0 && 2 * size_for(slots) + slots * label_size > area_size {
-            slots -= 1;
-        }
-        (size_for(slots), slots)
+    /// Index block `number` of a new area, with all slots free.
+    pub(super) fn empty(version: LabelVersion, layout: Layout, number: u64, seq: u32) -> Self {
+        let Layout { index_size: size, nslot } = layout;
+        let free = vec![0; size as usize - HEADER_SIZE];
+        let mut index = IndexBlock { version, number, seq, size, nslot, free };
+        (0..nslot).for_each(|slot| index.set_free(slot, true));
+        index
     }
 
     /// Decodes index block `number`, 0 or 1, of the area `area`.
@@ -127,48 +161,101 @@ impl IndexBlock {
             return Err(LabelFault::Checksum { found, expected });
         }
         header.check_places(number, start, area.len() as u64)?;
-        let bitmap = HEADER_SIZE..HEADER_SIZE + header.nslot.get().div_ceil(8) as usize;
-        let free =
-            bytes.get(bitmap).ok_or(LabelFault::TooManySlots { slots: header.nslot.get() })?;
-        Ok(IndexBlock {
-            version,
-            seq: header.seq.get(),
-            size,
-            labeloff: header.labeloff.get(),
-            nslot: header.nslot.get(),
-            free: free.to_vec(),
-        })
+        let nslot = header.nslot.get();
+        let free = &bytes[HEADER_SIZE..];
+        if free.len() < nslot.div_ceil(8) as usize {
+            return Err(LabelFault::TooManySlots { slots: nslot });
+        }
+        Ok(IndexBlock { version, number, seq: header.seq.get(), size, nslot, free: free.to_vec() })
     }
 
-    /// The slots that hold labels.
-    pub fn used_slots(&self) -> impl Iterator<Item = u32> {
-        (0..self.nslot).filter(|slot| self.free[(slot / 8) as usize] & 1 << (slot % 8) == 0)
+    /// The bytes of the index block, `size` of them, checksum included: what
+    /// [`decode`](Self::decode) reads as this.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let (major, minor) = self.version.numbers();
+        let header = Header {
+            signature: SIGNATURE,
+            flags: [0; 3],
+            label_size: (self.version.label_size() >> 8) as u8,
+            seq: U32::new(self.seq),
+            myoff: U64::new(self.offset()),
+            mysize: U64::new(self.size),
+            otheroff: U64::new((1 - self.number) * self.size),
+            labeloff: U64::new(self.slot_offset(0)),
+            nslot: U32::new(self.nslot),
+            major: U16::new(major),
+            minor: U16::new(minor),
+            checksum: U64::ZERO,
+        };
+        let mut bytes = [header.as_bytes(), &self.free].concat();
+        let checksum = fletcher64_without_field(&bytes, CHECKSUM_OFFSET);
+        bytes[CHECKSUM_OFFSET..HEADER_SIZE].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// Offset of the block in the area.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.number * self.size
     }
 
     /// Offset of a slot in the area.
     #[must_use]
     pub fn slot_offset(&self, slot: u32) -> u64 {
-        self.labeloff + u64::from(slot) * self.version.label_size()
+        2 * self.size + u64::from(slot) * self.version.label_size()
     }
 
-    /// Whether this index block is newer than `other`, both being valid.
-    ///
-    /// Sequence numbers go 1, 2, 3, 1: of two, the one that the other precedes is the newer; equal
-    /// ones mean the same contents (the kernel's `best_seq`).
-    #[must_use]
-    pub fn is_newer_than(&self, other: &IndexBlock) -> bool {
-        self.seq == other.seq % 3 + 1
+    /// The slots that hold labels.
+    pub fn used_slots(&self) -> impl Iterator<Item = u32> {
+        (0..self.nslot).filter(|slot| !self.is_free(*slot))
     }
+
+    /// The slots that hold no label.
+    pub fn free_slots(&self) -> impl Iterator<Item = u32> {
+        (0..self.nslot).filter(|slot| self.is_free(*slot))
+    }
+
+    /// Whether slot `slot`, which exists, holds no label.
+    #[must_use]
+    pub fn is_free(&self, slot: u32) -> bool {
+        self.free[(slot / 8) as usize] & 1 << (slot % 8) != 0
+    }
+
+    pub(super) fn set_free(&mut self, slot: u32, is_free: bool) {
+        let byte = &mut self.free[(slot / 8) as usize];
+        let bit = 1 << (slot % 8);
+        if is_free { *byte |= bit } else { *byte &= !bit }
+    }
+
+    /// The index block that is written next: the other one, with the sequence number that follows.
+    pub(super) fn successor(&self) -> IndexBlock {
+        IndexBlock { number: 1 - self.number, seq: next_seq(self.seq), ..self.clone() }
+    }
+
+    /// Of the two index blocks, both valid, the one that counts.
+    ///
+    /// Sequence numbers go 1, 2, 3, 1: of two, the one that the other precedes is the newer; of
+    /// equal ones Linux takes the second (the kernel's `best_seq`).
+    #[must_use]
+    pub fn newer(first: IndexBlock, second: IndexBlock) -> IndexBlock {
+        let second_counts = second.seq == first.seq || second.seq == next_seq(first.seq);
+        if second_counts { second } else { first }
+    }
+}
+
+/// The sequence number after `seq`, 1 to 3 (the kernel's `nd_inc_seq`).
+fn next_seq(seq: u32) -> u32 {
+    seq % 3 + 1
 }
 
 impl Header {
     fn version(&self) -> Result<LabelVersion, LabelFault> {
         let (major, minor) = (self.major.get(), self.minor.get());
-        let version = match (major, minor) {
-            (1, 1) => LabelVersion::V1_1,
-            (1, 2) => LabelVersion::V1_2,
-            _ => return Err(LabelFault::Version(major, minor)),
-        };
+        let version = LabelVersion::ALL
+            .into_iter()
+            .find(|version| version.numbers() == (major, minor))
+            .ok_or(LabelFault::Version(major, minor))?;
         let size = 128u32.checked_shl(self.label_size.into()).unwrap_or(u32::MAX);
         if u64::from(size) == version.label_size() {
             Ok(version)
@@ -196,6 +283,7 @@ impl Header {
         }
         let label_size = 128 << self.label_size;
         let slots = u64::from(self.nslot.get());
+        // The index block fits into the area, so neither term comes near 2⁶⁴.
         if 2 * size + slots * label_size > area_size {
             return Err(LabelFault::TooManySlots { slots: self.nslot.get() });
         }
@@ -210,12 +298,16 @@ fn place(field: &'static str, found: u64, expected: u64) -> LabelFault {
 /// Where the second index block stands: one index block behind the first, whose size the first says
 /// where it can still be read, and the size of the area where it cannot.
 fn other_offset(area: &[u8]) -> Result<u64, LabelFault> {
-    let candidates = [LabelVersion::V1_2, LabelVersion::V1_1]
-        .map(|version| IndexBlock::layout(area.len() as u64, version.label_size()).0);
+    let candidates = LabelVersion::ALL
+        .into_iter()
+        .filter_map(|version| Layout::of(area.len() as u64, version))
+        .map(|layout| layout.index_size);
     let stated = Header::read_from_prefix(area)
         .ok()
         .filter(|(header, _)| header.signature == SIGNATURE)
-        .map(|(header, _)| header.mysize.get());
+        .map(|(header, _)| header.mysize.get())
+        // The first is not its own second.
+        .filter(|size| *size != 0);
     stated
         .into_iter()
         .chain(candidates)
@@ -225,3 +317,6 @@ fn other_offset(area: &[u8]) -> Result<u64, LabelFault> {
         })
         .ok_or(LabelFault::Signature)
 }
+
+#[cfg(test)]
+mod tests;

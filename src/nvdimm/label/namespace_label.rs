@@ -4,7 +4,7 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{LabelFault, LabelVersion};
+use super::{LabelFault, LabelName, LabelVersion};
 use crate::pmem::{PAGE, fletcher64_without_field};
 
 /// The on-media structure of version 1.2 (the kernel's `struct nd_namespace_label`); version 1.1 is
@@ -49,8 +49,8 @@ pub struct NamespaceLabel {
     pub version: LabelVersion,
     /// Of the namespace.
     pub uuid: Uuid,
-    /// Up to 63 bytes of text; empty: none.
-    pub name: String,
+    /// Of the namespace, as people call it.
+    pub name: LabelName,
     /// Flag bits: 1 read-only, 2 local, 8 being updated.
     pub flags: u32,
     /// Number of labels that make up the namespace.
@@ -67,6 +67,8 @@ pub struct NamespaceLabel {
     pub rawsize: u64,
     /// The slot that the label stands in.
     pub slot: u32,
+    /// Alignment, which nobody uses; 0 in version 1.1.
+    pub align: u8,
     /// Kind of the namespace; nil in version 1.1.
     pub type_guid: Uuid,
     /// What the namespace holds; nil: raw, or (in version 1.1) not said.
@@ -74,8 +76,12 @@ pub struct NamespaceLabel {
 }
 
 impl NamespaceLabel {
-    /// Decodes the label in slot `slot`; `bytes` are the slot's, as many as the version has. `None`:
-    /// the slot does not hold a label that counts, and it can be passed over.
+    /// Decodes the label in slot `slot`; `bytes` are the slot's, as many as the version has.
+    ///
+    /// # Errors
+    ///
+    /// The slot does not hold a label that counts, for the reasons of the kernel's `slot_valid`; it
+    /// can be passed over.
     pub fn decode(
         bytes: &[u8],
         version: LabelVersion,
@@ -101,7 +107,7 @@ impl NamespaceLabel {
         Ok(NamespaceLabel {
             version,
             uuid: Uuid::from_bytes(raw.uuid),
-            name: text(&raw.name),
+            name: LabelName::from_bytes(raw.name),
             flags: raw.flags.get(),
             nlabel: raw.nlabel.get(),
             position: raw.position.get(),
@@ -110,14 +116,35 @@ impl NamespaceLabel {
             dpa,
             rawsize,
             slot,
+            align: raw.align,
             type_guid: Uuid::from_bytes_le(raw.type_guid),
             abstraction_guid: Uuid::from_bytes_le(raw.abstraction_guid),
         })
     }
-}
 
-/// The text in a field that is filled up with NULs.
-fn text(field: &[u8]) -> String {
-    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
-    String::from_utf8_lossy(&field[..end]).into_owned()
+    /// The bytes of the label, as many as its version has, checksum included: what
+    /// [`decode`](Self::decode) reads as this. Reserved bytes are zero, as Linux writes them.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut raw = OnMedia {
+            uuid: self.uuid.into_bytes(),
+            name: self.name.bytes(),
+            flags: U32::new(self.flags),
+            nlabel: U16::new(self.nlabel),
+            position: U16::new(self.position),
+            isetcookie: U64::new(self.isetcookie),
+            lbasize: U64::new(self.lbasize),
+            dpa: U64::new(self.dpa),
+            rawsize: U64::new(self.rawsize),
+            slot: U32::new(self.slot),
+            align: self.align,
+            reserved: [0; 3],
+            type_guid: self.type_guid.to_bytes_le(),
+            abstraction_guid: self.abstraction_guid.to_bytes_le(),
+            reserved2: [0; 88],
+            checksum: U64::ZERO,
+        };
+        raw.checksum = U64::new(fletcher64_without_field(raw.as_bytes(), CHECKSUM_OFFSET));
+        raw.as_bytes()[..self.version.label_size() as usize].to_vec()
+    }
 }

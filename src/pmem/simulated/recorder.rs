@@ -83,7 +83,8 @@ impl Event {
 
 /// A [`Simulated`] medium that keeps a trace of all that was done to it.
 ///
-/// Every access is a point at which [`turns`] may let another thread go on.
+/// Every access is a point at which [`turns`] may let another thread go on; loads and reads are
+/// several.
 #[derive(Debug)]
 pub struct Recorder {
     medium: Simulated,
@@ -134,12 +135,16 @@ impl PersistentMemory for Recorder {
 
     fn load_u32(&self, offset: u64) -> Result<u32, MediaError> {
         turns::pause();
-        self.medium.load_u32(offset)
+        let loaded = self.medium.load_u32(offset);
+        turns::pause();
+        loaded
     }
 
     fn load_u64(&self, offset: u64) -> Result<u64, MediaError> {
         turns::pause();
-        self.medium.load_u64(offset)
+        let loaded = self.medium.load_u64(offset);
+        turns::pause();
+        loaded
     }
 
     fn store_u32(&self, offset: u64, value: u32) -> Result<(), MediaError> {
@@ -157,8 +162,16 @@ impl PersistentMemory for Recorder {
     }
 
     fn read(&self, offset: u64, into: &VolatileSlice<'_>) -> Result<(), MediaError> {
+        // Others may store between any two bytes of it.
+        let middle = into.len() / 2;
+        let mut bytes = vec![0; into.len()];
+        let (first, second) = bytes.split_at_mut(middle);
         turns::pause();
-        self.medium.read(offset, into)
+        self.medium.read_bytes(offset, first)?;
+        turns::pause();
+        self.medium.read_bytes(offset + middle as u64, second)?;
+        into.copy_from(&bytes);
+        Ok(())
     }
 
     fn write(&self, offset: u64, from: &VolatileSlice<'_>) -> Result<(), MediaError> {

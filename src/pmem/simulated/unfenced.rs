@@ -88,6 +88,11 @@ impl Unfenced {
         (ordinary + streaming) as u64
     }
 
+    /// Offsets of the streaming stores that are not durable.
+    pub fn streamed(&self) -> impl Iterator<Item = u64> {
+        self.streams.iter().map(|stream| stream.offset)
+    }
+
     /// An ordinary store of up to eight bytes, aligned to their number.
     pub fn store(&mut self, offset: u64, from: &[u8]) {
         let order = self.next_order();

@@ -90,7 +90,11 @@ fn a_request_may_use_memory_that_was_plugged_in_just_before() {
         }
     };
     let (device, queue) = disk();
-    let mut worker = Worker::new(0, Interrupted { queue, interrupt: offer }, device);
+    let mut worker = Worker::new(
+        GuestLog::new("interrupted".into(), 0),
+        Interrupted { queue, interrupt: offer },
+        device,
+    );
     worker.serve(&ring, &memory, &|| false);
     assert_eq!(ram.read_obj::<u16>(GuestAddress(USED.0 + 2)).unwrap(), 1, "not completed");
     assert_eq!(ram.read_obj::<u8>(STATUS).unwrap(), 0, "the request failed");

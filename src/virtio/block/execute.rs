@@ -115,3 +115,50 @@ impl Executor {
         Ok(count as u32)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::virtio::block::Serial;
+
+    fn device(sectors: u64, sector_size: u32) -> Device {
+        Device {
+            sectors,
+            sector_size,
+            read_only: false,
+            trims: false,
+            discards: false,
+            is_write_through: true,
+            serial: Serial::new("x").unwrap(),
+            queues: 1,
+            queue_size: 16,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_range_is_inside_the_device_or_refused(
+            sectors in prop_oneof![0..1u64 << 40, 0..100u64],
+            sector_size in prop::sample::select(vec![512, 4096]),
+            sector in prop_oneof![any::<u64>(), 0..1u64 << 42, 0..1000u64, u64::MAX / 512 - 9..u64::MAX / 512 + 9],
+            length in prop_oneof![any::<u64>(), 0..1u64 << 42, 0..1000u64],
+        ) {
+            let device = device(sectors, sector_size);
+            let start = u128::from(sector) * u128::from(VIRTIO_SECTOR);
+            let exists = start + u128::from(length) <= u128::from(device.size());
+            match device.byte_range(sector, length) {
+                Ok(range) => {
+                    prop_assert!(exists);
+                    prop_assert_eq!(u128::from(range.start), start);
+                    prop_assert_eq!(range.end - range.start, length);
+                }
+                Err(error) => {
+                    prop_assert!(!exists);
+                    prop_assert_eq!(error, RequestError::OutOfRange { sector, length, size: device.size() });
+                }
+            }
+        }
+    }
+}

@@ -14,11 +14,11 @@ const END_LIMIT: Duration = Duration::from_secs(10);
 /// For a guest, emulated on a busy machine, to make a back end fence some thousand times.
 const FAILURE_LIMIT: Duration = Duration::from_secs(180);
 
-/// A `vhost-user-btt` that serves one file; its socket lies beside the file.
+/// A `vhost-user-btt` that serves one file; its sockets lie beside the file.
 pub struct Daemon {
     process: Process,
     command: Command,
-    socket: PathBuf,
+    sockets: Vec<PathBuf>,
     queues: u32,
 }
 
@@ -39,20 +39,43 @@ impl Daemon {
             .arg(format!("--blk-file={}", file.display()))
             .arg(format!("--num-queues={queues}"))
             .args(options);
-        let process = start_listening(&command, &socket);
-        Self { process, command, socket, queues }
+        Self::listening(command, vec![socket], queues)
     }
 
-    /// What [`super::Guest`] needs to know to connect.
-    pub fn socket_and_queues(&self) -> (&Path, u32) {
-        (&self.socket, self.queues)
+    /// Serves the namespaces `names` of `file`, each as a disk of its own with one virtqueue.
+    #[track_caller]
+    pub fn start_disks(file: &Path, names: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
+        command.arg(format!("--nvdimm={}", file.display()));
+        let sockets: Vec<PathBuf> =
+            (0..names.len()).map(|number| file.with_extension(number.to_string())).collect();
+        for (name, socket) in names.iter().zip(&sockets) {
+            command.arg(format!("--disk=socket={},namespace={name}", socket.display()));
+        }
+        Self::listening(command, sockets, 1)
+    }
+
+    #[track_caller]
+    fn listening(command: Command, sockets: Vec<PathBuf>, queues: u32) -> Self {
+        let process = start_listening(&command, &sockets);
+        Self { process, command, sockets, queues }
+    }
+
+    /// What [`super::Guest`] connects to.
+    pub fn sockets(&self) -> &[PathBuf] {
+        &self.sockets
+    }
+
+    /// Virtqueues of each disk.
+    pub fn queues(&self) -> u32 {
+        self.queues
     }
 
     /// Kills the back end with SIGKILL and starts it again the same way, under a guest that knows nothing.
     #[track_caller]
     pub fn kill_and_restart(self) -> Self {
         self.process.kill(END_LIMIT);
-        let process = start_listening(&self.command, &self.socket);
+        let process = start_listening(&self.command, &self.sockets);
         Self { process, ..self }
     }
 
@@ -81,10 +104,10 @@ impl Daemon {
 }
 
 #[track_caller]
-fn start_listening(command: &Command, socket: &Path) -> Process {
+fn start_listening(command: &Command, sockets: &[PathBuf]) -> Process {
     let mut process = Process::start("the back end", command);
     let deadline = Instant::now() + START_LIMIT;
-    while !listens(socket) {
+    while let Some(socket) = sockets.iter().find(|socket| !listens(socket)) {
         assert!(process.is_running(), "the back end has ended instead of listening");
         assert!(Instant::now() < deadline, "the back end does not listen on {}", socket.display());
         thread::sleep(Duration::from_millis(5));

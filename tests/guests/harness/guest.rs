@@ -30,6 +30,19 @@ pub enum Labels {
     None,
     /// The last 128 KiB: the size that QEMU and Linux agree on everywhere.
     Last128KiB,
+    /// The last 2 MiB: index blocks that are larger than the least.
+    Last2MiB,
+}
+
+impl Labels {
+    /// Bytes of the area.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Labels::None => 0,
+            Labels::Last128KiB => 128 << 10,
+            Labels::Last2MiB => 2 << 20,
+        }
+    }
 }
 
 /// The machine a script is run on.
@@ -120,18 +133,20 @@ impl Machine<'_> {
         self
     }
 
-    /// Adds the disk that `daemon` serves: /dev/vda is the first.
+    /// Adds the disks that `daemon` serves: /dev/vda is the first.
     pub fn disk(mut self, daemon: &Daemon) -> Self {
-        let (socket, queues) = daemon.socket_and_queues();
-        self.command.arg("--disk").arg(format!("{},num-queues={queues}", socket.display()));
+        for socket in daemon.sockets() {
+            let queues = daemon.queues();
+            self.command.arg("--disk").arg(format!("{},num-queues={queues}", socket.display()));
+        }
         self
     }
 
     /// Adds an emulated NVDIMM.
     pub fn nvdimm(mut self, nvdimm: &Nvdimm) -> Self {
-        let option = match nvdimm.labels {
-            Labels::None => "",
-            Labels::Last128KiB => ",label-size=128K",
+        let option = match nvdimm.labels.bytes() {
+            0 => String::new(),
+            bytes => format!(",label-size={bytes}"),
         };
         self.command.arg("--nvdimm").arg(format!("{}{option}", nvdimm.file.display()));
         self

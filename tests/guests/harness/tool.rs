@@ -7,12 +7,37 @@ use std::process::{Command, Stdio};
 /// The administrator's tool, on one file.
 pub struct Tool<'a> {
     file: &'a Path,
+    /// One of several namespaces.
+    namespace: Option<&'a str>,
 }
 
 impl<'a> Tool<'a> {
     /// The tool for `file`, which need not exist yet.
     pub fn on(file: &'a Path) -> Self {
-        Self { file }
+        Self { file, namespace: None }
+    }
+
+    /// The tool for one of several namespaces of the file.
+    pub fn namespace(self, name: &'a str) -> Self {
+        Self { namespace: Some(name), ..self }
+    }
+
+    /// A new file with labels and room for `size` bytes of namespaces.
+    #[track_caller]
+    pub fn create_labelled(&self, size: &str, label_bytes: u64) {
+        self.run("create", &["--size", size, "--label-size", &label_bytes.to_string()]);
+    }
+
+    /// A further namespace.
+    #[track_caller]
+    pub fn create_namespace(&self, options: &[&str]) {
+        self.run("create-namespace", options);
+    }
+
+    /// What `list --json` says.
+    #[track_caller]
+    pub fn list(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.run("list", &["--json"])).expect("JSON")
     }
 
     /// A new label-less NVDIMM file with one namespace of whole sectors.
@@ -51,6 +76,12 @@ impl<'a> Tool<'a> {
         output.stdout
     }
 
+    /// The bytes of a namespace as they are, whatever its mode.
+    #[track_caller]
+    pub fn export_raw(&self, to: &Path) {
+        self.run("export", &[to.to_str().expect("a name in UTF-8"), "--force-raw"]);
+    }
+
     /// Fails unless the tool finds every invariant to hold.
     #[track_caller]
     pub fn assert_clean(&self) {
@@ -58,7 +89,7 @@ impl<'a> Tool<'a> {
     }
 
     #[track_caller]
-    fn run(&self, verb: &str, options: &[&str]) {
+    fn run(&self, verb: &str, options: &[&str]) -> Vec<u8> {
         let output = self.command(verb, options).output().expect("nvdimmctl");
         assert!(
             output.status.success(),
@@ -67,11 +98,15 @@ impl<'a> Tool<'a> {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
+        output.stdout
     }
 
     fn command(&self, verb: &str, options: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nvdimmctl"));
         command.arg(verb).arg(self.file).args(options).stdin(Stdio::null());
+        if let Some(name) = self.namespace {
+            command.args(["--namespace", name]);
+        }
         command
     }
 }

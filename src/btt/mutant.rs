@@ -1,0 +1,127 @@
+//! Mutants: errors that tests must notice, one at a time, in the engine's own code.
+//!
+//! They are there with the feature `mutants` only, which those tests need; without it `mutant!` is
+//! `false`. Mutants that only drop or move what is done to the medium are in the tests.
+
+#[cfg(feature = "mutants")]
+use std::cell::Cell;
+
+/// Whether the mutant is the one that the current thread runs.
+#[cfg(feature = "mutants")]
+macro_rules! mutant {
+    ($name:ident) => {
+        $crate::btt::mutant::is_active($crate::btt::mutant::Mutant::$name)
+    };
+}
+
+/// No mutant is ever run.
+#[cfg(not(feature = "mutants"))]
+macro_rules! mutant {
+    ($name:ident) => {
+        false
+    };
+}
+
+/// Declares the mutants.
+#[cfg(feature = "mutants")]
+macro_rules! mutants {
+    (
+        crash: { $($(#[$doc:meta])* $name:ident,)* }
+        order: { $($(#[$order_doc:meta])* $order:ident,)* }
+    ) => {
+        /// An error that the engine can be made to have.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Mutant {
+            $($(#[$doc])* $name,)*
+            $($(#[$order_doc])* $order,)*
+        }
+
+        impl Mutant {
+            /// Those that the crash tests must notice. All others are for `tests/loom`: they let
+            /// CPUs see each other's stores in another order, which takes a model of that to notice.
+            pub const ALL: &[Mutant] = &[$(Mutant::$name,)*];
+        }
+    };
+}
+
+#[cfg(feature = "mutants")]
+mutants! {
+    crash: {
+        /// Sequence numbers go 1, 2, 3, 4.
+        SequenceRunsOn,
+        /// A lane's next entry has the sequence number of its last.
+        SequenceKept,
+        /// A lane's next entry goes over its last.
+        SlotKept,
+        /// A lane keeps its free block, which a sector has by now.
+        FreeBlockKept,
+        /// The flag bits of flog entries are taken for block numbers.
+        FlogFlagsKept,
+        /// The flog does not say that the freed block was unreadable.
+        ErrorForgotten,
+        /// Poison of a free block is not cleared before it is filled.
+        PoisonKept,
+        /// A free block is filled while it is being read.
+        NoWaitForReaders,
+        /// A reader does not look again whether its block is still the sector's.
+        NoSecondLook,
+        /// Map locks are released before the map entries are durable.
+        EarlyUnlock,
+        /// Map locks are not taken.
+        NoMapLocks,
+        /// Map locks are taken in the order of the requests.
+        UnsortedLocks,
+        /// A sector may be in a round twice.
+        SameSectorTwice,
+        /// Part of a sector is replaced without the map lock.
+        ModifyUnlocked,
+        /// Sectors are trimmed without the map lock.
+        TrimUnlocked,
+        /// A trimmed sector is mapped to the block of its own number.
+        TrimForgetsBlock,
+        /// A trimmed sector that could not be read is no longer known to be so.
+        TrimForgetsError,
+        /// A sector is marked as unreadable without a look whether it was written since.
+        ErrorMarkedBlindly,
+        /// Replayed map entries are not fenced.
+        ReplayUnfenced,
+        /// Writes that were superseded are replayed too.
+        SupersededReplayed,
+        /// The info block that commits a new BTT is written before its backup.
+        PrimaryBeforeBackup,
+        /// The first arena of a new BTT is written first.
+        FirstArenaFirst,
+        /// The map of a new BTT keeps what was there.
+        MapNotZeroed,
+        /// A BTT that is replaced is not invalidated first.
+        OldBttLeft,
+        /// A BTT that grows leads on to its new arenas before they are there.
+        LinkedEarly,
+        /// A trim takes it for durable that another one has zeroed its sector.
+        TrimTrustsZero,
+    }
+    order: {
+        /// A reader looks its sector up again before writers can see which block it is to read.
+        NoReaderFence,
+        /// A writer looks for readers before they can see what it has mapped.
+        NoWriterFence,
+        /// Map locks are released before the map entries are stored.
+        UnlockedMap,
+    }
+}
+
+#[cfg(feature = "mutants")]
+thread_local! {
+    static ACTIVE: Cell<Option<Mutant>> = const { Cell::new(None) };
+}
+
+/// Makes the current thread run `mutant` from now on, or none.
+#[cfg(feature = "mutants")]
+pub fn activate(mutant: Option<Mutant>) {
+    ACTIVE.set(mutant);
+}
+
+#[cfg(feature = "mutants")]
+pub(super) fn is_active(mutant: Mutant) -> bool {
+    ACTIVE.get() == Some(mutant)
+}

@@ -1,0 +1,303 @@
+//! Making and destroying namespaces, with what is in them.
+//!
+//! A namespace exists while its label does, and the label is written and taken away in one step
+//! ([`LabelEditor`]). So that a crash leaves no namespace, or a whole one:
+//!
+//! * to make one, the BTT comes first, complete and durable, and then the label;
+//! * to destroy one, the label goes first, and then what says that there was a BTT;
+//! * to change what one holds, or its uuid, it is destroyed and made again in the same place.
+//!
+//! What a crash in between leaves is a BTT in bytes that are free. Nothing refers to it, but it may
+//! also be what is left of a namespace whose label was lost: nobody writes over it unless forced.
+
+use std::path::Path;
+
+use uuid::Uuid;
+
+use super::create::{self, CreateOptions};
+use super::erase::{Remains, erase};
+use super::error::Error;
+use super::geometry::{ARENA_MAX_SIZE, ARENA_MIN_SIZE};
+use super::info_block::Version;
+use super::lba_size::LbaSize;
+use super::namespace::{self, NamespaceError, btt_error};
+use crate::nvdimm::label::{LabelName, LabelVersion};
+use crate::nvdimm::{
+    self, Abstraction, Claim, ClaimKind, InitOptions, Initialized, LabelEditor, LabelSize,
+    Namespace, NewNamespace, NvdimmFile, Place, Reservation, Selection,
+};
+use crate::pmem::{DurabilityRequest, Mapping, MediaError, PersistentMemory};
+
+/// What a namespace is to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Bytes, nothing else: sectors are not atomic.
+    Raw,
+    /// A BTT.
+    Sector {
+        /// Bytes of its sectors.
+        lba_size: LbaSize,
+        /// Its version; `None`: the one that Linux makes with labels of the file's version.
+        version: Option<Version>,
+    },
+}
+
+/// A namespace to make.
+#[derive(Debug, Clone)]
+pub struct Provision {
+    /// Where; of no concern to a namespace that is made again.
+    pub place: Place,
+    /// What it holds.
+    pub mode: Mode,
+    /// Its name; `None`: as before, or none.
+    pub name: Option<LabelName>,
+    /// Its uuid.
+    pub uuid: Uuid,
+    /// QEMU's memory slot for the file; `None`: that of the other namespaces, or 0.
+    pub qemu_slot: Option<u32>,
+    /// Write over a BTT, or something else, that is there.
+    pub force: bool,
+}
+
+/// What is made in detail, after the labels' version has decided.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    abstraction: Abstraction,
+    /// What the label has as sector size.
+    label_sector_size: u64,
+    btt: Option<(LbaSize, Version)>,
+}
+
+impl Plan {
+    fn new(editor: &LabelEditor, mode: Mode) -> Result<Plan, NamespaceError> {
+        let (lba_size, version) = match mode {
+            Mode::Raw => {
+                // As ndctl has it: a disk of 512-byte sectors.
+                let abstraction = Abstraction::Raw;
+                return Ok(Plan { abstraction, label_sector_size: 512, btt: None });
+            }
+            Mode::Sector { lba_size, version } => (lba_size, version),
+        };
+        let (version, abstraction) = match (editor.version(), version) {
+            (LabelVersion::V1_2, None | Some(Version::V2_0)) => (Version::V2_0, Abstraction::Btt2),
+            (LabelVersion::V1_2, Some(Version::V1_1)) => (Version::V1_1, Abstraction::Btt),
+            (LabelVersion::V1_1, None | Some(Version::V1_1)) => {
+                (Version::V1_1, Abstraction::Unstated)
+            }
+            (LabelVersion::V1_1, Some(Version::V2_0)) => {
+                return Err(NamespaceError::OldLabels { path: editor.file().path().into() });
+            }
+        };
+        // Linux has sizes with metadata in the BTT alone.
+        let external = lba_size.external();
+        let label_sector_size = if external == lba_size.data() { external.into() } else { 0 };
+        Ok(Plan { abstraction, label_sector_size, btt: Some((lba_size, version)) })
+    }
+
+    /// Refuses a place that is too small, before anything is written.
+    fn check_size(&self, claim: &Claim) -> Result<(), NamespaceError> {
+        let Some((_, version)) = self.btt else { return Ok(()) };
+        let (size, needed) = (claim.namespace().size(), version.first_arena() + ARENA_MIN_SIZE);
+        if size >= needed {
+            return Ok(());
+        }
+        Err(btt_error(claim, Error::TooSmall { size, needed }))
+    }
+}
+
+/// Opens a file to make and destroy namespaces in it, and locks its labels.
+///
+/// # Errors
+///
+/// The file has no labels, or might have none ([`NamespaceError::Ambiguous`]), or somebody else is
+/// changing them.
+pub fn edit_labels(path: &Path, label_size: LabelSize) -> Result<LabelEditor, NamespaceError> {
+    let file = NvdimmFile::open(path, ClaimKind::Exclusive, label_size)?;
+    namespace::refuse_ambiguity(&file, label_size)?;
+    Ok(file.edit_labels()?)
+}
+
+/// Makes a label storage area at the end of a file that exists ([`nvdimm::init_labels`]).
+///
+/// # Errors
+///
+/// As there; and a BTT that fills the file is not given up unless forced.
+pub fn init_labels(path: &Path, options: &InitOptions) -> Result<Initialized, NamespaceError> {
+    // Labels that are there already, damaged or not, are minded there.
+    let file = NvdimmFile::open(path, ClaimKind::Exclusive, LabelSize::Detect);
+    if let (Ok(file), false) = (file, options.force)
+        && file.labels().is_none()
+    {
+        let claim = file.claim(&Selection::Only)?;
+        let what = find_remains(&claim, &claim.map(DurabilityRequest::PageCache)?)?;
+        if what != Remains::Nothing {
+            let (path, namespace) = (path.into(), claim.namespace().device_name());
+            return Err(NamespaceError::HoldsData { path, namespace, what: what.to_string() });
+        }
+    }
+    Ok(nvdimm::init_labels(path, options)?)
+}
+
+/// Makes a namespace; `progress` is told how many bytes of how many are done.
+pub fn create_namespace(
+    editor: &mut LabelEditor,
+    provision: &Provision,
+    progress: impl FnMut(u64, u64),
+) -> Result<Namespace, NamespaceError> {
+    let plan = Plan::new(editor, provision.mode)?;
+    let reservation = reserve(editor, &plan, provision, provision.place.clone())?;
+    plan.check_size(&reservation.claim)?;
+    let medium = reservation.claim.map(DurabilityRequest::Strict)?;
+    if !provision.force {
+        let what = find_remains(&reservation.claim, &medium)?;
+        if !matches!(what, Remains::Nothing | Remains::SecondInfo(_)) {
+            let range = &reservation.claim.namespace().range;
+            let (path, start, end) = (editor.file().path().into(), range.start, range.end);
+            return Err(NamespaceError::Remains { path, start, end, what });
+        }
+    }
+    fill(editor, &reservation, &medium, &plan, progress)
+}
+
+/// Makes a namespace again, in its place: what it held is lost.
+///
+/// A crash leaves the old one, none, or the new one.
+///
+/// # Errors
+///
+/// Somebody holds it, or it holds something that `force` does not give up.
+pub fn reconfigure_namespace(
+    editor: &mut LabelEditor,
+    selection: &Selection,
+    provision: &Provision,
+    progress: impl FnMut(u64, u64),
+) -> Result<Namespace, NamespaceError> {
+    let plan = Plan::new(editor, provision.mode)?;
+    let claim = editor.claim(&namespace::resolve(editor.file(), selection))?;
+    let old = claim.namespace().clone();
+    let name = provision.name.or_else(|| old.label.as_ref().map(|label| label.name));
+    let provision = Provision { name, ..provision.clone() };
+    // All that could fail comes before the old one is gone.
+    editor.check_unique(provision.uuid, name.unwrap_or(LabelName::NONE), old.uuid)?;
+    plan.check_size(&claim)?;
+    let medium = claim.map(DurabilityRequest::Strict)?;
+    check_dispensable(&claim, &medium, provision.force)?;
+    editor.delete(&claim)?;
+    let reservation = reserve(editor, &plan, &provision, Place::At(old.range))?;
+    fill(editor, &reservation, &medium, &plan, progress)
+}
+
+/// Destroys a namespace, and returns what it was. Its data stay where they are, until something else
+/// is made there.
+///
+/// # Errors
+///
+/// Somebody holds it, or it holds something that `force` does not give up.
+pub fn destroy_namespace(
+    editor: &mut LabelEditor,
+    selection: &Selection,
+    force: bool,
+) -> Result<Namespace, NamespaceError> {
+    let claim = editor.claim(&namespace::resolve(editor.file(), selection))?;
+    let medium = claim.map(DurabilityRequest::Strict)?;
+    check_dispensable(&claim, &medium, force)?;
+    unmake(&medium, || editor.delete(&claim))
+        .map_err(|source| btt_error(&claim, source.into()))??;
+    Ok(claim.namespace().clone())
+}
+
+fn reserve(
+    editor: &LabelEditor,
+    plan: &Plan,
+    provision: &Provision,
+    place: Place,
+) -> Result<Reservation, NamespaceError> {
+    let new = NewNamespace {
+        place,
+        name: provision.name.unwrap_or(LabelName::NONE),
+        uuid: provision.uuid,
+        abstraction: plan.abstraction,
+        sector_size: plan.label_sector_size,
+        qemu_slot: provision.qemu_slot,
+    };
+    Ok(editor.reserve(&new)?)
+}
+
+/// Makes what a reserved namespace is to hold, and then its label.
+fn fill(
+    editor: &mut LabelEditor,
+    reservation: &Reservation,
+    medium: &Mapping,
+    plan: &Plan,
+    progress: impl FnMut(u64, u64),
+) -> Result<Namespace, NamespaceError> {
+    let claim = &reservation.claim;
+    let parent_uuid = claim.namespace().uuid.unwrap_or_default();
+    let made = make(medium, plan.btt, parent_uuid, progress, || editor.commit(reservation));
+    Ok(made.map_err(|source| btt_error(claim, source))??)
+}
+
+/// Makes what a namespace is to hold, complete and durable, and then its label.
+fn make<M: PersistentMemory, T>(
+    medium: &M,
+    btt: Option<(LbaSize, Version)>,
+    parent_uuid: Uuid,
+    progress: impl FnMut(u64, u64),
+    write_label: impl FnOnce() -> T,
+) -> Result<T, Error> {
+    erase(medium)?;
+    if let Some((lba_size, version)) = btt {
+        let options = CreateOptions {
+            lba_size,
+            version,
+            uuid: Uuid::new_v4(),
+            parent_uuid,
+            arena_size: ARENA_MAX_SIZE,
+            force: false,
+        };
+        create::create(medium, &options, progress)?;
+    }
+    medium.sync()?;
+    Ok(write_label())
+}
+
+/// Takes the label of a namespace away, and then what says that it held something.
+fn unmake<M: PersistentMemory, E>(
+    medium: &M,
+    take_label: impl FnOnce() -> Result<(), E>,
+) -> Result<Result<(), E>, MediaError> {
+    let taken = take_label();
+    if taken.is_ok() {
+        erase(medium)?;
+    }
+    Ok(taken)
+}
+
+/// Refuses to give up what a namespace holds, unless forced.
+pub(super) fn check_dispensable(
+    claim: &Claim,
+    medium: &Mapping,
+    force: bool,
+) -> Result<(), NamespaceError> {
+    if force {
+        return Ok(());
+    }
+    let namespace = claim.namespace();
+    let what = match (namespace.abstraction, find_remains(claim, medium)?) {
+        (Abstraction::Pfn | Abstraction::Dax | Abstraction::Unknown(_), Remains::Nothing) => {
+            format!("what Linux keeps in {} mode", namespace.abstraction.mode())
+        }
+        (_, Remains::Nothing) if medium.next_stored(0) == medium.size() => return Ok(()),
+        (_, Remains::Nothing) => "data".into(),
+        (_, remains) => remains.to_string(),
+    };
+    let (path, namespace) = (claim.path().into(), namespace.device_name());
+    Err(NamespaceError::HoldsData { path, namespace, what })
+}
+
+fn find_remains(claim: &Claim, medium: &Mapping) -> Result<Remains, NamespaceError> {
+    Remains::find(medium).map_err(|source| btt_error(claim, source.into()))
+}
+
+#[cfg(test)]
+mod tests;

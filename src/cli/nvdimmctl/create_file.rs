@@ -1,0 +1,142 @@
+//! `create` and `init-labels`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::Error;
+use crate::btt;
+use crate::cli::output::say;
+use crate::cli::size::Size;
+use crate::nvdimm::label::LabelVersion;
+use crate::nvdimm::{self, InitOptions, LINUX_ALIGNMENT};
+use crate::pmem::PAGE;
+
+/// Smallest file that is worth making: it has room for a BTT of either version.
+const LEAST_SIZE: u64 = 17 << 20;
+
+/// Make an NVDIMM file: sparse; with --label-size, one for several namespaces
+///
+/// Without labels, the whole file is one namespace. With them, 'create-namespace' makes as many as
+/// there is room for. QEMU has to be told of labels: '-device nvdimm,label-size=SIZE'.
+#[derive(Debug, Args)]
+pub struct CreateFile {
+    /// The file; it must not exist yet
+    file: PathBuf,
+
+    /// Room for namespaces, a multiple of 4 KiB; with labels, of the alignment
+    #[arg(short, long)]
+    size: Size,
+
+    /// Size of a label storage area, which comes on top: 128K (QEMU's least) to 16M
+    #[arg(long, value_name = "SIZE")]
+    label_size: Option<Size>,
+
+    /// What the size has to be a multiple of, if there are labels; Linux wants 16M
+    #[arg(short, long, value_name = "SIZE", value_parser = alignment, requires = "label_size")]
+    align: Option<u64>,
+}
+
+/// Make a label storage area at the end of a file that exists, as 'ndctl init-labels' does
+///
+/// All namespaces of the file are gone then, and a disk that fills a file without labels loses its
+/// end: what is in use is refused without --force.
+#[derive(Debug, Args)]
+pub struct InitLabels {
+    /// The NVDIMM file
+    file: PathBuf,
+
+    /// Size of the area: 128K (QEMU's least) to 16M [default: that of the area that is there, or 128K]
+    #[arg(long, value_name = "SIZE")]
+    label_size: Option<Size>,
+
+    /// Version of the labels
+    #[arg(short = 'V', long, value_name = "VERSION", default_value = "1.2")]
+    label_version: LabelVersionArg,
+
+    /// Give up what is there
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// The value of `--label-version`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LabelVersionArg {
+    /// Labels of 128 bytes, for systems that know no other
+    #[value(name = "1.1")]
+    V1_1,
+    /// Labels of 256 bytes, with checksums
+    #[value(name = "1.2")]
+    V1_2,
+}
+
+impl From<LabelVersionArg> for LabelVersion {
+    fn from(version: LabelVersionArg) -> LabelVersion {
+        match version {
+            LabelVersionArg::V1_1 => LabelVersion::V1_1,
+            LabelVersionArg::V1_2 => LabelVersion::V1_2,
+        }
+    }
+}
+
+/// The value of `--align`.
+pub(super) fn alignment(text: &str) -> Result<u64, String> {
+    let Size(bytes) = text.parse().map_err(|error: crate::cli::SizeError| error.to_string())?;
+    if bytes.is_power_of_two() && bytes >= PAGE {
+        Ok(bytes)
+    } else {
+        Err("not a power of two of at least 4 KiB".into())
+    }
+}
+
+impl CreateFile {
+    pub(super) fn run(&self) -> Result<(), Error> {
+        let bad = |reason| Err(Error::BadSize { size: self.size.0, reason });
+        if self.size.0 < LEAST_SIZE {
+            return bad("a namespace with atomic sectors needs 17 MiB at least");
+        }
+        if !self.size.0.is_multiple_of(PAGE) {
+            return bad("not a multiple of 4 KiB");
+        }
+        if self.label_size.is_some() {
+            let alignment = self.align.unwrap_or(LINUX_ALIGNMENT);
+            if !self.size.0.is_multiple_of(alignment) {
+                let reason = "not a multiple of the alignment, which is 16 MiB unless --align says \
+                              otherwise";
+                return bad(reason);
+            }
+        }
+        nvdimm::create_file(&self.file, self.size.0, self.label_size.map(|size| size.0))?;
+        let file = self.file.display();
+        match self.label_size {
+            Some(labels) => say!("{file}: created, {}, and {labels} of labels", self.size),
+            None => say!("{file}: created, {}", self.size),
+        }
+        say!("next: nvdimmctl create-namespace {file}");
+        Ok(())
+    }
+}
+
+impl InitLabels {
+    pub(super) fn run(&self) -> Result<(), Error> {
+        let options = InitOptions {
+            size: self.label_size.map(|size| size.0),
+            version: self.label_version.into(),
+            force: self.force,
+        };
+        let made = btt::init_labels(&self.file, &options)?;
+        let file = self.file.display();
+        say!(
+            "{file}: {} of labels initialized: version {}, {} slots{}",
+            Size(made.size),
+            options.version,
+            made.slots,
+            match made.given_up {
+                0 => String::new(),
+                count => format!("; {count} namespaces are gone"),
+            }
+        );
+        say!("next: nvdimmctl create-namespace {file}");
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! `create-namespace`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use uuid::Uuid;
+
+use super::Error;
+use super::create_file::alignment;
+use super::listing::Listing;
+use crate::btt::{self, ARENA_MAX_SIZE, CreateOptions, LbaSize, Mode, Provision, Version};
+use crate::cli::name::{LabelSizeArg, NamespaceArgs, VersionArg};
+use crate::cli::output::say;
+use crate::cli::progress::Progress;
+use crate::cli::size::Size;
+use crate::nvdimm::label::{LabelName, MOST_QEMU_SLOTS};
+use crate::nvdimm::{ClaimKind, LINUX_ALIGNMENT, LabelSize, NvdimmFile, Place, Selection};
+use crate::pmem::DurabilityRequest;
+
+/// Make a namespace: in sector mode, a disk with atomic sectors; in raw mode, bytes
+///
+/// In a file with labels, it goes to the lowest place where it fits, and has a uuid and maybe a name.
+/// A file without labels is one namespace, and what this makes fills it. A crash leaves no namespace,
+/// or a whole one.
+#[derive(Debug, Args)]
+pub struct CreateNamespace {
+    /// The NVDIMM file
+    file: PathBuf,
+
+    /// What it holds
+    #[arg(short, long, value_name = "MODE", default_value = "sector")]
+    mode: ModeArg,
+
+    /// Its size, a multiple of the alignment [default: that of the largest free extent]
+    #[arg(short, long)]
+    size: Option<Size>,
+
+    /// Bytes of a sector: 512 or 4096, or with metadata 520, 528, 4104, 4160, 4224 [default: 4096]
+    #[arg(short = 'l', long, value_parser = lba_size)]
+    sector_size: Option<LbaSize>,
+
+    /// A name, up to 63 bytes, by which it can be found
+    #[arg(short, long, value_parser = LabelName::new)]
+    name: Option<LabelName>,
+
+    /// Uuid of the namespace, in its label; in a file without labels, of the BTT [default: a random
+    /// one]
+    #[arg(short, long)]
+    uuid: Option<Uuid>,
+
+    /// Make this namespace again, in its place, with another mode, sector size, name or uuid
+    #[arg(short = 'e', long, value_name = "NAMESPACE", conflicts_with_all = ["size", "align"])]
+    reconfig: Option<String>,
+
+    /// What start and size are multiples of; Linux wants 16M
+    #[arg(short, long, value_name = "SIZE", value_parser = alignment)]
+    align: Option<u64>,
+
+    /// QEMU's memory slot for the file; Linux passes over namespaces that were made for another
+    /// [default: as the other namespaces, or 0]
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(..i64::from(MOST_QEMU_SLOTS)))]
+    qemu_slot: Option<u32>,
+
+    /// Size of the label storage area at the end of the file, or 'none'; found by itself otherwise
+    #[arg(long, value_name = "SIZE")]
+    label_size: Option<LabelSizeArg>,
+
+    /// Version of the BTT [default: what Linux makes: 2.0 with labels of version 1.2, else 1.1]
+    #[arg(long, value_name = "VERSION")]
+    btt_version: Option<VersionArg>,
+
+    /// Write over a BTT, or something else, that is there already; its data are lost
+    #[arg(short, long)]
+    force: bool,
+
+    /// Print JSON: an object, as 'list' has it
+    #[arg(short, long)]
+    json: bool,
+}
+
+/// The value of `--mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ModeArg {
+    /// Atomic sectors: a BTT
+    Sector,
+    /// Bytes as they are; sectors are not atomic
+    Raw,
+}
+
+fn lba_size(text: &str) -> Result<LbaSize, String> {
+    text.parse()
+        .ok()
+        .and_then(LbaSize::new)
+        .ok_or_else(|| "not one of 512, 520, 528, 4096, 4104, 4160, 4224".into())
+}
+
+impl CreateNamespace {
+    pub(super) fn run(&self) -> Result<(), Error> {
+        let mode = self.mode()?;
+        let file = NvdimmFile::open(&self.file, ClaimKind::Exclusive, self.label_size())?;
+        let has_labels = file.labels().is_some();
+        drop(file);
+        let name = if has_labels { self.in_labels(mode)? } else { self.in_whole_file(mode)? };
+        let file = NvdimmFile::open(&self.file, ClaimKind::Shared, self.label_size())?;
+        let listing = Listing::describe(&file, file.select(&name)?, self.version())?;
+        if self.json {
+            say!("{}", super::to_json(&listing)?);
+        } else {
+            say!("{}: created {listing}", self.file.display());
+        }
+        Ok(())
+    }
+
+    fn mode(&self) -> Result<Mode, Error> {
+        let version = self.version();
+        match self.mode {
+            ModeArg::Sector => {
+                let lba_size = self.sector_size.unwrap_or_default();
+                Ok(Mode::Sector { lba_size, version })
+            }
+            ModeArg::Raw if self.sector_size.is_some() || version.is_some() => {
+                Err(Error::Usage("in raw mode there are no sectors, and there is no BTT"))
+            }
+            ModeArg::Raw => Ok(Mode::Raw),
+        }
+    }
+
+    fn label_size(&self) -> LabelSize {
+        self.label_size.map(LabelSizeArg::get).unwrap_or_default()
+    }
+
+    fn version(&self) -> Option<Version> {
+        self.btt_version.map(Version::from)
+    }
+
+    /// Makes a namespace with a label, and returns how to find it.
+    fn in_labels(&self, mode: Mode) -> Result<Selection, Error> {
+        let mut editor = btt::edit_labels(&self.file, self.label_size())?;
+        let provision = Provision {
+            place: Place::FirstFit {
+                size: self.size.map(|size| size.0),
+                alignment: self.align.unwrap_or(LINUX_ALIGNMENT),
+            },
+            mode,
+            name: self.name,
+            uuid: self.uuid.unwrap_or_else(Uuid::new_v4),
+            qemu_slot: self.qemu_slot,
+            force: self.force,
+        };
+        let progress = Progress::new("clearing the map", None);
+        let report = |done, total| progress.set(done, total);
+        let created = match &self.reconfig {
+            Some(old) => {
+                let old = Selection::Named(old.clone());
+                btt::reconfigure_namespace(&mut editor, &old, &provision, report)?
+            }
+            None => btt::create_namespace(&mut editor, &provision, report)?,
+        };
+        // By its uuid: device names change with every namespace that comes or goes.
+        Ok(created.uuid.map_or(Selection::Only, |uuid| Selection::Named(uuid.to_string())))
+    }
+
+    /// Makes a BTT that fills a file without labels, or takes away the one that does.
+    fn in_whole_file(&self, mode: Mode) -> Result<Selection, Error> {
+        if self.size.is_some() || self.name.is_some() || self.qemu_slot.is_some() {
+            let reason = "a file without labels is one namespace, without a name; 'nvdimmctl create \
+                          --label-size' makes one for several";
+            return Err(Error::Usage(reason));
+        }
+        let arguments = NamespaceArgs {
+            namespace: self.reconfig.clone(),
+            label_size: self.label_size,
+            btt_version: self.btt_version,
+        };
+        let options = arguments.options(&self.file, DurabilityRequest::Strict);
+        let mapped = options.map(ClaimKind::Exclusive)?;
+        let only = Selection::Named(mapped.claim.namespace().device_name());
+        let Mode::Sector { lba_size, version } = mode else {
+            mapped.erase(self.force)?;
+            return Ok(only);
+        };
+        let create = CreateOptions {
+            lba_size,
+            version: version.unwrap_or(Version::V1_1),
+            uuid: self.uuid.unwrap_or_else(Uuid::new_v4),
+            parent_uuid: Uuid::nil(),
+            arena_size: ARENA_MAX_SIZE,
+            force: self.force,
+        };
+        let progress = Progress::new("clearing the map", None);
+        mapped.create(&create, |done, total| progress.set(done, total))?;
+        Ok(only)
+    }
+}

@@ -1,0 +1,110 @@
+//! `destroy-namespace` and `rename-namespace`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Error;
+use crate::btt;
+use crate::cli::name::{LabelSizeArg, NamespaceArgs};
+use crate::cli::output::say;
+use crate::cli::size::Size;
+use crate::nvdimm::label::LabelName;
+use crate::nvdimm::{ClaimKind, LabelSize, NvdimmFile, Selection};
+use crate::pmem::DurabilityRequest;
+
+/// Destroy a namespace: its bytes are free for another
+///
+/// In a file without labels the namespace remains, in raw mode. One that holds something is destroyed
+/// with --force only, and one that somebody holds not at all. Data stay where they are until something
+/// else is made there.
+#[derive(Debug, Args)]
+pub struct DestroyNamespace {
+    /// The NVDIMM file
+    file: PathBuf,
+
+    /// The namespace, by name or uuid, or by device name (which may be another's afterwards)
+    namespace: String,
+
+    /// Size of the label storage area at the end of the file, or 'none'; found by itself otherwise
+    #[arg(long, value_name = "SIZE")]
+    label_size: Option<LabelSizeArg>,
+
+    /// Destroy it whatever it holds; its data are lost
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Give a namespace another name; what it holds remains
+#[derive(Debug, Args)]
+pub struct RenameNamespace {
+    /// The NVDIMM file
+    file: PathBuf,
+
+    /// The namespace, by name, uuid or device name
+    namespace: String,
+
+    /// Its new name, up to 63 bytes; '' for none
+    #[arg(value_parser = LabelName::new)]
+    name: LabelName,
+
+    /// Size of the label storage area at the end of the file; found by itself otherwise
+    #[arg(long, value_name = "SIZE")]
+    label_size: Option<LabelSizeArg>,
+}
+
+fn label_size(argument: Option<LabelSizeArg>) -> LabelSize {
+    argument.map(LabelSizeArg::get).unwrap_or_default()
+}
+
+impl DestroyNamespace {
+    pub(super) fn run(&self) -> Result<(), Error> {
+        let size = label_size(self.label_size);
+        let file = NvdimmFile::open(&self.file, ClaimKind::Exclusive, size)?;
+        if file.labels().is_none() {
+            drop(file);
+            return self.in_whole_file();
+        }
+        drop(file);
+        let mut editor = btt::edit_labels(&self.file, size)?;
+        let selection = Selection::Named(self.namespace.clone());
+        let gone = btt::destroy_namespace(&mut editor, &selection, self.force)?;
+        say!(
+            "{}: destroyed {}{}: {} are free",
+            self.file.display(),
+            gone.device_name(),
+            if gone.name.is_empty() { String::new() } else { format!(" {}", gone.name) },
+            Size(gone.size()),
+        );
+        Ok(())
+    }
+
+    fn in_whole_file(&self) -> Result<(), Error> {
+        let arguments = NamespaceArgs {
+            namespace: Some(self.namespace.clone()),
+            label_size: self.label_size,
+            btt_version: None,
+        };
+        let options = arguments.options(&self.file, DurabilityRequest::Strict);
+        let mapped = options.map(ClaimKind::Exclusive)?;
+        mapped.erase(self.force)?;
+        let name = mapped.claim.namespace().device_name();
+        say!("{}: {name} is in raw mode now", self.file.display());
+        Ok(())
+    }
+}
+
+impl RenameNamespace {
+    pub(super) fn run(&self) -> Result<(), Error> {
+        let mut editor = btt::edit_labels(&self.file, label_size(self.label_size))?;
+        let named = Selection::Named(self.namespace.clone());
+        let claim = editor.claim(&btt::resolve(editor.file(), &named))?;
+        editor.rename(&claim, self.name)?;
+        let device = claim.namespace().device_name();
+        match self.name.to_string().as_str() {
+            "" => say!("{}: {device} has no name now", self.file.display()),
+            name => say!("{}: {device} is named {name:?} now", self.file.display()),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,235 @@
+//! A namespace as it is listed.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::Error;
+use crate::btt::{self, FoundArena, Version};
+use crate::cli::size::Size;
+use crate::nvdimm::label::{NamespaceLabel, qemu_slot};
+use crate::nvdimm::{Abstraction, Holder, Namespace, NvdimmFile};
+use crate::pmem::PersistentMemory;
+
+/// A namespace as it is listed. Names as in ndctl, where it has them.
+#[derive(Debug, Serialize)]
+pub(super) struct Listing {
+    pub file: PathBuf,
+    pub dev: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    pub mode: &'static str,
+    /// Bytes that can be used: of the sectors in sector mode, of the namespace otherwise.
+    pub size: u64,
+    /// Bytes of the namespace.
+    pub raw_size: u64,
+    /// Its first byte in the file.
+    pub start: u64,
+    /// As ndctl has it: of the BTT in sector mode, else of the namespace.
+    pub uuid: Option<String>,
+    /// Of the namespace, by its label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raw_uuid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sector_size: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub btt_version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arenas: Option<usize>,
+    pub atomic_sectors: bool,
+    pub health: Health,
+    /// What is wrong, if anything is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<ListedLabel>,
+    /// What the file is: fs-dax, device-dax or page-cache.
+    pub backing: &'static str,
+    /// What a fence makes durable there: dax or page-cache.
+    pub durability: &'static str,
+    pub holder: Option<ListedHolder>,
+}
+
+/// How much of a namespace works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Health {
+    /// All of it, as far as a look at its info blocks tells.
+    Ok,
+    /// All of it, but something that is there twice is whole only once.
+    Degraded,
+    /// It can be read: an error was found while it was served.
+    ReadOnly,
+    /// Nothing.
+    Unusable,
+}
+
+/// Where a namespace's label is.
+#[derive(Debug, Serialize)]
+pub(super) struct ListedLabel {
+    pub version: String,
+    pub slot: u32,
+    /// QEMU's memory slot that the label was written for; none: another machine's.
+    pub qemu_slot: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ListedHolder {
+    pub pid: Option<u32>,
+    pub program: Option<String>,
+}
+
+impl Health {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Health::Ok => "ok",
+            Health::Degraded => "degraded",
+            Health::ReadOnly => "read-only",
+            Health::Unusable => "unusable",
+        }
+    }
+}
+
+impl Listing {
+    /// Looks at a namespace, without claiming it; its BTT may be of the version `requested`, where
+    /// the label does not say.
+    pub(super) fn describe(
+        file: &NvdimmFile,
+        namespace: &Namespace,
+        requested: Option<Version>,
+    ) -> Result<Listing, Error> {
+        let medium = file.map_to_look(namespace)?;
+        let mut listing = Listing {
+            file: file.path().into(),
+            dev: namespace.device_name(),
+            name: namespace.name.clone(),
+            mode: namespace.abstraction.mode(),
+            size: namespace.size(),
+            raw_size: namespace.size(),
+            start: namespace.range.start,
+            uuid: namespace.uuid.map(|uuid| uuid.to_string()),
+            raw_uuid: namespace.uuid.map(|uuid| uuid.to_string()),
+            sector_size: None,
+            btt_version: None,
+            arenas: None,
+            atomic_sectors: false,
+            health: Health::Ok,
+            problem: None,
+            label: namespace.label.as_ref().map(ListedLabel::from),
+            backing: medium.backing().name(),
+            durability: medium.durability().name(),
+            holder: Holder::search(file.file(), &namespace.range).map(ListedHolder::from),
+        };
+        if namespace.abstraction.may_be_btt() {
+            let version = Version::expected_in(namespace, requested);
+            let found = btt::find(&medium, version).and_then(|arenas| {
+                namespace.uuid.map_or(Ok(()), |uuid| btt::check_parent(&arenas, uuid))?;
+                Ok(arenas)
+            });
+            listing.describe_btt(namespace.abstraction, found);
+        }
+        Ok(listing)
+    }
+
+    fn describe_btt(
+        &mut self,
+        abstraction: Abstraction,
+        found: Result<Vec<FoundArena>, btt::Error>,
+    ) {
+        let arenas = match found {
+            Ok(arenas) => arenas,
+            // A namespace in raw mode, or one that nothing was made in yet.
+            Err(btt::Error::NotFound)
+                if matches!(abstraction, Abstraction::Unstated | Abstraction::Raw) =>
+            {
+                return;
+            }
+            Err(error) => {
+                self.mode = "sector";
+                self.health = Health::Unusable;
+                self.problem = Some(error.to_string());
+                return;
+            }
+        };
+        let sectors: u64 =
+            arenas.iter().map(|arena| u64::from(arena.info.geometry.external_nlba)).sum();
+        // `find` returns one arena at least.
+        let info = &arenas[0].info;
+        let lba_size = info.geometry.lba_size;
+        self.mode = "sector";
+        self.atomic_sectors = true;
+        self.size = sectors * u64::from(lba_size.data());
+        self.uuid = Some(info.uuid.to_string());
+        self.sector_size = Some(lba_size.external());
+        self.btt_version = Some(info.version.to_string());
+        self.arenas = Some(arenas.len());
+        let problem = arenas.iter().enumerate().find_map(|(number, arena)| {
+            problem_of(arena)
+                .map(|(health, problem)| (health, format!("arena {number}: {problem}")))
+        });
+        if let Some((health, problem)) = problem {
+            (self.health, self.problem) = (health, Some(problem));
+        }
+    }
+
+    /// Device name, and name if it has one.
+    pub(super) fn names(&self) -> String {
+        if self.name.is_empty() { self.dev.clone() } else { format!("{} {}", self.dev, self.name) }
+    }
+}
+
+fn problem_of(arena: &FoundArena) -> Option<(Health, String)> {
+    if arena.info.error {
+        return Some((Health::ReadOnly, "read-only after an error".into()));
+    }
+    let problem = match arena.copies {
+        btt::Copies::Intact => return None,
+        btt::Copies::Differ => "the two info blocks differ".into(),
+        btt::Copies::OnlyPrimary(fault) => format!("second info block: {fault}"),
+        btt::Copies::OnlyBackup(fault) => format!("first info block: {fault}"),
+    };
+    Some((Health::Degraded, problem))
+}
+
+impl fmt::Display for Listing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} mode, {}", self.names(), self.mode, Size(self.size))?;
+        if let (Some(size), Some(version)) = (self.sector_size, &self.btt_version) {
+            write!(f, " in sectors of {size} bytes, BTT {version}")?;
+        }
+        self.uuid.iter().try_for_each(|uuid| write!(f, ", uuid {uuid}"))
+    }
+}
+
+impl From<&NamespaceLabel> for ListedLabel {
+    fn from(label: &NamespaceLabel) -> ListedLabel {
+        ListedLabel {
+            version: label.version.to_string(),
+            slot: label.slot,
+            qemu_slot: qemu_slot(label.version, label.isetcookie),
+        }
+    }
+}
+
+impl From<Holder> for ListedHolder {
+    fn from(holder: Holder) -> ListedHolder {
+        match holder {
+            Holder::Process { pid, program } => {
+                ListedHolder { pid: Some(pid), program: Some(program) }
+            }
+            Holder::Unknown => ListedHolder { pid: None, program: None },
+        }
+    }
+}
+
+impl fmt::Display for ListedHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListedHolder { pid: Some(pid), program: Some(program) } => {
+                write!(f, "{program} ({pid})")
+            }
+            _ => f.write_str("somebody"),
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Changing which namespaces there are.
+//!
+//! The order in which a namespace is made and destroyed is that of its label: one index block
+//! commits it. What is inside a namespace is made before its label, and taken away after it: a crash
+//! leaves no namespace, or a whole one.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::claim::{Claim, ClaimKind};
+use super::error::Error;
+use super::file::{NvdimmFile, duplicate};
+use super::holder::Holder;
+use super::label::{
+    LabelArea, LabelName, LabelVersion, LabelWriter, NamespaceLabel, UpdateError, qemu_cookie,
+};
+use super::lock;
+use super::namespace::{Abstraction, Namespace, PERSISTENT_MEMORY, Selection};
+use super::space;
+use crate::pmem::{DurabilityRequest, Mapping, Protection};
+
+/// How long to wait while somebody else changes the labels.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A file whose labels nobody else can change.
+#[derive(Debug)]
+pub struct LabelEditor {
+    file: NvdimmFile,
+    /// The label storage area.
+    medium: Mapping,
+    locked: Range<u64>,
+}
+
+/// Where a new namespace goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// To the lowest place where it fits.
+    FirstFit {
+        /// Its size in bytes; `None`: that of the largest free extent.
+        size: Option<u64>,
+        /// What its start and its size are multiples of, in bytes.
+        alignment: u64,
+    },
+    /// To these bytes, which are free.
+    At(Range<u64>),
+}
+
+/// What a new namespace's label says.
+#[derive(Debug, Clone)]
+pub struct NewNamespace {
+    /// Where it goes.
+    pub place: Place,
+    /// Its name.
+    pub name: LabelName,
+    /// Its uuid.
+    pub uuid: Uuid,
+    /// What is in it; labels of version 1.1 do not say.
+    pub abstraction: Abstraction,
+    /// Bytes of a sector, 512 or 4096, or 0.
+    pub sector_size: u64,
+    /// QEMU's memory slot for the NVDIMM; `None`: that of the other namespaces, or 0.
+    pub qemu_slot: Option<u32>,
+}
+
+/// A namespace that has its place, and no label yet: nobody but its maker knows of it.
+#[derive(Debug)]
+pub struct Reservation {
+    /// The claim on its bytes.
+    pub claim: Claim,
+    label: NamespaceLabel,
+}
+
+impl NvdimmFile {
+    /// Locks the labels, for changing them; waits a moment if somebody else changes them.
+    ///
+    /// # Errors
+    ///
+    /// The file has no labels, was opened for reading, or [`Error::Busy`].
+    pub fn edit_labels(mut self) -> Result<LabelEditor, Error> {
+        let label_less = |file: &NvdimmFile| Error::LabelLess { path: file.path().into() };
+        let size = self.labels().ok_or_else(|| label_less(&self))?.size;
+        let locked = self.size() - size..self.size();
+        let path = self.path().to_path_buf();
+        match lock::lock_within(self.file(), &locked, PATIENCE) {
+            Ok(true) => {}
+            Ok(false) => {
+                let holder = Holder::find(self.file(), &locked);
+                return Err(Error::Busy { path, namespace: "the labels".into(), holder });
+            }
+            Err(source) => return Err(Error::File { action: "lock the labels of", path, source }),
+        }
+        self.refresh()?;
+        match self.labels() {
+            None => return Err(label_less(&self)),
+            Some(area) if area.size != size => return Err(Error::Changed { path }),
+            Some(_) => {}
+        }
+        let file = duplicate(&path, self.file())?;
+        // Also without DAX every step is durable before the next: this is rare, and short.
+        let medium =
+            Mapping::new(file, locked.clone(), Protection::ReadWrite, DurabilityRequest::Strict)
+                .map_err(|source| Error::Map { path, source })?;
+        Ok(LabelEditor { file: self, medium, locked })
+    }
+}
+
+impl LabelEditor {
+    /// The file, with its namespaces as they are now.
+    #[must_use]
+    pub fn file(&self) -> &NvdimmFile {
+        &self.file
+    }
+
+    /// Version of the labels.
+    #[must_use]
+    pub fn version(&self) -> LabelVersion {
+        self.area().index.version
+    }
+
+    /// Claims a namespace that exists.
+    pub fn claim(&self, selection: &Selection) -> Result<Claim, Error> {
+        self.file.claim_as_read(selection)
+    }
+
+    /// Finds a place for a namespace, and claims it.
+    ///
+    /// # Errors
+    ///
+    /// There is no space, no label slot, its name or uuid exists, its size is misaligned; or somebody
+    /// holds a part of the place, who has opened the file another way.
+    pub fn reserve(&self, new: &NewNamespace) -> Result<Reservation, Error> {
+        self.check_unique(new.uuid, new.name, None)?;
+        let index = &self.area().index;
+        if index.free_slots().nth(1).is_none() {
+            return Err(self.update_error(UpdateError::NoSlot { slots: index.nslot }));
+        }
+        let range = self.place(&new.place)?;
+        let label = self.label(new, &range);
+        let before = self.file.namespaces().iter().filter(|other| other.range.start < range.start);
+        let namespace = Namespace::labelled(before.count(), label.clone());
+        let file = duplicate(self.file.path(), self.file.file())?;
+        let path = self.file.path().to_path_buf();
+        let claim = Claim::take(path, file, namespace, ClaimKind::Exclusive)?;
+        Ok(Reservation { claim, label })
+    }
+
+    /// Writes the label of a new namespace: from now on, it exists.
+    pub fn commit(&mut self, reservation: &Reservation) -> Result<Namespace, Error> {
+        self.write(|writer| writer.create(&reservation.label).map(drop))?;
+        let uuid = reservation.label.uuid.to_string();
+        self.file.select(&Selection::Named(uuid)).cloned()
+    }
+
+    /// Takes the label of a namespace away: it exists no more, and its bytes are free.
+    pub fn delete(&mut self, claim: &Claim) -> Result<(), Error> {
+        let slot = self.label_of(claim)?.slot;
+        self.write(|writer| writer.delete(&[slot]))
+    }
+
+    /// Gives a namespace another name.
+    pub fn rename(&mut self, claim: &Claim, name: LabelName) -> Result<(), Error> {
+        let old = self.label_of(claim)?.clone();
+        self.check_unique(old.uuid, name, Some(old.uuid))?;
+        let new = NamespaceLabel { name, ..old.clone() };
+        self.write(|writer| writer.update(old.slot, &new).map(drop))
+    }
+
+    /// Gives a namespace `size` bytes in all, a multiple of `alignment`, by those that are free behind
+    /// it; `None`: all of them. Whoever holds it goes on with the bytes that it had.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CannotGrow`], or the size is misaligned.
+    pub fn grow(
+        &mut self,
+        selection: &Selection,
+        size: Option<u64>,
+        alignment: u64,
+    ) -> Result<Namespace, Error> {
+        let namespace = self.file.select(selection)?.clone();
+        let path = || self.file.path().into();
+        let label = namespace.label.as_ref().ok_or_else(|| Error::LabelLess { path: path() })?;
+        let (current, start) = (namespace.size(), namespace.range.start);
+        let extents = self.file.free_extents();
+        let behind = extents.iter().find(|extent| extent.start == namespace.range.end);
+        let end = behind.map_or(namespace.range.end, |extent| extent.end);
+        let most = current.max((end - start) / alignment * alignment);
+        let size = size.unwrap_or(most);
+        if size == current {
+            return Ok(namespace);
+        }
+        if size < current || size > most {
+            let namespace = namespace.device_name();
+            return Err(Error::CannotGrow { path: path(), namespace, size, current, most });
+        }
+        if !size.is_multiple_of(alignment) {
+            return Err(Error::misaligned(self.file.path(), size, alignment));
+        }
+        let grown = NamespaceLabel { rawsize: size, ..label.clone() };
+        let (slot, uuid) = (label.slot, label.uuid.to_string());
+        self.write(|writer| writer.update(slot, &grown).map(drop))?;
+        self.file.select(&Selection::Named(uuid)).cloned()
+    }
+
+    fn area(&self) -> &LabelArea {
+        self.file.labels().expect("an editor is only made for a file with labels")
+    }
+
+    fn write(
+        &mut self,
+        change: impl FnOnce(&mut LabelWriter<'_, Mapping>) -> Result<(), UpdateError>,
+    ) -> Result<(), Error> {
+        LabelWriter::open(&self.medium, self.area().size)
+            .and_then(|mut writer| change(&mut writer))
+            .map_err(|source| self.update_error(source))?;
+        self.file.refresh()
+    }
+
+    fn update_error(&self, source: UpdateError) -> Error {
+        Error::Update { path: self.file.path().into(), source }
+    }
+
+    /// The label of a claimed namespace as it is now.
+    fn label_of(&self, claim: &Claim) -> Result<&NamespaceLabel, Error> {
+        let claimed = |namespace: &&Namespace| namespace.range == claim.namespace().range;
+        let found = self.file.namespaces().iter().find(claimed);
+        found
+            .and_then(|namespace| namespace.label.as_ref())
+            .ok_or_else(|| Error::Changed { path: self.file.path().into() })
+    }
+
+    /// Refuses a name or uuid that a namespace other than the one with uuid `except` has.
+    pub fn check_unique(
+        &self,
+        uuid: Uuid,
+        name: LabelName,
+        except: Option<Uuid>,
+    ) -> Result<(), Error> {
+        let mut others = self.file.namespaces().iter().filter(|other| other.uuid != except);
+        let name = name.to_string();
+        let same = others.find_map(|other| {
+            let what = if other.uuid == Some(uuid) {
+                format!("uuid {uuid}")
+            } else if !name.is_empty() && other.name == name {
+                format!("name {name:?}")
+            } else {
+                return None;
+            };
+            Some((what, other.device_name()))
+        });
+        match same {
+            Some((what, namespace)) => {
+                Err(Error::Exists { path: self.file.path().into(), what, namespace })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn place(&self, place: &Place) -> Result<Range<u64>, Error> {
+        let (wanted, alignment) = match place {
+            Place::At(range) => return Ok(range.clone()),
+            Place::FirstFit { size, alignment } => (*size, *alignment),
+        };
+        let extents = self.file.free_extents();
+        let largest = space::largest(&extents, alignment);
+        let size = wanted.unwrap_or(largest);
+        if wanted.is_some() && (size == 0 || !size.is_multiple_of(alignment)) {
+            return Err(Error::misaligned(self.file.path(), size, alignment));
+        }
+        let found = if size == 0 { None } else { space::first_fit(&extents, size, alignment) };
+        found.ok_or_else(|| {
+            let (path, size) = (self.file.path().into(), size.max(alignment));
+            Error::NoSpace { path, size, largest, alignment }
+        })
+    }
+
+    /// The label of a new namespace, as Linux writes it.
+    fn label(&self, new: &NewNamespace, range: &Range<u64>) -> NamespaceLabel {
+        let version = self.version();
+        let others = self.file.namespaces().iter().filter_map(|other| other.label.as_ref());
+        let isetcookie = match new.qemu_slot {
+            Some(slot) => qemu_cookie(version, slot),
+            None => others.map(|label| label.isetcookie).next().unwrap_or(qemu_cookie(version, 0)),
+        };
+        let (type_guid, abstraction_guid) = match version {
+            LabelVersion::V1_1 => (Uuid::nil(), Uuid::nil()),
+            LabelVersion::V1_2 => (PERSISTENT_MEMORY, new.abstraction.guid()),
+        };
+        NamespaceLabel {
+            version,
+            uuid: new.uuid,
+            name: new.name,
+            flags: 0,
+            nlabel: 1,
+            position: 0,
+            isetcookie,
+            lbasize: new.sector_size,
+            dpa: range.start,
+            rawsize: range.end - range.start,
+            // Whichever is free when it is written.
+            slot: 0,
+            align: 0,
+            type_guid,
+            abstraction_guid,
+        }
+    }
+}
+
+impl Drop for LabelEditor {
+    fn drop(&mut self) {
+        // Claims that were made here share the open file description, and live on with it; the lock
+        // on the labels must not.
+        if let Err(error) = self.file.unlock(&self.locked) {
+            log::warn!("{error}");
+        }
+    }
+}

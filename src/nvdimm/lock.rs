@@ -1,0 +1,56 @@
+//! Locks on ranges of a file, which belong to the open file description and die with it.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+
+use super::claim::ClaimKind;
+
+/// How long it takes between two attempts to get a lock that is held for a short time.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Locks `range` of `file` without waiting. `false`: somebody else has a lock on some of it.
+pub(super) fn try_lock(file: &File, range: &Range<u64>, kind: ClaimKind) -> io::Result<bool> {
+    let lock_type = match kind {
+        ClaimKind::Shared => libc::F_RDLCK,
+        ClaimKind::Exclusive => libc::F_WRLCK,
+    };
+    match set(file, range, lock_type) {
+        Ok(()) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// As [`try_lock`] with a lock that excludes everybody else, for up to `patience`.
+pub(super) fn lock_within(file: &File, range: &Range<u64>, patience: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + patience;
+    while !try_lock(file, range, ClaimKind::Exclusive)? {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        thread::sleep(PAUSE);
+    }
+    Ok(true)
+}
+
+/// Gives up the locks on `range` that belong to the same open file description as `file`.
+pub(super) fn unlock(file: &File, range: &Range<u64>) -> io::Result<()> {
+    set(file, range, libc::F_UNLCK).map_err(io::Error::from)
+}
+
+fn set(file: &File, range: &Range<u64>, lock_type: libc::c_int) -> Result<(), Errno> {
+    let request = libc::flock {
+        l_type: lock_type as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: range.start.cast_signed(),
+        l_len: (range.end - range.start).cast_signed(),
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_OFD_SETLK(&request)).map(drop)
+}

@@ -1,0 +1,190 @@
+//! Power-fail atomicity: every point at which the power may fail, and what it may leave.
+//!
+//! See `--help`. The persistence model is that of `pmem::simulated`; `scripts/test crash` runs all this
+//! and more.
+
+#![allow(missing_docs, reason = "a test")]
+
+mod creation;
+mod cuts;
+mod exhaust;
+mod figures;
+mod growth;
+mod medium;
+mod mutants;
+mod oracle;
+mod random;
+mod scenario;
+mod scenarios;
+mod trace;
+mod update;
+mod value;
+mod verify;
+
+use std::fmt;
+use std::panic;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use clap::Parser;
+
+use crate::cuts::Violation;
+use crate::figures::Figures;
+use crate::mutants::AnyMutant;
+
+/// Cuts the power at every point of a set of scenarios and at some points of long random histories,
+/// verifies all that may be left, and hunts mutants.
+#[derive(Debug, Parser)]
+#[command(name = "crash", version)]
+struct Args {
+    /// More preemptions, and more seeds.
+    #[arg(long)]
+    deep: bool,
+    /// Number of random histories; otherwise 300, or 5000 if --deep.
+    #[arg(long, value_name = "N")]
+    seeds: Option<u64>,
+    /// Nothing but the random history of this seed.
+    #[arg(long, value_name = "SEED")]
+    seed: Option<u64>,
+    /// Nothing but scenarios and mutants with this in their name.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    oracle::check_itself();
+    if let Some(seed) = args.seed {
+        return one_seed(seed);
+    }
+    let begun = Instant::now();
+    let mut total = Figures::default();
+    println!(
+        "{:<24}{:>8}{:>9}{:>11}{:>11}{:>10}{:>12}",
+        "", "traces", "points", "images", "unique", "nested", "violations"
+    );
+    let preemptions = scenarios::PREEMPTIONS + usize::from(args.deep);
+    total += cut_all("scenarios", &args.wanted(scenarios::all()), |scenario, figures| {
+        exhaust::exhaust(scenario, AnyMutant::None, preemptions, figures)
+    });
+    total += cut_all("creation", &args.wanted(creation::all()), |creation, figures| {
+        creation.exhaust(AnyMutant::None, figures)
+    });
+    total += cut_all("growth", &args.wanted(growth::all()), |growth, figures| {
+        growth.exhaust(AnyMutant::None, figures)
+    });
+    let seeds = args.wanted((0..args.seed_count()).map(Seed).collect());
+    total += cut_all("random histories", &seeds, |seed, figures| random::run(seed.0, figures));
+    let mutants = args.wanted(AnyMutant::all());
+    let killed = hunt_all(&mutants);
+    println!(
+        "\nfigures: crash {total} mutants={} killed={killed} seeds={} seconds={}",
+        mutants.len(),
+        seeds.len(),
+        begun.elapsed().as_secs(),
+    );
+    if total.violations == 0 && killed == mutants.len() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+impl Args {
+    /// Those that were asked for.
+    fn wanted<T: fmt::Display>(&self, mut all: Vec<T>) -> Vec<T> {
+        if let Some(only) = &self.only {
+            all.retain(|item| item.to_string().contains(only.as_str()));
+        }
+        all
+    }
+
+    fn seed_count(&self) -> u64 {
+        self.seeds.unwrap_or(if self.deep { 5_000 } else { 300 })
+    }
+}
+
+/// A random history.
+struct Seed(u64);
+
+impl fmt::Display for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed {} (again: scripts/test crash --seed {0})", self.0)
+    }
+}
+
+fn one_seed(seed: u64) -> ExitCode {
+    println!("{:#?}", random::scenario(seed));
+    match random::run(seed, &mut Figures::default()) {
+        None => {
+            println!("seed {seed}: nothing is wrong");
+            ExitCode::SUCCESS
+        }
+        Some(violation) => {
+            println!("seed {seed}: {violation}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Cuts all of them off, on all CPUs, and prints a line of the table.
+fn cut_all<T: fmt::Display + Sync>(
+    name: &str,
+    all: &[T],
+    cut: impl Fn(&T, &mut Figures) -> Option<Violation> + Sync,
+) -> Figures {
+    let total = Mutex::new(Figures::default());
+    for_each(all, |item| {
+        let mut figures = Figures::default();
+        if let Some(violation) = cut(item, &mut figures) {
+            figures.violations += 1;
+            println!("VIOLATION in {item}: {violation}");
+        }
+        *total.lock().unwrap() += figures;
+    });
+    let total = total.into_inner().unwrap();
+    println!(
+        "{name:<24}{:>8}{:>9}{:>11}{:>11}{:>10}{:>12}",
+        total.traces, total.points, total.images, total.unique, total.nested, total.violations
+    );
+    total
+}
+
+/// Returns how many mutants were noticed.
+fn hunt_all(mutants: &[AnyMutant]) -> usize {
+    // Mutants may well panic, which is one way to be noticed.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let killed = AtomicUsize::new(0);
+    for_each(mutants, |mutant| match panic::catch_unwind(|| mutants::hunt(*mutant)) {
+        Ok(None) => println!("mutant {mutant} LIVES"),
+        Ok(Some((scenario, violation))) => {
+            killed.fetch_add(1, Ordering::Relaxed);
+            println!("mutant {mutant}: {scenario}: {violation}");
+        }
+        Err(_) => {
+            killed.fetch_add(1, Ordering::Relaxed);
+            println!("mutant {mutant}: panic");
+        }
+    });
+    panic::set_hook(hook);
+    println!("mutants killed: {} of {}", killed.load(Ordering::Relaxed), mutants.len());
+    killed.into_inner()
+}
+
+fn for_each<T: Sync>(items: &[T], act: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    act(item);
+                }
+            });
+        }
+    });
+}

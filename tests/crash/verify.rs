@@ -1,0 +1,300 @@
+//! Whether an image that a power failure left is one that may be.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
+use std::sync::Arc;
+use std::thread;
+
+use vhost_user_btt::btt::check::{ArenaReport, CheckOptions, Report, Verdict, check};
+use vhost_user_btt::btt::{Queue, find, lanes, mutant};
+use vhost_user_btt::pmem::PersistentMemory;
+use vhost_user_btt::pmem::simulated::{
+    Contents, Effort, Event, Random, Recorder, Simulated, Unfenced,
+};
+use vm_memory::VolatileSlice;
+
+use super::mutants::AnyMutant;
+use super::scenario::{Scenario, open};
+use super::value::Value;
+
+/// Most sectors that are written again after recovery.
+const REWRITTEN: usize = 4;
+/// The version that they are given.
+const VERSION: u64 = 1 << 31;
+/// Images of a crash in recovery: few stores are open there, and all their combinations tried.
+const NESTED: Effort = Effort { most: 64, random: 1, lines: 1 };
+
+/// What an image may hold.
+#[derive(Clone)]
+pub struct Allowed {
+    /// The values that each sector may have.
+    pub sectors: Vec<(u64, Vec<Value>)>,
+    pub poison: Vec<Range<u64>>,
+    /// Offsets of data that need not be whole: nothing may refer to them.
+    pub open_data: Vec<u64>,
+}
+
+impl Allowed {
+    /// A number that only what is allowed here has.
+    fn identity(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for (sector, values) in &self.sectors {
+            let mut values: Vec<u64> = values.iter().map(Value::identity).collect();
+            values.sort_unstable();
+            (sector, values).hash(&mut hasher);
+        }
+        self.poison.hash(&mut hasher);
+        self.open_data.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// A verifier of the images of a scenario.
+pub struct Verifier<'a> {
+    pub scenario: &'a Scenario,
+    pub mutant: AnyMutant,
+    /// What the medium held when the scenario began.
+    pub base: &'a Contents,
+    pub verified: &'a mut Verified,
+    /// Images of power failures.
+    pub unique: u64,
+    /// Images of power failures in recovery.
+    pub nested: u64,
+}
+
+/// Images that were verified already, each with what was allowed.
+#[derive(Default)]
+pub struct Verified(HashSet<(u64, u64)>);
+
+impl Verifier<'_> {
+    /// Verifies an image, and those that a crash in its recovery leaves.
+    pub fn verify(&mut self, image: &Contents, allowed: &Allowed) -> Result<(), String> {
+        if !self.is_new(image, allowed) {
+            return Ok(());
+        }
+        self.unique += 1;
+        let found = self.recover(image, allowed)?;
+        match found.pending.first() {
+            Some(sector) => self.verify_nested(image, allowed, &found.values, *sector),
+            None => Ok(()),
+        }
+    }
+
+    fn is_new(&mut self, image: &Contents, allowed: &Allowed) -> bool {
+        self.verified.0.insert((image.fingerprint(self.base), allowed.identity()))
+    }
+
+    fn medium(image: &Contents, allowed: &Allowed) -> Simulated {
+        let medium = Simulated::of(image.clone());
+        allowed.poison.iter().for_each(|range| medium.poison(range.clone()));
+        medium
+    }
+
+    /// Recovers the image, and goes through all that must hold then.
+    fn recover(&self, image: &Contents, allowed: &Allowed) -> Result<Found, String> {
+        mutant::activate(self.mutant.of_engine());
+        let before = check_clean(&Self::medium(image, allowed), "before recovery")?;
+        let medium = Arc::new(Recorder::new(Self::medium(image, allowed)));
+        let (_, mut queues) = open(medium.clone(), self.scenario.queue_count())
+            .map_err(|error| format!("cannot be opened: {error}"))?;
+        let pending = pending_sectors(&before);
+        let recovered = !medium.take_trace().is_empty();
+        if recovered == pending.is_empty() {
+            return Err(format!("sectors {pending:?} were pending, recovered: {recovered}"));
+        }
+        if recovered {
+            let report = check_clean(medium.medium(), "after recovery")?;
+            if report.pending_count() > 0 {
+                return Err("recovery left pending writes".to_owned());
+            }
+        }
+        Self::check_open_data(medium.medium(), allowed)?;
+        Self::open_again(medium.medium(), allowed)?;
+        let values = read_all(&mut queues[0], allowed)?;
+        self.go_on(&mut queues[0], allowed)?;
+        check_clean(medium.medium(), "after more writes")?;
+        Ok(Found { values, pending })
+    }
+
+    /// Recovery twice is recovery once.
+    fn open_again(medium: &Simulated, allowed: &Allowed) -> Result<(), String> {
+        let again = Arc::new(Recorder::new(Self::medium(&medium.snapshot(), allowed)));
+        open(again.clone(), 1).map_err(|error| format!("cannot be opened again: {error}"))?;
+        if again.take_trace().is_empty() {
+            Ok(())
+        } else {
+            Err("a second recovery did something".to_owned())
+        }
+    }
+
+    /// Data that were not durable are in free blocks: so it does not matter what became of them.
+    fn check_open_data(medium: &Simulated, allowed: &Allowed) -> Result<(), String> {
+        if allowed.open_data.is_empty() {
+            return Ok(());
+        }
+        let arenas = find(medium, None).map_err(|error| error.to_string())?;
+        let mut free = Vec::new();
+        for (number, arena) in arenas.iter().enumerate() {
+            let (_, lanes) = lanes(medium, number, arena).map_err(|error| error.to_string())?;
+            let size = u64::from(arena.info.geometry.internal_lbasize);
+            free.extend(lanes.iter().map(|lane| {
+                let start = arena.start + arena.info.geometry.block_offset(lane.free);
+                start..start + size
+            }));
+        }
+        match allowed
+            .open_data
+            .iter()
+            .find(|offset| !free.iter().any(|block| block.contains(offset)))
+        {
+            None => Ok(()),
+            Some(offset) => Err(format!("data at {offset:#x} are in use and not durable")),
+        }
+    }
+
+    /// Some of the sectors are written again, twice, and read back.
+    fn go_on(&self, queue: &mut Queue<Arc<Recorder>>, allowed: &Allowed) -> Result<(), String> {
+        let sectors = || allowed.sectors.iter().map(|(sector, _)| *sector).take(REWRITTEN);
+        for version in [VERSION, VERSION + 1] {
+            for sector in sectors() {
+                self.write(queue, sector, version)?;
+            }
+            for sector in sectors() {
+                let expected = Value::stamp(sector, version, self.scenario.disk.sector_size());
+                let value = read(queue, sector, self.scenario.disk.sector_size());
+                if value != expected {
+                    return Err(format!(
+                        "sector {sector} written after recovery reads as {value:?}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write<M: PersistentMemory>(
+        &self,
+        queue: &mut Queue<M>,
+        sector: u64,
+        version: u64,
+    ) -> Result<(), String> {
+        let mut bytes =
+            Value::stamp(sector, version, self.scenario.disk.sector_size()).bytes().to_vec();
+        let mut batch = queue.batch();
+        let written = batch.write(sector, &VolatileSlice::from(&mut bytes[..]), 0);
+        written.map_err(|error| format!("sector {sector} cannot be written: {error}"))?;
+        batch.commit();
+        let failure = batch.take_failures().next();
+        failure
+            .map_or(Ok(()), |(_, error)| Err(format!("sector {sector} cannot be written: {error}")))
+    }
+
+    /// Recovery, and another write of a sector that it recovered, cut off at every point.
+    fn verify_nested(
+        &mut self,
+        image: &Contents,
+        allowed: &Allowed,
+        values: &[(u64, Value)],
+        pending: u64,
+    ) -> Result<(), String> {
+        let medium = Arc::new(Recorder::new(Self::medium(image, allowed)));
+        let (_, mut queues) =
+            open(medium.clone(), self.scenario.queue_count()).map_err(|error| error.to_string())?;
+        let rewritten = values.iter().position(|(sector, _)| *sector == pending).unwrap_or(0);
+        let (sector, _) = values[rewritten];
+        // Poison is found by reading, and a block must not be filled before it was.
+        read_all(&mut queues[0], allowed)?;
+        medium.mark(0);
+        // By another thread, whose fences do not speak for the one that recovered.
+        let queue = &mut queues[0];
+        let this = &*self;
+        thread::scope(|scope| {
+            let writer = scope.spawn(move || {
+                mutant::activate(this.mutant.of_engine());
+                this.write(queue, sector, VERSION)
+            });
+            writer.join().unwrap_or_else(|_| Err("a write after recovery panicked".to_owned()))
+        })?;
+        medium.mark(1);
+        let new = Value::stamp(sector, VERSION, self.scenario.disk.sector_size());
+        let mut sectors: Vec<(u64, Vec<Value>)> =
+            values.iter().map(|(sector, value)| (*sector, vec![value.clone()])).collect();
+        let mut durable = image.clone();
+        let mut unfenced = Unfenced::default();
+        let mut poison = allowed.poison.clone();
+        let mut random = Random::new(image.fingerprint(self.base));
+        for event in medium.take_trace() {
+            event.replay(&mut unfenced, &mut durable);
+            clear_poison(&mut poison, &event);
+            match event {
+                Event::Mark(0) => sectors[rewritten].1.push(new.clone()),
+                Event::Mark(_) => sectors[rewritten].1 = vec![new.clone()],
+                _ => {}
+            }
+            let allowed =
+                Allowed { sectors: sectors.clone(), poison: poison.clone(), open_data: Vec::new() };
+            let mut result = Ok(());
+            unfenced.images(&durable, &NESTED, &mut random, &mut |image| {
+                if result.is_ok() && self.is_new(&image, &allowed) {
+                    self.nested += 1;
+                    result = self.recover(&image, &allowed).map(drop);
+                }
+            });
+            result.map_err(|violation| format!("after a crash in recovery: {violation}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Zeroing clears poison.
+pub fn clear_poison(poison: &mut Vec<Range<u64>>, event: &Event) {
+    if let Event::ZeroEnds { offset, length } = *event {
+        poison.retain(|range| range.end <= offset || offset + length <= range.start);
+    }
+}
+
+struct Found {
+    values: Vec<(u64, Value)>,
+    /// The sectors whose writes recovery completed.
+    pending: Vec<u64>,
+}
+
+fn pending_sectors(report: &Report) -> Vec<u64> {
+    let sectors = |arena: &ArenaReport| u64::from(arena.info.geometry.external_nlba);
+    let first = |arena: usize| report.arenas[..arena].iter().map(sectors).sum::<u64>();
+    report.pending.iter().map(|write| first(write.arena) + u64::from(write.lba.0)).collect()
+}
+
+fn check_clean<M: PersistentMemory>(medium: &M, when: &str) -> Result<Report, String> {
+    let report = check(medium, &CheckOptions::default(), &mut |_, _| {});
+    if report.verdict() == Verdict::Clean {
+        return Ok(report);
+    }
+    let findings: Vec<String> = report.findings.iter().take(2).map(ToString::to_string).collect();
+    Err(format!("{when}: {}", findings.join("; ")))
+}
+
+fn read_all(
+    queue: &mut Queue<Arc<Recorder>>,
+    allowed: &Allowed,
+) -> Result<Vec<(u64, Value)>, String> {
+    let size = queue.btt().sector_size() as usize;
+    let mut values = Vec::with_capacity(allowed.sectors.len());
+    for (sector, allowed) in &allowed.sectors {
+        let value = read(queue, *sector, size);
+        if !allowed.contains(&value) {
+            return Err(format!("sector {sector} reads as {value:?}, allowed are {allowed:?}"));
+        }
+        values.push((*sector, value));
+    }
+    Ok(values)
+}
+
+fn read<M: PersistentMemory>(queue: &mut Queue<M>, sector: u64, size: usize) -> Value {
+    let mut bytes = vec![0; size];
+    match queue.batch().read(sector, &VolatileSlice::from(&mut bytes[..])) {
+        Ok(()) => Value::of(&bytes),
+        Err(_) => Value::Error,
+    }
+}
