@@ -3,8 +3,8 @@
 mod common;
 
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
 
 use common::frontend::*;
 use uuid::Uuid;
@@ -20,6 +20,8 @@ use vm_memory::VolatileSlice;
 struct Ledger {
     syncs: AtomicU32,
     sync_fails: AtomicBool,
+    /// The next write waits here twice.
+    next_write: Mutex<Option<Arc<Barrier>>>,
 }
 
 /// A page-cache medium that counts.
@@ -51,6 +53,11 @@ impl PersistentMemory for Counting {
         self.medium.read(offset, into)
     }
     fn write(&self, offset: u64, from: &VolatileSlice<'_>) -> Result<(), MediaError> {
+        let barrier = self.ledger.next_write.lock().unwrap().take();
+        if let Some(barrier) = barrier {
+            barrier.wait();
+            barrier.wait();
+        }
         self.medium.write(offset, from)
     }
     fn flush(&self, offset: u64, length: u64) -> Result<(), MediaError> {
@@ -94,7 +101,7 @@ fn with_disk(wanted: u64, guest: impl FnOnce(&mut Driver, &Ledger)) {
         queues: 1,
         queue_size: QUEUE_SIZE,
     };
-    let backend = Backend::new("counting", Device::new(&btt, &options), queues);
+    let backend = Backend::new("counting", Device::new(&*btt, &options), queues);
     let (ours, theirs) = UnixStream::pair().unwrap();
     let server = Server::new(backend, Endpoint::Connected(theirs), Stop::default()).unwrap();
     let server = std::thread::spawn(move || server.run());
@@ -131,6 +138,35 @@ fn a_guest_that_chooses_write_through_has_every_write_synced() {
         driver.set_config(32, &[1]).unwrap();
         assert_eq!(driver.write(0, 0, &[1; 512]), OK);
         assert_eq!(ledger.syncs.load(Ordering::SeqCst), 2);
+    });
+}
+
+/// The worker does not come to rest in between.
+#[test]
+fn a_guest_that_chooses_write_through_while_it_writes_is_heard() {
+    with_disk(u64::MAX, |driver, ledger| {
+        for index in 0..2u16 {
+            let place = BUFFERS + u64::from(index) * 0x4000;
+            driver.put(place, &request_header(T_OUT, u64::from(index)));
+            let chain = vec![
+                readable(place, 16),
+                readable(place + 0x1000, 512),
+                writable(place + 0x3000, 1),
+            ];
+            driver.put_chain(0, index * 3, &linked(index * 3, chain));
+        }
+        let barrier = Arc::new(Barrier::new(2));
+        *ledger.next_write.lock().unwrap() = Some(barrier.clone());
+        driver.offer(0, 0);
+        driver.kick(0);
+        barrier.wait();
+        // The first write is being carried out; what it will wait for is its own business.
+        driver.set_config(32, &[0]).unwrap();
+        driver.offer(0, 3);
+        barrier.wait();
+        driver.wait_used(0);
+        driver.wait_used(0);
+        assert!(ledger.syncs.load(Ordering::SeqCst) > 0, "the second write was not synced");
     });
 }
 

@@ -15,7 +15,7 @@ use super::provision;
 use crate::nvdimm::{
     self, Abstraction, Claim, ClaimKind, LabelSize, Namespace, NvdimmFile, Selection,
 };
-use crate::pmem::{DurabilityRequest, Mapping};
+use crate::pmem::{DurabilityRequest, MapError, Mapping, PersistentMemory};
 
 /// Which namespace, and how.
 #[derive(Debug, Clone)]
@@ -103,11 +103,11 @@ pub enum NamespaceError {
 
 /// A claimed namespace, mapped.
 #[derive(Debug)]
-pub struct MappedNamespace {
+pub struct MappedNamespace<M = Mapping> {
     /// The claim.
     pub claim: Claim,
     /// The namespace's bytes.
-    pub medium: Mapping,
+    pub medium: M,
     /// The version that its BTT has to have; `None`: either.
     pub version: Option<Version>,
 }
@@ -156,7 +156,19 @@ impl Version {
     }
 }
 
-impl MappedNamespace {
+impl<M: PersistentMemory> MappedNamespace<M> {
+    /// The namespace on what `change` makes of its medium.
+    pub fn with_medium<N: PersistentMemory>(
+        self,
+        change: impl FnOnce(M) -> Result<N, MapError>,
+    ) -> Result<MappedNamespace<N>, NamespaceError> {
+        let MappedNamespace { claim, medium, version } = self;
+        match change(medium) {
+            Ok(medium) => Ok(MappedNamespace { claim, medium, version }),
+            Err(source) => Err(nvdimm::Error::Map { path: claim.path().into(), source }.into()),
+        }
+    }
+
     /// The arenas of the BTT, without opening it.
     pub fn find(&self) -> Result<Vec<FoundArena>, NamespaceError> {
         self.refuse_raw()?;
@@ -181,7 +193,7 @@ impl MappedNamespace {
         self,
         read_only: bool,
         queues: usize,
-    ) -> Result<(Claim, Opened<Mapping>), NamespaceError> {
+    ) -> Result<(Claim, Opened<M>), NamespaceError> {
         self.refuse_raw()?;
         let MappedNamespace { claim, medium, version } = self;
         let namespace = claim.namespace().uuid;
@@ -202,7 +214,9 @@ impl MappedNamespace {
         create::create(&self.medium, options, progress)
             .map_err(|source| btt_error(&self.claim, source))
     }
+}
 
+impl MappedNamespace {
     /// Takes the BTT away, or what else the namespace holds: it is raw then.
     ///
     /// # Errors

@@ -79,6 +79,11 @@ pub struct DaemonArgs {
     /// Print what this program can do, as JSON, and exit
     #[arg(long, action = ArgAction::SetTrue)]
     print_capabilities: bool,
+
+    // Last: its heading would stand over all that follows.
+    #[cfg(feature = "power-fail")]
+    #[command(flatten)]
+    injection: super::injection::InjectionArgs,
 }
 
 /// The value of `--discard`.
@@ -183,6 +188,8 @@ impl DaemonArgs {
             queue_size: self.queue_size,
             serial: self.serial,
             discard: self.discard.into(),
+            #[cfg(feature = "power-fail")]
+            injection: self.injection.into(),
         })
     }
 
@@ -199,6 +206,8 @@ impl DaemonArgs {
             queue_size: self.queue_size,
             serial: disk.serial,
             discard: self.discard.into(),
+            #[cfg(feature = "power-fail")]
+            injection: self.injection.into(),
         })
     }
 }

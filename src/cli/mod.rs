@@ -5,6 +5,8 @@
 
 pub mod daemon;
 mod disk;
+#[cfg(feature = "power-fail")]
+mod injection;
 mod logging;
 mod name;
 pub mod nvdimmctl;

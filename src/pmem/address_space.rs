@@ -32,6 +32,8 @@ struct Wanted<'a> {
     offset: i64,
     size: NonZeroUsize,
     access: ProtFlags,
+    /// Where stores go, unless it is mapped with `MAP_SYNC`.
+    sharing: MapFlags,
 }
 
 impl AddressSpace {
@@ -44,15 +46,18 @@ impl AddressSpace {
         try_sync: bool,
     ) -> Result<(AddressSpace, bool), MapError> {
         let fails = MapError::system("mmap");
-        let size = usize::try_from(range.end - range.start).map_err(|_| fails(Errno::ENOMEM))?;
-        let size = NonZeroUsize::new(size).ok_or_else(|| fails(Errno::EINVAL))?;
-        let offset = i64::try_from(range.start).map_err(|_| fails(Errno::EOVERFLOW))?;
-        let access = match protection {
-            Protection::ReadOnly => ProtFlags::PROT_READ,
-            Protection::ReadWrite => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-        };
-        let wanted = Wanted { file, offset, size, access };
-        wanted.map(try_sync).map_err(fails)
+        let wanted = Wanted::new(file, &range, protection, MapFlags::MAP_SHARED);
+        wanted.and_then(|wanted| wanted.map(try_sync)).map_err(fails)
+    }
+
+    /// Maps the bytes `range` of `file`, and keeps from the file what is stored to them.
+    #[cfg(feature = "power-fail")]
+    pub(super) fn map_private(file: &File, range: &Range<u64>) -> Result<AddressSpace, MapError> {
+        // Without a reserve: only the pages that are stored to will ever need memory.
+        let sharing = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        let wanted = Wanted::new(file, range, Protection::ReadWrite, sharing);
+        let mapped = wanted.and_then(|wanted| wanted.map(false));
+        mapped.map(|(space, _)| space).map_err(MapError::system("mmap"))
     }
 
     /// Address of the byte at `offset` of the mapping.
@@ -61,7 +66,23 @@ impl AddressSpace {
     }
 }
 
-impl Wanted<'_> {
+impl<'a> Wanted<'a> {
+    fn new(
+        file: &'a File,
+        range: &Range<u64>,
+        protection: Protection,
+        sharing: MapFlags,
+    ) -> Result<Wanted<'a>, Errno> {
+        let size = usize::try_from(range.end - range.start).map_err(|_| Errno::ENOMEM)?;
+        let size = NonZeroUsize::new(size).ok_or(Errno::EINVAL)?;
+        let offset = i64::try_from(range.start).map_err(|_| Errno::EOVERFLOW)?;
+        let access = match protection {
+            Protection::ReadOnly => ProtFlags::PROT_READ,
+            Protection::ReadWrite => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+        };
+        Ok(Wanted { file, offset, size, access, sharing })
+    }
+
     /// Maps it where huge pages fit, or else anywhere.
     ///
     /// Never over anything, not even over a reservation of our own: a mapping that is refused, as one
@@ -99,11 +120,8 @@ impl Wanted<'_> {
 
     /// Maps it at `place`, if nothing is there, or where the kernel likes.
     fn map_at(&self, place: Option<NonZeroUsize>, sync: bool) -> Result<AddressSpace, Errno> {
-        let mut flags = if sync {
-            MapFlags::MAP_SHARED_VALIDATE | MapFlags::MAP_SYNC
-        } else {
-            MapFlags::MAP_SHARED
-        };
+        let mut flags =
+            if sync { MapFlags::MAP_SHARED_VALIDATE | MapFlags::MAP_SYNC } else { self.sharing };
         if place.is_some() {
             flags |= MapFlags::MAP_FIXED_NOREPLACE;
         }

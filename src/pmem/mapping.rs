@@ -100,6 +100,28 @@ impl Mapping {
         })
     }
 
+    /// The same bytes as they are now, copied as they are stored to: nothing of that reaches the
+    /// file.
+    #[cfg(feature = "power-fail")]
+    pub(super) fn private_view(&self) -> Result<Mapping, MapError> {
+        let file = self.file.try_clone();
+        let file = file.map_err(|source| MapError::System { call: "dup", source })?;
+        let range = self.file_offset..self.file_offset + self.size;
+        let address_space = AddressSpace::map_private(&file, &range)?;
+        Ok(Mapping {
+            base: address_space.at(0),
+            _address_space: address_space,
+            file_offset: self.file_offset,
+            size: self.size,
+            protection: Protection::ReadWrite,
+            backing: Backing::PageCache,
+            durability: Durability::PageCache,
+            write_back: WriteBack::best(),
+            writeback: Writeback::new(),
+            file,
+        })
+    }
+
     /// What stands behind the mapping.
     #[must_use]
     pub fn backing(&self) -> Backing {

@@ -20,6 +20,8 @@ mod durability;
 mod error;
 mod fletcher;
 mod mapping;
+#[cfg(feature = "power-fail")]
+mod power_fail;
 mod shared;
 mod sigbus;
 pub mod simulated;
@@ -30,6 +32,8 @@ pub use durability::{Durability, DurabilityRequest};
 pub use error::{Access, Cause, MapError, MediaError};
 pub use fletcher::{CHECKSUM_SIZE, fletcher64, fletcher64_without_field};
 pub use mapping::{Mapping, Protection};
+#[cfg(feature = "power-fail")]
+pub use power_fail::{PowerFail, PowerFailure};
 
 use vm_memory::VolatileSlice;
 

@@ -15,19 +15,17 @@ use vmm_sys_util::event::{
 use super::guest_log::GuestLog;
 use super::ring::{Memory, Ring};
 use super::worker::Worker;
-use crate::btt;
-use crate::pmem::PersistentMemory;
 use crate::virtio::GuestRam;
-use crate::virtio::block::{Config, Device};
+use crate::virtio::block::{Config, Device, DiskQueue};
 
 /// A block device and its workers; outlives the connections to it.
 #[derive(Debug)]
-pub struct Backend<M> {
+pub struct Backend<Q> {
     /// What the log calls the device.
     title: Arc<str>,
     device: Arc<Device>,
     /// One per queue, and one queue per thread.
-    workers: Vec<Mutex<Worker<M>>>,
+    workers: Vec<Mutex<Worker<Q>>>,
     /// Guest memory, as the connection has set it up.
     memory: Memory,
     /// Feature bits that the driver has accepted.
@@ -36,11 +34,11 @@ pub struct Backend<M> {
     writeback: AtomicBool,
 }
 
-impl<M: PersistentMemory> Backend<M> {
-    /// The device `device`, served by one worker for each of the `queues` of its BTT; the log calls
-    /// it `title`.
+impl<Q: DiskQueue> Backend<Q> {
+    /// The device `device`, served by one worker for each of the `queues` of its disk; the log
+    /// calls it `title`.
     #[must_use]
-    pub fn new(title: &str, device: Device, queues: Vec<btt::Queue<M>>) -> Backend<M> {
+    pub fn new(title: &str, device: Device, queues: Vec<Q>) -> Backend<Q> {
         let (title, device): (Arc<str>, _) = (title.into(), Arc::new(device));
         let worker = |(number, queue)| {
             let log = GuestLog::new(title.clone(), number);
@@ -82,7 +80,7 @@ impl<M: PersistentMemory> Backend<M> {
     }
 }
 
-impl<M: PersistentMemory> VhostUserBackend for Backend<M> {
+impl<Q: DiskQueue> VhostUserBackend for Backend<Q> {
     type Bitmap = ();
     type Vring = Ring;
 
@@ -160,7 +158,7 @@ impl<M: PersistentMemory> VhostUserBackend for Backend<M> {
         // A panic while a worker is locked would end its thread; the state it leaves is that
         // between two requests.
         let mut worker = worker.lock().unwrap_or_else(PoisonError::into_inner);
-        worker.serve(ring, &self.memory, self.has_to_sync());
+        worker.serve(ring, &self.memory, &|| self.has_to_sync());
         Ok(())
     }
 }

@@ -1,16 +1,21 @@
 //! A namespace as a disk, from its options to a server.
 
+use std::path::Path;
+
 use log::{info, warn};
+use uuid::Uuid;
 
 use super::backend::Backend;
 use super::error::Error;
+#[cfg(not(feature = "power-fail"))]
+use super::server::AnyServer;
 use super::server::Server;
 use super::socket::{Endpoint, SocketSource};
 use super::stop::Stop;
-use crate::btt::NamespaceOptions;
+use crate::btt::{self, MappedNamespace, NamespaceOptions};
 use crate::nvdimm::{Claim, ClaimKind};
-use crate::pmem::{Backing, Durability, Mapping};
-use crate::virtio::block::{Device, DeviceOptions, Discard, Serial};
+use crate::pmem::{Backing, Durability, Mapping, PersistentMemory};
+use crate::virtio::block::{Device, DeviceOptions, Discard, Disk, Serial};
 
 /// What is served, where, and how.
 #[derive(Debug, Clone)]
@@ -30,22 +35,55 @@ pub struct DiskConfig {
     pub serial: Option<Serial>,
     /// What the guest may discard.
     pub discard: Discard,
+    /// What is to go wrong.
+    #[cfg(feature = "power-fail")]
+    pub injection: super::injection::Injection,
 }
 
 impl DiskConfig {
+    /// A server of the disk. `stop` stops it.
+    #[cfg(not(feature = "power-fail"))]
+    pub fn server(&self, stop: Stop) -> Result<Box<dyn AnyServer>, Error> {
+        Ok(Box::new(self.open(stop)?))
+    }
+
     /// Claims and opens the namespace, and begins to listen. `stop` stops the server.
     ///
     /// # Errors
     ///
     /// Somebody else holds the namespace, its BTT cannot be served, or the socket cannot be used.
-    pub fn open(&self, stop: Stop) -> Result<Server<Mapping>, Error> {
+    pub fn open(&self, stop: Stop) -> Result<Server<btt::Queue<Mapping>>, Error> {
+        let (mapped, endpoint) = self.map()?;
+        let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
+        let server = self.open_btt(mapped, endpoint, stop)?;
+        warn_of_losses(&self.namespace.path, durability, backing);
+        Ok(server)
+    }
+
+    /// Claims and maps the namespace. Frontends may connect from here on; they are answered once
+    /// there is a server.
+    pub(super) fn map(&self) -> Result<(MappedNamespace, Endpoint), Error> {
         let kind = if self.read_only { ClaimKind::Shared } else { ClaimKind::Exclusive };
         let mapped = self.namespace.map(kind)?;
-        // Frontends may connect from here on; they are answered once the BTT is open.
-        let endpoint = Endpoint::open(&self.socket)?;
-        let backing = mapped.medium.backing();
+        Ok((mapped, Endpoint::open(&self.socket)?))
+    }
+
+    /// A server of the BTT in a namespace.
+    pub(super) fn open_btt<M: PersistentMemory + 'static>(
+        &self,
+        mapped: MappedNamespace<M>,
+        endpoint: Endpoint,
+        stop: Stop,
+    ) -> Result<Server<btt::Queue<M>>, Error> {
         let (claim, (btt, queues)) = mapped.open(self.read_only, self.queues.into())?;
         let uuid = claim.namespace().uuid.or_else(|| btt.infos().next().map(|info| info.uuid));
+        let device = self.device(&*btt, uuid);
+        announce(&claim, &device, btt.durability());
+        Server::new(Backend::new(&title(&claim), device, queues), endpoint, stop)
+    }
+
+    /// The device that serves `disk`, which goes by `uuid`.
+    pub(super) fn device(&self, disk: &impl Disk, uuid: Option<Uuid>) -> Device {
         let options = DeviceOptions {
             read_only: self.read_only,
             discard: self.discard,
@@ -53,15 +91,17 @@ impl DiskConfig {
             queues: self.queues,
             queue_size: self.queue_size,
         };
-        let device = Device::new(&btt, &options);
-        announce(&claim, &device, backing, btt.durability());
-        let title = format!("{}: {}", claim.path().display(), claim.namespace().device_name());
-        Server::new(Backend::new(&title, device, queues), endpoint, stop)
+        Device::new(disk, &options)
     }
 }
 
-/// Says what is served, and what it is worth.
-fn announce(claim: &Claim, device: &Device, backing: Backing, durability: Durability) {
+/// What the log calls a disk.
+pub(super) fn title(claim: &Claim) -> String {
+    format!("{}: {}", claim.path().display(), claim.namespace().device_name())
+}
+
+/// Says what is served.
+pub(super) fn announce(claim: &Claim, device: &Device, durability: Durability) {
     let path = claim.path().display();
     info!(
         "{path}: serving {}{}: {} sectors of {} bytes, {} queues, {durability} durability{}",
@@ -75,6 +115,11 @@ fn announce(claim: &Claim, device: &Device, backing: Backing, durability: Durabi
         device.queues,
         if device.read_only { ", read-only" } else { "" },
     );
+}
+
+/// Says what a completed write is not safe from.
+fn warn_of_losses(path: &Path, durability: Durability, backing: Backing) {
+    let path = path.display();
     match (durability, backing) {
         (Durability::PageCache, _) => warn!(
             "{path}: sectors are atomic across a crash of guest, VMM or daemon, and durable when the guest \

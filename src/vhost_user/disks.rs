@@ -8,19 +8,18 @@ use log::error;
 
 use super::disk::DiskConfig;
 use super::error::Error;
-use super::server::Server;
+use super::server::AnyServer;
 use super::stop::Stop;
-use crate::pmem::Mapping;
 
 /// Disks that are open, and listen.
-pub struct Disks(Vec<Server<Mapping>>);
+pub struct Disks(Vec<Box<dyn AnyServer>>);
 
 impl Disks {
     /// Opens disks, each with the handle that stops it. If one cannot be opened, none is.
     pub fn open<'a>(
         disks: impl IntoIterator<Item = (&'a DiskConfig, Stop)>,
     ) -> Result<Disks, Error> {
-        let servers = disks.into_iter().map(|(config, stop)| config.open(stop));
+        let servers = disks.into_iter().map(|(config, stop)| config.server(stop));
         servers.collect::<Result<_, _>>().map(Disks)
     }
 
@@ -62,7 +61,7 @@ impl Disks {
 }
 
 /// Serves one of several disks. Whether it was served to the end.
-fn serve(server: Server<Mapping>) -> bool {
+fn serve(server: Box<dyn AnyServer>) -> bool {
     let title = server.title().to_owned();
     match server.run() {
         Ok(()) => true,

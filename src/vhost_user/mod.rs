@@ -17,6 +17,8 @@ mod disk;
 mod disks;
 mod error;
 mod guest_log;
+#[cfg(feature = "power-fail")]
+mod injection;
 mod relay;
 mod ring;
 mod server;
@@ -28,7 +30,9 @@ pub use backend::Backend;
 pub use disk::DiskConfig;
 pub use disks::Disks;
 pub use error::Error;
-pub use server::Server;
+#[cfg(feature = "power-fail")]
+pub use injection::Injection;
+pub use server::{AnyServer, Server};
 pub use socket::{Endpoint, SocketSource};
 pub use stop::Stop;
 

@@ -15,14 +15,14 @@ use super::error::Error;
 use super::relay;
 use super::socket::{Endpoint, SocketName};
 use super::stop::Stop;
-use crate::pmem::PersistentMemory;
+use crate::virtio::block::DiskQueue;
 
 /// How long to wait before accepting again when that failed, for want of descriptors say.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// A device and the socket at which it is served.
-pub struct Server<M: PersistentMemory> {
-    backend: Arc<Backend<M>>,
+pub struct Server<Q: DiskQueue> {
+    backend: Arc<Backend<Q>>,
     listener: Listener,
     /// Taken away when the server ends.
     _name: Option<SocketName>,
@@ -31,9 +31,28 @@ pub struct Server<M: PersistentMemory> {
     stop: Stop,
 }
 
-impl<M: PersistentMemory + 'static> Server<M> {
+/// A server of any kind of disk.
+pub trait AnyServer: Send {
+    /// What the log calls the device.
+    fn title(&self) -> &str;
+
+    /// As [`Server::run`].
+    fn run(self: Box<Self>) -> Result<(), Error>;
+}
+
+impl<Q: DiskQueue + 'static> AnyServer for Server<Q> {
+    fn title(&self) -> &str {
+        self.backend.title()
+    }
+
+    fn run(self: Box<Self>) -> Result<(), Error> {
+        (*self).run()
+    }
+}
+
+impl<Q: DiskQueue + 'static> Server<Q> {
     /// A server for `backend` at `endpoint`, which `stop` stops.
-    pub fn new(backend: Backend<M>, endpoint: Endpoint, stop: Stop) -> Result<Server<M>, Error> {
+    pub fn new(backend: Backend<Q>, endpoint: Endpoint, stop: Stop) -> Result<Server<Q>, Error> {
         let system = |action| move |source| Error::System { action, source };
         let (listener, name, once) = match endpoint {
             Endpoint::Listening(listener, name) => (listener, name, false),
@@ -47,12 +66,6 @@ impl<M: PersistentMemory + 'static> Server<M> {
         stop.listens_on(clone.map_err(system("duplicate the socket"))?);
         let listener = Listener::from(listener);
         Ok(Server { backend: Arc::new(backend), listener, _name: name, once, stop })
-    }
-
-    /// What the log calls the device.
-    #[must_use]
-    pub fn title(&self) -> &str {
-        self.backend.title()
     }
 
     /// Serves until stopped; a device with a connected socket, until that is closed.

@@ -5,7 +5,9 @@
 //! completed. Up to [`TURN_REQUESTS`] that wait in the ring share a turn: one lock, one look at guest
 //! memory, and the fences of their writes.
 
+use std::num::Wrapping;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use log::Level;
 use vhost_user_backend::VringState;
@@ -14,13 +16,27 @@ use vm_memory::{GuestAddress, GuestAddressSpace};
 
 use super::guest_log::GuestLog;
 use super::ring::{Memory, Ring};
-use crate::btt;
-use crate::pmem::PersistentMemory;
-use crate::virtio::block::{Chain, Device, Executor, Kind, RequestError};
+use crate::virtio::block::{Chain, Device, DiskBatch, DiskQueue, Executor, Kind, RequestError};
 use crate::virtio::{GuestRam, store_byte};
 
 /// Most requests of a turn; the connection can get at the ring in between.
 const TURN_REQUESTS: usize = 64;
+
+/// Guest memory as it was at some moment.
+type Snapshot = <Memory as GuestAddressSpace>::T;
+
+/// How many requests are offered in `ring`, and guest memory with all that they refer to.
+///
+/// In this order: a frontend adds memory while rings are running, and a guest may use it as soon as
+/// it is there. A request that is offered after the look at the ring is left for the next one.
+fn look(
+    ring: &virtio_queue::Queue,
+    memory: &Memory,
+) -> Result<(usize, Snapshot), virtio_queue::Error> {
+    let index = ring.avail_idx(&*memory.memory(), Ordering::Acquire)?;
+    let offered = index - Wrapping(ring.next_avail());
+    Ok((offered.0.into(), memory.memory()))
+}
 
 /// A request that was taken off the ring.
 #[derive(Debug)]
@@ -37,16 +53,16 @@ struct Taken {
 
 /// The worker of one queue.
 #[derive(Debug)]
-pub(super) struct Worker<M> {
-    queue: btt::Queue<M>,
+pub(super) struct Worker<Q> {
+    queue: Q,
     executor: Executor,
     chain: Chain,
     taken: Vec<Taken>,
     log: GuestLog,
 }
 
-impl<M: PersistentMemory> Worker<M> {
-    pub(super) fn new(log: GuestLog, queue: btt::Queue<M>, device: Arc<Device>) -> Worker<M> {
+impl<Q: DiskQueue> Worker<Q> {
+    pub(super) fn new(log: GuestLog, queue: Q, device: Arc<Device>) -> Worker<Q> {
         Worker {
             queue,
             executor: Executor::new(device),
@@ -57,14 +73,15 @@ impl<M: PersistentMemory> Worker<M> {
     }
 
     /// Carries out what waits in `ring`, until nothing does or the ring is stopped. Writes are
-    /// durable when they complete if `write_through`.
-    pub(super) fn serve(&mut self, ring: &Ring, memory: &Memory, write_through: bool) {
+    /// durable when they complete if `must_sync` says so by then: a guest that keeps its rings full
+    /// can change that, and is to be heard.
+    pub(super) fn serve(&mut self, ring: &Ring, memory: &Memory, must_sync: &impl Fn() -> bool) {
         loop {
             let mut state = ring.turn();
             if !state.is_enabled() || !state.get_queue().ready() {
                 return;
             }
-            match self.turn(&mut state, &memory.memory(), write_through) {
+            match self.turn(&mut state, memory, must_sync) {
                 Ok(true) => {}
                 Ok(false) => return,
                 // The guest's ring is broken; it has to set it up anew.
@@ -77,12 +94,12 @@ impl<M: PersistentMemory> Worker<M> {
     fn turn(
         &mut self,
         state: &mut VringState<Memory>,
-        memory: &GuestRam,
-        write_through: bool,
+        memory: &Memory,
+        must_sync: &impl Fn() -> bool,
     ) -> Result<bool, virtio_queue::Error> {
         let queue = state.get_queue_mut();
-        queue.disable_notification(memory)?;
-        self.execute(queue, memory, write_through)?;
+        queue.disable_notification(&*memory.memory())?;
+        let memory = &*self.execute(queue, memory, must_sync)?;
         if self.taken.is_empty() {
             return queue.enable_notification(memory);
         }
@@ -95,16 +112,18 @@ impl<M: PersistentMemory> Worker<M> {
         Ok(true)
     }
 
-    /// Takes requests off the ring and carries them out.
+    /// Takes requests off the ring and carries them out. Returns guest memory as they found it.
     fn execute(
         &mut self,
         ring: &mut virtio_queue::Queue,
-        memory: &GuestRam,
-        write_through: bool,
-    ) -> Result<(), virtio_queue::Error> {
+        memory: &Memory,
+        must_sync: &impl Fn() -> bool,
+    ) -> Result<Snapshot, virtio_queue::Error> {
         self.taken.clear();
         let mut batch = self.queue.batch();
-        for mut descriptors in ring.iter(memory)?.take(TURN_REQUESTS) {
+        let (offered, snapshot) = look(ring, memory)?;
+        let memory = &*snapshot;
+        for mut descriptors in ring.iter(memory)?.take(offered.min(TURN_REQUESTS)) {
             let tag = self.taken.len();
             self.chain.take(&mut descriptors);
             let request = self.chain.request(memory);
@@ -120,12 +139,12 @@ impl<M: PersistentMemory> Worker<M> {
         for (tag, error) in batch.take_failures() {
             self.taken[tag].result = Err(error.into());
         }
-        if write_through && self.taken.iter().any(|taken| taken.writes) {
-            let synced = batch.btt().sync();
+        if self.taken.iter().any(|taken| taken.writes) && must_sync() {
+            let synced = batch.sync();
             drop(batch);
             self.write_through(synced);
         }
-        Ok(())
+        Ok(snapshot)
     }
 
     /// Fails the writes of the turn if they could not be made durable.
@@ -169,3 +188,6 @@ impl<M: PersistentMemory> Worker<M> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The two programs, run as a user runs them.
 
 use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -8,8 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long anything may take that takes milliseconds.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub use super::patience::PATIENCE;
 
 /// Runs nvdimmctl.
 pub fn nvdimmctl<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Output {
@@ -43,12 +43,17 @@ pub struct Daemon {
 impl Daemon {
     /// Starts the daemon on `file` and waits until it listens.
     pub fn start(file: &Path, arguments: &[&str]) -> Daemon {
+        let mut daemon = Daemon::begin(file, arguments);
+        daemon.wait_for_log("serving");
+        daemon
+    }
+
+    /// Starts the daemon on `file`, and does not wait.
+    pub fn begin(file: &Path, arguments: &[&str]) -> Daemon {
         let socket = file.with_extension("sock");
         let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
         command.arg("--socket-path").arg(&socket).arg("--blk-file").arg(file).args(arguments);
-        let mut daemon = Daemon::spawn(command, socket);
-        daemon.wait_for_log("serving");
-        daemon
+        Daemon::spawn(command, socket)
     }
 
     /// Starts `command`, a daemon in some form.
@@ -75,14 +80,26 @@ impl Daemon {
 
     /// Waits until the daemon has logged a line that contains `text`.
     pub fn wait_for_log(&mut self, text: &str) {
+        assert!(self.logs_or_ends(text), "the daemon is gone: {}", self.log());
+    }
+
+    /// As `wait_for_log`, unless the daemon ends first: whether it lives.
+    pub fn logs_or_ends(&mut self, text: &str) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while !self.log().contains(text) {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("the daemon is gone ({status}): {}", self.log());
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
             }
             assert!(Instant::now() < deadline, "no {text:?} in the log: {}", self.log());
             std::thread::sleep(Duration::from_millis(2));
         }
+        true
+    }
+
+    /// A descriptor that is readable once the daemon is gone.
+    pub fn pidfd(&self) -> OwnedFd {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap()
     }
 
     /// Whether the daemon has ended by itself.
@@ -126,5 +143,8 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the log of {}:\n{}", self.socket.display(), self.log());
+        }
     }
 }

@@ -7,7 +7,7 @@ use memmap2::MmapMut;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use virtio_driver::{EventFd, VhostUser, VirtioBlkQueue, VirtioBlkTransport, VirtioFeatureFlags};
 
-use super::daemon::PATIENCE;
+use super::patience::PATIENCE;
 
 /// A connected disk: its queues, and buffers that it can see.
 pub struct Disk {

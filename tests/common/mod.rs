@@ -6,3 +6,8 @@ pub mod daemon;
 pub mod driver;
 pub mod fixture;
 pub mod frontend;
+pub mod ledger;
+pub mod load;
+pub mod patience;
+pub mod sectors;
+pub mod seeds;

@@ -1,14 +1,7 @@
 //! Our programs inside a guest, on persistent memory as Linux gives it: a DAX file system, and device-DAX. What
 //! is DAX is recognised, and what is written can be read.
 
-use std::path::{Path, PathBuf};
-
-use crate::harness::{Guest, Labels, Nvdimm, scratch};
-
-/// Written by `qemu/pack-programs`: both programs, in /opt.
-fn programs() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guest/programs.cpio")
-}
+use crate::harness::{Guest, Labels, Nvdimm, programs, scratch};
 
 /// Makes a disk on $nvdimm, fills a part of it, reads it back, checks it, and serves it for a moment.
 const USE: &str = r#"

@@ -2,17 +2,29 @@
 //! NVDIMM under Linux's own driver.
 //!
 //! Needs `qemu/fetch` to have run. Compiled only with the feature `guest-tests`:
-//! `qemu/fetch && cargo test --release --features guest-tests --test guests`.
+//! `qemu/fetch && qemu/pack-programs && cargo test --release --features guest-tests --test guests`. Those in which
+//! the power fails need the feature `power-fail` as well.
 
 #[path = "../common/damage.rs"]
 #[allow(dead_code, reason = "what should come of the damage is for tests/damage.rs")]
 mod damage;
 mod harness;
+#[path = "../common/sectors.rs"]
+#[cfg(feature = "power-fail")]
+#[allow(dead_code, reason = "here they are only read")]
+mod sectors;
+#[path = "../common/seeds.rs"]
+mod seeds;
 
 mod back_end_killed;
 mod dax;
+mod dax_power_cut;
 mod disk_features;
 mod ext4;
 mod linux_btt;
 mod namespaces;
+#[cfg(feature = "power-fail")]
+mod power_failure;
+#[cfg(feature = "power-fail")]
+mod torn_sectors;
 mod repaired;

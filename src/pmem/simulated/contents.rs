@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::super::PAGE;
+use super::unfenced::Durable;
 
 /// Pages that are copied together.
 const GROUP_PAGES: usize = 64;
@@ -122,6 +123,16 @@ impl Contents {
             .get_or_insert_with(|| Arc::new([0; PAGE as usize]));
         let page = Arc::make_mut(page);
         page[in_page(offset)..][..from.len()].copy_from_slice(from);
+    }
+}
+
+impl Durable for Contents {
+    fn write(&mut self, offset: u64, bytes: &[u8]) {
+        Contents::write(self, offset, bytes);
+    }
+
+    fn zero(&mut self, offset: u64, length: u64) {
+        Contents::zero(self, offset, length);
     }
 }
 

@@ -27,4 +27,4 @@ pub use images::{Effort, Images};
 pub use medium::Simulated;
 pub use random::Random;
 pub use recorder::{Event, Recorder};
-pub use unfenced::Unfenced;
+pub use unfenced::{Durable, Unfenced};

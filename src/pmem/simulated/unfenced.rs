@@ -4,15 +4,23 @@ use std::collections::BTreeMap;
 use std::thread::ThreadId;
 
 use super::super::CACHE_LINE;
-use super::contents::Contents;
 
 /// Bytes of a word, which never tears.
 pub(super) const WORD: u64 = 8;
 
+/// Where stores go once they are durable.
+pub trait Durable {
+    /// Replaces the bytes at `offset` with `bytes`.
+    fn write(&mut self, offset: u64, bytes: &[u8]);
+
+    /// Replaces `length` bytes at `offset` with zeroes.
+    fn zero(&mut self, offset: u64, length: u64);
+}
+
 /// What was stored and need not have reached the medium.
 ///
-/// It is told of every store, flush and fence, in their order, and moves what becomes durable to the
-/// contents that are handed to it.
+/// It is told of every store, flush and fence, in their order, and moves what becomes durable to
+/// where it is told.
 #[derive(Debug, Clone, Default)]
 pub struct Unfenced {
     /// Lines with ordinary stores, by number.
@@ -109,7 +117,7 @@ impl Unfenced {
     }
 
     /// A fence by `thread`: what it flushed and streamed is in `durable` from here on.
-    pub fn fence(&mut self, thread: ThreadId, durable: &mut Contents) {
+    pub fn fence(&mut self, thread: ThreadId, durable: &mut impl Durable) {
         let mut fenced: Vec<(u64, u64, Box<[u8]>)> = Vec::new();
         for line in self.lines.values_mut() {
             for store in line.fence(thread) {
@@ -133,7 +141,7 @@ impl Unfenced {
     }
 
     /// Zeroing of `length` bytes at `offset` is done, and durable.
-    pub fn end_zeroing(&mut self, offset: u64, length: u64, durable: &mut Contents) {
+    pub fn end_zeroing(&mut self, offset: u64, length: u64, durable: &mut impl Durable) {
         let is_this = |stream: &Stream| {
             stream.thread.is_none()
                 && (stream.offset, stream.bytes.len() as u64) == (offset, length)
@@ -146,14 +154,14 @@ impl Unfenced {
     }
 
     /// Everything stored so far becomes durable.
-    pub fn sync(&mut self, durable: &mut Contents) {
+    pub fn sync(&mut self, durable: &mut impl Durable) {
         self.apply_all(durable);
         self.lines.clear();
         self.streams.clear();
     }
 
-    /// Stores everything to `contents`: what a reader of the running system sees.
-    pub fn apply_all(&self, contents: &mut Contents) {
+    /// Stores everything to `medium`: what a reader of the running system sees.
+    pub fn apply_all(&self, medium: &mut impl Durable) {
         let mut all: Vec<(u64, u64, &[u8])> = Vec::new();
         for store in self.lines.values().flat_map(|line| &line.stores) {
             all.push((store.order, store.offset, store.bytes()));
@@ -161,7 +169,7 @@ impl Unfenced {
         all.extend(self.streams.iter().map(|stream| (stream.order, stream.offset, &*stream.bytes)));
         all.sort_unstable_by_key(|(order, ..)| *order);
         for (_, offset, bytes) in all {
-            contents.write(offset, bytes);
+            medium.write(offset, bytes);
         }
     }
 
@@ -217,6 +225,7 @@ impl Line {
 mod tests {
     use std::thread;
 
+    use super::super::contents::Contents;
     use super::*;
 
     fn word(contents: &Contents, offset: u64) -> u64 {

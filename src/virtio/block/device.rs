@@ -10,8 +10,8 @@ use virtio_bindings::virtio_config::{VIRTIO_F_IN_ORDER, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use super::VIRTIO_SECTOR;
-use crate::btt::Btt;
-use crate::pmem::{Durability, PersistentMemory};
+use super::disk::Disk;
+use crate::pmem::Durability;
 
 /// Whether sectors are discarded by flagging them as zero in the map (`--discard`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,7 +62,7 @@ impl Serial {
 /// What can be chosen about a device.
 #[derive(Debug, Clone, Copy)]
 pub struct DeviceOptions {
-    /// Refuse every change, whatever the BTT allows.
+    /// Refuse every change, whatever the disk allows.
     pub read_only: bool,
     /// What the guest may discard.
     pub discard: Discard,
@@ -99,22 +99,22 @@ pub struct Device {
 }
 
 impl Device {
-    /// The device that serves `btt`.
+    /// The device that serves `disk`.
     #[must_use]
-    pub fn new<M: PersistentMemory>(btt: &Btt<M>, options: &DeviceOptions) -> Device {
-        let read_only = options.read_only || btt.is_read_only();
+    pub fn new(disk: &impl Disk, options: &DeviceOptions) -> Device {
+        let read_only = options.read_only || disk.is_read_only();
         let trims = match options.discard {
-            Discard::Auto => btt.sector_size() == 4096,
+            Discard::Auto => disk.sector_size() == 4096,
             Discard::On => true,
             Discard::Off => false,
         };
         Device {
-            sectors: btt.sectors(),
-            sector_size: btt.sector_size(),
+            sectors: disk.sectors(),
+            sector_size: disk.sector_size(),
             read_only,
             trims,
             discards: trims && !read_only,
-            is_write_through: btt.durability() != Durability::PageCache,
+            is_write_through: disk.durability() != Durability::PageCache,
             serial: options.serial,
             queues: options.queues,
             queue_size: options.queue_size,

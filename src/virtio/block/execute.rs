@@ -2,11 +2,11 @@
 
 use super::VIRTIO_SECTOR;
 use super::device::Device;
+use super::disk::DiskBatch;
 use super::error::RequestError;
 use super::request::{Kind, Request};
 use super::{ranges, transfer};
-use crate::btt::{Batch, Tag};
-use crate::pmem::PersistentMemory;
+use crate::btt::Tag;
 use crate::virtio::memory::{GuestRam, Spans};
 use std::ops::Range;
 use std::sync::Arc;
@@ -52,9 +52,9 @@ impl Executor {
     ///
     /// Writes may only be staged when this returns: they are done when the batch is committed, and
     /// those that fail then are reported by the batch under `tag`.
-    pub fn execute<M: PersistentMemory>(
+    pub fn execute<B: DiskBatch>(
         &mut self,
-        batch: &mut Batch<'_, M>,
+        batch: &mut B,
         memory: &GuestRam,
         request: &Request<'_>,
         tag: Tag,
@@ -75,7 +75,7 @@ impl Executor {
             }
             Kind::Flush => {
                 batch.commit();
-                batch.btt().sync()?;
+                batch.sync()?;
             }
             Kind::GetId => return self.identify(memory, request.data_in),
             Kind::Discard if device.discards || device.read_only => {

@@ -2,16 +2,22 @@
 
 mod config;
 mod device;
+mod disk;
 mod error;
 mod execute;
 mod ranges;
+#[cfg(feature = "power-fail")]
+mod raw;
 mod request;
 mod transfer;
 
 pub use config::{CONFIG_SIZE, Config};
 pub use device::{Device, DeviceOptions, Discard, Serial};
+pub use disk::{Disk, DiskBatch, DiskQueue};
 pub use error::RequestError;
 pub use execute::Executor;
+#[cfg(feature = "power-fail")]
+pub use raw::{Raw, RawBatch, RawQueue};
 pub use request::{Chain, Kind, Request};
 
 /// Bytes of the sector that virtio-blk counts in, whatever the device's own (VIRTIO 1.2, 5.2.4).

@@ -11,10 +11,10 @@ use zerocopy::little_endian::{U32, U64};
 use super::VIRTIO_SECTOR;
 use super::config::{Config, MOST_CLEARED_SEGMENTS};
 use super::device::Device;
+use super::disk::DiskBatch;
 use super::error::RequestError;
 use super::request::Kind;
-use crate::btt::{Batch, NeverWritten, Tag};
-use crate::pmem::PersistentMemory;
+use crate::btt::{NeverWritten, Tag};
 use crate::virtio::memory::{GuestRam, Spans};
 
 /// A segment of the request's data (VIRTIO 1.2, 5.2.6, `virtio_blk_discard_write_zeroes`).
@@ -69,9 +69,9 @@ fn ranges(
 }
 
 /// Carries out a `DISCARD`: whole sectors read as zeroes afterwards; a hint for parts of sectors.
-pub(super) fn discard<M: PersistentMemory>(
+pub(super) fn discard<B: DiskBatch>(
     device: &Device,
-    batch: &mut Batch<'_, M>,
+    batch: &mut B,
     memory: &GuestRam,
     data: Spans<'_>,
     tag: Tag,
@@ -90,9 +90,9 @@ pub(super) fn discard<M: PersistentMemory>(
 ///
 /// By flagging whole sectors in the map where that is allowed, with or without the `UNMAP` flag: a
 /// flagged sector keeps its block, so nothing is deallocated.
-pub(super) fn write_zeroes<M: PersistentMemory>(
+pub(super) fn write_zeroes<B: DiskBatch>(
     device: &Device,
-    batch: &mut Batch<'_, M>,
+    batch: &mut B,
     memory: &GuestRam,
     data: Spans<'_>,
     scratch: &mut [u8],
@@ -106,9 +106,9 @@ pub(super) fn write_zeroes<M: PersistentMemory>(
 }
 
 /// Zeroes a range of bytes; `zeroes` holds as many as a sector.
-fn zero_range<M: PersistentMemory>(
+fn zero_range<B: DiskBatch>(
     device: &Device,
-    batch: &mut Batch<'_, M>,
+    batch: &mut B,
     range: Range<u64>,
     zeroes: &mut [u8],
     tag: Tag,

@@ -7,9 +7,9 @@
 use vm_memory::VolatileSlice;
 
 use super::VIRTIO_SECTOR;
+use super::disk::DiskBatch;
 use super::error::RequestError;
-use crate::btt::{self, Batch, Tag};
-use crate::pmem::PersistentMemory;
+use crate::btt::{self, Tag};
 use crate::virtio::memory::{BadAddress, GuestRam, Spans};
 
 /// A part of a sector, or several whole ones.
@@ -66,15 +66,15 @@ impl<'a> Cursor<'a> {
 
 /// Writes what the guest hands over in `from`, from virtio sector `sector` on. The range was checked
 /// to be inside the device; `scratch` has room for a sector.
-pub(super) fn write<M: PersistentMemory>(
-    batch: &mut Batch<'_, M>,
+pub(super) fn write<B: DiskBatch>(
+    batch: &mut B,
     memory: &GuestRam,
     sector: u64,
     from: Spans<'_>,
     scratch: &mut [u8],
     tag: Tag,
 ) -> Result<(), RequestError> {
-    let mut cursor = Cursor::new(sector, from, batch.btt().sector_size());
+    let mut cursor = Cursor::new(sector, from, batch.sector_size());
     while let Some((part, together)) = cursor.next(memory)? {
         if let Some(data) = together {
             write_part(batch, part, &data, tag)?;
@@ -90,14 +90,14 @@ pub(super) fn write<M: PersistentMemory>(
 
 /// Reads from virtio sector `sector` on into all of the guest's `into`. The range was checked to be
 /// inside the device; `scratch` has room for a sector.
-pub(super) fn read<M: PersistentMemory>(
-    batch: &mut Batch<'_, M>,
+pub(super) fn read<B: DiskBatch>(
+    batch: &mut B,
     memory: &GuestRam,
     sector: u64,
     into: Spans<'_>,
     scratch: &mut [u8],
 ) -> Result<(), RequestError> {
-    let mut cursor = Cursor::new(sector, into, batch.btt().sector_size());
+    let mut cursor = Cursor::new(sector, into, batch.sector_size());
     while let Some((part, together)) = cursor.next(memory)? {
         if let Some(data) = together {
             read_part(batch, part, &data)?;
@@ -111,25 +111,25 @@ pub(super) fn read<M: PersistentMemory>(
     Ok(())
 }
 
-fn write_part<M: PersistentMemory>(
-    batch: &mut Batch<'_, M>,
+fn write_part<B: DiskBatch>(
+    batch: &mut B,
     part: Part,
     data: &VolatileSlice<'_>,
     tag: Tag,
 ) -> Result<(), btt::Error> {
-    if part.length < batch.btt().sector_size() as usize {
+    if part.length < batch.sector_size() as usize {
         batch.write_part(part.sector, part.offset, data, tag)
     } else {
         batch.write(part.sector, data, tag)
     }
 }
 
-fn read_part<M: PersistentMemory>(
-    batch: &mut Batch<'_, M>,
+fn read_part<B: DiskBatch>(
+    batch: &mut B,
     part: Part,
     data: &VolatileSlice<'_>,
 ) -> Result<(), btt::Error> {
-    if part.length < batch.btt().sector_size() as usize {
+    if part.length < batch.sector_size() as usize {
         batch.read_part(part.sector, part.offset, data)
     } else {
         batch.read(part.sector, data)

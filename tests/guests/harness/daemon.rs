@@ -10,6 +10,9 @@ use super::process::Process;
 /// Recovery of the disks used here is a matter of milliseconds; this is for a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(10);
 const END_LIMIT: Duration = Duration::from_secs(10);
+#[cfg(feature = "power-fail")]
+/// For a guest, emulated on a busy machine, to make a back end fence some thousand times.
+const FAILURE_LIMIT: Duration = Duration::from_secs(180);
 
 /// A `vhost-user-btt` that serves one file; its sockets lie beside the file.
 pub struct Daemon {
@@ -71,14 +74,25 @@ impl Daemon {
     /// Kills the back end with SIGKILL and starts it again the same way, under a guest that knows nothing.
     #[track_caller]
     pub fn kill_and_restart(self) -> Self {
-        self.process.kill();
+        self.process.kill(END_LIMIT);
         let process = start_listening(&self.command, &self.sockets);
         Self { process, ..self }
     }
 
     /// SIGKILL.
     pub fn kill(self) {
-        self.process.kill();
+        self.process.kill(END_LIMIT);
+    }
+
+    /// Waits until the back end has let the power fail; returns what it said of that.
+    #[track_caller]
+    #[cfg(feature = "power-fail")]
+    pub fn wait_for_power_failure(mut self) -> String {
+        let said = self
+            .process
+            .wait_for_line("power failure", FAILURE_LIMIT, |line| line.contains("power failure: "));
+        self.process.wait_for_end(END_LIMIT);
+        said
     }
 
     /// Ends the back end as an administrator would, which must be quick and without complaint.

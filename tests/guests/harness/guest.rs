@@ -52,6 +52,22 @@ pub struct Machine<'a> {
     cpus: u32,
 }
 
+/// What the program `guest-load` said: `@@NAME WORDS .`
+#[derive(Debug, Clone)]
+pub struct Said {
+    pub name: String,
+    pub words: Vec<String>,
+}
+
+impl Said {
+    /// `None`: it was somebody else, or was cut short.
+    fn read(line: &str) -> Option<Self> {
+        let words = line.strip_prefix("@@")?.strip_suffix(" .")?;
+        let mut words = words.split(' ').map(str::to_owned);
+        Some(Self { name: words.next()?, words: words.collect() })
+    }
+}
+
 impl Guest {
     /// Describes a machine; `scratch` is where its script is written before it boots.
     pub fn machine(scratch: &Path) -> Machine<'_> {
@@ -62,9 +78,16 @@ impl Guest {
     /// Waits until the script says `name`, and returns the value it says with it.
     #[track_caller]
     pub fn wait_for(&mut self, name: &str) -> String {
+        self.wait_passing(name, |_| ())
+    }
+
+    /// As [`Guest::wait_for`]; `pass` is shown every line up to there.
+    #[track_caller]
+    fn wait_passing(&mut self, name: &str, mut pass: impl FnMut(&str)) -> String {
         let wanted = format!("@@{name}");
         let mut ended_with = None;
         let line = self.process.wait_for_line(&wanted, STEP_LIMIT, |line| {
+            pass(line);
             ended_with = line.strip_prefix("@@guest-exit ").map(str::to_owned);
             ended_with.is_some() || line.split(' ').next() == Some(&wanted)
         });
@@ -85,9 +108,21 @@ impl Guest {
         assert!(status.success(), "QEMU ended with {status}");
     }
 
-    /// Kills the guest's QEMU with SIGKILL: to the guest, a power failure.
-    pub fn kill(self) {
-        self.process.kill();
+    /// Kills the guest's QEMU with SIGKILL: to the guest, a power failure. Returns what the program `guest-load` had
+    /// said by then.
+    #[track_caller]
+    pub fn kill(self) -> Vec<Said> {
+        let lines = self.process.kill(STEP_LIMIT);
+        lines.iter().filter_map(|line| Said::read(line)).collect()
+    }
+
+    /// Waits until the program `guest-load` has come to its end, by what follows it in the script, `say name`.
+    /// Returns what it said.
+    #[track_caller]
+    pub fn hear_until(&mut self, name: &str) -> Vec<Said> {
+        let mut heard = Vec::new();
+        self.wait_passing(name, |line| heard.extend(Said::read(line)));
+        heard
     }
 }
 

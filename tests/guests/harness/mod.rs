@@ -9,16 +9,21 @@ mod process;
 mod tool;
 
 pub use daemon::Daemon;
-pub use guest::{Guest, Labels, Nvdimm};
+pub use guest::{Guest, Labels, Nvdimm, Said};
 pub use tool::Tool;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
 /// A folder for one scenario, on disk and not in memory: NVDIMM files are large, if mostly holes.
 pub fn scratch() -> TempDir {
     tempfile::Builder::new().prefix("vhost-user-btt-guest.").tempdir().expect("a temporary folder")
+}
+
+/// Our programs, and `guest-load`, for the guest's root: in /opt. Written by `qemu/pack-programs`.
+pub fn programs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guest/programs.cpio")
 }
 
 /// The SHA-256 of what a file holds, in the notation of `sha256sum`.

@@ -27,8 +27,15 @@ struct Output {
 #[derive(Default)]
 struct OutputState {
     lines: Vec<String>,
-    /// Standard output has reached its end, which for our children means that they have ended.
-    ended: bool,
+    /// How many of the two streams have reached their end.
+    ended_streams: u32,
+}
+
+impl OutputState {
+    /// Both streams have reached their end, which for our children means that they have ended.
+    fn has_ended(&self) -> bool {
+        self.ended_streams == 2
+    }
 }
 
 impl Process {
@@ -48,18 +55,10 @@ impl Process {
         let output = Arc::new(Output::default());
         let stdout = child.stdout.take().expect("stdout is piped");
         let stderr = child.stderr.take().expect("stderr is piped");
-        thread::spawn({
+        for stream in [Box::new(stdout) as Box<dyn Read + Send>, Box::new(stderr)] {
             let output = Arc::clone(&output);
-            move || {
-                output.collect(stdout);
-                output.state.lock().unwrap().ended = true;
-                output.changed.notify_all();
-            }
-        });
-        thread::spawn({
-            let output = Arc::clone(&output);
-            move || output.collect(stderr)
-        });
+            thread::spawn(move || output.collect(stream));
+        }
         Self { name: name.to_owned(), child, output, next_line: 0 }
     }
 
@@ -80,7 +79,7 @@ impl Process {
                     return line.clone();
                 }
             }
-            let failure = if state.ended {
+            let failure = if state.has_ended() {
                 Some("has ended")
             } else if Instant::now() >= deadline {
                 Some("did not say so in time")
@@ -100,8 +99,11 @@ impl Process {
     #[track_caller]
     pub fn wait_for_end(mut self, limit: Duration) -> ExitStatus {
         let state = self.output.state.lock().unwrap();
-        let (state, wait) =
-            self.output.changed.wait_timeout_while(state, limit, |state| !state.ended).unwrap();
+        let (state, wait) = self
+            .output
+            .changed
+            .wait_timeout_while(state, limit, |state| !state.has_ended())
+            .unwrap();
         drop(state);
         assert!(!wait.timed_out(), "{} has not ended within {limit:?}", self.name);
         self.child.wait().expect("our own child")
@@ -121,9 +123,19 @@ impl Process {
         self.wait_for_end(limit)
     }
 
-    /// SIGKILL, and waits for the kernel to have taken the process apart (locks, sockets, mappings).
-    pub fn kill(mut self) {
+    /// SIGKILL, and waits for the kernel to have taken the process apart (locks, sockets, mappings). Returns all
+    /// that it had said by then; the last line may be half of one.
+    #[track_caller]
+    pub fn kill(mut self, limit: Duration) -> Vec<String> {
         self.kill_now();
+        let state = self.output.state.lock().unwrap();
+        let (mut state, wait) = self
+            .output
+            .changed
+            .wait_timeout_while(state, limit, |state| !state.has_ended())
+            .unwrap();
+        assert!(!wait.timed_out(), "the output of {} does not end", self.name);
+        std::mem::take(&mut state.lines)
     }
 
     fn kill_now(&mut self) {
@@ -159,5 +171,7 @@ impl Output {
             self.changed.notify_all();
             line.clear();
         }
+        self.state.lock().unwrap().ended_streams += 1;
+        self.changed.notify_all();
     }
 }

@@ -67,6 +67,15 @@ impl<'a> Tool<'a> {
         hash
     }
 
+    /// All sectors in order.
+    #[track_caller]
+    #[cfg(feature = "power-fail")]
+    pub fn export(&self) -> Vec<u8> {
+        let output = self.command("export", &[]).output().expect("nvdimmctl");
+        assert!(output.status.success(), "nvdimmctl export ended with {}", output.status);
+        output.stdout
+    }
+
     /// The bytes of a namespace as they are, whatever its mode.
     #[track_caller]
     pub fn export_raw(&self, to: &Path) {

@@ -1,0 +1,173 @@
+//! What the device serves: a BTT, through its queues.
+//!
+//! As traits, so that a test can serve something else by the same device. They say what the device
+//! needs; what each operation does is written at [`Btt`], [`Queue`] and [`Batch`].
+
+use vm_memory::VolatileSlice;
+
+use crate::btt::{Batch, Btt, Error, NeverWritten, Queue, Tag};
+use crate::pmem::{Durability, MediaError, PersistentMemory};
+
+/// Sectors, and what can be said of them.
+pub trait Disk {
+    /// Number of sectors.
+    fn sectors(&self) -> u64;
+
+    /// Bytes of a sector: 512 or 4096.
+    fn sector_size(&self) -> u32;
+
+    /// Whether no sector can be written.
+    fn is_read_only(&self) -> bool;
+
+    /// What a completed write is safe from.
+    fn durability(&self) -> Durability;
+}
+
+/// A way to the sectors, for one thread at a time.
+pub trait DiskQueue: Send {
+    /// Reads and writes, one after another.
+    type Batch<'q>: DiskBatch
+    where
+        Self: 'q;
+
+    /// Begins a batch.
+    fn batch(&mut self) -> Self::Batch<'_>;
+}
+
+/// Reads and writes of one queue, one after another.
+pub trait DiskBatch {
+    /// Bytes of a sector.
+    fn sector_size(&self) -> u32;
+
+    /// Reads whole sectors from `first` on.
+    fn read(&mut self, first: u64, into: &VolatileSlice<'_>) -> Result<(), Error>;
+
+    /// Reads bytes of `sector` from `offset` on.
+    fn read_part(
+        &mut self,
+        sector: u64,
+        offset: usize,
+        into: &VolatileSlice<'_>,
+    ) -> Result<(), Error>;
+
+    /// Writes whole sectors from `first` on; done with the next [`commit`](Self::commit).
+    fn write(&mut self, first: u64, from: &VolatileSlice<'_>, tag: Tag) -> Result<(), Error>;
+
+    /// Writes bytes of `sector` from `offset` on, and leaves the others.
+    fn write_part(
+        &mut self,
+        sector: u64,
+        offset: usize,
+        from: &VolatileSlice<'_>,
+        tag: Tag,
+    ) -> Result<(), Error>;
+
+    /// Writes zeroes to `count` sectors from `first` on.
+    fn write_zeroes(&mut self, first: u64, count: u64, tag: Tag) -> Result<(), Error>;
+
+    /// Makes `count` sectors from `first` on read as zeroes.
+    fn trim(
+        &mut self,
+        first: u64,
+        count: u64,
+        never_written: NeverWritten,
+        tag: Tag,
+    ) -> Result<(), Error>;
+
+    /// Completes all writes.
+    fn commit(&mut self);
+
+    /// The writes that failed when they were completed, by the tag of their request.
+    fn take_failures(&mut self) -> impl Iterator<Item = (Tag, Error)>;
+
+    /// Makes every completed write durable on the backing medium.
+    fn sync(&self) -> Result<(), MediaError>;
+}
+
+impl<M: PersistentMemory> Disk for Btt<M> {
+    fn sectors(&self) -> u64 {
+        self.sectors()
+    }
+
+    fn sector_size(&self) -> u32 {
+        self.sector_size()
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.is_read_only()
+    }
+
+    fn durability(&self) -> Durability {
+        self.durability()
+    }
+}
+
+impl<M: PersistentMemory> DiskQueue for Queue<M> {
+    type Batch<'q>
+        = Batch<'q, M>
+    where
+        M: 'q;
+
+    fn batch(&mut self) -> Batch<'_, M> {
+        self.batch()
+    }
+}
+
+impl<M: PersistentMemory> DiskBatch for Batch<'_, M> {
+    fn sector_size(&self) -> u32 {
+        self.btt().sector_size()
+    }
+
+    fn read(&mut self, first: u64, into: &VolatileSlice<'_>) -> Result<(), Error> {
+        self.read(first, into)
+    }
+
+    fn read_part(
+        &mut self,
+        sector: u64,
+        offset: usize,
+        into: &VolatileSlice<'_>,
+    ) -> Result<(), Error> {
+        self.read_part(sector, offset, into)
+    }
+
+    fn write(&mut self, first: u64, from: &VolatileSlice<'_>, tag: Tag) -> Result<(), Error> {
+        self.write(first, from, tag)
+    }
+
+    fn write_part(
+        &mut self,
+        sector: u64,
+        offset: usize,
+        from: &VolatileSlice<'_>,
+        tag: Tag,
+    ) -> Result<(), Error> {
+        self.write_part(sector, offset, from, tag)
+    }
+
+    fn write_zeroes(&mut self, first: u64, count: u64, tag: Tag) -> Result<(), Error> {
+        self.write_zeroes(first, count, tag)
+    }
+
+    fn trim(
+        &mut self,
+        first: u64,
+        count: u64,
+        never_written: NeverWritten,
+        tag: Tag,
+    ) -> Result<(), Error> {
+        self.trim(first, count, never_written, tag)
+    }
+
+    fn commit(&mut self) {
+        self.commit();
+    }
+
+    fn take_failures(&mut self) -> impl Iterator<Item = (Tag, Error)> {
+        self.take_failures()
+    }
+
+    fn sync(&self) -> Result<(), MediaError> {
+        self.btt().sync()
+    }
+}
