@@ -24,6 +24,7 @@ mod arena;
 mod batch;
 pub mod check;
 mod create;
+mod density;
 mod discovery;
 mod engine;
 mod erase;
@@ -31,6 +32,7 @@ mod error;
 pub mod flog;
 mod geometry;
 mod grow;
+mod grow_namespace;
 mod info_block;
 mod inspect;
 mod lane;
@@ -53,6 +55,7 @@ mod write;
 
 pub use batch::Batch;
 pub use create::{CreateOptions, create, layout};
+pub use density::{Density, Share, density};
 pub use discovery::{Copies, FoundArena, check_parent, find};
 pub use engine::Btt;
 pub use erase::{Remains, erase};
@@ -62,6 +65,7 @@ pub use geometry::{
     INFO_SIZE, MAP_ENTRY_SIZE, MAX_NFREE,
 };
 pub use grow::{Growth, grow};
+pub use grow_namespace::{Contents, Grown, grow_namespace};
 pub use info_block::{InfoBlock, InfoFault, SIGNATURE, Version};
 pub use inspect::{LaneState, lanes};
 pub use lba_size::LbaSize;

@@ -85,6 +85,11 @@ impl Daemon {
         }
     }
 
+    /// Whether the daemon has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     pub fn connect(&self) -> UnixStream {
         UnixStream::connect(&self.socket).unwrap()
     }

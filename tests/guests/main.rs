@@ -4,6 +4,9 @@
 //! Needs `qemu/fetch` to have run. Compiled only with the feature `guest-tests`:
 //! `qemu/fetch && cargo test --release --features guest-tests --test guests`.
 
+#[path = "../common/damage.rs"]
+#[allow(dead_code, reason = "what should come of the damage is for tests/damage.rs")]
+mod damage;
 mod harness;
 
 mod back_end_killed;
@@ -12,3 +15,4 @@ mod disk_features;
 mod ext4;
 mod linux_btt;
 mod namespaces;
+mod repaired;

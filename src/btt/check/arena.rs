@@ -20,7 +20,12 @@ pub(super) struct Arena<'m, M> {
 
 impl<'m, M: PersistentMemory> Arena<'m, M> {
     pub(super) fn new(medium: &'m M, number: usize, located: &Located) -> Arena<'m, M> {
-        Arena { medium, number, start: located.start, geometry: located.info.geometry }
+        Arena::at(medium, number, located.start, located.info.geometry)
+    }
+
+    /// The arena `number`, which starts at `start`.
+    pub(super) fn at(medium: &'m M, number: usize, start: u64, geometry: Geometry) -> Arena<'m, M> {
+        Arena { medium, number, start, geometry }
     }
 
     /// Offset in the namespace of a lane's entries.

@@ -150,6 +150,9 @@ fn judge<M: PersistentMemory>(
             findings.add(arena.number, Fault::LanePadding { lane, place, offset });
         }
     }
+    if is_of_other_layout(layout, entries) {
+        return Lane::Undecided { free: None };
+    }
     let [first, second] = slots.map(|place| entries[place].seq);
     let Some(slot) = newer(first, second) else {
         let offset = arena.lane_offset(lane);
@@ -171,6 +174,19 @@ fn judge<M: PersistentMemory>(
         findings.add(arena.number, Fault::LaneIdle { lane, offset, lba, block: old });
     }
     Lane::Idle { free: old }
+}
+
+/// Whether a lane has a legal pair of entries in the layout that is not the arena's, and none in that:
+/// somebody was about to rewrite the flog. Of the two entries it may be either that is meant.
+fn is_of_other_layout(layout: LogLayout, entries: &Entries) -> bool {
+    let other = match layout {
+        LogLayout::Standard => LogLayout::Old,
+        LogLayout::Old => LogLayout::Standard,
+    };
+    let second = |layout: LogLayout| entries[layout.place(Slot::Second)];
+    second(layout).is_empty()
+        && second(other).seq != 0
+        && newer(entries[0].seq, second(other).seq).is_some()
 }
 
 /// Whether a place is as one that was never written: zero, but that a slot may hold the first half of

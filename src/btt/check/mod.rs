@@ -35,6 +35,7 @@ mod locate;
 mod map;
 mod pieces;
 mod progress;
+pub mod repair;
 mod replay;
 mod report;
 

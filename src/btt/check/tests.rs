@@ -25,6 +25,7 @@ mod info;
 mod map;
 mod pending;
 mod random;
+mod repair;
 
 const SIZE: u64 = 17 << 20;
 const PAGE: u64 = 4096;

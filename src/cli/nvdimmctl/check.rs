@@ -1,5 +1,7 @@
 //! `check-namespace`.
 
+mod backup;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,30 +9,66 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Error;
+use crate::btt::check::repair::{Plan, Repair, RepairOptions, advice};
 use crate::btt::check::{self, CheckOptions, PendingWrite, Report, Severity, Verdict};
+use crate::btt::{MappedNamespace, Version};
 use crate::cli::name::NamespaceArgs;
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::nvdimm::ClaimKind;
-use crate::pmem::DurabilityRequest;
+use crate::pmem::{DurabilityRequest, MediaError};
 
+/// Exit status: something was repaired, and nothing is wrong any more.
+const REPAIRED: u8 = 1;
 /// Exit status: problems were found, and are still there.
 const PROBLEMS_LEFT: u8 = 2;
 
 /// Check that a namespace is whole: info blocks, flog, map, and every block owned exactly once
 ///
-/// By code of its own, not by the engine that serves the namespace. Nothing is written. Writes that a
-/// crash interrupted are no problem: they are completed when the namespace is next served.
+/// By code of its own, not by the engine that serves the namespace. Without --repair nothing is written,
+/// and the output says what a repair would do, and what would be left. Writes that a crash interrupted
+/// are no problem: they are completed when the namespace is next served, or by --repair.
 ///
-/// Exit status: 0 clean, 2 problems, 8 could not be checked.
+/// --repair does what is certain: it restores either info block from the other, completes interrupted
+/// writes, and gives lanes and map entries that name nothing the blocks that nobody owns. Before it
+/// changes a byte, it writes all that it will change to a new file; --undo puts that back. If it is cut
+/// off, by a power failure or otherwise, repeat it.
+///
+/// --force, too, gives up what is in doubt: sectors that share a block are marked as lost until they are
+/// written (export them first: as yet they can be read); the info blocks of a later arena are worked
+/// out anew; the ERROR flag is cleared; what is left of other BTTs goes. See docs/damage.md.
+///
+/// Exit status: 0 clean, 1 repaired, 2 problems (left), 8 could not be checked.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
+#[allow(clippy::struct_excessive_bools, reason = "switches of a command line, each by itself")]
 pub struct CheckNamespace {
     /// The NVDIMM file
     file: PathBuf,
 
     #[command(flatten)]
     namespace: NamespaceArgs,
+
+    /// Repair what can be repaired without guessing
+    #[arg(short = 'R', long)]
+    repair: bool,
+
+    /// Also write the flog anew in the standard layout (bytes 0 and 16 of each lane), unless problems
+    /// are left
+    #[arg(short = 'L', long, requires = "repair")]
+    rewrite_log: bool,
+
+    /// Also repair what means giving sectors up; without --repair: say what that would do
+    #[arg(short, long)]
+    force: bool,
+
+    /// Where to keep what the repair changes; otherwise FILE.before-repair, which must not exist yet
+    #[arg(long, value_name = "NEW-FILE", requires = "repair")]
+    backup: Option<PathBuf>,
+
+    /// Put back what an earlier repair changed, from its backup, and do nothing else
+    #[arg(long, value_name = "BACKUP", conflicts_with_all = ["repair", "force", "json"])]
+    undo: Option<PathBuf>,
 
     /// List at most so many findings of a kind; all are counted
     #[arg(long, value_name = "N", default_value_t = 20)]
@@ -52,6 +90,16 @@ struct Checked {
     /// How many findings of which kind there are.
     counts: Vec<Count>,
     findings: Vec<Listed>,
+    /// Whether the repairs were made; otherwise they would be.
+    repaired: bool,
+    /// Where the bytes are that they changed.
+    backup: Option<PathBuf>,
+    /// How many repairs there are; as many as findings of a kind are listed.
+    repair_count: usize,
+    repairs: Vec<ListedRepair>,
+    /// What is wrong after the repairs, or would be.
+    verdict_after: &'static str,
+    left: Vec<Left>,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,35 +118,86 @@ struct Listed {
     message: String,
 }
 
+#[derive(Debug, Serialize)]
+struct ListedRepair {
+    arena: Option<usize>,
+    message: String,
+}
+
+/// Findings of a kind that are left, and what can be done about them.
+#[derive(Debug, Serialize)]
+struct Left {
+    kind: &'static str,
+    count: u64,
+    advice: &'static str,
+}
+
 impl CheckNamespace {
     pub(super) fn run(&self) -> Result<ExitCode, Error> {
-        let options = self.namespace.options(&self.file, DurabilityRequest::PageCache);
-        let mapped = options.map(ClaimKind::Shared)?;
+        // Slow and sure: a repair has to be durable step by step, whatever the file is on.
+        let options = self.namespace.options(&self.file, DurabilityRequest::Strict);
+        let writes = self.repair || self.undo.is_some();
+        let kind = if writes { ClaimKind::Exclusive } else { ClaimKind::Shared };
+        let mapped = options.map(kind)?;
         mapped.refuse_raw()?;
-        let namespace = mapped.claim.namespace();
-        let check_options = CheckOptions {
-            version: mapped.version,
-            namespace: namespace.uuid,
-            most_findings: self.most,
-        };
-        let progress = Progress::new("checking", None);
-        let report = check::check(&mapped.medium, &check_options, &mut |done, total| {
-            progress.set(done, total);
-        });
-        drop(progress);
-        let device = namespace.device_name();
-        if self.json {
-            say!("{}", super::to_json(&self.describe(device, &report))?);
-        } else {
-            self.print(&device, &report);
+        if let Some(path) = &self.undo {
+            return self.undo_repair(path, &mapped);
         }
-        Ok(match report.verdict() {
+        let plan = self.plan(&mapped, mapped.version);
+        let backup = self.carry_out(&plan, &mapped)?;
+        let device = mapped.claim.namespace().device_name();
+        if self.json {
+            say!("{}", super::to_json(&self.describe(device, &plan, backup))?);
+        } else {
+            self.print(&device, &plan, backup);
+        }
+        let left = if self.repair { plan.after.verdict() } else { plan.before.verdict() };
+        Ok(match left {
+            Verdict::Clean if self.repair && !plan.repairs.is_empty() => ExitCode::from(REPAIRED),
             Verdict::Clean => ExitCode::SUCCESS,
             Verdict::Problems => ExitCode::from(PROBLEMS_LEFT),
         })
     }
 
-    fn describe(&self, dev: String, report: &Report) -> Checked {
+    fn plan(&self, mapped: &MappedNamespace, version: Option<Version>) -> Plan {
+        let namespace = mapped.claim.namespace().uuid;
+        let check = CheckOptions { version, namespace, most_findings: self.most };
+        let options = RepairOptions { check, force: self.force, rewrite_log: self.rewrite_log };
+        let progress = Progress::new("checking", None);
+        Plan::make(&mapped.medium, &options, &mut |done, total| progress.set(done, total))
+    }
+
+    /// Repairs, if asked to, and returns where the backup is.
+    fn carry_out(&self, plan: &Plan, mapped: &MappedNamespace) -> Result<Option<PathBuf>, Error> {
+        if !self.repair || plan.repairs.is_empty() {
+            return Ok(None);
+        }
+        let path = self.backup.clone().unwrap_or_else(|| backup::unused_name(&self.file));
+        backup::write(&path, &mapped.claim, &plan.save(&mapped.medium))?;
+        let progress = Progress::new("repairing", None);
+        plan.carry_out(&mapped.medium, &mut |done, total| progress.set(done, total))
+            .map_err(|source| self.media_error(source))?;
+        Ok(Some(path))
+    }
+
+    fn undo_repair(
+        &self,
+        path: &std::path::Path,
+        mapped: &MappedNamespace,
+    ) -> Result<ExitCode, Error> {
+        let saved = backup::read(path, &mapped.claim)?;
+        backup::put_back(&mapped.medium, &saved).map_err(|source| self.media_error(source))?;
+        let bytes: usize = saved.iter().map(|saved| saved.bytes.len()).sum();
+        say!("{}: {bytes} bytes are again as they were", self.file.display());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn media_error(&self, source: MediaError) -> Error {
+        Error::Sectors { path: self.file.clone(), source: source.into() }
+    }
+
+    fn describe(&self, dev: String, plan: &Plan, backup: Option<PathBuf>) -> Checked {
+        let report = &plan.before;
         let count = |(kind, count): (check::Kind, u64)| Count {
             kind: kind.name(),
             invariant: kind.invariant().map(|invariant| format!("{invariant:?}")),
@@ -110,6 +209,10 @@ impl CheckNamespace {
             kind: finding.fault.kind().name(),
             message: finding.to_string(),
         };
+        let repair = |repair: &Repair| ListedRepair {
+            arena: repair.arena,
+            message: repair.remedy.to_string(),
+        };
         Checked {
             file: self.file.clone(),
             dev,
@@ -117,24 +220,50 @@ impl CheckNamespace {
             arenas: report.arenas.len(),
             pending_writes: report.pending_count(),
             counts: report.findings.counts().map(count).collect(),
-            findings: report.findings.iter().map(listed).collect(),
+            findings: self.listed(report).map(listed).collect(),
+            repaired: self.repair && !plan.repairs.is_empty(),
+            backup,
+            repair_count: plan.repairs.len(),
+            repairs: plan.repairs.iter().take(self.most).map(repair).collect(),
+            verdict_after: verdict(&plan.after),
+            left: self.left(plan),
         }
     }
 
-    fn print(&self, device: &str, report: &Report) {
-        for finding in report.findings.iter() {
+    /// The findings that are listed: as many of each kind as was asked for.
+    fn listed<'r>(&self, report: &'r Report) -> impl Iterator<Item = &'r check::Finding> {
+        let most = self.most;
+        let mut counts = [0; check::Kind::ALL.len()];
+        report.findings.iter().filter(move |finding| {
+            let count = &mut counts[finding.fault.kind() as usize];
+            *count += 1;
+            *count <= most
+        })
+    }
+
+    /// What is left after the repair, or would be.
+    fn left(&self, plan: &Plan) -> Vec<Left> {
+        let counts = plan.after.findings.counts();
+        let left = counts.filter_map(|(kind, count)| {
+            let advice = advice(kind, self.force)?;
+            Some(Left { kind: kind.name(), count, advice })
+        });
+        left.collect()
+    }
+
+    fn print(&self, device: &str, plan: &Plan, backup: Option<PathBuf>) {
+        let report = &plan.before;
+        for finding in self.listed(report) {
             let kind = finding.fault.kind();
             let invariant =
                 kind.invariant().map(|invariant| format!(" [{invariant:?}]")).unwrap_or_default();
             say!("{}: {finding}{invariant}", severity(kind.severity()));
         }
-        for (kind, count) in report.findings.counts() {
-            let listed = report.findings.iter().filter(|f| f.fault.kind() == kind).count() as u64;
-            if count > listed {
-                say!("and {} more of kind {}", count - listed, kind.name());
-            }
+        let most = self.most as u64;
+        for (kind, count) in report.findings.counts().filter(|(_, count)| *count > most) {
+            say!("and {} more of kind {}", count - most, kind.name());
         }
-        for PendingWrite { arena, lane, lba, old, new } in &report.pending {
+        for PendingWrite { arena, lane, lba, old, new } in report.pending.iter().take(self.most) {
             say!(
                 "pending: arena {arena}, {lane}: {lba} goes from {old} to {new} when it is next \
                  served"
@@ -147,6 +276,31 @@ impl CheckNamespace {
             report.arenas.len(),
             report.pending_count()
         );
+        self.print_repairs(plan, backup);
+    }
+
+    fn print_repairs(&self, plan: &Plan, backup: Option<PathBuf>) {
+        let what = if self.repair { "repaired" } else { "would be repaired" };
+        for repair in plan.repairs.iter().take(self.most) {
+            say!("{what}: {repair}");
+        }
+        if plan.repairs.len() > self.most {
+            say!("and {} more {what}", plan.repairs.len() - self.most);
+        }
+        for Left { kind, count, advice } in self.left(plan) {
+            say!("left: {count} of kind {kind}: {advice}");
+        }
+        let (file, repairs) = (self.file.display(), plan.repairs.len());
+        if let Some(backup) = backup {
+            let undo = format!("nvdimmctl check-namespace {file} --undo {}", backup.display());
+            say!("{file}: {repairs} repairs made; {}", verdict(&plan.after));
+            say!("what was there before is in {}; to put it back: {undo}", backup.display());
+        } else if !self.repair && repairs > 0 {
+            say!(
+                "{file}: nothing was written; --repair would make {repairs} repairs, and leave it {}",
+                verdict(&plan.after)
+            );
+        }
     }
 }
 

@@ -1,19 +1,25 @@
 //! `inspect`.
 
-use std::path::PathBuf;
+mod drawing;
+mod svg;
+
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
+use self::drawing::Inside;
 use super::Error;
 use crate::btt::check::{self, ArenaReport, CheckOptions, LaneCounts, MapCounts, Report};
 use crate::btt::flog::LogLayout;
-use crate::btt::{FoundArena, Geometry, LaneState};
+use crate::btt::{FoundArena, Geometry, LaneState, NamespaceError, NamespaceOptions};
 use crate::cli::name::NamespaceArgs;
+use crate::cli::one_line;
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
-use crate::nvdimm::ClaimKind;
+use crate::nvdimm::{ClaimKind, Namespace, NvdimmFile, Selection};
 use crate::pmem::{DurabilityRequest, Mapping};
 
 /// Show the arenas of a namespace: sizes and places as Linux shows them in debugfs, lanes, map
@@ -32,6 +38,12 @@ pub struct Inspect {
     /// Print JSON: an object
     #[arg(short, long)]
     json: bool,
+
+    /// Draw file, labels, namespaces and arenas to scale, into OUT or to standard output: of all
+    /// namespaces, or of the one named
+    #[arg(long, value_name = "OUT", num_args = 0..=1, default_missing_value = "-")]
+    #[arg(conflicts_with_all = ["json", "lanes"])]
+    svg: Option<PathBuf>,
 }
 
 /// What is shown of a namespace.
@@ -89,6 +101,9 @@ struct InspectedLane {
 
 impl Inspect {
     pub(super) fn run(&self) -> Result<(), Error> {
+        if let Some(out) = &self.svg {
+            return self.draw(out);
+        }
         let options = self.namespace.options(&self.file, DurabilityRequest::PageCache);
         let mapped = options.map(ClaimKind::Shared)?;
         let found = mapped.find()?;
@@ -111,6 +126,56 @@ impl Inspect {
             inspected.print();
         }
         Ok(())
+    }
+
+    /// Draws the file into `out`; `-` is standard output.
+    fn draw(&self, out: &Path) -> Result<(), Error> {
+        let file = NvdimmFile::open(&self.file, ClaimKind::Shared, self.namespace.label_size())?;
+        let namespaces = match &self.namespace.namespace {
+            Some(_) => vec![file.select(&self.namespace.selection())?.clone()],
+            None => file.namespaces().to_vec(),
+        };
+        let look = |namespace: Namespace| {
+            let btt = self.look_inside(&namespace).map_err(|error| {
+                let has_none = match &error {
+                    Error::Namespace(NamespaceError::NotSector { .. }) => true,
+                    Error::Namespace(NamespaceError::Btt { source, .. }) => {
+                        **source == crate::btt::Error::NotFound
+                    }
+                    _ => false,
+                };
+                let mode = namespace.abstraction.mode();
+                if has_none { format!("{mode} mode: no BTT in it") } else { one_line(&error) }
+            });
+            Inside { namespace, btt }
+        };
+        let insides: Vec<Inside> = namespaces.into_iter().map(look).collect();
+        let drawn = drawing::draw(&self.file, &file, &insides);
+        if out == Path::new("-") {
+            say!("{}", drawn.trim_end());
+        } else {
+            fs::write(out, drawn).map_err(super::io_error("write the drawing"))?;
+            say!("{}: drawn", out.display());
+        }
+        Ok(())
+    }
+
+    /// What a namespace holds, to be drawn.
+    fn look_inside(&self, namespace: &Namespace) -> Result<drawing::Btt, Error> {
+        let named = NamespaceOptions {
+            selection: Selection::Named(namespace.device_name()),
+            ..self.namespace.options(&self.file, DurabilityRequest::PageCache)
+        };
+        let mapped = named.map(ClaimKind::Shared)?;
+        let arenas = mapped.find()?;
+        let progress = Progress::new("reading", None);
+        let check_options = CheckOptions { version: mapped.version, ..CheckOptions::default() };
+        let report = check::check(&mapped.medium, &check_options, &mut |done, total| {
+            progress.set(done, total);
+        });
+        let density = |arena| crate::btt::density(&mapped.medium, arena, drawing::PIECES).ok();
+        let densities = arenas.iter().map(density).collect();
+        Ok(drawing::Btt { arenas, densities, report })
     }
 
     fn describe(&self, device: &str, found: &[FoundArena], report: &Report) -> Inspected {

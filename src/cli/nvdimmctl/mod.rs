@@ -6,6 +6,7 @@ mod create_file;
 mod create_namespace;
 mod destroy_namespace;
 mod export;
+mod grow_namespace;
 mod import;
 mod inspect;
 mod list;
@@ -46,6 +47,7 @@ enum Command {
     CreateNamespace(create_namespace::CreateNamespace),
     DestroyNamespace(destroy_namespace::DestroyNamespace),
     RenameNamespace(destroy_namespace::RenameNamespace),
+    GrowNamespace(grow_namespace::GrowNamespace),
     List(list::List),
     Inspect(inspect::Inspect),
     CheckNamespace(check::CheckNamespace),
@@ -84,6 +86,16 @@ pub enum Error {
         /// Bytes of the disk.
         size: u64,
     },
+    /// A file that is no backup of this namespace.
+    #[error("{path}, line {line}: {reason}")]
+    BadBackup {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// Options that make no sense together, or for this file.
     #[error("{0} (see --help)")]
     Usage(&'static str),
@@ -112,6 +124,7 @@ impl ToolArgs {
             Command::CreateNamespace(command) => command.run(),
             Command::DestroyNamespace(command) => command.run(),
             Command::RenameNamespace(command) => command.run(),
+            Command::GrowNamespace(command) => command.run(),
             Command::List(command) => command.run(),
             Command::Inspect(command) => command.run(),
             Command::Import(command) => command.run(),

@@ -305,7 +305,9 @@ fn other_offset(area: &[u8]) -> Result<u64, LabelFault> {
     let stated = Header::read_from_prefix(area)
         .ok()
         .filter(|(header, _)| header.signature == SIGNATURE)
-        .map(|(header, _)| header.mysize.get());
+        .map(|(header, _)| header.mysize.get())
+        // The first is not its own second.
+        .filter(|size| *size != 0);
     stated
         .into_iter()
         .chain(candidates)

@@ -45,6 +45,17 @@ fn area_with(index: &IndexBlock, size: u64) -> Vec<u8> {
     area
 }
 
+#[test]
+fn a_first_index_block_that_says_it_has_no_size_does_not_hide_the_second() {
+    let layout = Layout::of(128 << 10, LabelVersion::V1_2).unwrap();
+    let [first, second] =
+        [0, 1].map(|number| IndexBlock::empty(LabelVersion::V1_2, layout, number, 1));
+    let mut area = area_with(&second, 128 << 10);
+    area[..256].copy_from_slice(&first.encode());
+    area[32..40].fill(0);
+    assert_eq!(IndexBlock::decode(&area, 1), Ok(second));
+}
+
 proptest! {
     #[test]
     fn an_index_block_is_decoded_as_it_was_encoded(

@@ -1,0 +1,148 @@
+//! The backup of what a repair changes: a text file, which a person can read too.
+//!
+//! ```text
+//! nvdimmctl-backup 1
+//! file disk.nvdimm
+//! namespace namespace0.0 0 268435456
+//! 4096 16 4254545f4152454e415f494e464f0000
+//! end 1
+//! ```
+//!
+//! After the head, a line for each range: its offset in the file, its length, and its bytes. The
+//! last line counts them, so that half a backup is not taken for a whole one.
+
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::super::{Error, io_error};
+use crate::btt::check::repair::Saved;
+use crate::nvdimm::Claim;
+use crate::pmem::PersistentMemory;
+
+/// Most backups of a file whose names are tried.
+const MOST_BACKUPS: u32 = 10_000;
+
+/// The first line of a backup.
+const HEAD: &str = "nvdimmctl-backup 1";
+
+/// Writes the bytes of a claimed namespace to the new file `path`; durable on return.
+pub(super) fn write(path: &Path, claim: &Claim, saved: &[Saved]) -> Result<(), Error> {
+    let range = &claim.namespace().range;
+    let mut text = format!(
+        "{HEAD}\nfile {}\nnamespace {} {} {}\n",
+        claim.path().display(),
+        claim.namespace().device_name(),
+        range.start,
+        range.end - range.start
+    );
+    for Saved { offset, bytes } in saved {
+        let _ = write!(text, "{} {} ", range.start + offset, bytes.len());
+        for byte in bytes {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text.push('\n');
+    }
+    let _ = writeln!(text, "end {}", saved.len());
+    let fails = io_error("write the backup of what the repair changes");
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().map_err(fails)
+}
+
+/// A name for the backup that nothing has yet: beside the file, or, for a device, here.
+pub(super) fn unused_name(file: &Path) -> PathBuf {
+    let is_device = file.starts_with("/dev");
+    let base = if is_device { file.file_name().map_or(file, Path::new) } else { file };
+    let name = |number: u32| {
+        let mut name = base.as_os_str().to_owned();
+        name.push(".before-repair");
+        if number > 1 {
+            name.push(format!(".{number}"));
+        }
+        PathBuf::from(name)
+    };
+    // Should it come to be there in between, creating the file fails, and nothing is repaired.
+    (1..MOST_BACKUPS).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(MOST_BACKUPS))
+}
+
+/// Reads a backup of a claimed namespace; offsets are those in the namespace.
+pub(super) fn read(path: &Path, claim: &Claim) -> Result<Vec<Saved>, Error> {
+    let text = fs::read_to_string(path).map_err(io_error("read the backup"))?;
+    let range = &claim.namespace().range;
+    let bad = |line, reason| Error::BadBackup { path: path.into(), line, reason };
+    let mut lines = (1..).zip(text.lines());
+    if lines.next().is_none_or(|(_, line)| line != HEAD) {
+        return Err(bad(1, "not a backup that check-namespace --repair has written"));
+    }
+    let mut saved = Vec::new();
+    let mut is_whole = false;
+    for (number, line) in lines {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["file", ..] => {}
+            ["namespace", _, start, size] => {
+                let ours = [range.start, range.end - range.start].map(|number| number.to_string());
+                if ours != [start, size] {
+                    return Err(bad(number, "of a namespace elsewhere, or of another size"));
+                }
+            }
+            ["end", count] => is_whole = count == saved.len().to_string(),
+            [offset, length, hex] => {
+                let malformed = || bad(number, "not an offset, a length and so many bytes");
+                let offset: u64 = offset.parse().map_err(|_| malformed())?;
+                let bytes = bytes_of(hex).ok_or_else(malformed)?;
+                if length != bytes.len().to_string() {
+                    return Err(malformed());
+                }
+                let inside = offset >= range.start
+                    && offset.checked_add(bytes.len() as u64).is_some_and(|end| end <= range.end);
+                if !inside {
+                    return Err(bad(number, "outside the namespace"));
+                }
+                saved.push(Saved { offset: offset - range.start, bytes });
+            }
+            _ => return Err(bad(number, "not a line of a backup")),
+        }
+    }
+    if is_whole { Ok(saved) } else { Err(bad(text.lines().count(), "the end is missing")) }
+}
+
+fn bytes_of(hex: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let byte = |pair: &[u8; 2]| Some((digit(pair[0])? << 4 | digit(pair[1])?) as u8);
+    if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
+}
+
+/// Writes bytes back where they were; durable on return if fences are.
+pub(super) fn put_back<M: PersistentMemory>(
+    medium: &M,
+    saved: &[Saved],
+) -> Result<(), crate::pmem::MediaError> {
+    for Saved { offset, bytes } in saved {
+        medium.write_bytes(*offset, bytes)?;
+    }
+    medium.fence()?;
+    medium.sync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_pairs_of_digits() {
+        assert_eq!(bytes_of("00ffA5"), Some(vec![0, 0xff, 0xa5]));
+        assert_eq!(bytes_of(""), Some(vec![]));
+        for bad in ["0", "0g", "+1", "é"] {
+            assert_eq!(bytes_of(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The few elements of SVG that a drawing needs.
+
+use std::fmt::{self, Write as _};
+
+/// A drawing that grows downwards.
+pub(super) struct Svg {
+    body: String,
+    width: f64,
+}
+
+/// A rectangle, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Rect {
+    pub x: f64,
+    pub y: f64,
+    pub width: f64,
+    pub height: f64,
+}
+
+impl Svg {
+    pub(super) fn new(width: f64) -> Svg {
+        Svg { body: String::new(), width }
+    }
+
+    /// A rectangle of a class, with a text that shows when it is pointed at.
+    pub(super) fn rect(&mut self, class: &str, rect: Rect, tip: &str) {
+        let Rect { x, y, width, height } = rect;
+        self.push(format_args!(
+            r#"<rect class="{class}" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}">"#
+        ));
+        if !tip.is_empty() {
+            self.push(format_args!("<title>{}</title>", Escaped(tip)));
+        }
+        self.push(format_args!("</rect>\n"));
+    }
+
+    /// Rectangles without a border, all of a class.
+    pub(super) fn cells(&mut self, class: &str, rects: &[Rect]) {
+        if rects.is_empty() {
+            return;
+        }
+        self.push(format_args!("<path class=\"cell {class}\" d=\""));
+        for Rect { x, y, width, height } in rects {
+            self.push(format_args!("M{x:.0} {y:.1}h{width:.0}v{height:.1}h-{width:.0}z"));
+        }
+        self.push(format_args!("\"/>\n"));
+    }
+
+    /// A text that begins at `x`, on the base line `y`.
+    pub(super) fn text(&mut self, class: &str, x: f64, y: f64, text: &str) {
+        let text = Escaped(text);
+        self.push(format_args!(
+            "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{text}</text>\n"
+        ));
+    }
+
+    /// A text in the middle of a rectangle.
+    pub(super) fn label(&mut self, rect: Rect, text: &str) {
+        let (x, y) = (rect.x + rect.width / 2.0, rect.y + rect.height / 2.0 + 4.0);
+        let text = Escaped(text);
+        self.push(format_args!(
+            "<text class=\"label\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{text}</text>\n"
+        ));
+    }
+
+    /// The area between the lower edge of one rectangle and the upper edge of another: the one is shown
+    /// larger in the other.
+    pub(super) fn zoom(&mut self, from: Rect, to: Rect) {
+        let (left, right, top) = (from.x, from.x + from.width, from.y + from.height);
+        self.push(format_args!(
+            "<path class=\"zoom\" d=\"M{left:.1} {top:.1}L{right:.1} {top:.1} {:.1} {:.1} {:.1} {:.1}z\"/>\n",
+            to.x + to.width,
+            to.y,
+            to.x,
+            to.y
+        ));
+    }
+
+    /// The whole, `height` pixels high.
+    pub(super) fn finish(self, height: f64, title: &str) -> String {
+        let Svg { body, width } = self;
+        let title = Escaped(title);
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" \
+             width=\"{width:.0}\" font-family=\"DejaVu Sans, Helvetica, Arial, sans-serif\" \
+             font-size=\"12\">\n<title>{title}</title>\n<style>{STYLE}</style>\n\
+             <rect class=\"paper\" width=\"{width:.0}\" height=\"{height:.0}\"/>\n{body}</svg>\n"
+        )
+    }
+
+    fn push(&mut self, text: fmt::Arguments<'_>) {
+        // Writing to a string does not fail.
+        let _ = self.body.write_fmt(text);
+    }
+}
+
+/// Text with what has a meaning in XML replaced, and what XML does not allow left out.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                _ if character.is_control() => f.write_char('\u{fffd}')?,
+                _ => f.write_char(character)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Colours for light and for dark surroundings.
+const STYLE: &str = "
+  .paper { fill: #ffffff }
+  text { fill: #1f2933 } .small { font-size: 11px; fill: #52606d } .bold { font-size: 14px; font-weight: bold }
+  .bad { fill: #b3261e; font-weight: bold }
+  rect { stroke: #52606d; stroke-width: .8 } .paper, .cell { stroke: none } .cell { shape-rendering: crispEdges }
+  .unused { fill: #f1f3f5; stroke-dasharray: 3 2 } .namespace { fill: #dfe7f1 } .labels { fill: #f6d5dc }
+  .arena { fill: #c9d8ea } .info { fill: #e3d3ef } .blocks { fill: #cfe3f7 } .map { fill: #d3ecca } .flog { fill: #fbe2b8 }
+  .zoom { fill: #8899aa; opacity: .16 }
+  .never { fill: #eceff2 } .data { fill: #2f6fb0 } .zero { fill: #79c2b5 } .error { fill: #d0342c }
+  .pristine { fill: #eceff2 } .applied { fill: #e0a030 } .superseded { fill: #f3cf8c } .pending { fill: #8a5cc2 }
+  .undecided { fill: #d0342c }
+  @media (prefers-color-scheme: dark) {
+    .paper { fill: #14181d }
+    text { fill: #e4e7eb } .small { fill: #9fb0c0 } .bad { fill: #ff8a80 } .label { fill: #10151a }
+    rect { stroke: #8fa1b3 } .paper, .cell { stroke: none }
+    .unused { fill: #222a33 } .namespace { fill: #a9bdd4 } .labels { fill: #d99aa8 }
+    .arena { fill: #8fabc9 } .info { fill: #b79bd0 } .blocks { fill: #86b2dd } .map { fill: #8fc67d } .flog { fill: #dcb066 }
+    .zoom { fill: #aabbcc; opacity: .14 }
+    .never, .pristine { fill: #2b343e } .data { fill: #5aa2ea } .zero { fill: #58a99b } .error, .undecided { fill: #ff6b60 }
+    .applied { fill: #d79a2e } .superseded { fill: #8f6f35 } .pending { fill: #b38ae6 }
+  }
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_files_cannot_break_out_of_their_text() {
+        let mut svg = Svg::new(100.0);
+        svg.text("small", 1.0, 2.0, "<a&b>\"\u{1}");
+        let drawn = svg.finish(10.0, "x");
+        assert!(drawn.contains(">&lt;a&amp;b&gt;&quot;\u{fffd}</text>"), "{drawn}");
+    }
+}

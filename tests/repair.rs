@@ -1,0 +1,184 @@
+//! `nvdimmctl check-namespace --repair`, and `inspect --svg`, as an administrator uses them.
+
+#[path = "common/daemon.rs"]
+#[allow(dead_code, reason = "not all of it is needed here")]
+mod daemon;
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use daemon::{Daemon, make_namespace, nvdimmctl, nvdimmctl_ok};
+use serde_json::Value;
+
+const PAGE: u64 = 4096;
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Runs nvdimmctl, which ends with `code`, and returns its output, and what it complains of.
+fn run(code: i32, arguments: &[&str]) -> (String, String) {
+    let output = nvdimmctl(arguments);
+    let [stdout, stderr] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stdout}{stderr}");
+    (stdout, stderr)
+}
+
+/// A namespace whose first info block is lost.
+fn damaged(folder: &Path) -> PathBuf {
+    let path = make_namespace(folder, "32M", 4096);
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0; PAGE as usize], PAGE).unwrap();
+    path
+}
+
+#[test]
+fn a_repair_is_announced_backed_up_made_and_taken_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = damaged(folder.path());
+    let before = fs::read(&path).unwrap();
+    let (said, _) = run(2, &["check-namespace", text(&path)]);
+    assert!(said.contains("would be repaired: arena 0: write the primary"), "{said}");
+    assert!(said.contains("nothing was written"), "{said}");
+    assert!(fs::read(&path).unwrap() == before);
+
+    let (said, _) = run(1, &["check-namespace", text(&path), "--repair"]);
+    let backup = folder.path().join("nvdimm.before-repair");
+    assert!(said.contains("\nrepaired: arena 0") && said.contains(text(&backup)), "{said}");
+    let (said, _) = run(0, &["check-namespace", text(&path), "--repair"]);
+    assert!(!said.contains("repaired"), "{said}");
+
+    // The second repair has a backup of its own.
+    let repaired = fs::read(&path).unwrap();
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0; PAGE as usize], (32 << 20) - PAGE).unwrap();
+    run(1, &["check-namespace", text(&path), "--repair"]);
+    assert!(folder.path().join("nvdimm.before-repair.2").exists());
+    assert!(fs::read(&path).unwrap() == repaired);
+
+    let (said, _) = run(0, &["check-namespace", text(&path), "--undo", text(&backup)]);
+    assert!(said.contains("4096 bytes"), "{said}");
+    assert!(fs::read(&path).unwrap() == before);
+}
+
+#[test]
+fn nothing_is_changed_without_a_backup() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = damaged(folder.path());
+    let before = fs::read(&path).unwrap();
+    let backup = folder.path().join("backup");
+    fs::write(&backup, "mine").unwrap();
+    for backup in [text(&backup), "/nowhere/backup"] {
+        let arguments = ["check-namespace", text(&path), "--repair", "--backup", backup];
+        assert!(run(8, &arguments).1.contains("cannot write the backup"));
+    }
+    assert_eq!(fs::read(&backup).unwrap(), b"mine");
+    assert!(fs::read(&path).unwrap() == before);
+}
+
+#[test]
+fn only_a_whole_backup_of_this_namespace_is_put_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = damaged(folder.path());
+    run(1, &["check-namespace", text(&path), "--repair"]);
+    let repaired = fs::read(&path).unwrap();
+    let good = fs::read_to_string(folder.path().join("nvdimm.before-repair")).unwrap();
+    let backup = folder.path().join("backup");
+    let size = (32u64 << 20).to_string();
+    for (bad, complaint) in [
+        (String::new(), "not a backup"),
+        (good.replace("backup 1", "backup 2"), "not a backup"),
+        (good.replace(&size, "33550336"), "of another size"),
+        (good.replace("\n4096 4096", "\n4096 4095"), "so many bytes"),
+        (good.replace("\n4096 4096", "\n33554432 4096"), "outside the namespace"),
+        (good.replace("\nend 1", ""), "the end is missing"),
+        (good.replace("\nend 1", "\nend 2"), "the end is missing"),
+        (good.replace("\nend 1", "\nx\nend 1"), "not a line"),
+    ] {
+        fs::write(&backup, bad).unwrap();
+        let (_, said) = run(8, &["check-namespace", text(&path), "--undo", text(&backup)]);
+        assert!(said.contains(complaint), "{said}");
+    }
+    assert!(fs::read(&path).unwrap() == repaired);
+}
+
+#[test]
+fn a_namespace_that_is_served_is_not_repaired() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = damaged(folder.path());
+    let daemon = Daemon::start(&path, &["--read-only"]);
+    // Looking is for everybody.
+    run(2, &["check-namespace", text(&path)]);
+    assert!(run(8, &["check-namespace", text(&path), "--repair"]).1.contains("busy"));
+    assert!(run(8, &["check-namespace", text(&path), "--undo", "/dev/null"]).1.contains("busy"));
+    drop(daemon);
+    run(1, &["check-namespace", text(&path), "--repair"]);
+}
+
+#[test]
+fn the_log_is_rewritten_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = make_namespace(folder.path(), "32M", 4096);
+    let raw = folder.path().join("raw");
+    fs::write(&raw, vec![5; 40_000]).unwrap();
+    nvdimmctl_ok(&["import", text(&path), text(&raw)]);
+    assert!(run(2, &["check-namespace", text(&path), "--rewrite-log"]).1.contains("--repair"));
+    let exported = nvdimmctl_ok(&["export", text(&path)]);
+    let (said, _) = run(1, &["check-namespace", text(&path), "--repair", "--rewrite-log"]);
+    assert!(said.contains("(10 lanes change)"), "{said}");
+    run(0, &["check-namespace", text(&path), "--repair", "--rewrite-log"]);
+    let inspected: Value =
+        serde_json::from_slice(&nvdimmctl_ok(&["inspect", "--json", text(&path)])).unwrap();
+    assert_eq!(inspected["arenas"][0]["lane_states"]["pristine"], 256);
+    assert!(nvdimmctl_ok(&["export", text(&path)]) == exported);
+}
+
+#[test]
+fn an_error_flag_is_cleared_by_force_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = make_namespace(folder.path(), "32M", 4096);
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    for offset in [PAGE, (32 << 20) - PAGE] {
+        let mut block = [0; PAGE as usize];
+        file.read_exact_at(&mut block, offset).unwrap();
+        block[48] = 1;
+        let sum = vhost_user_btt::pmem::fletcher64_without_field(&block, 4088);
+        block[4088..].copy_from_slice(&sum.to_le_bytes());
+        file.write_all_at(&block, offset).unwrap();
+    }
+    let (said, _) = run(0, &["check-namespace", text(&path), "--repair"]);
+    assert!(said.contains("left: 1 of kind arena-error: --force"), "{said}");
+    let (said, _) = run(1, &["check-namespace", text(&path), "--repair", "--force", "--json"]);
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&said["repaired"], &said["repair_count"]), (&true.into(), &1.into()));
+    assert_eq!((&said["verdict_after"], &said["left"]), (&"clean".into(), &Value::Array(vec![])));
+    let (said, _) = run(0, &["check-namespace", text(&path), "--force"]);
+    assert!(!said.contains("error"), "{said}");
+}
+
+#[test]
+fn a_file_is_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = make_namespace(folder.path(), "32M", 4096);
+    let raw = folder.path().join("raw");
+    fs::write(&raw, vec![5; 4_000_000]).unwrap();
+    nvdimmctl_ok(&["import", text(&path), text(&raw)]);
+    let drawn = String::from_utf8(nvdimmctl_ok(&["inspect", text(&path), "--svg"])).unwrap();
+    for part in ["nvdimm: 32 MiB", "namespace0.0", "arena 0", ">data, 31.", ">map<", ">flog<"] {
+        assert!(drawn.contains(part), "{part}: {drawn}");
+    }
+    assert!(drawn.contains("977 with data"), "{drawn}");
+    assert!(drawn.contains("class=\"cell data\""), "{drawn}");
+    assert!(drawn.ends_with("</svg>\n"));
+    let out = folder.path().join("drawing.svg");
+    nvdimmctl_ok(&["inspect", text(&path), "--svg", text(&out)]);
+    assert_eq!(fs::read_to_string(&out).unwrap(), drawn);
+
+    // A file without a BTT is drawn as what it is.
+    let raw = folder.path().join("empty");
+    nvdimmctl_ok(&["create", text(&raw), "--size", "32M"]);
+    let drawn = String::from_utf8(nvdimmctl_ok(&["inspect", text(&raw), "--svg"])).unwrap();
+    assert!(drawn.contains("raw mode: no BTT in it"), "{drawn}");
+}
