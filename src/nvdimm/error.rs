@@ -47,7 +47,8 @@ pub enum Error {
     },
     /// There is a label storage area, and none of its index blocks can be used.
     #[error(
-        "{path}: both index blocks of the label storage area are unusable; first: {first}; second: {second}"
+        "{path}: both index blocks of the label storage area are unusable; first: {first}; second: \
+         {second}; 'nvdimmctl init-labels --force' makes new ones, without namespaces"
     )]
     Labels {
         /// The file.

@@ -15,7 +15,7 @@ use super::{MapError, Protection};
 /// can be mapped by one.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// How often to look for another place when somebody else has taken the one that was found.
+/// How often to look for a better place when somebody else has taken the one that was found.
 const MOST_ATTEMPTS: usize = 8;
 
 /// A mapping, unmapped when dropped.
@@ -89,19 +89,17 @@ impl<'a> Wanted<'a> {
     /// with `MAP_SYNC` may be, takes away what was in its place before. Another thread could put
     /// something there in that moment, and lose it to our next attempt.
     fn map(&self, mut sync: bool) -> Result<(AddressSpace, bool), Errno> {
-        for _ in 0..MOST_ATTEMPTS {
+        let mut attempts = 0;
+        loop {
             let place = self.find_room()?;
-            match self.map_at(Some(place), sync) {
-                Err(Errno::EEXIST) => {}
+            match self.map_near(place, sync) {
                 Err(errno) if sync && is_refusal_of_sync(errno) => sync = false,
-                mapped => return mapped.map(|space| (space, sync)),
+                Err(errno) => return Err(errno),
+                Ok(space) if space.start.addr() == place => return Ok((space, sync)),
+                // Somebody else was faster. It is unmapped here, unless it is never any better.
+                Ok(space) if attempts == MOST_ATTEMPTS => return Ok((space, sync)),
+                Ok(_) => attempts += 1,
             }
-        }
-        match self.map_at(None, sync) {
-            Err(errno) if sync && is_refusal_of_sync(errno) => {
-                self.map_at(None, false).map(|space| (space, false))
-            }
-            mapped => mapped.map(|space| (space, sync)),
         }
     }
 
@@ -118,15 +116,15 @@ impl<'a> Wanted<'a> {
         room.addr().checked_add(skip).ok_or(Errno::ENOMEM)
     }
 
-    /// Maps it at `place`, if nothing is there, or where the kernel likes.
-    fn map_at(&self, place: Option<NonZeroUsize>, sync: bool) -> Result<AddressSpace, Errno> {
-        let mut flags =
+    /// Maps it at `place`, or where the kernel likes if something is there.
+    ///
+    /// The place is a hint: `MAP_FIXED_NOREPLACE` would be refused together with `MAP_SYNC`.
+    fn map_near(&self, place: NonZeroUsize, sync: bool) -> Result<AddressSpace, Errno> {
+        let flags =
             if sync { MapFlags::MAP_SHARED_VALIDATE | MapFlags::MAP_SYNC } else { self.sharing };
-        if place.is_some() {
-            flags |= MapFlags::MAP_FIXED_NOREPLACE;
-        }
         // SAFETY: a new mapping that replaces none disturbs nothing.
-        let start = unsafe { mmap(place, self.size, self.access, flags, self.file, self.offset)? };
+        let start =
+            unsafe { mmap(Some(place), self.size, self.access, flags, self.file, self.offset)? };
         Ok(AddressSpace { start, length: self.size.get() })
     }
 }

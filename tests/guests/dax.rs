@@ -1,9 +1,10 @@
 //! Our programs inside a guest, on persistent memory as Linux gives it: a DAX file system, and device-DAX. What
-//! is DAX is recognised, and what is written can be read.
+//! is DAX is recognised, and what is written can be read, labels too.
 
 use crate::harness::{Guest, Labels, Nvdimm, programs, scratch};
 
-/// Makes a disk on $nvdimm, fills a part of it, reads it back, checks it, and serves it for a moment.
+/// Makes a disk on $nvdimm, fills a part of it, reads it back, checks it, and serves it for a moment; then makes,
+/// uses and destroys several with labels.
 const USE: &str = r#"
 PATH=$PATH:/opt
 nvdimmctl create-namespace "$nvdimm"
@@ -19,6 +20,20 @@ say holder "$(nvdimmctl list "$nvdimm" | grep -c 'vhost-user-btt (')"
 kill $!
 wait $!
 say log "$(grep -o '[a-z-]* durability' /tmp/log)"
+nvdimmctl init-labels --force "$nvdimm"
+# The old disk has left a BTT where the first namespace goes.
+nvdimmctl create-namespace --force --name a --size 16M "$nvdimm"
+nvdimmctl create-namespace --name b --size 16M --sector-size 512 "$nvdimm"
+nvdimmctl rename-namespace "$nvdimm" b c
+for name in a c; do
+    nvdimmctl import --namespace $name "$nvdimm" /tmp/image
+    rm /tmp/exported
+    nvdimmctl export --namespace $name "$nvdimm" /tmp/exported
+    cmp -n 6291456 /tmp/image /tmp/exported
+    nvdimmctl check-namespace --namespace $name "$nvdimm"
+done
+nvdimmctl destroy-namespace --force "$nvdimm" a
+say durability "$(nvdimmctl list --json "$nvdimm" | sed -n 's/.*"durability": "\(.*\)".*/\1/p')"
 "#;
 
 fn our_programs_find(backing: &str, make: &str) {
@@ -33,6 +48,8 @@ fn our_programs_find(backing: &str, make: &str) {
     assert_eq!(guest.wait_for("backing"), backing);
     assert_eq!(guest.wait_for("holder"), "1");
     assert_eq!(guest.wait_for("log"), "dax durability");
+    // Of the one namespace that is left.
+    assert_eq!(guest.wait_for("durability"), "dax");
     guest.finish();
 }
 

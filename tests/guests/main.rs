@@ -25,6 +25,6 @@ mod linux_btt;
 mod namespaces;
 #[cfg(feature = "power-fail")]
 mod power_failure;
+mod repaired;
 #[cfg(feature = "power-fail")]
 mod torn_sectors;
-mod repaired;
