@@ -66,6 +66,7 @@ pub fn tiny(lba_size: LbaSize, version: Version, lanes: u32, arenas: u64) -> Ima
 
 /// Images of either version, with one arena and with two, small ones and such as everybody makes;
 /// fresh and used, one of them with writes to be completed, and one with a flog of the old layout.
+#[must_use]
 pub fn originals() -> &'static [Image] {
     static ORIGINALS: LazyLock<Vec<Image>> = LazyLock::new(|| {
         let of = |bytes, version, lanes, arenas| {

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use vhost_user_btt::nvdimm::label::{IndexBlock, LabelArea, LabelVersion, find};
+use vhost_user_btt::nvdimm::label::{IndexBlock, LabelArea, LabelVersion, Layout, find};
 use vhost_user_btt::nvdimm::{ClaimKind, LabelSize, NvdimmFile};
 use vhost_user_btt::pmem::fletcher64_without_field;
 use vhost_user_btt::pmem::simulated::Simulated;
@@ -67,8 +67,8 @@ impl Input {
         // Large enough to be looked for, or too small.
         let size = 4096 * (u64::from(self.pages % 12) + 24);
         let label_size = self.version().label_size() as usize;
-        let (index_size, slots) = IndexBlock::layout(size, label_size as u64);
-        let index_size = index_size as usize;
+        let layout = Layout::of(size, self.version()).expect("room for two labels and more");
+        let (index_size, slots) = (layout.index_size as usize, u64::from(layout.nslot));
         let mut area = vec![0; size as usize];
         for (number, sequence) in self.sequences.iter().enumerate() {
             let index = self.index(number * index_size, index_size, slots as u32, *sequence);
@@ -153,7 +153,9 @@ fn sum(bytes: &mut [u8], field: usize) {
 
 fn replace(area: &mut [u8], place: usize, word: Word) {
     let load = |area: &[u8], place: usize| {
-        area.get(place..).and_then(|bytes| bytes.first_chunk()).map(|word| u32::from_le_bytes(*word))
+        area.get(place..)
+            .and_then(|bytes| bytes.first_chunk())
+            .map(|word| u32::from_le_bytes(*word))
     };
     let Some(old) = load(area, place) else { return };
     let other = |distance: i8| {
@@ -168,8 +170,16 @@ fn examine(area: &[u8]) {
     for number in 0..2 {
         let Ok(index) = IndexBlock::decode(area, number) else { continue };
         assert!(index.used_slots().all(|slot| slot < index.nslot));
-        let end = index.slot_offset(index.nslot);
-        assert!(end <= area.len() as u64 && index.labeloff == 2 * index.size);
+        assert!(index.slot_offset(index.nslot) <= area.len() as u64);
+        // All of the header means something, but for the flags and the sum.
+        let start = index.offset() as usize;
+        let found = &area[start..start + index.size as usize];
+        let encoded = index.encode();
+        assert!(
+            encoded[..16] == found[..16]
+                && encoded[19..INDEX_CHECKSUM] == found[19..INDEX_CHECKSUM]
+        );
+        assert!(encoded[HEADER..] == found[HEADER..]);
     }
     let medium = Simulated::with_contents(area);
     let _ = find(&medium).expect("nothing is poisoned");
@@ -184,7 +194,8 @@ fn open(area: &[u8], label_size: LabelSize) {
     static FILE: LazyLock<std::fs::File> = LazyLock::new(|| {
         log::set_max_level(log::LevelFilter::Off);
         let folder = Path::new("/dev/shm");
-        let file = if folder.is_dir() { tempfile::tempfile_in(folder) } else { tempfile::tempfile() };
+        let file =
+            if folder.is_dir() { tempfile::tempfile_in(folder) } else { tempfile::tempfile() };
         let file = file.expect("room for a temporary file");
         file.set_len(1 << 20).expect("room for a temporary file");
         file
@@ -192,7 +203,9 @@ fn open(area: &[u8], label_size: LabelSize) {
     FILE.write_all_at(&vec![0; 1 << 18], (1 << 20) - (1 << 18)).expect("room for the file");
     FILE.write_all_at(area, (1 << 20) - area.len() as u64).expect("room for the file");
     let path = format!("/proc/self/fd/{}", FILE.as_raw_fd());
-    let Ok(file) = NvdimmFile::open(Path::new(&path), ClaimKind::Shared, label_size) else { return };
+    let Ok(file) = NvdimmFile::open(Path::new(&path), ClaimKind::Shared, label_size) else {
+        return;
+    };
     let mut end = 0;
     for namespace in file.namespaces() {
         assert!(end <= namespace.range.start && namespace.range.start < namespace.range.end);

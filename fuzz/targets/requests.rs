@@ -19,14 +19,21 @@ use vm_memory::{Bytes, GuestAddress};
 
 /// Guest memory: two regions that touch, and one apart.
 const REGIONS: [(u64, usize); 3] = [(0, 0x1_0000), (0x1_0000, 0x1_0000), (1 << 32, 0x1_0000)];
-const QUEUE_SIZE: u16 = 16;
+const QUEUE_SIZE: u16 = 64;
 /// Where the parts of the ring are.
 const DESCRIPTORS: u64 = 0;
 const AVAILABLE: u64 = 0x1000;
 const USED: u64 = 0x2000;
-/// Tables of indirect descriptors, and headers of requests, 16 bytes each.
+/// Tables of indirect descriptors, 16 for each request.
 const TABLES: u64 = 0x3000;
+/// Headers of requests, and segments, 16 bytes each.
 const HEADERS: u64 = 0x4000;
+/// Status bytes.
+const STATUS: u64 = 0x5000;
+/// Most requests that are put together well.
+const REQUESTS: usize = 16;
+/// Most pieces of their data.
+const PIECES: usize = 8;
 /// Most requests of a turn.
 const TURN: usize = 64;
 
@@ -38,14 +45,27 @@ struct Input {
     event_index: bool,
     poisoned: Option<u8>,
     full: Option<u8>,
-    descriptors: Vec<Descriptor>,
-    tables: Vec<Descriptor>,
-    headers: Vec<Header>,
-    heads: Vec<u16>,
-    available: u16,
+    /// Requests as a driver makes them, each in a chain of its own.
+    requests: Vec<Asked>,
+    /// Descriptors that stand in place of theirs, in the ring's table and behind it in those of
+    /// indirect ones.
+    descriptors: Vec<(u8, Descriptor)>,
+    tables: Vec<(u8, Descriptor)>,
+    /// Chains that are offered beside theirs.
+    heads: Vec<u8>,
+    /// Where the available index is, if not behind all of them.
+    available: Option<u16>,
     /// Bytes of the guest's, anywhere.
     patches: Vec<(Address, [u8; 8])>,
     config: (u32, u16),
+}
+
+#[derive(Debug, Arbitrary)]
+struct Asked {
+    header: Header,
+    data: Vec<(Address, Length)>,
+    reads: bool,
+    indirect: bool,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -104,21 +124,52 @@ impl Address {
     }
 }
 
-impl Descriptor {
-    fn encode(&self) -> [u8; 16] {
-        let length = match self.length {
+impl Length {
+    fn get(&self) -> u32 {
+        match *self {
             Length::Header => 16,
             Length::Sectors(count) => 512 * u32::from(count % 32),
             Length::Segments(count) => 16 * u32::from(count),
             Length::Small(length) => length.into(),
             Length::Any(length) => length,
-        };
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.address.get().to_le_bytes());
-        bytes[8..12].copy_from_slice(&length.to_le_bytes());
-        bytes[12..14].copy_from_slice(&u16::from(self.flags).to_le_bytes());
-        bytes[14..].copy_from_slice(&u16::from(self.next).to_le_bytes());
-        bytes
+        }
+    }
+}
+
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+const INDIRECT: u16 = 4;
+
+fn descriptor(address: u64, length: u32, flags: u16, next: u16) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&address.to_le_bytes());
+    bytes[8..12].copy_from_slice(&length.to_le_bytes());
+    bytes[12..14].copy_from_slice(&flags.to_le_bytes());
+    bytes[14..].copy_from_slice(&next.to_le_bytes());
+    bytes
+}
+
+impl Descriptor {
+    fn encode(&self) -> [u8; 16] {
+        let (address, length) = (self.address.get(), self.length.get());
+        descriptor(address, length, self.flags.into(), self.next.into())
+    }
+}
+
+impl Asked {
+    /// The chain of request `number`, whose first descriptor has the index `first`.
+    fn chain(&self, number: u64, first: u16) -> Vec<[u8; 16]> {
+        let data_flags = if self.reads { WRITE } else { 0 };
+        let data = self.data.iter().take(PIECES);
+        let mut parts = vec![(HEADERS + 32 * number, 16, 0)];
+        parts.extend(data.map(|(address, length)| (address.get(), length.get(), data_flags)));
+        parts.push((STATUS + number, 1, WRITE));
+        let last = parts.len() - 1;
+        let linked = parts.into_iter().enumerate().map(|(index, (address, length, flags))| {
+            let next = if index < last { NEXT } else { 0 };
+            descriptor(address, length, flags | next, first + index as u16 + 1)
+        });
+        linked.collect()
     }
 }
 
@@ -147,23 +198,39 @@ impl Input {
             // What lies outside memory is left out.
             let _ = memory.write_slice(bytes, GuestAddress(address));
         };
-        for (descriptor, place) in self.descriptors.iter().take(QUEUE_SIZE.into()).zip(0..) {
-            put(DESCRIPTORS + 16 * place, &descriptor.encode());
+        let mut heads: Vec<u16> = Vec::new();
+        let mut free = 0;
+        for (asked, number) in self.requests.iter().take(REQUESTS).zip(0u64..) {
+            put(HEADERS + 32 * number, &asked.header.encode());
+            let table = TABLES + 256 * number;
+            let (at, chain) = if asked.indirect {
+                let chain = asked.chain(number, 0);
+                let length = 16 * chain.len() as u32;
+                put(DESCRIPTORS + 16 * u64::from(free), &descriptor(table, length, INDIRECT, 0));
+                (table, chain)
+            } else {
+                (DESCRIPTORS + 16 * u64::from(free), asked.chain(number, free))
+            };
+            let needed = if asked.indirect { 1 } else { chain.len() as u16 };
+            if free + needed > QUEUE_SIZE {
+                break;
+            }
+            put(at, chain.as_flattened());
+            heads.push(free);
+            free += needed;
         }
-        for (descriptor, place) in self.tables.iter().take(256).zip(0..) {
-            put(TABLES + 16 * place, &descriptor.encode());
+        for (place, descriptor) in self.descriptors.iter().take(64) {
+            put(DESCRIPTORS + 16 * u64::from(*place), &descriptor.encode());
         }
-        for (header, place) in self.headers.iter().take(128).zip(0..) {
-            put(HEADERS + 32 * place, &header.encode());
+        for (place, descriptor) in self.tables.iter().take(64) {
+            put(TABLES + 16 * u64::from(*place), &descriptor.encode());
         }
-        for (head, place) in self.heads.iter().take(QUEUE_SIZE.into()).zip(0..) {
-            put(AVAILABLE + 4 + 2 * place, &(head % (QUEUE_SIZE + 1)).to_le_bytes());
+        heads.extend(self.heads.iter().map(|head| u16::from(*head)));
+        heads.truncate(QUEUE_SIZE.into());
+        for (head, place) in heads.iter().zip(0..) {
+            put(AVAILABLE + 4 + 2 * place, &head.to_le_bytes());
         }
-        // Usually as many as there are.
-        let available = match self.available {
-            0..=0xff => self.heads.len().min(QUEUE_SIZE.into()) as u16,
-            wild => wild,
-        };
+        let available = self.available.unwrap_or(heads.len() as u16);
         put(AVAILABLE + 2, &available.to_le_bytes());
         for (address, bytes) in self.patches.iter().take(64) {
             put(address.get(), bytes);
@@ -232,7 +299,11 @@ fuzz_target!(|input: Input| {
     drop(batch);
     for (head, status, result) in taken {
         if let Some(address) = status {
-            let _ = store_byte(&memory, address, result.as_ref().map_or_else(RequestError::status, |_| 0));
+            let _ = store_byte(
+                &memory,
+                address,
+                result.as_ref().map_or_else(RequestError::status, |_| 0),
+            );
         }
         let _ = ring.add_used(&memory, head, result.unwrap_or(0));
     }

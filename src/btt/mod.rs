@@ -32,6 +32,7 @@ mod error;
 pub mod flog;
 mod geometry;
 mod grow;
+mod grow_namespace;
 mod info_block;
 mod inspect;
 mod lane;
@@ -64,6 +65,7 @@ pub use geometry::{
     INFO_SIZE, MAP_ENTRY_SIZE, MAX_NFREE,
 };
 pub use grow::{Growth, grow};
+pub use grow_namespace::{Contents, Grown, grow_namespace};
 pub use info_block::{InfoBlock, InfoFault, SIGNATURE, Version};
 pub use inspect::{LaneState, lanes};
 pub use lba_size::LbaSize;

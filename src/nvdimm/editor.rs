@@ -167,6 +167,43 @@ impl LabelEditor {
         self.write(|writer| writer.update(old.slot, &new).map(drop))
     }
 
+    /// Gives a namespace `size` bytes in all, a multiple of `alignment`, by those that are free behind
+    /// it; `None`: all of them. Whoever holds it goes on with the bytes that it had.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CannotGrow`], or the size is misaligned.
+    pub fn grow(
+        &mut self,
+        selection: &Selection,
+        size: Option<u64>,
+        alignment: u64,
+    ) -> Result<Namespace, Error> {
+        let namespace = self.file.select(selection)?.clone();
+        let path = || self.file.path().into();
+        let label = namespace.label.as_ref().ok_or_else(|| Error::LabelLess { path: path() })?;
+        let (current, start) = (namespace.size(), namespace.range.start);
+        let extents = self.file.free_extents();
+        let behind = extents.iter().find(|extent| extent.start == namespace.range.end);
+        let end = behind.map_or(namespace.range.end, |extent| extent.end);
+        let most = current.max((end - start) / alignment * alignment);
+        let size = size.unwrap_or(most);
+        if size == current {
+            return Ok(namespace);
+        }
+        if size < current || size > most {
+            let namespace = namespace.device_name();
+            return Err(Error::CannotGrow { path: path(), namespace, size, current, most });
+        }
+        if !size.is_multiple_of(alignment) {
+            return Err(Error::misaligned(self.file.path(), size, alignment));
+        }
+        let grown = NamespaceLabel { rawsize: size, ..label.clone() };
+        let (slot, uuid) = (label.slot, label.uuid.to_string());
+        self.write(|writer| writer.update(slot, &grown).map(drop))?;
+        self.file.select(&Selection::Named(uuid)).cloned()
+    }
+
     fn area(&self) -> &LabelArea {
         self.file.labels().expect("an editor is only made for a file with labels")
     }

@@ -174,6 +174,23 @@ pub enum Error {
         /// The next size above.
         above: u64,
     },
+    /// A namespace cannot have that size.
+    #[error(
+        "{path}: {namespace} has {} and can grow to {} at most, not to {}",
+        amount(*.current), amount(*.most), amount(*.size)
+    )]
+    CannotGrow {
+        /// The file.
+        path: PathBuf,
+        /// The namespace.
+        namespace: String,
+        /// Bytes that were asked for.
+        size: u64,
+        /// Bytes that it has.
+        current: u64,
+        /// Bytes that it can have: what is behind those is not free.
+        most: u64,
+    },
     /// There is a namespace of that name or uuid already.
     #[error("{path}: {what} exists already: {namespace}")]
     Exists {

@@ -72,6 +72,23 @@ pub fn create_file(path: &Path, size: u64, label_size: Option<u64>) -> Result<()
     })
 }
 
+/// Makes a file without labels larger, to `size` bytes.
+///
+/// # Errors
+///
+/// It is larger already, or the operating system refuses.
+pub fn grow_file(path: &Path, size: u64) -> Result<(), Error> {
+    let fails = |action| move |source: io::Error| Error::File { action, path: path.into(), source };
+    let file = OpenOptions::new().write(true).open(path).map_err(fails("open"))?;
+    let current = file.metadata().map_err(fails("look at"))?.len();
+    if size < current {
+        let namespace = "the whole file".into();
+        let most = i64::MAX.cast_unsigned();
+        return Err(Error::CannotGrow { path: path.into(), namespace, size, current, most });
+    }
+    file.set_len(size).and_then(|()| file.sync_all()).map_err(fails("set the size of"))
+}
+
 /// Makes a label storage area at the end of a file that exists. All its namespaces are gone then.
 ///
 /// # Errors

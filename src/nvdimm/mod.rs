@@ -27,6 +27,6 @@ pub use editor::{LabelEditor, NewNamespace, Place, Reservation};
 pub use error::Error;
 pub use file::{LabelSize, NvdimmFile};
 pub use holder::Holder;
-pub use init::{InitOptions, Initialized, create_file, init_labels};
+pub use init::{InitOptions, Initialized, create_file, grow_file, init_labels};
 pub use namespace::{Abstraction, Namespace, Selection};
 pub use space::{LINUX_ALIGNMENT, largest};

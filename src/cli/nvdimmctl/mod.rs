@@ -6,6 +6,7 @@ mod create_file;
 mod create_namespace;
 mod destroy_namespace;
 mod export;
+mod grow_namespace;
 mod import;
 mod inspect;
 mod list;
@@ -46,6 +47,7 @@ enum Command {
     CreateNamespace(create_namespace::CreateNamespace),
     DestroyNamespace(destroy_namespace::DestroyNamespace),
     RenameNamespace(destroy_namespace::RenameNamespace),
+    GrowNamespace(grow_namespace::GrowNamespace),
     List(list::List),
     Inspect(inspect::Inspect),
     CheckNamespace(check::CheckNamespace),
@@ -133,6 +135,7 @@ impl ToolArgs {
             Command::CreateNamespace(command) => command.run(),
             Command::DestroyNamespace(command) => command.run(),
             Command::RenameNamespace(command) => command.run(),
+            Command::GrowNamespace(command) => command.run(),
             Command::List(command) => command.run(),
             Command::Inspect(command) => command.run(),
             Command::Import(command) => command.run(),

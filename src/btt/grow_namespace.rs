@@ -1,0 +1,98 @@
+//! Growing a namespace, and the BTT in it.
+//!
+//! The label, or the size of a file without labels, comes first: a BTT in a namespace that is larger
+//! than it needs is a BTT all the same. Then the BTT grows into the new bytes (the module `grow`). A
+//! crash in between leaves the second step to be done again.
+
+use std::path::Path;
+
+use super::geometry::ARENA_MAX_SIZE;
+use super::grow::{self, Growth};
+use super::namespace::{
+    MappedNamespace, NamespaceError, NamespaceOptions, btt_error, refuse_ambiguity, resolve,
+};
+use super::provision::edit_labels;
+use crate::nvdimm::{
+    self, ClaimKind, Holder, LINUX_ALIGNMENT, Namespace, NvdimmFile, Selection, grow_file,
+};
+
+/// What became of a namespace that was to grow.
+#[derive(Debug)]
+pub struct Grown {
+    /// The namespace, with its new size.
+    pub namespace: Namespace,
+    /// What became of what is in it.
+    pub contents: Contents,
+}
+
+/// What became of what is in a namespace that has grown.
+#[derive(Debug)]
+pub enum Contents {
+    /// The BTT has grown.
+    Grown(Growth),
+    /// The BTT fills the namespace already, or as good as.
+    Full,
+    /// There is no BTT.
+    Raw,
+    /// Somebody holds the namespace. A daemon lets the BTT grow before it serves the next frontend.
+    Held(Holder),
+}
+
+/// Gives a namespace `size` bytes in all; `None`: all that are free behind it, or that a file without
+/// labels has. Then the BTT in it grows, unless somebody holds it.
+///
+/// # Errors
+///
+/// The new size is smaller, misaligned, or not free; the BTT is damaged.
+pub fn grow_namespace(
+    options: &NamespaceOptions,
+    size: Option<u64>,
+    progress: impl FnMut(u64, u64),
+) -> Result<Grown, NamespaceError> {
+    let file = NvdimmFile::open(&options.path, ClaimKind::Exclusive, options.label_size)?;
+    refuse_ambiguity(&file, options.label_size)?;
+    let selection = resolve(&file, &options.selection);
+    let has_labels = file.labels().is_some();
+    drop(file);
+    let namespace = if has_labels {
+        let mut editor = edit_labels(&options.path, options.label_size)?;
+        editor.grow(&selection, size, LINUX_ALIGNMENT)?
+    } else {
+        grow_whole_file(&options.path, &selection, size)?
+    };
+    let by_uuid = namespace.uuid.map(|uuid| Selection::Named(uuid.to_string()));
+    let options = NamespaceOptions { selection: by_uuid.unwrap_or(selection), ..options.clone() };
+    let contents = match options.map(ClaimKind::Exclusive) {
+        Ok(mapped) => mapped.grow(progress)?,
+        Err(NamespaceError::Nvdimm(nvdimm::Error::Busy { holder, .. })) => Contents::Held(holder),
+        Err(NamespaceError::NotSector { .. }) => Contents::Raw,
+        Err(error) => return Err(error),
+    };
+    Ok(Grown { namespace, contents })
+}
+
+fn grow_whole_file(
+    path: &Path,
+    selection: &Selection,
+    size: Option<u64>,
+) -> Result<Namespace, NamespaceError> {
+    if let Some(size) = size {
+        grow_file(path, size)?;
+    }
+    let file = NvdimmFile::open(path, ClaimKind::Exclusive, nvdimm::LabelSize::None)?;
+    Ok(file.select(selection)?.clone())
+}
+
+impl MappedNamespace {
+    /// Lets the BTT grow until it fills the namespace.
+    pub fn grow(&self, progress: impl FnMut(u64, u64)) -> Result<Contents, NamespaceError> {
+        if self.is_raw() {
+            return Ok(Contents::Raw);
+        }
+        match grow::grow(&self.medium, self.version, ARENA_MAX_SIZE, progress) {
+            Ok(growth) => Ok(Contents::Grown(growth)),
+            Err(super::Error::NoRoom { .. }) => Ok(Contents::Full),
+            Err(error) => Err(btt_error(&self.claim, error)),
+        }
+    }
+}

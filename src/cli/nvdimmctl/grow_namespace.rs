@@ -1,0 +1,57 @@
+//! `grow-namespace`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Error;
+use crate::btt::{self, Contents};
+use crate::cli::name::NamespaceArgs;
+use crate::cli::output::say;
+use crate::cli::progress::Progress;
+use crate::cli::size::Size;
+use crate::pmem::DurabilityRequest;
+
+/// Make a namespace larger: its disk grows by the bytes that are free behind it
+///
+/// Nothing that is there is moved or lost, and a power failure leaves the old size or the new one.
+/// A daemon that serves the namespace goes on with the old size, and takes the new one before it
+/// serves the next frontend. It takes 16 MiB at least to make the disk larger.
+#[derive(Debug, Args)]
+pub struct GrowNamespace {
+    /// The NVDIMM file
+    file: PathBuf,
+
+    #[command(flatten)]
+    namespace: NamespaceArgs,
+
+    /// Its new size in all, labels not counted; otherwise all that is free behind it
+    #[arg(short, long)]
+    size: Option<Size>,
+}
+
+impl GrowNamespace {
+    pub(super) fn run(&self) -> Result<(), Error> {
+        let options = self.namespace.options(&self.file, DurabilityRequest::Strict);
+        let progress = Progress::new("clearing the map", None);
+        let report = |done, total| progress.set(done, total);
+        let grown = btt::grow_namespace(&options, self.size.map(|size| size.0), report)?;
+        drop(progress);
+        let (file, name) = (self.file.display(), grown.namespace.device_name());
+        let size = Size(grown.namespace.size());
+        match grown.contents {
+            Contents::Grown(growth) => say!(
+                "{file}: {name} has {size} now, and {} sectors where it had {}",
+                growth.new_sectors,
+                growth.old_sectors
+            ),
+            Contents::Full => say!("{file}: {name} has {size}, and its disk fills it"),
+            Contents::Raw => say!("{file}: {name} has {size} now"),
+            Contents::Held(holder) => say!(
+                "{file}: {name} has {size} now; held by {holder}, a daemon takes the new size before it \
+                 serves the next frontend"
+            ),
+        }
+        Ok(())
+    }
+}
