@@ -61,6 +61,27 @@ fn a_repair_is_announced_backed_up_made_and_taken_back() {
     let (said, _) = run(0, &["check-namespace", text(&path), "--undo", text(&backup)]);
     assert!(said.contains("4096 bytes"), "{said}");
     assert!(fs::read(&path).unwrap() == before);
+    run(0, &["check-namespace", text(&path), "--undo", text(&backup)]);
+}
+
+#[test]
+fn a_repair_is_not_taken_back_under_what_was_written_since() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = make_namespace(folder.path(), "32M", 4096);
+    let inspected: Value =
+        serde_json::from_slice(&nvdimmctl_ok(&["inspect", "--json", text(&path)])).unwrap();
+    let logoff = PAGE + inspected["arenas"][0]["logoff"].as_u64().unwrap();
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0; 64], logoff).unwrap();
+    run(1, &["check-namespace", text(&path), "--repair"]);
+    let raw = folder.path().join("raw");
+    fs::write(&raw, vec![5; 40_000]).unwrap();
+    nvdimmctl_ok(&["import", text(&path), text(&raw)]);
+    let before = fs::read(&path).unwrap();
+    let backup = folder.path().join("nvdimm.before-repair");
+    let (_, said) = run(8, &["check-namespace", text(&path), "--undo", text(&backup)]);
+    assert!(said.contains("written to since"), "{said}");
+    assert!(fs::read(&path).unwrap() == before);
 }
 
 #[test]
@@ -91,7 +112,7 @@ fn only_a_whole_backup_of_this_namespace_is_put_back() {
         (String::new(), "not a backup"),
         (good.replace("backup 1", "backup 2"), "not a backup"),
         (good.replace(&size, "33550336"), "of another size"),
-        (good.replace("\n4096 4096", "\n4096 4095"), "so many bytes"),
+        (good.replace("\n4096 4096", "\n4096 4095"), "twice so many bytes"),
         (good.replace("\n4096 4096", "\n33554432 4096"), "outside the namespace"),
         (good.replace("\nend 1", ""), "the end is missing"),
         (good.replace("\nend 1", "\nend 2"), "the end is missing"),

@@ -66,7 +66,8 @@ pub struct CheckNamespace {
     #[arg(long, value_name = "NEW-FILE", requires = "repair")]
     backup: Option<PathBuf>,
 
-    /// Put back what an earlier repair changed, from its backup, and do nothing else
+    /// Put back what an earlier repair changed, from its backup, and do nothing else; refused once the
+    /// namespace was written to there
     #[arg(long, value_name = "BACKUP", conflicts_with_all = ["repair", "force", "json"])]
     undo: Option<PathBuf>,
 
@@ -186,8 +187,12 @@ impl CheckNamespace {
         mapped: &MappedNamespace,
     ) -> Result<ExitCode, Error> {
         let saved = backup::read(path, &mapped.claim)?;
+        let changed = backup::changed_since(&mapped.medium, &saved);
+        if let Some(offset) = changed.map_err(|source| self.media_error(source))? {
+            return Err(Error::ChangedSince { path: self.file.clone(), offset });
+        }
         backup::put_back(&mapped.medium, &saved).map_err(|source| self.media_error(source))?;
-        let bytes: usize = saved.iter().map(|saved| saved.bytes.len()).sum();
+        let bytes: usize = saved.iter().map(|saved| saved.before.len()).sum();
         say!("{}: {bytes} bytes are again as they were", self.file.display());
         Ok(ExitCode::SUCCESS)
     }
@@ -292,7 +297,12 @@ impl CheckNamespace {
         }
         let (file, repairs) = (self.file.display(), plan.repairs.len());
         if let Some(backup) = backup {
-            let undo = format!("nvdimmctl check-namespace {file} --undo {}", backup.display());
+            let namespace = match &self.namespace.namespace {
+                Some(name) => format!(" --namespace {name}"),
+                None => String::new(),
+            };
+            let undo =
+                format!("nvdimmctl check-namespace {file}{namespace} --undo {}", backup.display());
             say!("{file}: {repairs} repairs made; {}", verdict(&plan.after));
             say!("what was there before is in {}; to put it back: {undo}", backup.display());
         } else if !self.repair && repairs > 0 {

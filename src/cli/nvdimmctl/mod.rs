@@ -86,6 +86,17 @@ pub enum Error {
         /// Bytes of the disk.
         size: u64,
     },
+    /// A repair is to be taken back, and something else was written since.
+    #[error(
+        "{path}: byte {offset:#x} of the namespace was written to since the repair: what was there \
+         before it does not fit any more, and is not put back"
+    )]
+    ChangedSince {
+        /// The file.
+        path: PathBuf,
+        /// The first such byte.
+        offset: u64,
+    },
     /// A file that is no backup of this namespace.
     #[error("{path}, line {line}: {reason}")]
     BadBackup {

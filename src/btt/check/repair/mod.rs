@@ -88,13 +88,15 @@ pub struct Plan {
     pub after: Report,
 }
 
-/// Bytes as they were before a repair.
+/// Bytes that a repair changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Saved {
     /// Their offset in the namespace.
     pub offset: u64,
-    /// The bytes.
-    pub bytes: Vec<u8>,
+    /// What they were before.
+    pub before: Vec<u8>,
+    /// What they are afterwards; as many.
+    pub after: Vec<u8>,
 }
 
 impl Plan {
@@ -133,7 +135,8 @@ impl Plan {
         plan
     }
 
-    /// The bytes that the plan changes, as they are now; those that cannot be read are left out.
+    /// The bytes that the plan changes, as they are now and as they will be; those that cannot be read
+    /// now are left out.
     #[must_use]
     pub fn save<M: PersistentMemory>(&self, medium: &M) -> Vec<Saved> {
         let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
@@ -149,10 +152,17 @@ impl Plan {
                 _ => ranges.push((start, end)),
             }
         }
+        let preview = Preview::new(medium);
+        for store in self.repairs.iter().flat_map(|repair| &repair.stores) {
+            // It was done to a preview before; what the medium refuses by now is not read below.
+            let _ = store.apply(&preview);
+        }
         let read = |(start, end)| {
-            let mut bytes = vec![0; (end - start) as usize];
-            medium.read_bytes(start, &mut bytes).ok()?;
-            Some(Saved { offset: start, bytes })
+            let mut before = vec![0; (end - start) as usize];
+            let mut after = before.clone();
+            medium.read_bytes(start, &mut before).ok()?;
+            preview.read_bytes(start, &mut after).ok()?;
+            Some(Saved { offset: start, before, after })
         };
         ranges.into_iter().filter_map(read).collect()
     }

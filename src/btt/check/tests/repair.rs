@@ -135,7 +135,10 @@ fn every_damage_comes_to_the_end_it_should() {
             // What was saved puts everything back.
             let saved = plan.save(&*image.medium);
             for saved in &saved {
-                repaired.medium.write_bytes(saved.offset, &saved.bytes).unwrap();
+                let mut after = vec![0; saved.after.len()];
+                repaired.medium.read_bytes(saved.offset, &mut after).unwrap();
+                assert_eq!(after, saved.after, "{name}");
+                repaired.medium.write_bytes(saved.offset, &saved.before).unwrap();
             }
             assert!(repaired.medium.snapshot() == before, "{name}");
         }

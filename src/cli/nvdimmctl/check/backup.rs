@@ -4,12 +4,14 @@
 //! nvdimmctl-backup 1
 //! file disk.nvdimm
 //! namespace namespace0.0 0 268435456
-//! 4096 16 4254545f4152454e415f494e464f0000
+//! 4096 16 00000000000000000000000000000000 4254545f4152454e415f494e464f0000
 //! end 1
 //! ```
 //!
-//! After the head, a line for each range: its offset in the file, its length, and its bytes. The
-//! last line counts them, so that half a backup is not taken for a whole one.
+//! After the head, a line for each range: its offset in the file, its length, its bytes before the
+//! repair, and those after it. The last line counts them, so that half a backup is not taken for a
+//! whole one. What was changed since the repair is not put back: lanes and map of today with those of
+//! yesterday among them would be damage.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
@@ -19,7 +21,7 @@ use std::path::{Path, PathBuf};
 use super::super::{Error, io_error};
 use crate::btt::check::repair::Saved;
 use crate::nvdimm::Claim;
-use crate::pmem::PersistentMemory;
+use crate::pmem::{MediaError, PersistentMemory};
 
 /// Most backups of a file whose names are tried.
 const MOST_BACKUPS: u32 = 10_000;
@@ -37,10 +39,13 @@ pub(super) fn write(path: &Path, claim: &Claim, saved: &[Saved]) -> Result<(), E
         range.start,
         range.end - range.start
     );
-    for Saved { offset, bytes } in saved {
-        let _ = write!(text, "{} {} ", range.start + offset, bytes.len());
-        for byte in bytes {
-            let _ = write!(text, "{byte:02x}");
+    for Saved { offset, before, after } in saved {
+        let _ = write!(text, "{} {}", range.start + offset, before.len());
+        for bytes in [before, after] {
+            text.push(' ');
+            for byte in bytes {
+                let _ = write!(text, "{byte:02x}");
+            }
         }
         text.push('\n');
     }
@@ -94,19 +99,20 @@ pub(super) fn read(path: &Path, claim: &Claim) -> Result<Vec<Saved>, Error> {
                 }
             }
             ["end", count] => is_whole = count == saved.len().to_string(),
-            [offset, length, hex] => {
-                let malformed = || bad(number, "not an offset, a length and so many bytes");
+            [offset, length, before, after] => {
+                let malformed = || bad(number, "not an offset, a length, and twice so many bytes");
                 let offset: u64 = offset.parse().map_err(|_| malformed())?;
-                let bytes = bytes_of(hex).ok_or_else(malformed)?;
-                if length != bytes.len().to_string() {
+                let before = bytes_of(before).ok_or_else(malformed)?;
+                let after = bytes_of(after).ok_or_else(malformed)?;
+                if [&before, &after].iter().any(|bytes| length != bytes.len().to_string()) {
                     return Err(malformed());
                 }
                 let inside = offset >= range.start
-                    && offset.checked_add(bytes.len() as u64).is_some_and(|end| end <= range.end);
+                    && offset.checked_add(before.len() as u64).is_some_and(|end| end <= range.end);
                 if !inside {
                     return Err(bad(number, "outside the namespace"));
                 }
-                saved.push(Saved { offset: offset - range.start, bytes });
+                saved.push(Saved { offset: offset - range.start, before, after });
             }
             _ => return Err(bad(number, "not a line of a backup")),
         }
@@ -121,13 +127,28 @@ fn bytes_of(hex: &str) -> Option<Vec<u8>> {
     if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
 }
 
-/// Writes bytes back where they were; durable on return if fences are.
-pub(super) fn put_back<M: PersistentMemory>(
+/// Offset in the namespace of the first byte that is neither as before the repair nor as after it: a repair
+/// that was cut off leaves some of each.
+pub(super) fn changed_since<M: PersistentMemory>(
     medium: &M,
     saved: &[Saved],
-) -> Result<(), crate::pmem::MediaError> {
-    for Saved { offset, bytes } in saved {
-        medium.write_bytes(*offset, bytes)?;
+) -> Result<Option<u64>, MediaError> {
+    for Saved { offset, before, after } in saved {
+        let mut now = vec![0; before.len()];
+        medium.read_bytes(*offset, &mut now)?;
+        let mut bytes = now.iter().zip(before.iter().zip(after));
+        if let Some(byte) = bytes.position(|(now, (before, after))| ![before, after].contains(&now))
+        {
+            return Ok(Some(offset + byte as u64));
+        }
+    }
+    Ok(None)
+}
+
+/// Writes bytes back as they were; durable on return if fences are.
+pub(super) fn put_back<M: PersistentMemory>(medium: &M, saved: &[Saved]) -> Result<(), MediaError> {
+    for Saved { offset, before, .. } in saved {
+        medium.write_bytes(*offset, before)?;
     }
     medium.fence()?;
     medium.sync()

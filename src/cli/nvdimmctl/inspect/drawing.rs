@@ -378,7 +378,7 @@ mod tests {
         assert!((all.iter().sum::<f64>() - 952.0).abs() < 0.001);
         assert!(all.iter().all(|width| *width >= LEAST));
         assert!(all[1] > 700.0);
-        assert_eq!(widths(&[0], 100.0), [50.0], "nothing is shown as something");
+        assert_eq!(widths(&[0], 100.0), [LEAST], "nothing is shown as something");
         assert_eq!(widths(&[], 100.0), [0.0; 0]);
         // As many as there is room for, and more: narrower, and still all.
         let many = widths(&vec![1 << 39; 200], 952.0);
