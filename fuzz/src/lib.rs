@@ -7,8 +7,10 @@
 
 mod damage;
 mod image;
+mod repair;
 mod verify;
 
 pub use damage::{Damage, Place, Word, repair_sum};
 pub use image::{Image, SECTORS, originals, tiny};
+pub use repair::{HowToRepair, verify_repair};
 pub use verify::{Action, verify};

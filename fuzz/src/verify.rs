@@ -17,7 +17,10 @@ use vhost_user_btt::pmem::simulated::{Contents, Simulated};
 use vm_memory::VolatileSlice;
 
 /// Sectors of a disk that are all read; of larger ones, some.
-const MOST_SECTORS: u64 = 300;
+const MOST_SECTORS: u64 = 130;
+/// Actions that are done, and sectors that one of them clears: more are slow, and show nothing new.
+const MOST_ACTIONS: usize = 24;
+const MOST_CLEARED: u64 = 40;
 
 /// Something that is done to an open BTT.
 #[derive(Debug, Clone, Copy, Arbitrary)]
@@ -102,7 +105,7 @@ fn act(queue: &mut Queue<Arc<Simulated>>, sound: bool, actions: &[Action]) {
     let (sectors, size) = (queue.btt().sectors(), queue.btt().sector_size() as usize);
     let mut written: HashMap<u64, Vec<u8>> = HashMap::new();
     let mut batch = queue.batch();
-    for action in actions {
+    for action in actions.iter().take(MOST_ACTIONS) {
         let result = match *action {
             Action::Write { sector, fill } => {
                 let sector = u64::from(sector) % sectors;
@@ -162,5 +165,5 @@ fn act(queue: &mut Queue<Arc<Simulated>>, sound: bool, actions: &[Action]) {
 /// Sectors that exist: the first, and how many.
 fn range(sector: u16, count: u8, sectors: u64) -> (u64, u64) {
     let first = u64::from(sector) % sectors;
-    (first, u64::from(count).min(sectors - first))
+    (first, u64::from(count).min(MOST_CLEARED).min(sectors - first))
 }

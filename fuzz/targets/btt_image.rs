@@ -1,11 +1,11 @@
-//! Whole images with damage anywhere, and what is done to them afterwards.
+//! Whole images with damage anywhere: what is done to them afterwards, and their repair.
 
 #![no_main]
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use vhost_user_btt::btt::Version;
-use vhost_user_btt_fuzz::{Action, Damage, originals, verify};
+use vhost_user_btt_fuzz::{Action, Damage, HowToRepair, originals, verify, verify_repair};
 
 #[derive(Debug, Arbitrary)]
 struct Input {
@@ -13,6 +13,7 @@ struct Input {
     version: Option<bool>,
     damages: Vec<Damage>,
     actions: Vec<Action>,
+    repair: Option<HowToRepair>,
 }
 
 fuzz_target!(|input: Input| {
@@ -23,5 +24,6 @@ fuzz_target!(|input: Input| {
         damage.apply(image, &mut contents);
     }
     let version = input.version.map(|old| if old { Version::V1_1 } else { Version::V2_0 });
-    verify(&contents, version, &input.actions[..input.actions.len().min(64)]);
+    verify(&contents, version, &input.actions);
+    input.repair.into_iter().for_each(|how| verify_repair(&contents, version, how));
 });

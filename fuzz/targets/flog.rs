@@ -1,12 +1,12 @@
-//! Flogs and maps of any contents, in an arena that is otherwise whole: what the engine recovers, and
-//! what the checker says of it.
+//! Flogs and maps of any contents, in an arena that is otherwise whole: what the engine recovers,
+//! what the checker says of it, and how it is repaired.
 
 #![no_main]
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use vhost_user_btt::btt::{LaneIndex, Lba, LbaSize, Version};
-use vhost_user_btt_fuzz::{Action, SECTORS, Word, tiny, verify};
+use vhost_user_btt_fuzz::{Action, HowToRepair, SECTORS, Word, tiny, verify, verify_repair};
 
 #[derive(Debug, Arbitrary)]
 struct Input {
@@ -15,6 +15,7 @@ struct Input {
     flog: Vec<[Option<[Word; 4]>; 4]>,
     map: Vec<Word>,
     actions: Vec<Action>,
+    repair: Option<HowToRepair>,
 }
 
 fuzz_target!(|input: Input| {
@@ -46,5 +47,6 @@ fuzz_target!(|input: Input| {
     for (word, lba) in input.map.iter().zip((0..SECTORS).map(Lba)) {
         replace(start + geometry.map_entry_offset(lba), word, &mut contents);
     }
-    verify(&contents, None, &input.actions[..input.actions.len().min(64)]);
+    verify(&contents, None, &input.actions);
+    input.repair.into_iter().for_each(|how| verify_repair(&contents, None, how));
 });
