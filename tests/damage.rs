@@ -8,6 +8,8 @@
 mod daemon;
 #[path = "common/damage.rs"]
 mod damage;
+#[path = "common/patience.rs"]
+mod patience;
 
 use std::fmt::Write as _;
 use std::fs;

@@ -3,6 +3,8 @@
 #[path = "common/daemon.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod daemon;
+#[path = "common/patience.rs"]
+mod patience;
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
