@@ -34,7 +34,7 @@ pub enum Contents {
     Full,
     /// There is no BTT.
     Raw,
-    /// Somebody holds the namespace. A daemon lets the BTT grow before it serves the next frontend.
+    /// Somebody holds the namespace: the BTT can grow when nobody does.
     Held(Holder),
 }
 

@@ -15,8 +15,8 @@ use crate::pmem::DurabilityRequest;
 /// Make a namespace larger: its disk grows by the bytes that are free behind it
 ///
 /// Nothing that is there is moved or lost, and a power failure leaves the old size or the new one.
-/// A daemon that serves the namespace goes on with the old size, and takes the new one before it
-/// serves the next frontend. It takes 16 MiB at least to make the disk larger.
+/// A daemon that serves the namespace goes on with the old size: the disk grows by the same command
+/// once nobody holds it. It takes 16 MiB at least to make the disk larger.
 #[derive(Debug, Args)]
 pub struct GrowNamespace {
     /// The NVDIMM file
@@ -48,8 +48,8 @@ impl GrowNamespace {
             Contents::Full => say!("{file}: {name} has {size}, and its disk fills it"),
             Contents::Raw => say!("{file}: {name} has {size} now"),
             Contents::Held(holder) => say!(
-                "{file}: {name} has {size} now; held by {holder}, a daemon takes the new size before it \
-                 serves the next frontend"
+                "{file}: {name} has {size} now; held by {holder}: its disk grows by the same command once \
+                 nobody holds it"
             ),
         }
         Ok(())
