@@ -24,7 +24,7 @@ fn assert_alive(driver: &mut Driver, queue: usize) {
 
 #[test]
 fn sectors_out_of_range_are_refused() {
-    let (_folder, daemon, mut driver) = disk();
+    let (_folder, mut daemon, mut driver) = disk();
     let end = u64::from_le_bytes(driver.config(0, 8).try_into().unwrap());
     for (sector, length) in
         [(end, 512), (end - 1, 1024), (u64::MAX, 512), (u64::MAX / 512, 512), (1 << 55, 4096)]
@@ -33,7 +33,7 @@ fn sectors_out_of_range_are_refused() {
         assert_eq!(driver.request(0, T_IN, sector, &[], length).0, IOERR);
     }
     assert_alive(&mut driver, 0);
-    assert!(daemon.log().contains("beyond the end"), "{}", daemon.log());
+    daemon.wait_for_log("beyond the end");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn malformed_chains_are_completed_with_an_error() {
 
 #[test]
 fn loops_of_descriptors_end() {
-    let (_folder, daemon, mut driver) = disk();
+    let (_folder, mut daemon, mut driver) = disk();
     let status = BUFFERS + 0x800;
     driver.put(BUFFERS, &request_header(T_OUT, 0));
     let next = |mut descriptor: Descriptor, index| {
@@ -127,7 +127,7 @@ fn loops_of_descriptors_end() {
     driver.run_chain(0, &[next(readable(BUFFERS, 16), QUEUE_SIZE)]);
     driver.run_chain(0, &[next(readable(BUFFERS, 16), u16::MAX)]);
     assert_alive(&mut driver, 0);
-    assert!(daemon.log().contains("does not end"), "{}", daemon.log());
+    daemon.wait_for_log("does not end");
 }
 
 #[test]
