@@ -105,6 +105,10 @@ mutants! {
         NoReaderFence,
         /// A writer looks for readers before they can see what it has mapped.
         NoWriterFence,
+        /// A reader that goes on to another block does not say when it has done with the last.
+        RelaxedPublish,
+        /// A reader does not say when it has done.
+        RelaxedClear,
         /// Map locks are released before the map entries are stored.
         UnlockedMap,
     }

@@ -42,7 +42,8 @@ impl ReadTracking {
     pub(super) fn publish(&self, queue: usize, arena: usize, block: Block) {
         // Released as by `clear`: a writer that waits for the queue's last block may see this store
         // rather than the one that cleared the slot, and then fills that block.
-        self.slots[queue].0.store(tracked(arena, block), Ordering::Release);
+        let release = if mutant!(RelaxedPublish) { Ordering::Relaxed } else { Ordering::Release };
+        self.slots[queue].0.store(tracked(arena, block), release);
         if !mutant!(NoReaderFence) {
             fence(Ordering::SeqCst);
         }
@@ -50,7 +51,8 @@ impl ReadTracking {
 
     /// Says that `queue` is done reading.
     pub(super) fn clear(&self, queue: usize) {
-        self.slots[queue].0.store(0, Ordering::Release);
+        let release = if mutant!(RelaxedClear) { Ordering::Relaxed } else { Ordering::Release };
+        self.slots[queue].0.store(0, release);
     }
 
     /// Waits until nobody reads `block`, which no map entry names. The map store that took its name

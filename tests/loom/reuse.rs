@@ -37,21 +37,25 @@ fn a_reader_gets_what_was_there_before_between_or_after() {
     assert_eq!(MODEL.explore(read_once), BTreeSet::from([initial(3), 1, 2]));
 }
 
+/// Reads two sectors, while somebody writes the first twice.
+fn go_on(disk: Disk) -> [u64; 2] {
+    let [mut writer, mut reader] = disk.queues();
+    let writing = thread::spawn(move || {
+        writer.put(3, 1);
+        writer.put(3, 2);
+    });
+    let words = [reader.get(3), reader.get(5)];
+    writing.join().unwrap();
+    words
+}
+
+const GOING_ON: Model = Model { name: "a reader that goes on", sectors: &[3, 5], ..MODEL };
+
 /// The writer waits for its old block, and sees that the reader has gone on to the next.
 #[test]
 fn a_reader_that_goes_on_has_left_its_block() {
-    let model = Model { name: "a reader that goes on", sectors: &[3, 5], ..MODEL };
-    let outcomes = model.explore(|disk| {
-        let [mut writer, mut reader] = disk.queues();
-        let writing = thread::spawn(move || {
-            writer.put(3, 1);
-            writer.put(3, 2);
-        });
-        let words = (reader.get(3), reader.get(5));
-        writing.join().unwrap();
-        words
-    });
-    assert_eq!(outcomes, [initial(3), 1, 2].map(|word| (word, initial(5))).into());
+    let outcomes = GOING_ON.explore(go_on);
+    assert_eq!(outcomes, [initial(3), 1, 2].map(|word| [word, initial(5)]).into());
 }
 
 /// The block that is freed by a write of one sector comes to hold another.
@@ -111,4 +115,14 @@ fn without_a_second_look_a_reader_reads_a_block_that_it_may_not() {
 #[test]
 fn a_writer_that_does_not_wait_fills_a_block_under_its_reader() {
     MODEL.catches(Mutant::NoWaitForReaders, RACE, read_once);
+}
+
+#[test]
+fn unless_a_slot_is_cleared_by_a_release_its_block_is_filled_too_early() {
+    MODEL.catches(Mutant::RelaxedClear, RACE, read_once);
+}
+
+#[test]
+fn unless_a_slot_is_taken_by_a_release_the_block_before_is_filled_too_early() {
+    GOING_ON.catches(Mutant::RelaxedPublish, RACE, go_on);
 }
