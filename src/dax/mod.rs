@@ -26,6 +26,7 @@ mod mutant;
 
 mod buddy;
 mod chain;
+pub mod check;
 mod create;
 mod devices;
 mod error;
@@ -36,6 +37,7 @@ mod layout;
 mod load;
 mod owners;
 mod region;
+mod repair;
 mod state;
 mod superblock;
 mod transaction;
@@ -49,6 +51,7 @@ pub use fault::Fault;
 pub use layout::{OWNERS, PAGES_OFFSET, PageKind};
 pub use owners::{OwnedBlock, OwnerInfo};
 pub use region::{Region, RegionInfo};
+pub use repair::{Repaired, repair};
 pub use units::{Align, Extent, PAGE_SIZE};
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! A region as a whole. Tests of what DAX.md lists under "Corrected" are named after it.
 
+mod damage;
 mod devices;
 mod media;
 mod model;
