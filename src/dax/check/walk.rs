@@ -222,7 +222,8 @@ impl<M: PersistentMemory> Walk<'_, M> {
         let fix = Fix::Drop { offset: at, length: SLOT_SIZE };
         let uuid = Uuid::from_bytes(slot.uuid);
         let count = slot.extents.get();
-        let align = Align::ALL.into_iter().find(|align| align.order() == u32::from(slot.align_order));
+        let align =
+            Align::ALL.into_iter().find(|align| align.order() == u32::from(slot.align_order));
         let fault = if !self.uuids.insert(uuid) {
             Some(Fault::UuidTwice(uuid))
         } else if !is_text(&slot.name) || !is_text(&slot.label) {
