@@ -252,7 +252,9 @@ impl<M: PersistentMemory> Region<M> {
         let old = std::mem::take(&mut device.extents);
         let taken = extents::take(state, &device, &old, more)?;
         let mut new = old.clone();
-        taken.iter().for_each(|extent| extents::append(&mut new, *extent));
+        for extent in &taken {
+            extents::append(&mut new, *extent);
+        }
         let pool = state.pool.iter().copied().filter(|page| Some(*page) != reserved);
         let grown = extents::write(&mut device, &old, new, pool, &mut change).and_then(|fresh| {
             change.store_bytes(device.slot, &encode(name, &device));
@@ -354,7 +356,9 @@ fn take_away(name: &str, device: &Device, size: u64, held: Held<'_>) -> Result<(
 
 fn info(name: &str, device: &Device) -> DeviceInfo {
     let mut merged: Vec<Extent> = Vec::with_capacity(device.extents.len());
-    device.extents.iter().for_each(|extent| extents::append(&mut merged, *extent));
+    for extent in &device.extents {
+        extents::append(&mut merged, *extent);
+    }
     DeviceInfo {
         name: name.to_owned(),
         uuid: device.uuid,

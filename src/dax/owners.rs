@@ -104,7 +104,8 @@ impl<M: PersistentMemory> Region<M> {
             _ => return Err(Error::UnknownOwner(owner)),
         };
         let first = offset / PAGE_SIZE;
-        let Some(block) = found.blocks.get(&first).copied().filter(|_| offset % PAGE_SIZE == 0)
+        let Some(block) =
+            found.blocks.get(&first).copied().filter(|_| offset.is_multiple_of(PAGE_SIZE))
         else {
             return Err(self.why_not(state, owner, offset));
         };
@@ -174,7 +175,7 @@ impl<M: PersistentMemory> Region<M> {
     fn why_not(&self, state: &State, owner: Uuid, offset: u64) -> Error {
         let page = offset / PAGE_SIZE;
         let outside = page < layout::PAGES_OFFSET / PAGE_SIZE || page >= self.superblock.end();
-        if outside || offset % PAGE_SIZE != 0 {
+        if outside || !offset.is_multiple_of(PAGE_SIZE) {
             return Error::NoBlock { offset };
         }
         if state.buddy.run(page, 1) > 0 {

@@ -208,7 +208,7 @@ fn act<M: PersistentMemory>(region: &Region<M>, op: &Op) {
         Create(number, pages) => region.create_device(&DeviceOptions {
             name: name(number),
             // The names go from one device to another.
-            uuid: Uuid::from_u128(region.info().free as u128 | u128::from(number) << 64),
+            uuid: Uuid::from_u128(u128::from(region.info().free) | u128::from(number) << 64),
             label: String::new(),
             size: pages * PAGE_SIZE,
             align: None,
@@ -293,7 +293,7 @@ impl History {
                 if violation.is_none() && is_new {
                     figures.unique += 1;
                     let states = &trace.states[allowed.clone()];
-                    violation = self.verify(&image, states, figures).err();
+                    violation = verify(&image, states, figures).err();
                 }
             });
             figures.points += 1;
@@ -305,34 +305,29 @@ impl History {
         }
         None
     }
+}
 
-    fn verify(
-        &self,
-        image: &Contents,
-        states: &[State],
-        figures: &mut Figures,
-    ) -> Result<(), String> {
-        let recorder = Arc::new(Recorder::new(Simulated::of(image.clone())));
-        let looked_at = Region::open(Arc::new(Simulated::of(image.clone())), true);
-        let looked_at = looked_at.map_err(|error| format!("read-only: {error}"))?;
-        let region =
-            Region::open(Arc::clone(&recorder), false).map_err(|error| error.to_string())?;
-        let found = state(&region);
-        if state(&looked_at) != found {
-            return Err("open for reading, it is another".to_owned());
-        }
-        if !states.contains(&found) {
-            return Err(format!("{found:?} is neither before nor after"));
-        }
-        whole(&*recorder)?;
-        // What was written to pages is there as long as they are somebody's.
-        keeps_data(&region, &states[0])?;
-        let replayed = recorder.take_trace();
-        if !replayed.is_empty() {
-            figures.nested += again(image, replayed.len(), &found)?;
-        }
-        next_owner_sees_zeroes(&region)
+/// What the power failure left is one of `states`, and can be used.
+fn verify(image: &Contents, states: &[State], figures: &mut Figures) -> Result<(), String> {
+    let recorder = Arc::new(Recorder::new(Simulated::of(image.clone())));
+    let looked_at = Region::open(Arc::new(Simulated::of(image.clone())), true);
+    let looked_at = looked_at.map_err(|error| format!("read-only: {error}"))?;
+    let region = Region::open(Arc::clone(&recorder), false).map_err(|error| error.to_string())?;
+    let found = state(&region);
+    if state(&looked_at) != found {
+        return Err("open for reading, it is another".to_owned());
     }
+    if !states.contains(&found) {
+        return Err(format!("{found:?} is neither before nor after"));
+    }
+    whole(&*recorder)?;
+    // What was written to pages is there as long as they are somebody's.
+    keeps_data(&region, &states[0])?;
+    let replayed = recorder.take_trace();
+    if !replayed.is_empty() {
+        figures.nested += again(image, replayed.len(), &found)?;
+    }
+    next_owner_sees_zeroes(&region)
 }
 
 /// The power fails again: during the replay, or during the operation after it.

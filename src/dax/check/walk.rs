@@ -100,8 +100,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
 
     /// Whether the link stored at `from` leads to a page that nothing else leads to.
     fn leads_on(&mut self, from: u64, link: u64, cut: Fix) -> bool {
-        let is_page = link >= METADATA_OFFSET
-            && link < PAGES_OFFSET
+        let is_page = (METADATA_OFFSET..PAGES_OFFSET).contains(&link)
             && link.is_multiple_of(METADATA_PAGE_SIZE);
         let leads_on = is_page && self.seen.insert(link);
         if !leads_on {
