@@ -194,14 +194,14 @@ fn a_range_is_taken_away_from_its_holder_before_it_is_freed() {
         true
     };
     region.resize_device("d", 4 * PAGE, Held::TakeAway(&mut take)).unwrap();
-    assert_eq!(taken, [4 * PAGE..6 * PAGE]);
+    assert_eq!((taken.len(), taken[0].clone()), (1, 4 * PAGE..6 * PAGE));
     let mut taken = Vec::new();
     let mut take = |range| {
         taken.push(range);
         true
     };
     region.destroy_device("d", Held::TakeAway(&mut take)).unwrap();
-    assert_eq!(taken, [0..4 * PAGE]);
+    assert_eq!((taken.len(), taken[0].clone()), (1, 0..4 * PAGE));
 }
 
 #[test]

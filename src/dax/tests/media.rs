@@ -96,7 +96,7 @@ fn counts_orders_links_and_offsets_are_bounded() {
     for first in [1, PAGES_OFFSET / PAGE - 1, end, (1 << 52) - 1] {
         assert!(matches!(forged(record, first), Fault::Extent { .. }));
     }
-    assert!(matches!(forged(record, end - 1 | 1 << 52), Fault::Extent { .. }));
+    assert!(matches!(forged(record, (end - 1) | (1 << 52)), Fault::Extent { .. }));
     for link in [1, 4096, OWNER_TABLE_OFFSET, METADATA_OFFSET + 4096, PAGES_OFFSET, u64::MAX] {
         assert_eq!(forged(OWNER_TABLE_OFFSET + 40, link), Fault::Link(link));
         assert_eq!(forged(head_offset(1) + 48, link), Fault::Link(link));

@@ -1,6 +1,6 @@
 //! Random operations, against a plain model: which page belongs to whom.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -60,12 +60,12 @@ struct Model {
 }
 
 impl Model {
-    fn used(&self) -> BTreeMap<u64, ()> {
+    fn used(&self) -> BTreeSet<u64> {
         let blocks = self.owners.values().flatten();
         let blocks = blocks.flat_map(|(first, order)| *first..first + (1 << order));
         let devices = self.devices.values().flat_map(|device| &device.pages).map(|(page, _)| *page);
         let journal = PAGES_OFFSET / PAGE..PAGES_OFFSET / PAGE + 2;
-        blocks.chain(devices).chain(journal).map(|page| (page, ())).collect()
+        blocks.chain(devices).chain(journal).collect()
     }
 
     /// Free, aligned units of so many pages, by address.
