@@ -9,6 +9,7 @@
 //! | [`vhost_user`] | the device at the end of a socket: listener, rings, a worker per queue |
 //! | [`virtio`] | the block device: features, configuration, requests, their execution |
 //! | [`btt`] | the Block Translation Table: layout, map, flog, lanes, recovery, the engine |
+//! | [`dax`] | DAX regions: owners of pages, devices and their extents, the journal of their changes |
 //! | [`nvdimm`] | the file as an NVDIMM: labels, namespaces, claims |
 //! | [`pmem`] | the mapped NVDIMM file: loads, stores, streaming copies, flush, fence, media errors |
 //!
@@ -16,6 +17,7 @@
 
 pub mod btt;
 pub mod cli;
+pub mod dax;
 pub mod nvdimm;
 pub mod pmem;
 pub mod vhost_user;

@@ -7,6 +7,8 @@
 
 mod creation;
 mod cuts;
+mod dax;
+mod dax_creation;
 mod exhaust;
 mod figures;
 mod growth;
@@ -75,6 +77,16 @@ fn main() -> ExitCode {
     });
     total += cut_all("growth", &args.wanted(growth::all()), |growth, figures| {
         growth.exhaust(AnyMutant::None, figures)
+    });
+    total += cut_all("dax creation", &args.wanted(dax_creation::all()), |creation, figures| {
+        creation.exhaust(AnyMutant::None, figures)
+    });
+    total += cut_all("dax", &args.wanted(dax::all()), |history, figures| {
+        history.exhaust(AnyMutant::None, figures)
+    });
+    let histories = args.wanted((0..args.seed_count() / 10).map(dax::random).collect());
+    total += cut_all("dax random", &histories, |history, figures| {
+        history.exhaust(AnyMutant::None, figures)
     });
     let seeds = args.wanted((0..args.seed_count()).map(Seed).collect());
     total += cut_all("random histories", &seeds, |seed, figures| random::run(seed.0, figures));

@@ -3,9 +3,12 @@
 use std::fmt;
 
 use vhost_user_btt::btt::mutant::Mutant;
+use vhost_user_btt::dax::mutant::Mutant as DaxMutant;
 
 use super::creation;
 use super::cuts::Violation;
+use super::dax;
+use super::dax_creation;
 use super::exhaust::exhaust;
 use super::figures::Figures;
 use super::growth;
@@ -18,16 +21,23 @@ pub enum AnyMutant {
     None,
     Engine(Mutant),
     Medium(MediumMutant),
+    Dax(DaxMutant),
 }
 
 impl AnyMutant {
     pub fn all() -> Vec<AnyMutant> {
         let engine = Mutant::ALL.iter().map(|mutant| AnyMutant::Engine(*mutant));
-        engine.chain(MediumMutant::ALL.map(AnyMutant::Medium)).collect()
+        let medium = MediumMutant::ALL.map(AnyMutant::Medium);
+        let dax = DaxMutant::ALL.iter().map(|mutant| AnyMutant::Dax(*mutant));
+        engine.chain(medium).chain(dax).collect()
     }
 
     pub fn of_engine(self) -> Option<Mutant> {
         if let AnyMutant::Engine(mutant) = self { Some(mutant) } else { None }
+    }
+
+    pub fn of_dax(self) -> Option<DaxMutant> {
+        if let AnyMutant::Dax(mutant) = self { Some(mutant) } else { None }
     }
 
     pub fn of_medium(self) -> Option<MediumMutant> {
@@ -41,12 +51,16 @@ impl fmt::Display for AnyMutant {
             AnyMutant::None => f.write_str("none"),
             AnyMutant::Engine(mutant) => write!(f, "{mutant:?}"),
             AnyMutant::Medium(mutant) => write!(f, "{mutant:?}"),
+            AnyMutant::Dax(mutant) => write!(f, "dax {mutant:?}"),
         }
     }
 }
 
 /// What noticed a mutant first: the scenario, and what was wrong there.
 pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
+    if mutant.of_dax().is_some() {
+        return hunt_dax(mutant);
+    }
     let mut figures = Figures::default();
     let scenarios = scenarios::for_mutants().into_iter().find_map(|scenario| {
         let violation = exhaust(&scenario, mutant, scenarios::PREEMPTIONS, &mut figures);
@@ -65,4 +79,17 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
         })
     };
     scenarios.or_else(creations).or_else(growths)
+}
+
+fn hunt_dax(mutant: AnyMutant) -> Option<(String, Violation)> {
+    let creations = dax_creation::all().into_iter().find_map(|creation| {
+        let violation = creation.exhaust(mutant, &mut Figures::default());
+        violation.map(|violation| (creation.to_string(), violation))
+    });
+    creations.or_else(|| {
+        dax::all().into_iter().find_map(|history| {
+            let violation = history.exhaust(mutant, &mut Figures::default());
+            violation.map(|violation| (history.to_string(), violation))
+        })
+    })
 }

@@ -1,0 +1,56 @@
+//! What the journal has pending, found by the description of the format alone.
+
+use std::collections::BTreeMap;
+
+use crate::dax::superblock::Superblock;
+use crate::dax::units::PAGE_SIZE;
+use crate::pmem::{MediaError, PersistentMemory, fletcher64};
+
+/// The words that opening would store, with their offsets: those that differ from what is there.
+pub fn pending<M: PersistentMemory>(
+    medium: &M,
+    superblock: &Superblock,
+) -> Result<BTreeMap<u64, u64>, MediaError> {
+    let journal = superblock.journal().bytes();
+    // By sequence number: the oldest that was needed, and the stores.
+    let mut entries: BTreeMap<u64, (u64, Vec<(u64, u64)>)> = BTreeMap::new();
+    let mut bucket = vec![0; PAGE_SIZE as usize];
+    for offset in journal.step_by(PAGE_SIZE as usize) {
+        medium.read_bytes(offset, &mut bucket)?;
+        let words: Vec<u64> =
+            bucket.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+        let mut at = 0;
+        while let Some(entry) = words.get(at..).filter(|entry| entry.len() >= 8) {
+            let count = (entry[3] >> 32) as usize;
+            let length = 8 + 2 * count;
+            let is_ours = entry[1].to_le_bytes() == superblock.set_uuid.as_bytes()[..8]
+                && entry[2].to_le_bytes() == superblock.set_uuid.as_bytes()[8..]
+                && entry[3] & 0xffff_ffff == 1;
+            let sums = length <= entry.len()
+                && fletcher64(&bucket[at * 8 + 8..(at + length) * 8]) == entry[0];
+            if !is_ours || !sums || entry[5] > entry[4] {
+                break;
+            }
+            let (stores, _) = entry[8..length].as_chunks::<2>();
+            entries.insert(
+                entry[4],
+                (entry[5], stores.iter().map(|[offset, value]| (*offset, *value)).collect()),
+            );
+            at += length.next_multiple_of(8);
+        }
+    }
+    let mut pending = BTreeMap::new();
+    if let Some((newest, (oldest, _))) = entries.last_key_value() {
+        for seq in *oldest..=*newest {
+            let Some((_, stores)) = entries.get(&seq) else { break };
+            pending.extend(stores.iter().copied());
+        }
+    }
+    let mut differing = BTreeMap::new();
+    for (offset, value) in pending {
+        if medium.load_u64(offset)? != value {
+            differing.insert(offset, value);
+        }
+    }
+    Ok(differing)
+}

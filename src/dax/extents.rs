@@ -1,0 +1,158 @@
+//! The extents of a device: which pages it grows by, and how they are written.
+
+use super::error::{Error, Space};
+use super::layout::{self, BODY_AT, EXTENTS, INLINE_EXTENTS, LINK_AT, MOST_EXTENTS, PageKind};
+use super::owners::no_space;
+use super::state::{Device, State, extent_pages};
+use super::transaction::Transaction;
+use super::units::Extent;
+
+/// Byte offset of extent `index` of a device in its extent page.
+fn place(chain: &[u64], index: usize) -> u64 {
+    let behind = index - INLINE_EXTENTS;
+    chain[behind / EXTENTS] + BODY_AT + (behind % EXTENTS) as u64 * 16
+}
+
+/// Takes `more` pages, a multiple of the alignment, for a device whose extents are `old`: first those
+/// behind its last extent, then those at the lowest addresses.
+pub fn take(
+    state: &mut State,
+    device: &Device,
+    old: &[Extent],
+    more: u64,
+) -> Result<Vec<Extent>, Error> {
+    let order = device.align.order();
+    let unit = device.align.pages();
+    let last = old.last().map(|extent| extent.end());
+    if state.buddy.available(order) < more {
+        return Err(no_space(state, more, order));
+    }
+    if device.contiguous {
+        let first = match last {
+            Some(end) => (state.buddy.run(end, more) == more).then_some(end),
+            None => {
+                state.buddy.runs(order).iter().find(|run| run.pages >= more).map(|run| run.first)
+            }
+        };
+        let first = first.filter(|_| more > 0);
+        let extent = first.map(|first| Extent { first, pages: more });
+        return match extent.filter(|extent| state.buddy.take(*extent)) {
+            Some(extent) => Ok(vec![extent]),
+            None if more == 0 => Ok(Vec::new()),
+            None => Err(no_space(state, more, order)),
+        };
+    }
+    let mut taken: Vec<Extent> = Vec::new();
+    let mut rest = more;
+    let mut at = last;
+    while rest > 0 {
+        let here = at.map_or(0, |at| state.buddy.run(at, rest));
+        let (first, pages) = match (at.take(), here - here % unit) {
+            (Some(first), pages) if pages > 0 => (first, pages),
+            _ => match state.buddy.lowest(order) {
+                Some(first) => {
+                    let run = state.buddy.run(first, rest);
+                    (first, run - run % unit)
+                }
+                None => break,
+            },
+        };
+        let extent = Extent { first, pages };
+        if !state.buddy.take(extent) {
+            break;
+        }
+        rest -= pages;
+        append(&mut taken, extent);
+    }
+    debug_assert_eq!(rest, 0, "so many pages were available");
+    Ok(taken)
+}
+
+/// Appends an extent, as one with the last if they touch.
+pub fn append(extents: &mut Vec<Extent>, extent: Extent) {
+    match extents.last_mut() {
+        Some(last) if last.end() == extent.first => last.pages += extent.pages,
+        _ => extents.push(extent),
+    }
+}
+
+/// What is left of `extents` after the first `pages` pages are kept, and what goes.
+pub fn cut(extents: &[Extent], pages: u64) -> (Vec<Extent>, Vec<Extent>) {
+    let (mut kept, mut gone) = (Vec::new(), Vec::new());
+    let mut rest = pages;
+    for &Extent { first, pages } in extents {
+        let keeps = pages.min(rest);
+        rest -= keeps;
+        if keeps > 0 {
+            kept.push(Extent { first, pages: keeps });
+        }
+        if keeps < pages {
+            gone.push(Extent { first: first + keeps, pages: pages - keeps });
+        }
+    }
+    (kept, gone)
+}
+
+/// Metadata pages that a change links and unlinks.
+#[derive(Debug, Default)]
+pub struct Relinked {
+    /// No longer in the pool.
+    pub linked: Vec<u64>,
+    /// In the pool again.
+    pub unlinked: Vec<u64>,
+}
+
+/// Puts the extents of a device, which were `old` and are to be `new`, into its extent pages, as far
+/// as they do not fit into the slot; the slot itself is for the caller.
+///
+/// However many they are, the transaction gets few stores: what only goes is no longer counted, one
+/// extent that changes is stored, and where there are more than before, the pages from the first one
+/// that changes on are made anew and linked instead.
+pub fn write(
+    device: &mut Device,
+    old: &[Extent],
+    new: Vec<Extent>,
+    pool: impl Iterator<Item = u64>,
+    into: &mut Transaction,
+) -> Result<Relinked, Error> {
+    if new.len() > MOST_EXTENTS {
+        return Err(Error::NoRoomFor(Space::Metadata));
+    }
+    let changed = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
+    let mut relinked = Relinked::default();
+    let keep = if new.len() > old.len() {
+        changed.saturating_sub(INLINE_EXTENTS) / EXTENTS
+    } else {
+        if let Some(extent) = new.get(changed)
+            && changed >= INLINE_EXTENTS
+        {
+            into.store(place(&device.chain, changed) + 8, extent.pages);
+        }
+        extent_pages(new.len())
+    };
+    let needed = extent_pages(new.len()).saturating_sub(keep);
+    relinked.unlinked = device.chain.split_off(keep.min(device.chain.len()));
+    relinked.linked = pool.take(needed).collect();
+    if relinked.linked.len() < needed {
+        return Err(Error::NoRoomFor(Space::Metadata));
+    }
+    let first = relinked.linked.first().copied().unwrap_or(0);
+    let relinks = needed > 0 || !relinked.unlinked.is_empty();
+    if let Some(last) = device.chain.last()
+        && relinks
+    {
+        into.store(last + LINK_AT, first);
+    }
+    device.chain.extend(&relinked.linked);
+    for (number, page) in (keep..).zip(&relinked.linked) {
+        let next = device.chain.get(number + 1).copied().unwrap_or(0);
+        into.fresh_page(*page, layout::new_page(PageKind::Extents, device.uuid, next));
+        let behind = new.iter().skip(INLINE_EXTENTS + number * EXTENTS).take(EXTENTS);
+        for (extent, at) in behind.zip((page + BODY_AT..).step_by(16)) {
+            into.store(at, extent.first);
+            into.store(at + 8, extent.pages);
+        }
+    }
+    device.extents = new;
+    Ok(relinked)
+}

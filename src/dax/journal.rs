@@ -1,0 +1,262 @@
+//! The journal: what makes a change of the metadata happen wholly or not at all.
+//!
+//! Its space is a block of owner 0, split into buckets of one page each that are used as a ring. An
+//! entry holds the 8-byte stores of one transaction:
+//!
+//! ```text
+//!  0 checksum of all that follows   8
+//!  8 magic: the region's uuid      16
+//! 24 version, 1                     4
+//! 28 count of stores                4
+//! 32 seq                            8
+//! 40 last_seq                       8
+//! 48 zero                          16
+//! 64 count times {offset, value}   16 each
+//! ```
+//!
+//! An entry begins at a multiple of 64 bytes and lies in one bucket. It is streamed and fenced, which
+//! commits; then its stores are made, flushed and fenced, before anything else is written. So one
+//! entry at most is not applied, the newest, `last_seq` equals `seq`, and the space of all older ones
+//! is free: the ring is never full. There are two buckets or more, so the newest entry is never
+//! written over by the next one.
+//!
+//! Replay makes the stores of the entries from the newest one's `last_seq` on. A torn entry is none;
+//! the one before it is applied already, and applying it again changes nothing.
+
+use uuid::Uuid;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::layout::{OWNER_TABLE_OFFSET, PAGES_OFFSET};
+use super::superblock::Superblock;
+use super::units::PAGE_SIZE;
+use crate::pmem::{MediaError, PersistentMemory, fletcher64};
+
+/// Bytes of a bucket.
+pub const BUCKET_SIZE: u64 = PAGE_SIZE;
+/// Most stores of an entry.
+pub const MOST_STORES: usize = (BUCKET_SIZE as usize - HEADER_SIZE) / STORE_SIZE;
+/// Bytes of an entry's header.
+const HEADER_SIZE: usize = 64;
+/// Bytes of a store in an entry.
+const STORE_SIZE: usize = 16;
+/// What entries begin at multiples of, in bytes.
+const ENTRY_ALIGN: u64 = 64;
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct EntryHeader {
+    checksum: U64,
+    magic: [u8; 16],
+    version: U32,
+    count: U32,
+    seq: U64,
+    last_seq: U64,
+    reserved: [u8; 16],
+}
+
+/// A store to the metadata: eight bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Store {
+    /// Byte offset from the start of the namespace, a multiple of eight.
+    pub offset: u64,
+    /// The value.
+    pub value: u64,
+}
+
+const _: () = {
+    assert!(size_of::<EntryHeader>() == HEADER_SIZE);
+    assert!(MOST_STORES == 252);
+};
+
+/// An entry of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number.
+    pub seq: u64,
+    /// The first entry that need not have been applied when this one was written.
+    pub last_seq: u64,
+    /// What to store.
+    pub stores: Vec<Store>,
+}
+
+impl Entry {
+    /// Bytes of an entry of `count` stores, up to where the next one begins.
+    #[must_use]
+    pub fn size(count: usize) -> u64 {
+        ((HEADER_SIZE + count * STORE_SIZE) as u64).next_multiple_of(ENTRY_ALIGN)
+    }
+
+    /// The bytes on the medium.
+    #[must_use]
+    pub fn encode(&self, magic: Uuid) -> Vec<u8> {
+        let header = EntryHeader {
+            checksum: U64::ZERO,
+            magic: magic.into_bytes(),
+            version: U32::new(1),
+            count: U32::new(self.stores.len() as u32),
+            seq: U64::new(self.seq),
+            last_seq: U64::new(self.last_seq),
+            reserved: [0; 16],
+        };
+        let mut bytes = header.as_bytes().to_vec();
+        for store in &self.stores {
+            bytes.extend(store.offset.to_le_bytes());
+            bytes.extend(store.value.to_le_bytes());
+        }
+        let checksum = fletcher64(&bytes[8..]);
+        bytes[..8].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// The entry at the start of `bytes`, if there is a whole one that makes sense.
+    #[must_use]
+    pub fn decode(bytes: &[u8], magic: Uuid) -> Option<Entry> {
+        let (header, rest) = EntryHeader::ref_from_prefix(bytes).ok()?;
+        let count = header.count.get() as usize;
+        if header.magic != magic.into_bytes() || header.version.get() != 1 || count > MOST_STORES {
+            return None;
+        }
+        let stores = rest.get(..count * STORE_SIZE)?;
+        let sum = fletcher64(&bytes[8..HEADER_SIZE + stores.len()]);
+        if sum != header.checksum.get() && !mutant!(TornEntryReplayed) {
+            return None;
+        }
+        let (seq, last_seq) = (header.seq.get(), header.last_seq.get());
+        if seq == u64::MAX || last_seq > seq {
+            return None;
+        }
+        let words = stores.as_chunks::<8>().0.as_chunks::<2>().0;
+        let stores = words.iter().map(|[offset, value]| Store {
+            offset: u64::from_le_bytes(*offset),
+            value: u64::from_le_bytes(*value),
+        });
+        let stores: Vec<Store> = stores.collect();
+        // Nothing but metadata is ever stored by way of the journal.
+        let legal = |store: &Store| {
+            (OWNER_TABLE_OFFSET..PAGES_OFFSET).contains(&store.offset)
+                && store.offset.is_multiple_of(8)
+        };
+        stores.iter().all(legal).then_some(Entry { seq, last_seq, stores })
+    }
+}
+
+/// Where the next entry goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ring {
+    magic: Uuid,
+    /// Byte offset of the first bucket.
+    start: u64,
+    buckets: u64,
+    bucket: u64,
+    /// Byte in the bucket.
+    position: u64,
+    /// Of the next entry.
+    seq: u64,
+}
+
+impl Ring {
+    /// Reads the journal: what to replay, oldest store first, and where to go on.
+    pub fn read<M: PersistentMemory>(
+        medium: &M,
+        superblock: &Superblock,
+    ) -> Result<(Vec<Store>, Ring), MediaError> {
+        let journal = superblock.journal().bytes();
+        let mut ring = Ring {
+            magic: superblock.set_uuid,
+            start: journal.start,
+            buckets: (journal.end - journal.start) / BUCKET_SIZE,
+            bucket: 0,
+            position: 0,
+            seq: 1,
+        };
+        let mut entries = Vec::new();
+        let mut bytes = vec![0; BUCKET_SIZE as usize];
+        for bucket in 0..ring.buckets {
+            medium.read_bytes(ring.start + bucket * BUCKET_SIZE, &mut bytes)?;
+            let mut position = 0;
+            while let Some(rest) = bytes.get(position as usize..)
+                && let Some(entry) = Entry::decode(rest, ring.magic)
+            {
+                position += Entry::size(entry.stores.len());
+                if entry.seq >= ring.seq {
+                    ring.seq = entry.seq + 1;
+                    (ring.bucket, ring.position) = (bucket, position);
+                }
+                entries.push(entry);
+            }
+        }
+        if mutant!(SequenceRestarts) {
+            ring.seq = 1;
+        }
+        if mutant!(RingRestarts) {
+            (ring.bucket, ring.position) = (0, 0);
+        }
+        Ok((pending(entries), ring))
+    }
+
+    /// Commits `stores`, at most [`MOST_STORES`]: durable on return, and not yet applied.
+    pub fn commit<M: PersistentMemory>(
+        &mut self,
+        medium: &M,
+        stores: &[Store],
+    ) -> Result<(), MediaError> {
+        let size = Entry::size(stores.len());
+        if self.position + size > BUCKET_SIZE {
+            let crosses = mutant!(EntryCrossesBucket) && self.bucket + 1 < self.buckets;
+            if !crosses {
+                self.bucket = (self.bucket + 1) % self.buckets;
+                self.position = 0;
+            }
+        }
+        let entry = Entry { seq: self.seq, last_seq: self.seq, stores: stores.to_vec() };
+        let offset = self.start + self.bucket * BUCKET_SIZE + self.position;
+        medium.write_bytes(offset, &entry.encode(self.magic))?;
+        if !mutant!(AppliedBeforeFence) {
+            medium.fence()?;
+        }
+        self.position += size;
+        self.seq += 1;
+        Ok(())
+    }
+}
+
+/// The stores of the entries from the newest one's `last_seq` on, up to the first gap.
+fn pending(mut entries: Vec<Entry>) -> Vec<Store> {
+    entries.sort_by_key(|entry| entry.seq);
+    if mutant!(OldestReplayed) {
+        entries.truncate(1);
+    }
+    let Some(newest) = entries.last() else { return Vec::new() };
+    let mut next = newest.last_seq;
+    let mut stores = Vec::new();
+    for entry in entries {
+        if entry.seq == next {
+            next += 1;
+            stores.extend(entry.stores);
+        }
+    }
+    if mutant!(NoReplay) { Vec::new() } else { stores }
+}
+
+/// Makes `stores`, as far as they are not on the medium yet; durable on return. Returns how many were
+/// not.
+pub fn apply<M: PersistentMemory>(medium: &M, stores: &[Store]) -> Result<usize, MediaError> {
+    let mut made = 0;
+    for &Store { offset, value } in stores {
+        if medium.load_u64(offset)? != value {
+            medium.store_u64(offset, value)?;
+            if !mutant!(ApplyUnflushed) {
+                medium.flush(offset, 8)?;
+            }
+            made += 1;
+        }
+    }
+    if made > 0 && !mutant!(ApplyUnfenced) {
+        medium.fence()?;
+    }
+    Ok(made)
+}
+
+#[cfg(test)]
+mod tests;

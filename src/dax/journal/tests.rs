@@ -1,0 +1,92 @@
+use super::*;
+use crate::dax::units::Align;
+use crate::pmem::simulated::Simulated;
+
+const MAGIC: Uuid = Uuid::from_u128(7);
+
+fn superblock() -> Superblock {
+    Superblock {
+        set_uuid: MAGIC,
+        namespace: 0,
+        namespaces: 1,
+        align: Align::Page,
+        page_count: 8,
+        journal_first: 4096,
+        journal_order: 1,
+    }
+}
+
+fn medium() -> Simulated {
+    Simulated::new(PAGES_OFFSET + 8 * PAGE_SIZE)
+}
+
+fn stores(count: u64, value: u64) -> Vec<Store> {
+    (0..count).map(|at| Store { offset: OWNER_TABLE_OFFSET + at * 8, value }).collect()
+}
+
+fn entry(seq: u64, last_seq: u64) -> Entry {
+    Entry { seq, last_seq, stores: stores(1, seq) }
+}
+
+#[test]
+fn an_entry_is_read_as_it_was_written() {
+    let entry = Entry { seq: 5, last_seq: 3, stores: stores(252, 9) };
+    let bytes = entry.encode(MAGIC);
+    assert_eq!(bytes.len() as u64, BUCKET_SIZE);
+    assert_eq!(Entry::decode(&bytes, MAGIC), Some(entry));
+    assert_eq!(Entry::decode(&bytes, Uuid::from_u128(8)), None, "another region's");
+}
+
+#[test]
+fn a_torn_entry_is_as_if_never_written() {
+    let bytes = entry(2, 2).encode(MAGIC);
+    for word in 0..bytes.len() / 8 {
+        let mut torn = bytes.clone();
+        torn[word * 8..][..8].fill(0);
+        let is_the_same = torn == bytes;
+        assert_eq!(Entry::decode(&torn, MAGIC).is_some(), is_the_same, "word {word}");
+    }
+}
+
+#[test]
+fn an_entry_that_stores_elsewhere_than_to_metadata_is_none() {
+    for offset in [0, 4096, OWNER_TABLE_OFFSET + 4, PAGES_OFFSET, u64::MAX] {
+        let entry = Entry { seq: 1, last_seq: 1, stores: vec![Store { offset, value: 1 }] };
+        assert_eq!(Entry::decode(&entry.encode(MAGIC), MAGIC), None, "offset {offset:#x}");
+    }
+}
+
+#[test]
+fn the_ring_wraps_around_and_the_newest_entry_is_found() {
+    for count in [1, 3, 60, 61, 62, 125, 126, 127, 252] {
+        let medium = medium();
+        let (nothing, mut ring) = Ring::read(&medium, &superblock()).unwrap();
+        assert_eq!(nothing, []);
+        for seq in 1..300 {
+            let stores = stores(count - seq % count.min(5), seq);
+            ring.commit(&medium, &stores).unwrap();
+            let (pending, again) = Ring::read(&medium, &superblock()).unwrap();
+            assert_eq!(pending, stores, "seq {seq}, {count} stores");
+            assert_eq!(again, ring);
+        }
+    }
+}
+
+#[test]
+fn replay_begins_at_last_seq_and_stops_at_the_first_gap() {
+    let values = |entries: Vec<Entry>| -> Vec<u64> {
+        pending(entries).iter().map(|store| store.value).collect()
+    };
+    assert!(values(vec![]).is_empty());
+    assert_eq!(values(vec![entry(4, 2), entry(1, 1), entry(3, 2), entry(2, 2)]), [2, 3, 4]);
+    assert_eq!(values(vec![entry(2, 2), entry(4, 2), entry(5, 2)]), [2]);
+    assert!(values(vec![entry(3, 2), entry(4, 2)]).is_empty());
+}
+
+#[test]
+fn applying_again_stores_nothing() {
+    let medium = medium();
+    let stores = stores(20, 3);
+    assert_eq!(apply(&medium, &stores), Ok(20));
+    assert_eq!(apply(&medium, &stores), Ok(0));
+}

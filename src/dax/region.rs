@@ -1,0 +1,161 @@
+//! An open region.
+
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use uuid::Uuid;
+
+use super::error::Error;
+use super::load;
+use super::state::State;
+use super::superblock::Superblock;
+use super::transaction::Transaction;
+use super::units::{Align, Extent, PAGE_SIZE};
+use crate::pmem::{MediaError, PersistentMemory};
+
+/// An open region: owners and their pages, devices and their extents.
+///
+/// All offsets are in bytes from the start of the namespace. Methods may be called from several
+/// threads; one change is made after the other, and whoever looks something up sees the region before
+/// or after a change, for which it may have to wait.
+#[derive(Debug)]
+pub struct Region<M> {
+    pub(super) medium: M,
+    pub(super) superblock: Superblock,
+    read_only: bool,
+    state: RwLock<State>,
+}
+
+/// A region as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegionInfo {
+    /// Its uuid.
+    pub uuid: Uuid,
+    /// Bytes that can be allocated, the journal's among them.
+    pub size: u64,
+    /// Default alignment of devices.
+    pub align: Align,
+    /// Free bytes.
+    pub free: u64,
+    /// Free bytes in extents of the default alignment: what devices can grow by.
+    pub available: u64,
+    /// Bytes of the largest free extent of the default alignment.
+    pub largest: u64,
+    /// Free extents of the default alignment, by offset, in pages.
+    pub free_extents: Vec<Extent>,
+    /// Bytes of the journal.
+    pub journal: std::ops::Range<u64>,
+    /// Metadata pages that are free, of 2046.
+    pub free_metadata_pages: usize,
+    /// Number of devices.
+    pub devices: usize,
+}
+
+impl RegionInfo {
+    /// How broken up the free space is: 0 when it is one extent, near 1 when it is many; the part of
+    /// the available bytes that is not in the largest free extent.
+    #[must_use]
+    pub fn fragmentation(&self) -> f64 {
+        if self.available == 0 {
+            return 0.0;
+        }
+        #[allow(clippy::cast_precision_loss, reason = "a figure to look at")]
+        let largest_part = self.largest as f64 / self.available as f64;
+        1.0 - largest_part
+    }
+}
+
+impl<M: PersistentMemory> Region<M> {
+    /// Opens the region on `medium`. All that this writes is the replay of a change that was cut off,
+    /// and not even that if `read_only`; then the replay is made in DRAM.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::Superblocks`] and [`Error::Damaged`] for what cannot be trusted;
+    /// the medium's.
+    pub fn open(medium: M, read_only: bool) -> Result<Region<M>, Error> {
+        let superblock = load::superblock(&medium)?;
+        let state = load::load(&medium, &superblock, read_only)?;
+        Ok(Region { medium, superblock, read_only, state: RwLock::new(state) })
+    }
+
+    /// The region as a whole. Takes time in proportion to the number of free blocks.
+    #[must_use]
+    pub fn info(&self) -> RegionInfo {
+        let state = self.look();
+        let align = self.superblock.align;
+        let free_extents = state.buddy.runs(align.order());
+        let largest = free_extents.iter().map(|run| run.pages).max().unwrap_or(0);
+        RegionInfo {
+            uuid: self.superblock.set_uuid,
+            size: self.superblock.page_count * PAGE_SIZE,
+            align,
+            free: state.buddy.available(0) * PAGE_SIZE,
+            available: state.buddy.available(align.order()) * PAGE_SIZE,
+            largest: largest * PAGE_SIZE,
+            free_extents,
+            journal: self.superblock.journal().bytes(),
+            free_metadata_pages: state.pool.len(),
+            devices: state.devices.len(),
+        }
+    }
+
+    /// The medium.
+    #[must_use]
+    pub fn medium(&self) -> &M {
+        &self.medium
+    }
+
+    pub(super) fn look(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, to change it.
+    pub(super) fn change(&self) -> Result<RwLockWriteGuard<'_, State>, Error> {
+        if self.read_only {
+            return Err(Error::ReadOnly);
+        }
+        let state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if state.failed { Err(Error::Failed) } else { Ok(state) }
+    }
+
+    /// Commits; after a failure of the medium nothing more is changed.
+    pub(super) fn commit(&self, state: &mut State, change: Transaction) -> Result<(), Error> {
+        let committed = change.commit(&self.medium, &mut state.ring);
+        state.failed = matches!(committed, Err(Error::Media(_)));
+        committed
+    }
+
+    /// Makes free pages zero before somebody gets them: what an earlier owner left is never seen,
+    /// wherever a crash came between. What is known to be a hole is left alone.
+    pub(super) fn zero_for_new_owner(&self, extents: &[Extent]) -> Result<(), MediaError> {
+        if mutant!(ZeroedAtFreeOnly) {
+            return Ok(());
+        }
+        if mutant!(ZeroedLate) {
+            return Ok(());
+        }
+        self.zero(extents)
+    }
+
+    /// Gives pages that are free now back to the file system. That this may fail is no harm, since
+    /// they are zeroed again before somebody gets them.
+    pub(super) fn give_back(&self, extents: &[Extent]) {
+        if mutant!(ZeroedBeforeFree) {
+            return;
+        }
+        if let Err(error) = self.zero(extents) {
+            log::warn!("freed pages stay allocated in the file: {error}");
+        }
+    }
+
+    pub(super) fn zero(&self, extents: &[Extent]) -> Result<(), MediaError> {
+        for extent in extents {
+            let bytes = extent.bytes();
+            let start = self.medium.next_stored(bytes.start);
+            if start < bytes.end {
+                self.medium.zero(start, bytes.end - start)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,167 @@
+//! The superblock: what a region is. It is written at creation and never again.
+
+use uuid::Uuid;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::buddy::MOST_ORDER;
+use super::fault::Fault;
+use super::layout::PAGES_OFFSET;
+use super::units::{Align, Extent, PAGE_SIZE};
+use crate::pmem::{MediaError, PersistentMemory, fletcher64_without_field};
+
+/// Bytes of a superblock.
+pub const SUPERBLOCK_SIZE: u64 = 4096;
+/// Byte offset of the superblock.
+pub const SUPERBLOCK_OFFSET: u64 = 4096;
+/// Byte offset of its backup.
+pub const BACKUP_OFFSET: u64 = 0;
+/// The bytes behind the checksum.
+pub const MAGIC: [u8; 16] = *b"NVM_PAGES_SUPER\0";
+
+/// The on-media structure.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct OnMedia {
+    checksum: U64,
+    magic: [u8; 16],
+    set_uuid: [u8; 16],
+    version: U32,
+    page_size: U32,
+    namespace: U16,
+    namespaces: U16,
+    align_order: U32,
+    pages_offset: U64,
+    page_count: U64,
+    journal_first: U64,
+    journal_order: U32,
+    reserved: [u8; 4012],
+}
+
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<OnMedia>() == SUPERBLOCK_SIZE as usize);
+    assert!(offset_of!(OnMedia, checksum) == 0);
+    assert!(offset_of!(OnMedia, version) == 40);
+    assert!(offset_of!(OnMedia, pages_offset) == 56);
+    assert!(offset_of!(OnMedia, journal_order) == 80);
+};
+
+/// What a region is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Superblock {
+    /// Of the region, and of owner 0.
+    pub set_uuid: Uuid,
+    /// Number of this namespace in its set, 0..8.
+    pub namespace: u8,
+    /// Number of namespaces in the set, 1..=8.
+    pub namespaces: u8,
+    /// Default alignment of devices.
+    pub align: Align,
+    /// Number of allocatable pages.
+    pub page_count: u64,
+    /// First page of the journal.
+    pub journal_first: u64,
+    /// Order of the journal's block, at least 1: two buckets.
+    pub journal_order: u32,
+}
+
+impl Superblock {
+    /// Number of the page behind the last one.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        PAGES_OFFSET / PAGE_SIZE + self.page_count
+    }
+
+    /// The journal's pages.
+    #[must_use]
+    pub fn journal(&self) -> Extent {
+        Extent { first: self.journal_first, pages: 1 << self.journal_order }
+    }
+
+    /// Reads and checks the copy at `offset`.
+    pub fn read<M: PersistentMemory>(medium: &M, offset: u64) -> Result<Superblock, Fault> {
+        let mut bytes = [0; SUPERBLOCK_SIZE as usize];
+        medium.read_bytes(offset, &mut bytes)?;
+        Superblock::decode(&bytes, medium.size())
+    }
+
+    /// Decodes a superblock of a namespace of `size` bytes; every field is in range.
+    pub fn decode(bytes: &[u8; SUPERBLOCK_SIZE as usize], size: u64) -> Result<Superblock, Fault> {
+        let raw: &OnMedia = zerocopy::transmute_ref!(bytes);
+        if raw.magic != MAGIC {
+            return Err(Fault::NoSuperblock);
+        }
+        let (found, expected) = (raw.checksum.get(), fletcher64_without_field(bytes, 0));
+        if found != expected {
+            return Err(Fault::Checksum { found, expected });
+        }
+        if raw.version.get() != 1 {
+            return Err(Fault::Version(raw.version.get()));
+        }
+        let check = |field, value: u64, is_right: bool| {
+            if is_right { Ok(()) } else { Err(Fault::Superblock { field, value, size }) }
+        };
+        let (namespace, namespaces) = (raw.namespace.get(), raw.namespaces.get());
+        check("namespaces", namespaces.into(), (1..=8).contains(&namespaces))?;
+        check("namespace", namespace.into(), namespace < namespaces)?;
+        let align_order = raw.align_order.get();
+        let align = u8::try_from(align_order).ok().and_then(Align::of_order);
+        let align = align.ok_or(Fault::Superblock {
+            field: "align_order",
+            value: align_order.into(),
+            size,
+        })?;
+        let page_size = raw.page_size.get().into();
+        check("page_size", page_size, page_size == PAGE_SIZE)?;
+        let pages_offset = raw.pages_offset.get();
+        check("pages_offset", pages_offset, pages_offset == PAGES_OFFSET)?;
+        let page_count = raw.page_count.get();
+        let room = size.saturating_sub(PAGES_OFFSET) / PAGE_SIZE;
+        check("page_count", page_count, page_count <= room)?;
+        let (first, order) = (raw.journal_first.get(), raw.journal_order.get());
+        check("journal_order", order.into(), (1..=MOST_ORDER).contains(&order))?;
+        let end = PAGES_OFFSET / PAGE_SIZE + page_count;
+        let inside = first >= PAGES_OFFSET / PAGE_SIZE
+            && first.is_multiple_of(1 << order)
+            && first.checked_add(1 << order).is_some_and(|behind| behind <= end);
+        check("journal_first", first, inside)?;
+        Ok(Superblock {
+            set_uuid: Uuid::from_bytes(raw.set_uuid),
+            namespace: namespace as u8,
+            namespaces: namespaces as u8,
+            align,
+            page_count,
+            journal_first: first,
+            journal_order: order,
+        })
+    }
+
+    /// The bytes of the superblock, checksum included.
+    #[must_use]
+    pub fn encode(&self) -> [u8; SUPERBLOCK_SIZE as usize] {
+        let mut raw = OnMedia {
+            checksum: U64::ZERO,
+            magic: MAGIC,
+            set_uuid: self.set_uuid.into_bytes(),
+            version: U32::new(1),
+            page_size: U32::new(PAGE_SIZE as u32),
+            namespace: U16::new(self.namespace.into()),
+            namespaces: U16::new(self.namespaces.into()),
+            align_order: U32::new(self.align.order()),
+            pages_offset: U64::new(PAGES_OFFSET),
+            page_count: U64::new(self.page_count),
+            journal_first: U64::new(self.journal_first),
+            journal_order: U32::new(self.journal_order),
+            reserved: [0; 4012],
+        };
+        raw.checksum = U64::new(fletcher64_without_field(raw.as_bytes(), 0));
+        zerocopy::transmute!(raw)
+    }
+
+    /// Writes the copy at `offset`; durable on return.
+    pub fn write<M: PersistentMemory>(&self, medium: &M, offset: u64) -> Result<(), MediaError> {
+        medium.write_bytes(offset, &self.encode())?;
+        medium.fence()
+    }
+}

@@ -1,0 +1,140 @@
+//! Damaged metadata: clear errors, and neither panic nor hang.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::dax::check::{Fix, check};
+use crate::dax::layout::{
+    METADATA_OFFSET, METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET, PageBytes, checksum, slot_offset,
+};
+
+/// A region with something of everything, and its journal emptied.
+fn sample() -> Arc<Simulated> {
+    let medium = medium(64);
+    let region = open(&medium);
+    for order in [0, 1, 0] {
+        region.allocate(A, "a", order).unwrap();
+        region.allocate(B, "b", order).unwrap();
+    }
+    for name in ["1", "2", "3", "4", "5", "6", "7"] {
+        region.create_device(&device(name, 1)).unwrap();
+    }
+    for name in ["1", "3", "5"] {
+        region.destroy_device(name, Held::Refuse).unwrap();
+    }
+    region.create_device(&device("many", 5)).unwrap();
+    medium
+}
+
+fn seal(medium: &Simulated, page: u64) {
+    let mut bytes: PageBytes = [0; METADATA_PAGE_SIZE as usize];
+    medium.read_bytes(page, &mut bytes).unwrap();
+    medium.store_u64(page, checksum(&bytes)).unwrap();
+}
+
+#[test]
+fn a_whole_region_has_no_findings() {
+    let medium = sample();
+    let report = check(&medium);
+    assert_eq!(report.findings, []);
+    let region = open(&medium);
+    assert_eq!(report.free_pages * PAGE, region.info().free);
+    assert_eq!((report.owners, report.devices), (3, 5));
+}
+
+#[test]
+fn a_damaged_superblock_is_copied_from_the_other() {
+    for offset in [0, 4096] {
+        let medium = sample();
+        let before = everything(&open(&medium));
+        medium.store_u64(offset + 48, 5).unwrap();
+        let repaired = repair(&medium, false).unwrap();
+        assert_eq!(repaired.mended.len(), 1);
+        assert!(repaired.left.is_clean() && check(&medium).is_clean());
+        assert_eq!(everything(&open(&medium)), before);
+    }
+}
+
+#[test]
+fn nothing_is_dropped_unasked() {
+    let medium = sample();
+    open(&medium);
+    let slot = slot_offset(METADATA_OFFSET + 3 * METADATA_PAGE_SIZE, 0);
+    medium.zero(PAGES_OFFSET, 2 * PAGE).unwrap();
+    medium.store_u64(slot + 96, 5).unwrap();
+    seal(&medium, METADATA_OFFSET + 3 * METADATA_PAGE_SIZE);
+    let before = medium.contents();
+    let kept = repair(&medium, false).unwrap();
+    assert_eq!(kept.mended, []);
+    assert!(kept.left.findings.iter().all(|finding| finding.fix.loses()));
+    assert_eq!(medium.contents(), before);
+    let dropped = repair(&medium, true).unwrap();
+    assert_eq!(dropped.mended[0].fix, Fix::Drop { offset: slot, length: 128 });
+    assert!(dropped.left.is_clean());
+    assert_eq!(open(&medium).devices().len(), 4);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// Words of the metadata are anything, their checksums right or not: whoever opens or checks it
+    /// gets an answer; the two agree; a repair makes a region of it, or says that it cannot.
+    #[test]
+    fn damaged_metadata_are_a_clear_error(
+        damage in prop::collection::vec(
+            (0u64..6, prop_oneof![0u64..24, 0u64..1024], prop_oneof![
+                any::<u64>(), 0u64..5000, (0u64..8).prop_map(|page| page * METADATA_PAGE_SIZE),
+                (4090u64..4170, 0u64..22).prop_map(|(first, order)| first | order << 52),
+            ]),
+            1..5,
+        ),
+        seals in any::<bool>(),
+        empties_journal in any::<bool>(),
+    ) {
+        let medium = sample();
+        if empties_journal {
+            medium.zero(PAGES_OFFSET, 2 * PAGE).unwrap();
+        }
+        for (page, word, value) in damage {
+            let page = OWNER_TABLE_OFFSET + page * METADATA_PAGE_SIZE;
+            let word = if seals { word.max(1) } else { word };
+            medium.store_u64(page + word * 8, value).unwrap();
+            if seals {
+                seal(&medium, page);
+            }
+        }
+        let clean = check(&medium).is_clean();
+        let opened = Region::open(Arc::clone(&medium), true);
+        if let Err(error) = &opened {
+            prop_assert!(matches!(error, Error::Damaged { .. }), "{}", error);
+        }
+        prop_assert_eq!(clean, opened.is_ok());
+        let repaired = repair(&medium, true).unwrap();
+        prop_assert_eq!(repaired.left.is_clean(), check(&medium).is_clean());
+        if repaired.left.is_clean() {
+            let region = open(&medium);
+            for device in region.devices() {
+                region.destroy_device(&device.name, Held::Refuse).unwrap();
+            }
+            prop_assert!(check(&medium).is_clean());
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_survived(
+        words in prop::collection::vec((0u64..(2048 + 66 * 512), any::<u64>()), 1..200),
+    ) {
+        let medium = sample();
+        for (word, value) in words {
+            // Superblocks, tables and first pages; then the journal.
+            let at = if word < 10_240 { word * 8 } else { PAGES_OFFSET + (word - 10_240) * 8 };
+            if at + 8 <= medium.size() {
+                medium.store_u64(at, value).unwrap();
+            }
+        }
+        let clean = check(&medium).is_clean();
+        let opened = Region::open(Arc::clone(&medium), false);
+        prop_assert!(opened.is_ok() || !clean);
+        drop(repair(&medium, true));
+    }
+}
