@@ -75,7 +75,7 @@ fn nothing_is_dropped_unasked() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     /// Words of the metadata are anything, their checksums right or not: whoever opens or checks it
     /// gets an answer; the two agree; a repair makes a region of it, or says that it cannot.
