@@ -1,7 +1,9 @@
-//! Label storage areas of any contents, and the namespaces of a file that ends with one.
+//! Label storage areas of any contents: what is read of them, the namespaces of a file that ends with
+//! one, and changes.
 
 #![no_main]
 
+use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -9,7 +11,9 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use vhost_user_btt::nvdimm::label::{IndexBlock, LabelArea, LabelVersion, Layout, find};
+use vhost_user_btt::nvdimm::label::{
+    IndexBlock, LabelArea, LabelVersion, LabelWriter, Layout, NamespaceLabel, find,
+};
 use vhost_user_btt::nvdimm::{ClaimKind, LabelSize, NvdimmFile};
 use vhost_user_btt::pmem::fletcher64_without_field;
 use vhost_user_btt::pmem::simulated::Simulated;
@@ -35,6 +39,16 @@ struct Input {
     repair_labels: bool,
     /// Where the area is looked for.
     size: Option<u32>,
+    changes: Vec<Change>,
+}
+
+/// A change of the labels; slots are reduced to a few more than there are.
+#[derive(Debug, Arbitrary)]
+enum Change {
+    Create(Label),
+    Update(u16, Label),
+    Delete(Vec<u16>),
+    Clear,
 }
 
 /// A label, and the slot that it stands in.
@@ -53,6 +67,7 @@ struct Label {
 fuzz_target!(|input: Input| {
     let area = input.area();
     examine(&area);
+    input.change(&area);
     let size = input.size.map_or(area.len() as u64, |size| u64::from(size) % (2 << 20));
     open(&area, LabelSize::Bytes(size));
     open(&area, LabelSize::Detect);
@@ -93,6 +108,50 @@ impl Input {
         }
         self.repair(&mut area, index_size, label_size);
         area
+    }
+
+    /// Changes the labels: each change is what it says and nothing else, or nothing at all.
+    fn change(&self, area: &[u8]) {
+        let medium = Simulated::with_contents(area);
+        let size = area.len() as u64;
+        let Ok(mut writer) = LabelWriter::open(&medium, size) else { return };
+        for change in self.changes.iter().take(8) {
+            let before = labels(writer.area());
+            let slots = writer.area().index.nslot.saturating_add(3);
+            let slot = |slot: u16| u32::from(slot) % slots;
+            let mut expected = before.clone();
+            let changed = match change {
+                Change::Create(label) => {
+                    let label = label.decode(self.version());
+                    writer.create(&label).map(|slot| {
+                        assert!(
+                            expected.insert(slot, Some(NamespaceLabel { slot, ..label })).is_none()
+                        );
+                    })
+                }
+                Change::Update(old, label) => {
+                    let (old, label) = (slot(*old), label.decode(self.version()));
+                    writer.update(old, &label).map(|slot| {
+                        assert!(expected.remove(&old).is_some());
+                        assert!(
+                            expected.insert(slot, Some(NamespaceLabel { slot, ..label })).is_none()
+                        );
+                    })
+                }
+                Change::Delete(gone) => {
+                    let gone: Vec<u32> = gone.iter().map(|gone| slot(*gone)).collect();
+                    writer.delete(&gone).map(|()| expected.retain(|slot, _| !gone.contains(slot)))
+                }
+                Change::Clear => writer.clear().map(|()| expected.clear()),
+            };
+            if changed.is_err() {
+                expected = before;
+            }
+            let read = LabelArea::read(&medium, size).expect("nothing is poisoned");
+            let read = read.expect("there were valid labels before");
+            assert!(labels(&read) == expected, "{change:?}: {changed:?}");
+            assert_eq!(read.index, writer.area().index);
+        }
     }
 
     fn index(&self, myoff: usize, size: usize, slots: u32, sequence: u8) -> Vec<u8> {
@@ -143,6 +202,20 @@ impl Label {
         bytes[120..124].copy_from_slice(&slot.to_le_bytes());
         bytes
     }
+
+    /// As a label that is to be written.
+    fn decode(&self, version: LabelVersion) -> NamespaceLabel {
+        let slot = self.says.map_or(0, u32::from);
+        let mut bytes = self.encode(0);
+        sum(&mut bytes, LABEL_CHECKSUM);
+        let bytes = &bytes[..version.label_size() as usize];
+        NamespaceLabel::decode(bytes, version, slot).expect("it was just put together")
+    }
+}
+
+/// What is in each slot that holds something; nothing where it cannot be used.
+fn labels(area: &LabelArea) -> BTreeMap<u32, Option<NamespaceLabel>> {
+    area.labels().map(|(slot, label)| (slot, label.ok())).collect()
 }
 
 /// Makes the sum at `field` of all `bytes` right.
