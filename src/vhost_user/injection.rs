@@ -8,13 +8,14 @@ use signal_hook::consts::SIGUSR1;
 use signal_hook::iterator::Signals;
 
 use super::backend::Backend;
-use super::disk::{DiskConfig, announce, title};
+use super::disk::{DiskConfig, OpenDisk, announce, title};
 use super::error::Error;
 use super::server::{AnyServer, Server};
 use super::socket::Endpoint;
 use super::stop::Stop;
+use super::windows::Regions;
 use crate::btt::MappedNamespace;
-use crate::pmem::{PersistentMemory, PowerFail, PowerFailure};
+use crate::pmem::{MapError, Mapping, PersistentMemory, PowerFail, PowerFailure};
 use crate::virtio::block::{Disk, Raw};
 
 /// What is to go wrong.
@@ -28,7 +29,7 @@ pub struct Injection {
 
 impl DiskConfig {
     /// A server of the disk, or of what is to be served instead. `stop` stops it.
-    pub fn server(&self, stop: Stop) -> Result<Box<dyn AnyServer>, Error> {
+    pub fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Box<dyn AnyServer>, Error> {
         let Injection { power_fail, raw } = self.injection;
         if let Some(failure) = power_fail {
             let (mapped, endpoint) = self.map()?;
@@ -37,12 +38,16 @@ impl DiskConfig {
             fail_on_signal(Arc::downgrade(&mapped.medium))?;
             warn!("{}: the power will fail, {failure}", self.namespace.path.display());
             return match raw {
-                None => Ok(Box::new(Server::new(self.open_btt(mapped)?.backend, endpoint, stop)?)),
+                None => {
+                    let OpenDisk { claim, backend, .. } = self.open_btt(mapped)?;
+                    let backend = backend.with_windows(self.open_windows(&claim, regions)?);
+                    Ok(Box::new(Server::new(backend, endpoint, stop)?))
+                }
                 Some(sector_size) => self.open_raw(mapped, sector_size, endpoint, stop),
             };
         }
         match raw {
-            None => Ok(Box::new(self.open(stop)?)),
+            None => Ok(Box::new(self.open(regions, stop)?)),
             Some(sector_size) => {
                 let (mapped, endpoint) = self.map()?;
                 self.open_raw(mapped, sector_size, endpoint, stop)
@@ -65,6 +70,19 @@ impl DiskConfig {
         announce(&claim, &device, (*raw).durability());
         let backend = Backend::new(&title(&claim), device, queues);
         Ok(Box::new(Server::new(backend, endpoint, stop)?))
+    }
+}
+
+impl Injection {
+    /// The medium of a region: `mapping`, or that with a power that fails.
+    pub(super) fn medium(&self, mapping: Mapping) -> Result<Arc<dyn PersistentMemory>, MapError> {
+        let Some(failure) = self.power_fail else { return Ok(Arc::new(mapping)) };
+        let medium = Arc::new(PowerFail::new(mapping, failure)?);
+        fail_on_signal(Arc::downgrade(&medium)).map_err(|source| MapError::System {
+            call: "watch for SIGUSR1",
+            source: std::io::Error::other(source),
+        })?;
+        Ok(medium)
     }
 }
 
