@@ -2,10 +2,13 @@
 
 mod common;
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
-use common::daemon::{Daemon, nvdimmctl, nvdimmctl_ok};
+use common::daemon::{Daemon, make_namespace, nvdimmctl, nvdimmctl_ok};
+use common::frontend::{Driver, OK};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -111,20 +114,156 @@ fn a_file_without_labels_grows_with_its_namespace() {
     nvdimmctl_ok(&["check-namespace", text(&path)]);
 }
 
+/// Bytes of the disk that a frontend is told of.
+fn capacity(driver: &mut Driver) -> u64 {
+    u64::from_le_bytes(driver.config(0, 8).try_into().unwrap()) * 512
+}
+
+/// What sector `number` of 4096 bytes holds in these tests.
+fn pattern(number: u64) -> Vec<u8> {
+    number.to_le_bytes().repeat(512)
+}
+
+#[track_caller]
+fn assert_patterns(driver: &mut Driver, sectors: impl Iterator<Item = u64>) {
+    for sector in sectors {
+        assert!(driver.read(0, sector * 8, 4096) == pattern(sector), "sector {sector}");
+    }
+}
+
+/// A daemon that serves the namespace `first`.
+fn serve(path: &Path, options: &[&str]) -> Daemon {
+    let daemon = Daemon::start(path, &[&["--namespace", "first"][..], options].concat());
+    assert!(!daemon.log().contains("WARN ] arena"), "{}", daemon.log());
+    daemon
+}
+
 #[test]
-fn a_namespace_that_is_served_has_its_new_size_and_the_old_disk() {
+fn a_served_disk_grows_under_load_at_the_next_connection() {
     let (_folder, path) = file("4096");
-    let socket = path.with_extension("sock");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
-    command.arg("--socket-path").arg(&socket).arg("--nvdimm").arg(&path);
-    command.args(["--namespace", "first"]);
-    let mut daemon = Daemon::spawn(command, socket);
-    daemon.wait_for_log("serving");
-    let before = list(&path);
-    let said = grow(&path, "64M");
+    let mut daemon = serve(&path, &[]);
+    let mut driver = Driver::connect(daemon.connect(), 1);
+    let small = capacity(&mut driver);
+    let said = thread::scope(|scope| {
+        let growing = scope.spawn(|| grow(&path, "96M"));
+        let mut sector = 0;
+        while !growing.is_finished() || sector < 200 {
+            assert_eq!(driver.write(0, sector % 1000 * 8, &pattern(sector % 1000)), OK);
+            sector += 1;
+        }
+        growing.join().unwrap()
+    });
     assert!(said.contains("held by vhost-user-btt"), "{said}");
-    assert_eq!(list(&path)["raw_size"], 64 << 20);
-    assert_eq!(list(&path)["size"], before["size"]);
+    assert_eq!(capacity(&mut driver), small, "a frontend that is connected keeps its disk");
+    drop(driver);
+
+    let mut driver = Driver::connect(daemon.connect(), 1);
+    daemon.wait_for_log("the disk has grown from");
+    let large = capacity(&mut driver);
+    assert!(large > small + (60 << 20), "{small} {large}");
+    assert_patterns(&mut driver, 0..200);
+    // In the last old sector, in the first new one, and in the last.
+    let last = large / 4096 - 1;
+    for sector in [small / 4096 - 1, small / 4096, last] {
+        assert_eq!(driver.write(0, sector * 8, &pattern(sector)), OK);
+    }
+    assert_eq!(driver.read(0, (last - 1) * 8, 4096), [0; 4096]);
+    drop(driver);
+
+    // Once more; and what nobody has grown is not opened again.
+    grow(&path, "128M");
+    let mut driver = Driver::connect(daemon.connect(), 1);
+    assert!(capacity(&mut driver) > large);
+    assert_patterns(&mut driver, (0..200).chain([small / 4096 - 1, small / 4096, last]));
+    drop(driver);
+    drop(Driver::connect(daemon.connect(), 1));
+    let (status, log) = daemon.terminate();
+    assert!(status.success(), "{log}");
+    assert_eq!(log.matches("the disk has grown from").count(), 2, "{log}");
+    nvdimmctl_ok(&["check-namespace", text(&path)]);
+}
+
+/// The daemon keeps hold of all that it serves.
+#[test]
+fn what_a_disk_has_grown_by_belongs_to_its_daemon() {
+    let (_folder, path) = file("4096");
+    let daemon = serve(&path, &[]);
+    grow(&path, "64M");
+    drop(Driver::connect(daemon.connect(), 1));
+    assert!(list(&path)["size"].as_u64().unwrap() > 60 << 20);
+    let taking = ["destroy-namespace", text(&path), "first", "--force"];
+    let message = String::from_utf8(nvdimmctl(&taking).stderr).unwrap();
+    assert!(message.contains("is busy: held by vhost-user-btt"), "{message}");
+}
+
+#[test]
+fn a_file_without_labels_grows_while_it_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = make_namespace(folder.path(), "32M", 4096);
+    let daemon = Daemon::start(&path, &[]);
+    let mut driver = Driver::connect(daemon.connect(), 1);
+    let small = capacity(&mut driver);
+    assert_eq!(driver.write(0, 8, &pattern(1)), OK);
+    drop(driver);
+    nvdimmctl_ok(&["grow-namespace", text(&path), "--size", "64M"]);
+    let mut driver = Driver::connect(daemon.connect(), 1);
+    assert!(capacity(&mut driver) > small + (28 << 20));
+    assert_patterns(&mut driver, 1..2);
+}
+
+/// Killed at some moment while it takes what its namespace has grown by, a daemon leaves the disk
+/// whole, and the next one takes the rest.
+#[test]
+fn a_daemon_that_is_killed_while_its_disk_grows_leaves_it_whole() {
+    let (_folder, path) = file("4096");
+    let mut size = 0;
+    for round in 0..10u64 {
+        let daemon = serve(&path, &[]);
+        let mut driver = Driver::connect(daemon.connect(), 1);
+        assert!(capacity(&mut driver) >= size);
+        assert_patterns(&mut driver, 0..round);
+        assert_eq!(driver.write(0, round * 8, &pattern(round)), OK);
+        size = capacity(&mut driver);
+        drop(driver);
+        grow(&path, &format!("{}M", 32 + 16 * (round + 1)));
+        let connection = daemon.connect();
+        thread::sleep(Duration::from_micros(round * 1500));
+        daemon.kill();
+        drop(connection);
+        nvdimmctl_ok(&["check-namespace", text(&path)]);
+    }
+    let daemon = serve(&path, &[]);
+    let mut driver = Driver::connect(daemon.connect(), 1);
+    assert!(capacity(&mut driver) > 180 << 20, "{}", capacity(&mut driver));
+    assert_patterns(&mut driver, 0..10);
+}
+
+#[test]
+fn a_disk_that_cannot_grow_is_served_as_it_is() {
+    let (_folder, path) = file("4096");
+    let mut daemon = serve(&path, &[]);
+    let mut driver = Driver::connect(daemon.connect(), 1);
+    let small = capacity(&mut driver);
+    assert_eq!(driver.write(0, 0, &pattern(0)), OK);
+    drop(driver);
+    grow(&path, "64M");
+    // The first info block of its one arena, which growth does not build on.
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0xff; 4096], 0).unwrap();
+    let mut driver = Driver::connect(daemon.connect(), 1);
+    daemon.wait_for_log("the disk stays as large as it was");
+    assert!(daemon.log().contains("info block"), "{}", daemon.log());
+    assert_eq!(capacity(&mut driver), small);
+    assert_patterns(&mut driver, 0..1);
+}
+
+#[test]
+fn a_read_only_disk_stays_as_it_is() {
+    let (_folder, path) = file("4096");
+    let daemon = serve(&path, &["--read-only"]);
+    let small = capacity(&mut Driver::connect(daemon.connect(), 1));
+    grow(&path, "64M");
+    assert_eq!(capacity(&mut Driver::connect(daemon.connect(), 1)), small);
     drop(daemon);
     assert!(grow(&path, "64M").contains("sectors where it had"));
     nvdimmctl_ok(&["check-namespace", text(&path)]);

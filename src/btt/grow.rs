@@ -45,9 +45,8 @@ pub fn grow<M: PersistentMemory>(
         check_intact(medium, number, arena)?;
     }
     let old_sectors = sectors(&found);
-    // `find` returns at least one arena.
-    let last = found[found.len() - 1];
-    let end = last.start + last.info.geometry.size();
+    let last = last(&found);
+    let end = end_of(&last);
     let room = medium.size() - end;
     if room < ARENA_MIN_SIZE {
         return Err(Error::NoRoom { room, needed: ARENA_MIN_SIZE });
@@ -67,6 +66,26 @@ pub fn grow<M: PersistentMemory>(
     link(medium, &last, end)?;
     let new_sectors = sectors(&discovery::find(medium, Some(last.info.version))?);
     Ok(Growth { old_sectors, new_sectors, arenas })
+}
+
+/// Whether another arena fits into `medium` behind the BTT in it.
+pub(super) fn has_room<M: PersistentMemory>(
+    medium: &M,
+    version: Option<Version>,
+) -> Result<bool, Error> {
+    let found = discovery::find(medium, version)?;
+    Ok(medium.size() - end_of(&last(&found)) >= ARENA_MIN_SIZE)
+}
+
+/// The last of all arenas of a BTT.
+fn last(found: &[FoundArena]) -> FoundArena {
+    // `find` returns at least one arena.
+    found[found.len() - 1]
+}
+
+/// Offset of the byte behind an arena.
+fn end_of(arena: &FoundArena) -> u64 {
+    arena.start + arena.info.geometry.size()
 }
 
 /// Lets the info blocks of `last` lead on to the arena at `next`.

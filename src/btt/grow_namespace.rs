@@ -8,13 +8,15 @@ use std::path::Path;
 
 use super::geometry::ARENA_MAX_SIZE;
 use super::grow::{self, Growth};
+use super::info_block::Version;
 use super::namespace::{
     MappedNamespace, NamespaceError, NamespaceOptions, btt_error, refuse_ambiguity, resolve,
 };
 use super::provision::edit_labels;
 use crate::nvdimm::{
-    self, ClaimKind, Holder, LINUX_ALIGNMENT, Namespace, NvdimmFile, Selection, grow_file,
+    self, Claim, ClaimKind, Holder, LINUX_ALIGNMENT, Namespace, NvdimmFile, Selection, grow_file,
 };
+use crate::pmem::DurabilityRequest;
 
 /// What became of a namespace that was to grow.
 #[derive(Debug)]
@@ -83,7 +85,46 @@ fn grow_whole_file(
     Ok(file.select(selection)?.clone())
 }
 
+/// Lets the BTT of the namespace that `claim` holds grow into the bytes that the namespace has by now.
+/// Returns the namespace as it is to be opened again; `None`: it is as large as before.
+///
+/// Whoever has the BTT open through `claim` does not write to it meanwhile, and goes on with the BTT
+/// as it was if this fails.
+///
+/// # Errors
+///
+/// The labels cannot be read, somebody holds some of the new bytes, or the BTT is damaged.
+pub fn grow_claimed(
+    options: &NamespaceOptions,
+    claim: &Claim,
+    version: Option<Version>,
+) -> Result<Option<MappedNamespace>, NamespaceError> {
+    let renewed = claim.renew(options.label_size)?;
+    let has_grown = renewed.namespace().size() > claim.namespace().size();
+    // A label that gives a BTT more than it has was written in order to let it grow. The rest of a
+    // file without labels may be anything, unless it has come since.
+    if !has_grown && renewed.namespace().label.is_none() {
+        return Ok(None);
+    }
+    // However the disk is served: a power failure leaves the old BTT, or the new one.
+    let medium = renewed.map(DurabilityRequest::Strict)?;
+    let namespace = MappedNamespace { claim: renewed, medium, version };
+    if namespace.has_room()? {
+        namespace.grow(|_, _| {})?;
+    } else if !has_grown {
+        return Ok(None);
+    }
+    let claim = namespace.claim;
+    let medium = claim.map(options.durability)?;
+    Ok(Some(MappedNamespace { claim, medium, version }))
+}
+
 impl MappedNamespace {
+    /// Whether there are bytes behind the BTT into which it could grow.
+    pub fn has_room(&self) -> Result<bool, NamespaceError> {
+        grow::has_room(&self.medium, self.version).map_err(|error| btt_error(&self.claim, error))
+    }
+
     /// Lets the BTT grow until it fills the namespace.
     pub fn grow(&self, progress: impl FnMut(u64, u64)) -> Result<Contents, NamespaceError> {
         if self.is_raw() {

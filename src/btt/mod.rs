@@ -65,7 +65,7 @@ pub use geometry::{
     INFO_SIZE, MAP_ENTRY_SIZE, MAX_NFREE,
 };
 pub use grow::{Growth, grow};
-pub use grow_namespace::{Contents, Grown, grow_namespace};
+pub use grow_namespace::{Contents, Grown, grow_claimed, grow_namespace};
 pub use info_block::{InfoBlock, InfoFault, SIGNATURE, Version};
 pub use inspect::{LaneState, lanes};
 pub use lba_size::LbaSize;

@@ -5,10 +5,11 @@
 //! locks.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
-use super::file::duplicate;
+use super::file::{LabelSize, NvdimmFile, duplicate};
 use super::holder::Holder;
 use super::lock;
 use super::namespace::Namespace;
@@ -39,20 +40,20 @@ impl Claim {
         namespace: Namespace,
         kind: ClaimKind,
     ) -> Result<Claim, Error> {
-        match lock::try_lock(&file, &namespace.range, kind) {
-            Ok(true) => Ok(Claim { path, file, namespace, kind }),
-            Ok(false) => {
-                let holder = Holder::find(&file, &namespace.range);
-                Err(Error::Busy { path, namespace: namespace.device_name(), holder })
-            }
-            Err(source) => Err(Error::File { action: "lock", path, source }),
-        }
+        lock_bytes(&path, &file, &namespace, &namespace.range, kind)?;
+        Ok(Claim { path, file, namespace, kind })
     }
 
     /// The file that the namespace is in.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The open file, whose descriptor may be handed on: duplicates of it keep the claim.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     /// The namespace.
@@ -67,6 +68,31 @@ impl Claim {
         self.kind
     }
 
+    /// The same claim, on all bytes that the namespace has by now; those that it had are among them.
+    ///
+    /// Its label is looked up again in the file that is open, or the size of a file without labels.
+    /// Nobody but this claim's holder can take bytes away from the namespace.
+    ///
+    /// # Errors
+    ///
+    /// The labels cannot be read, or somebody holds some of the new bytes.
+    pub fn renew(&self, label_size: LabelSize) -> Result<Claim, Error> {
+        let (path, file) = (self.path.clone(), duplicate(&self.path, &self.file)?);
+        let looked = NvdimmFile::from_open(&path, duplicate(&path, &file)?, self.kind, label_size)?;
+        let Range { start, end } = self.namespace.range;
+        let is_this = |other: &&Namespace| {
+            other.uuid == self.namespace.uuid && other.range.start == start && other.range.end > end
+        };
+        let found = looked.namespaces().iter().find(is_this);
+        let namespace = found.unwrap_or(&self.namespace).clone();
+        let added = end..namespace.range.end;
+        // Locks of one open file description add up; one on no bytes would be on all of them.
+        if !added.is_empty() {
+            lock_bytes(&path, &file, &namespace, &added, self.kind)?;
+        }
+        Ok(Claim { path, file, namespace, kind: self.kind })
+    }
+
     /// Maps the namespace, for what the claim allows. The mapping keeps the claim.
     pub fn map(&self, durability: DurabilityRequest) -> Result<Mapping, Error> {
         let protection = match self.kind {
@@ -77,5 +103,23 @@ impl Claim {
         let file = duplicate(&self.path, &self.file)?;
         Mapping::new(file, self.namespace.range.clone(), protection, durability)
             .map_err(|source| Error::Map { path: self.path.clone(), source })
+    }
+}
+
+/// Locks `range`, some bytes of `namespace`.
+fn lock_bytes(
+    path: &Path,
+    file: &File,
+    namespace: &Namespace,
+    range: &Range<u64>,
+    kind: ClaimKind,
+) -> Result<(), Error> {
+    match lock::try_lock(file, range, kind) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let (namespace, holder) = (namespace.device_name(), Holder::find(file, range));
+            Err(Error::Busy { path: path.into(), namespace, holder })
+        }
+        Err(source) => Err(Error::File { action: "lock", path: path.into(), source }),
     }
 }

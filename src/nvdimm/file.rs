@@ -53,6 +53,16 @@ impl NvdimmFile {
             .write(kind == ClaimKind::Exclusive)
             .open(path)
             .map_err(|source| Error::File { action: "open", path: path.into(), source })?;
+        NvdimmFile::from_open(path, file, kind, label_size)
+    }
+
+    /// As [`open`](Self::open), of a file that is open already for what `kind` needs.
+    pub(super) fn from_open(
+        path: &Path,
+        file: File,
+        kind: ClaimKind,
+        label_size: LabelSize,
+    ) -> Result<NvdimmFile, Error> {
         let size =
             pmem::file_size(&file).map_err(|source| Error::Map { path: path.into(), source })?;
         if size < PAGE {

@@ -59,6 +59,11 @@ impl<Q: DiskQueue> Backend<Q> {
         &self.title
     }
 
+    /// Number of sectors.
+    pub(super) fn sectors(&self) -> u64 {
+        self.device.sectors
+    }
+
     /// Guest memory.
     pub(super) fn memory(&self) -> &Memory {
         &self.memory

@@ -9,10 +9,10 @@ use super::backend::Backend;
 use super::error::Error;
 #[cfg(not(feature = "power-fail"))]
 use super::server::AnyServer;
-use super::server::Server;
+use super::server::{Reopen, Server};
 use super::socket::{Endpoint, SocketSource};
 use super::stop::Stop;
-use crate::btt::{self, MappedNamespace, NamespaceOptions};
+use crate::btt::{self, MappedNamespace, NamespaceError, NamespaceOptions, Version};
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::{Backing, Durability, Mapping, PersistentMemory};
 use crate::virtio::block::{Device, DeviceOptions, Discard, Disk, Serial};
@@ -40,6 +40,16 @@ pub struct DiskConfig {
     pub injection: super::injection::Injection,
 }
 
+/// A disk that is open, and not served yet.
+pub(super) struct OpenDisk<M> {
+    /// The claim on its namespace.
+    pub claim: Claim,
+    /// The version of its BTT.
+    pub version: Option<Version>,
+    /// The device.
+    pub backend: Backend<btt::Queue<M>>,
+}
+
 impl DiskConfig {
     /// A server of the disk. `stop` stops it.
     #[cfg(not(feature = "power-fail"))]
@@ -55,9 +65,26 @@ impl DiskConfig {
     pub fn open(&self, stop: Stop) -> Result<Server<btt::Queue<Mapping>>, Error> {
         let (mapped, endpoint) = self.map()?;
         let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
-        let server = self.open_btt(mapped, endpoint, stop)?;
+        let opened = self.open_btt(mapped)?;
         warn_of_losses(&self.namespace.path, durability, backing);
-        Ok(server)
+        let server = Server::new(opened.backend, endpoint, stop)?;
+        if self.read_only {
+            return Ok(server);
+        }
+        Ok(server.reopened_by(self.clone().reopen(opened.claim, opened.version)))
+    }
+
+    /// Opens the disk again whenever its namespace has grown beyond what `claim` says. Its BTT is of
+    /// `version`.
+    fn reopen(self, mut claim: Claim, version: Option<Version>) -> Reopen<btt::Queue<Mapping>> {
+        Box::new(move || {
+            let Some(mapped) = btt::grow_claimed(&self.namespace, &claim, version)? else {
+                return Ok(None);
+            };
+            let opened = self.open_btt(mapped)?;
+            claim = opened.claim;
+            Ok(Some(opened.backend))
+        })
     }
 
     /// Claims and maps the namespace. Frontends may connect from here on; they are answered once
@@ -68,18 +95,19 @@ impl DiskConfig {
         Ok((mapped, Endpoint::open(&self.socket)?))
     }
 
-    /// A server of the BTT in a namespace.
-    pub(super) fn open_btt<M: PersistentMemory + 'static>(
+    /// Opens the BTT in a namespace.
+    pub(super) fn open_btt<M: PersistentMemory>(
         &self,
         mapped: MappedNamespace<M>,
-        endpoint: Endpoint,
-        stop: Stop,
-    ) -> Result<Server<btt::Queue<M>>, Error> {
+    ) -> Result<OpenDisk<M>, NamespaceError> {
         let (claim, (btt, queues)) = mapped.open(self.read_only, self.queues.into())?;
-        let uuid = claim.namespace().uuid.or_else(|| btt.infos().next().map(|info| info.uuid));
+        let first = btt.infos().next();
+        let uuid = claim.namespace().uuid.or(first.map(|info| info.uuid));
+        let version = first.map(|info| info.version);
         let device = self.device(&*btt, uuid);
         announce(&claim, &device, btt.durability());
-        Server::new(Backend::new(&title(&claim), device, queues), endpoint, stop)
+        let backend = Backend::new(&title(&claim), device, queues);
+        Ok(OpenDisk { claim, version, backend })
     }
 
     /// The device that serves `disk`, which goes by `uuid`.

@@ -37,7 +37,7 @@ impl DiskConfig {
             fail_on_signal(Arc::downgrade(&mapped.medium))?;
             warn!("{}: the power will fail, {failure}", self.namespace.path.display());
             return match raw {
-                None => Ok(Box::new(self.open_btt(mapped, endpoint, stop)?)),
+                None => Ok(Box::new(Server::new(self.open_btt(mapped)?.backend, endpoint, stop)?)),
                 Some(sector_size) => self.open_raw(mapped, sector_size, endpoint, stop),
             };
         }

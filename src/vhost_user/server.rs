@@ -1,12 +1,14 @@
 //! Serving a device to one frontend after another.
 
-use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use log::{info, warn};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vhost::vhost_user::{Error as ProtocolError, Listener};
 use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
 
@@ -15,15 +17,23 @@ use super::error::Error;
 use super::relay;
 use super::socket::{Endpoint, SocketName};
 use super::stop::Stop;
+use crate::btt::NamespaceError;
 use crate::virtio::block::DiskQueue;
 
 /// How long to wait before accepting again when that failed, for want of descriptors say.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// Opens a disk again that is larger by now; `None`: it is as it was. No frontend is connected.
+pub(super) type Reopen<Q> = Box<dyn FnMut() -> Result<Option<Backend<Q>>, NamespaceError> + Send>;
+
 /// A device and the socket at which it is served.
 pub struct Server<Q: DiskQueue> {
     backend: Arc<Backend<Q>>,
+    /// `None`: the disk stays as it is.
+    reopen: Option<Reopen<Q>>,
     listener: Listener,
+    /// The same socket, to wait at.
+    waiting: UnixListener,
     /// Taken away when the server ends.
     _name: Option<SocketName>,
     /// There will be only one connection.
@@ -62,23 +72,62 @@ impl<Q: DiskQueue + 'static> Server<Q> {
                 (relayed, None, true)
             }
         };
-        let clone: io::Result<UnixListener> = listener.try_clone();
-        stop.listens_on(clone.map_err(system("duplicate the socket"))?);
-        let listener = Listener::from(listener);
-        Ok(Server { backend: Arc::new(backend), listener, _name: name, once, stop })
+        let clone = || listener.try_clone().map_err(system("duplicate the socket"));
+        stop.listens_on(clone()?);
+        let waiting = clone()?;
+        let (backend, listener) = (Arc::new(backend), Listener::from(listener));
+        Ok(Server { backend, reopen: None, listener, waiting, _name: name, once, stop })
+    }
+
+    /// Lets the disk be opened again before each connection, if it has grown.
+    pub(super) fn reopened_by(self, reopen: Reopen<Q>) -> Server<Q> {
+        Server { reopen: Some(reopen), ..self }
     }
 
     /// Serves until stopped; a device with a connected socket, until that is closed.
     ///
     /// When this returns, every request that was taken off a ring is completed.
     pub fn run(mut self) -> Result<(), Error> {
-        while !self.stop.is_stopped() {
+        loop {
+            self.wait_for_frontend()?;
+            if self.stop.is_stopped() {
+                return Ok(());
+            }
+            self.take_growth();
             self.serve_one()?;
             if self.once {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// Waits until a frontend wants to connect, or the server is stopped.
+    fn wait_for_frontend(&self) -> Result<(), Error> {
+        let mut sockets = [PollFd::new(self.waiting.as_fd(), PollFlags::POLLIN)];
+        loop {
+            match poll(&mut sockets, PollTimeout::NONE) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(errno) => {
+                    let action = "cannot wait for a frontend";
+                    return Err(Error::System { action, source: errno.into() });
+                }
+            }
+        }
+    }
+
+    /// Serves the larger disk from now on, if it has grown.
+    fn take_growth(&mut self) {
+        let Some(reopen) = &mut self.reopen else { return };
+        match reopen() {
+            Ok(Some(larger)) => {
+                let (before, now) = (self.backend.sectors(), larger.sectors());
+                info!("{}: the disk has grown from {before} to {now} sectors", larger.title());
+                self.backend = Arc::new(larger);
+            }
+            Ok(None) => {}
+            Err(error) => warn!("the disk stays as large as it was: {error}"),
+        }
     }
 
     /// Waits for a frontend and serves it until it leaves.

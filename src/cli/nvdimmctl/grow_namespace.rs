@@ -15,8 +15,12 @@ use crate::pmem::DurabilityRequest;
 /// Make a namespace larger: its disk grows by the bytes that are free behind it
 ///
 /// Nothing that is there is moved or lost, and a power failure leaves the old size or the new one.
-/// A daemon that serves the namespace goes on with the old size: the disk grows by the same command
-/// once nobody holds it. It takes 16 MiB at least to make the disk larger.
+/// It takes 16 MiB at least to make the disk larger.
+///
+/// A daemon that serves the namespace lets the disk grow itself, before the next frontend connects;
+/// the one that is connected keeps the size that it knows. QEMU asks for the size when the device is
+/// plugged in, so a running guest sees the new one after that: once it is plugged in anew, or when
+/// QEMU is started again.
 #[derive(Debug, Args)]
 pub struct GrowNamespace {
     /// The NVDIMM file
@@ -48,8 +52,9 @@ impl GrowNamespace {
             Contents::Full => say!("{file}: {name} has {size}, and its disk fills it"),
             Contents::Raw => say!("{file}: {name} has {size} now"),
             Contents::Held(holder) => say!(
-                "{file}: {name} has {size} now; held by {holder}: its disk grows by the same command once \
-                 nobody holds it"
+                "{file}: {name} has {size} now; held by {holder}: a daemon that serves it for writing \
+                 lets the disk grow before its next connection, otherwise it grows by the same command \
+                 once nobody holds it"
             ),
         }
         Ok(())
