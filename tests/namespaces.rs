@@ -184,7 +184,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         (&["-s", "80M"], 1, "largest free extent has 64M"),
         (&["-n", "namespace0.5"], 2, "device name"),
         (&["-n", &"x".repeat(64)], 2, "63 bytes"),
-        (&["-m", "raw", "-l", "512"], 2, "raw mode"),
+        (&["-m", "raw", "-l", "512"], 2, "only in sector mode"),
         (&["-m", "fsdax"], 2, "possible values"),
         (&["-a", "1000"], 2, "power of two"),
         (&["-s", "4K", "-a", "4K"], 1, "too few"),

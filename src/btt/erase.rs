@@ -4,6 +4,7 @@ use super::discovery::{self, Copies};
 use super::error::Error;
 use super::geometry::{self, INFO_SIZE};
 use super::info_block::Version;
+use crate::dax;
 use crate::pmem::{MediaError, PersistentMemory};
 
 /// What there is in a namespace, by the structures that say so.
@@ -16,10 +17,14 @@ pub enum Remains {
     SecondInfo(Version),
     /// A BTT, whole or damaged.
     Btt(Version),
-    /// A namespace in another mode.
+    /// A DAX region.
+    Region,
+    /// A namespace in another mode of Linux's.
     Foreign(&'static str),
 }
 
+/// What [`Remains::Region`] is called.
+const REGION: &str = "a DAX region";
 /// What Linux keeps at byte 4096 of a namespace in another mode, and what that is.
 const FOREIGN: [(&[u8; 16], &str); 2] = [
     (b"NVDIMM_PFN_INFO\0", "a namespace in fsdax mode"),
@@ -35,6 +40,9 @@ impl Remains {
     pub fn find<M: PersistentMemory>(medium: &M) -> Result<Remains, MediaError> {
         if let Some(what) = foreign(medium)? {
             return Ok(Remains::Foreign(what));
+        }
+        if dax::is_there(medium) {
+            return Ok(Remains::Region);
         }
         let mut found = Remains::Nothing;
         for version in Version::ALL {
@@ -52,6 +60,7 @@ impl Remains {
         match self {
             Remains::Nothing => Ok(()),
             Remains::SecondInfo(version) | Remains::Btt(version) => Err(Error::Exists(version)),
+            Remains::Region => Err(Error::Foreign(REGION)),
             Remains::Foreign(what) => Err(Error::Foreign(what)),
         }
     }
@@ -63,6 +72,7 @@ impl std::fmt::Display for Remains {
             Remains::Nothing => f.write_str("nothing"),
             Remains::SecondInfo(version) => write!(f, "the end of a BTT of version {version}"),
             Remains::Btt(version) => write!(f, "a BTT of version {version}"),
+            Remains::Region => f.write_str(REGION),
             Remains::Foreign(what) => f.write_str(what),
         }
     }
@@ -79,6 +89,7 @@ pub fn erase<M: PersistentMemory>(medium: &M) -> Result<(), MediaError> {
             medium.zero(start + info2off, INFO_SIZE)?;
         }
     }
+    dax::erase(medium)?;
     // Zeroing also clears poison.
     if !matches!(foreign(medium), Ok(None)) {
         medium.zero(FOREIGN_OFFSET, FOREIGN_SIZE)?;

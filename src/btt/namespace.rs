@@ -12,6 +12,7 @@ use super::error::Error;
 use super::info_block::Version;
 use super::open::{OpenOptions, Opened};
 use super::provision;
+use crate::dax;
 use crate::nvdimm::{
     self, Abstraction, Claim, ClaimKind, LabelSize, Namespace, NvdimmFile, Selection,
 };
@@ -48,6 +49,16 @@ pub enum NamespaceError {
         /// What is wrong; part of the message.
         source: Box<Error>,
     },
+    /// The DAX region that is to be made.
+    #[error("{path}: {namespace}: {source}")]
+    Region {
+        /// The file.
+        path: PathBuf,
+        /// The namespace.
+        namespace: String,
+        /// What is wrong; part of the message.
+        source: Box<dax::Error>,
+    },
     /// The namespace holds something else by its label.
     #[error("{path}: {namespace} is in {mode} mode, not in sector mode")]
     NotSector {
@@ -60,8 +71,8 @@ pub enum NamespaceError {
     },
     /// The file can be read in two ways.
     #[error(
-        "{path}: there are labels at the end of the file, and an intact BTT that takes up the whole \
-         file; say with --label-size whether it has labels ('none', or their size)"
+        "{path}: there are labels at the end of the file, and an intact BTT or DAX region that takes up \
+         the whole file; say with --label-size whether it has labels ('none', or their size)"
     )]
     Ambiguous {
         /// The file.
@@ -129,27 +140,32 @@ impl NamespaceOptions {
         refuse_ambiguity(&file, self.label_size)?;
         let selection = resolve(&file, &self.selection);
         let claim = file.claim(&selection)?;
-        let version = self.version_for(&claim)?;
         let medium = claim.map(self.durability)?;
+        let version = self.version_for(&claim, &medium)?;
         Ok(MappedNamespace { claim, medium, version })
     }
 
     /// The version that the BTT of a namespace has to have, by its label or by request.
-    fn version_for(&self, claim: &Claim) -> Result<Option<Version>, NamespaceError> {
+    fn version_for(
+        &self,
+        claim: &Claim,
+        medium: &Mapping,
+    ) -> Result<Option<Version>, NamespaceError> {
         let namespace = claim.namespace();
         if namespace.abstraction.may_be_btt() {
             Ok(Version::expected_in(namespace, self.version))
         } else {
-            Err(not_sector(claim))
+            Err(not_sector(claim, medium))
         }
     }
 }
 
-fn not_sector(claim: &Claim) -> NamespaceError {
+fn not_sector<M: PersistentMemory>(claim: &Claim, medium: &M) -> NamespaceError {
+    let labelled = claim.namespace().abstraction.mode();
     NamespaceError::NotSector {
         path: claim.path().into(),
         namespace: claim.namespace().device_name(),
-        mode: claim.namespace().abstraction.mode(),
+        mode: if dax::is_there(medium) { "dax" } else { labelled },
     }
 }
 
@@ -181,7 +197,7 @@ impl<M: PersistentMemory> MappedNamespace<M> {
 
     /// The arenas of the BTT, without opening it.
     pub fn find(&self) -> Result<Vec<FoundArena>, NamespaceError> {
-        self.refuse_raw()?;
+        self.refuse_other_modes()?;
         discovery::find(&self.medium, self.version).map_err(|source| btt_error(&self.claim, source))
     }
 
@@ -193,9 +209,19 @@ impl<M: PersistentMemory> MappedNamespace<M> {
             && discovery::find(&self.medium, self.version) == Err(Error::NotFound)
     }
 
-    /// Refuses a namespace in raw mode.
-    pub fn refuse_raw(&self) -> Result<(), NamespaceError> {
-        if self.is_raw() { Err(not_sector(&self.claim)) } else { Ok(()) }
+    /// Whether it holds a DAX region, and no BTT.
+    #[must_use]
+    pub fn is_region(&self) -> bool {
+        dax::is_there(&self.medium)
+            && discovery::find(&self.medium, self.version) == Err(Error::NotFound)
+    }
+
+    /// Refuses a namespace in raw mode, or in dax mode.
+    pub fn refuse_other_modes(&self) -> Result<(), NamespaceError> {
+        if self.is_raw() || self.is_region() {
+            return Err(not_sector(&self.claim, &self.medium));
+        }
+        Ok(())
     }
 
     /// Opens the BTT for `queues` queues; read-only if the claim is shared, or if asked for.
@@ -204,7 +230,7 @@ impl<M: PersistentMemory> MappedNamespace<M> {
         read_only: bool,
         queues: usize,
     ) -> Result<(Claim, Opened<M>), NamespaceError> {
-        self.refuse_raw()?;
+        self.refuse_other_modes()?;
         let MappedNamespace { claim, medium, version } = self;
         let namespace = claim.namespace().uuid;
         let read_only = read_only || claim.kind() == ClaimKind::Shared;
@@ -247,7 +273,7 @@ pub(super) fn btt_error(claim: &Claim, source: Error) -> NamespaceError {
 }
 
 /// What is meant by `selection` where it is the uuid of a BTT, which is what ndctl lists for a namespace
-/// in sector mode: the namespace that the BTT is in.
+/// in sector mode: the namespace that the BTT is in. Likewise for a DAX region in a file without labels.
 #[must_use]
 pub fn resolve(file: &NvdimmFile, selection: &Selection) -> Selection {
     let Selection::Named(name) = selection else { return Selection::Only };
@@ -268,12 +294,12 @@ pub fn resolve(file: &NvdimmFile, selection: &Selection) -> Selection {
         Some(namespace) => Selection::Named(
             namespace.uuid.map_or_else(|| namespace.device_name(), |uuid| uuid.to_string()),
         ),
-        None => selection.clone(),
+        None => dax::resolve(file, selection),
     }
 }
 
-/// Refuses a file that has labels, as it seems, and an intact BTT that reaches beyond their start:
-/// either the BTT is left from before the labels, or a guest has written labels into its disk.
+/// Refuses a file that has labels, as it seems, and an intact BTT or a DAX region that reaches beyond
+/// their start: either it is left from before the labels, or a guest has written labels into its disk.
 pub(super) fn refuse_ambiguity(
     file: &NvdimmFile,
     label_size: LabelSize,
@@ -289,6 +315,9 @@ pub(super) fn refuse_ambiguity(
     };
     match discovery::find(&medium, None) {
         Ok(found) if found.iter().any(reaches_labels) => {
+            Err(NamespaceError::Ambiguous { path: file.path().into() })
+        }
+        _ if dax::is_ambiguous(file, label_size)? => {
             Err(NamespaceError::Ambiguous { path: file.path().into() })
         }
         _ => Ok(()),

@@ -3,7 +3,7 @@
 //! A namespace exists while its label does, and the label is written and taken away in one step
 //! ([`LabelEditor`]). So that a crash leaves no namespace, or a whole one:
 //!
-//! * to make one, the BTT comes first, complete and durable, and then the label;
+//! * to make one, the BTT (or the DAX region) comes first, complete and durable, and then the label;
 //! * to destroy one, the label goes first, and then what says that there was a BTT;
 //! * to change what one holds, or its uuid, it is destroyed and made again in the same place.
 //!
@@ -20,7 +20,8 @@ use super::error::Error;
 use super::geometry::{ARENA_MAX_SIZE, ARENA_MIN_SIZE};
 use super::info_block::Version;
 use super::lba_size::LbaSize;
-use super::namespace::{self, NamespaceError, btt_error};
+use super::namespace::{self, MappedNamespace, NamespaceError, btt_error};
+use crate::dax::{self, Align};
 use crate::nvdimm::label::{LabelName, LabelVersion};
 use crate::nvdimm::{
     self, Abstraction, Claim, ClaimKind, InitOptions, Initialized, LabelEditor, LabelSize,
@@ -33,6 +34,11 @@ use crate::pmem::{DurabilityRequest, Mapping, MediaError, PersistentMemory};
 pub enum Mode {
     /// Bytes, nothing else: sectors are not atomic.
     Raw,
+    /// A DAX region.
+    Dax {
+        /// Default alignment of its devices.
+        align: Align,
+    },
     /// A BTT.
     Sector {
         /// Bytes of its sectors.
@@ -65,16 +71,25 @@ struct Plan {
     abstraction: Abstraction,
     /// What the label has as sector size.
     label_sector_size: u64,
-    btt: Option<(LbaSize, Version)>,
+    contents: Contents,
+}
+
+/// What a namespace is to hold.
+#[derive(Debug, Clone, Copy)]
+enum Contents {
+    Bytes,
+    Region(Align),
+    Btt(LbaSize, Version),
 }
 
 impl Plan {
     fn new(editor: &LabelEditor, mode: Mode) -> Result<Plan, NamespaceError> {
         let (lba_size, version) = match mode {
             Mode::Raw => {
-                // As ndctl has it: a disk of 512-byte sectors.
-                let abstraction = Abstraction::Raw;
-                return Ok(Plan { abstraction, label_sector_size: 512, btt: None });
+                return Ok(Plan::without_btt(Abstraction::Raw, Contents::Bytes));
+            }
+            Mode::Dax { align } => {
+                return Ok(Plan::without_btt(Abstraction::Dax, Contents::Region(align)));
             }
             Mode::Sector { lba_size, version } => (lba_size, version),
         };
@@ -91,17 +106,30 @@ impl Plan {
         // Linux has sizes with metadata in the BTT alone.
         let external = lba_size.external();
         let label_sector_size = if external == lba_size.data() { external.into() } else { 0 };
-        Ok(Plan { abstraction, label_sector_size, btt: Some((lba_size, version)) })
+        Ok(Plan { abstraction, label_sector_size, contents: Contents::Btt(lba_size, version) })
+    }
+
+    /// As ndctl has it: the label says that sectors have 512 bytes.
+    fn without_btt(abstraction: Abstraction, contents: Contents) -> Plan {
+        Plan { abstraction, label_sector_size: 512, contents }
     }
 
     /// Refuses a place that is too small, before anything is written.
     fn check_size(&self, claim: &Claim) -> Result<(), NamespaceError> {
-        let Some((_, version)) = self.btt else { return Ok(()) };
-        let (size, needed) = (claim.namespace().size(), version.first_arena() + ARENA_MIN_SIZE);
-        if size >= needed {
-            return Ok(());
+        let size = claim.namespace().size();
+        match self.contents {
+            Contents::Btt(_, version) => {
+                let needed = version.first_arena() + ARENA_MIN_SIZE;
+                let too_small = || btt_error(claim, Error::TooSmall { size, needed });
+                if size < needed { Err(too_small()) } else { Ok(()) }
+            }
+            Contents::Region(align) => {
+                let needed = region_options(claim.namespace().uuid, align).least_size();
+                let too_small = || region_error(claim, dax::Error::TooSmall { size, needed });
+                if size < needed { Err(too_small()) } else { Ok(()) }
+            }
+            Contents::Bytes => Ok(()),
         }
-        Err(btt_error(claim, Error::TooSmall { size, needed }))
     }
 }
 
@@ -232,30 +260,85 @@ fn fill(
     progress: impl FnMut(u64, u64),
 ) -> Result<Namespace, NamespaceError> {
     let claim = &reservation.claim;
-    let parent_uuid = claim.namespace().uuid.unwrap_or_default();
-    let made = make(medium, plan.btt, parent_uuid, progress, || editor.commit(reservation));
-    Ok(made.map_err(|source| btt_error(claim, source))??)
+    let uuid = claim.namespace().uuid.unwrap_or_default();
+    let made = make(medium, plan.contents, uuid, progress, || editor.commit(reservation));
+    match made {
+        Ok(namespace) => Ok(namespace?),
+        Err(MakeError::Btt(source)) => Err(btt_error(claim, source)),
+        Err(MakeError::Region(source)) => Err(region_error(claim, source)),
+    }
+}
+
+/// Why what a namespace is to hold cannot be made.
+#[derive(Debug)]
+enum MakeError {
+    Btt(Error),
+    Region(dax::Error),
+}
+
+impl<E: Into<Error>> From<E> for MakeError {
+    fn from(error: E) -> MakeError {
+        MakeError::Btt(error.into())
+    }
+}
+
+fn region_error(claim: &Claim, source: dax::Error) -> NamespaceError {
+    let (path, namespace) = (claim.path().into(), claim.namespace().device_name());
+    NamespaceError::Region { path, namespace, source: source.into() }
+}
+
+fn region_options(uuid: Option<Uuid>, align: Align) -> dax::CreateOptions {
+    let uuid = uuid.unwrap_or_else(Uuid::new_v4);
+    dax::CreateOptions { align, force: true, ..dax::CreateOptions::new(uuid) }
+}
+
+impl MappedNamespace {
+    /// Makes a DAX region that fills the namespace, of a file without labels.
+    ///
+    /// # Errors
+    ///
+    /// There is something that `force` does not give up; there are less than 17 MiB.
+    pub fn create_region(
+        &self,
+        uuid: Uuid,
+        align: Align,
+        force: bool,
+    ) -> Result<(), NamespaceError> {
+        let options = region_options(Some(uuid), align);
+        let (size, needed) = (self.medium.size(), options.least_size());
+        if size < needed {
+            return Err(region_error(&self.claim, dax::Error::TooSmall { size, needed }));
+        }
+        self.erase(force)?;
+        dax::create(&self.medium, &options).map_err(|source| region_error(&self.claim, source))
+    }
 }
 
 /// Makes what a namespace is to hold, complete and durable, and then its label.
 fn make<M: PersistentMemory, T>(
     medium: &M,
-    btt: Option<(LbaSize, Version)>,
-    parent_uuid: Uuid,
+    contents: Contents,
+    uuid: Uuid,
     progress: impl FnMut(u64, u64),
     write_label: impl FnOnce() -> T,
-) -> Result<T, Error> {
+) -> Result<T, MakeError> {
     erase(medium)?;
-    if let Some((lba_size, version)) = btt {
-        let options = CreateOptions {
-            lba_size,
-            version,
-            uuid: Uuid::new_v4(),
-            parent_uuid,
-            arena_size: ARENA_MAX_SIZE,
-            force: false,
-        };
-        create::create(medium, &options, progress)?;
+    match contents {
+        Contents::Bytes => {}
+        Contents::Region(align) => {
+            dax::create(medium, &region_options(Some(uuid), align)).map_err(MakeError::Region)?;
+        }
+        Contents::Btt(lba_size, version) => {
+            let options = CreateOptions {
+                lba_size,
+                version,
+                uuid: Uuid::new_v4(),
+                parent_uuid: uuid,
+                arena_size: ARENA_MAX_SIZE,
+                force: false,
+            };
+            create::create(medium, &options, progress)?;
+        }
     }
     medium.sync()?;
     Ok(write_label())

@@ -27,6 +27,17 @@ pub struct CreateOptions {
 }
 
 impl CreateOptions {
+    /// Bytes of the smallest namespace that holds such a region.
+    #[must_use]
+    pub fn least_size(&self) -> u64 {
+        (self.journal_first() + (1 << self.journal_order)) * PAGE_SIZE
+    }
+
+    /// The first page of the journal, which comes before all others.
+    fn journal_first(&self) -> u64 {
+        (PAGES_OFFSET / PAGE_SIZE).next_multiple_of(1 << self.journal_order)
+    }
+
     /// A region with devices of 2 MiB alignment, and a journal of 256 KiB.
     #[must_use]
     pub fn new(uuid: Uuid) -> CreateOptions {
@@ -59,8 +70,7 @@ pub fn create<M: PersistentMemory>(medium: &M, options: &CreateOptions) -> Resul
     if !(1..=MOST_ORDER).contains(&options.journal_order) {
         return Err(Error::BadJournal(options.journal_order));
     }
-    let first = (PAGES_OFFSET / PAGE_SIZE).next_multiple_of(1 << options.journal_order);
-    let needed = (first + (1 << options.journal_order)) * PAGE_SIZE;
+    let needed = options.least_size();
     if medium.size() < needed {
         return Err(Error::TooSmall { size: medium.size(), needed });
     }
@@ -76,7 +86,7 @@ pub fn create<M: PersistentMemory>(medium: &M, options: &CreateOptions) -> Resul
         namespaces: 1,
         align: options.align,
         page_count: (medium.size() - PAGES_OFFSET) / PAGE_SIZE,
-        journal_first: first,
+        journal_first: options.journal_first(),
         journal_order: options.journal_order,
     };
     if !mutant!(OldRegionLeft) {

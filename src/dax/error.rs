@@ -69,6 +69,9 @@ pub enum Error {
     /// A change was cut short by the medium.
     #[error("an earlier change was cut short by a failure of the medium: open the region again")]
     Failed,
+    /// The region was changed by somebody else whenever it was read.
+    #[error("the region is being changed all the while by its holder: try again")]
+    Unsteady,
     /// The region was opened for reading.
     #[error("the region is open for reading only")]
     ReadOnly,

@@ -195,6 +195,15 @@ impl Ring {
         Ok((pending(entries), ring))
     }
 
+    /// Sequence number of the newest entry; 0 if there is none.
+    pub fn newest<M: PersistentMemory>(
+        medium: &M,
+        superblock: &Superblock,
+    ) -> Result<u64, MediaError> {
+        let (_, ring) = Ring::read(medium, superblock)?;
+        Ok(ring.seq - 1)
+    }
+
     /// Commits `stores`, at most [`MOST_STORES`]: durable on return, and not yet applied.
     pub fn commit<M: PersistentMemory>(
         &mut self,

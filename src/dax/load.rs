@@ -22,9 +22,19 @@ use super::superblock::{BACKUP_OFFSET, SUPERBLOCK_OFFSET, Superblock};
 use super::units::{Align, Extent, PAGE_SIZE};
 use crate::pmem::PersistentMemory;
 
+/// What a BTT of version 2.0 begins with.
+const BTT_SIGNATURE: [u8; 16] = *b"BTT_ARENA_INFO\0\0";
+
+/// Whether `medium` begins with a BTT: then byte 4096 is its first sector's, and no superblock of ours
+/// whatever a guest has written there.
+pub fn is_btt<M: PersistentMemory>(medium: &M) -> bool {
+    let mut found = [0; BTT_SIGNATURE.len()];
+    medium.read_bytes(BACKUP_OFFSET, &mut found).is_ok() && found == BTT_SIGNATURE
+}
+
 /// The superblock, or else its backup.
 pub fn superblock<M: PersistentMemory>(medium: &M) -> Result<Superblock, Error> {
-    if medium.size() < PAGES_OFFSET {
+    if medium.size() < PAGES_OFFSET || is_btt(medium) {
         return Err(Error::NotFound);
     }
     Superblock::read(medium, SUPERBLOCK_OFFSET).or_else(|primary| {

@@ -4,7 +4,8 @@
 //! devices are resizable (and forgotten at reboot there), and bcache's allocator of NVDIMM pages,
 //! which keeps on the medium who owns which pages.
 //!
-//! * [`create`](fn@create) makes a region, [`Region::open`] opens one.
+//! * [`create`](fn@create) makes a region, [`Region::open`] opens one, [`NamespaceOptions::open`] the
+//!   one in a namespace of a file.
 //! * [`Region::allocate`], [`Region::free`], [`Region::pages_of`]: pages for an owner, which finds
 //!   them again by its uuid.
 //! * [`Region::create_device`] and its like: named devices; [`Region::resolve`] tells which bytes of
@@ -35,6 +36,7 @@ mod fault;
 mod journal;
 mod layout;
 mod load;
+mod namespace;
 mod owners;
 mod region;
 mod repair;
@@ -49,6 +51,10 @@ pub use devices::{DeviceInfo, DeviceOptions, Held, Hold};
 pub use error::{Error, Space};
 pub use fault::Fault;
 pub use layout::{OWNERS, PAGES_OFFSET, PageKind};
+pub use namespace::{
+    Found, NamespaceError, NamespaceOptions, erase, find, is_ambiguous, is_there, region_error,
+    resolve,
+};
 pub use owners::{OwnedBlock, OwnerInfo};
 pub use region::{Region, RegionInfo};
 pub use repair::{Repaired, repair};

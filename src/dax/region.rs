@@ -5,12 +5,16 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use uuid::Uuid;
 
 use super::error::Error;
+use super::journal::Ring;
 use super::load;
 use super::state::State;
 use super::superblock::Superblock;
 use super::transaction::Transaction;
 use super::units::{Align, Extent, PAGE_SIZE};
 use crate::pmem::{MediaError, PersistentMemory};
+
+/// How often a region is read that is changed all the while.
+const MOST_LOOKS: usize = 100;
 
 /// An open region: owners and their pages, devices and their extents.
 ///
@@ -76,6 +80,27 @@ impl<M: PersistentMemory> Region<M> {
         let superblock = load::superblock(&medium)?;
         let state = load::load(&medium, &superblock, read_only)?;
         Ok(Region { medium, superblock, read_only, state: RwLock::new(state) })
+    }
+
+    /// Opens for reading only a region that somebody else may be changing: as it is at one moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open); [`Error::Unsteady`].
+    pub fn look_at(medium: M) -> Result<Region<M>, Error> {
+        let superblock = load::superblock(&medium)?;
+        for _ in 0..MOST_LOOKS {
+            // A change stores nothing that a chain reaches before its journal entry is whole. So what
+            // is read between two looks at the same newest entry is as that entry leaves it: with the
+            // entry's stores, which may be under way, made in DRAM.
+            let before = Ring::newest(&medium, &superblock)?;
+            let state = load::load(&medium, &superblock, true);
+            if Ring::newest(&medium, &superblock)? == before {
+                let state = RwLock::new(state?);
+                return Ok(Region { medium, superblock, read_only: true, state });
+            }
+        }
+        Err(Error::Unsteady)
     }
 
     /// The region as a whole. Takes time in proportion to the number of free blocks.

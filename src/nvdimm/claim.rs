@@ -50,6 +50,12 @@ impl Claim {
         &self.path
     }
 
+    /// The open file, whose descriptor may be handed on: duplicates of it keep the claim.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// The namespace.
     #[must_use]
     pub fn namespace(&self) -> &Namespace {

@@ -92,10 +92,12 @@ const OLD: Uuid = Uuid::from_u128(1);
 const NEW: Uuid = Uuid::from_u128(2);
 
 fn make_namespace<M: PersistentMemory>(medium: &M, uuid: Uuid, lba_size: u32) {
-    let btt = Some((LbaSize::new(lba_size).unwrap(), Version::V2_0));
+    let contents = super::Contents::Btt(LbaSize::new(lba_size).unwrap(), Version::V2_0);
     let labels = labels(medium);
     let mut writer = LabelWriter::open(&labels, LEAST_AREA_SIZE).unwrap();
-    make(&data(medium), btt, uuid, |_, _| {}, || writer.create(&label(uuid))).unwrap().unwrap();
+    make(&data(medium), contents, uuid, |_, _| {}, || writer.create(&label(uuid)))
+        .unwrap()
+        .unwrap();
 }
 
 fn destroy_namespace<M: PersistentMemory>(medium: &M) {

@@ -140,7 +140,7 @@ impl CheckNamespace {
         let writes = self.repair || self.undo.is_some();
         let kind = if writes { ClaimKind::Exclusive } else { ClaimKind::Shared };
         let mapped = options.map(kind)?;
-        mapped.refuse_raw()?;
+        mapped.refuse_other_modes()?;
         if let Some(path) = &self.undo {
             return self.undo_repair(path, &mapped);
         }

@@ -7,21 +7,24 @@ use uuid::Uuid;
 
 use super::Error;
 use super::create_file::alignment;
+use super::dax::device_alignment;
 use super::listing::Listing;
 use crate::btt::{self, ARENA_MAX_SIZE, CreateOptions, LbaSize, Mode, Provision, Version};
 use crate::cli::name::{LabelSizeArg, NamespaceArgs, VersionArg};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
+use crate::dax::Align;
 use crate::nvdimm::label::{LabelName, MOST_QEMU_SLOTS};
 use crate::nvdimm::{ClaimKind, LINUX_ALIGNMENT, LabelSize, NvdimmFile, Place, Selection};
 use crate::pmem::DurabilityRequest;
 
-/// Make a namespace: in sector mode, a disk with atomic sectors; in raw mode, bytes
+/// Make a namespace: in sector mode, a disk with atomic sectors; in dax mode, memory that is divided
+/// into devices; in raw mode, bytes
 ///
 /// In a file with labels, it goes to the lowest place where it fits, and has a uuid and maybe a name.
 /// A file without labels is one namespace, and what this makes fills it. A crash leaves no namespace,
-/// or a whole one.
+/// or a whole one. What goes into one in dax mode: see 'nvdimmctl dax --help'.
 #[derive(Debug, Args)]
 pub struct CreateNamespace {
     /// The NVDIMM file
@@ -43,7 +46,7 @@ pub struct CreateNamespace {
     #[arg(short, long, value_parser = LabelName::new)]
     name: Option<LabelName>,
 
-    /// Uuid of the namespace, in its label; in a file without labels, of the BTT [default: a random
+    /// Uuid of the namespace, in its label; in a file without labels, of what is made in it [default: a random
     /// one]
     #[arg(short, long)]
     uuid: Option<Uuid>,
@@ -55,6 +58,11 @@ pub struct CreateNamespace {
     /// What start and size are multiples of; Linux wants 16M
     #[arg(short, long, value_name = "SIZE", value_parser = alignment)]
     align: Option<u64>,
+
+    /// In dax mode, what sizes and places of devices are multiples of unless they say otherwise: 4K, 2M or
+    /// 1G [default: 2M]
+    #[arg(long, value_name = "SIZE", value_parser = device_alignment)]
+    device_align: Option<Align>,
 
     /// QEMU's memory slot for the file; Linux passes over namespaces that were made for another
     /// [default: as the other namespaces, or 0]
@@ -70,7 +78,7 @@ pub struct CreateNamespace {
     #[arg(long, value_name = "VERSION")]
     btt_version: Option<VersionArg>,
 
-    /// Write over a BTT, or something else, that is there already; its data are lost
+    /// Write over a BTT, a DAX region, or something else, that is there already; its data are lost
     #[arg(short, long)]
     force: bool,
 
@@ -84,6 +92,8 @@ pub struct CreateNamespace {
 enum ModeArg {
     /// Atomic sectors: a BTT
     Sector,
+    /// Memory that is divided into devices, which guests map: a DAX region
+    Dax,
     /// Bytes as they are; sectors are not atomic
     Raw,
 }
@@ -114,14 +124,18 @@ impl CreateNamespace {
 
     fn mode(&self) -> Result<Mode, Error> {
         let version = self.version();
+        if self.device_align.is_some() && self.mode != ModeArg::Dax {
+            return Err(Error::Usage("only in dax mode there are devices to align"));
+        }
         match self.mode {
             ModeArg::Sector => {
                 let lba_size = self.sector_size.unwrap_or_default();
                 Ok(Mode::Sector { lba_size, version })
             }
-            ModeArg::Raw if self.sector_size.is_some() || version.is_some() => {
-                Err(Error::Usage("in raw mode there are no sectors, and there is no BTT"))
+            _ if self.sector_size.is_some() || version.is_some() => {
+                Err(Error::Usage("only in sector mode there are sectors, and a BTT"))
             }
+            ModeArg::Dax => Ok(Mode::Dax { align: self.device_align.unwrap_or_default() }),
             ModeArg::Raw => Ok(Mode::Raw),
         }
     }
@@ -161,7 +175,7 @@ impl CreateNamespace {
         Ok(created.uuid.map_or(Selection::Only, |uuid| Selection::Named(uuid.to_string())))
     }
 
-    /// Makes a BTT that fills a file without labels, or takes away the one that does.
+    /// Makes a BTT or a DAX region that fills a file without labels, or takes away the one that does.
     fn in_whole_file(&self, mode: Mode) -> Result<Selection, Error> {
         if self.size.is_some() || self.name.is_some() || self.qemu_slot.is_some() {
             let reason = "a file without labels is one namespace, without a name; 'nvdimmctl create \
@@ -176,14 +190,22 @@ impl CreateNamespace {
         let options = arguments.options(&self.file, DurabilityRequest::Strict);
         let mapped = options.map(ClaimKind::Exclusive)?;
         let only = Selection::Named(mapped.claim.namespace().device_name());
-        let Mode::Sector { lba_size, version } = mode else {
-            mapped.erase(self.force)?;
-            return Ok(only);
+        let uuid = self.uuid.unwrap_or_else(Uuid::new_v4);
+        let (lba_size, version) = match mode {
+            Mode::Sector { lba_size, version } => (lba_size, version),
+            Mode::Dax { align } => {
+                mapped.create_region(uuid, align, self.force)?;
+                return Ok(only);
+            }
+            Mode::Raw => {
+                mapped.erase(self.force)?;
+                return Ok(only);
+            }
         };
         let create = CreateOptions {
             lba_size,
             version: version.unwrap_or(Version::V1_1),
-            uuid: self.uuid.unwrap_or_else(Uuid::new_v4),
+            uuid,
             parent_uuid: Uuid::nil(),
             arena_size: ARENA_MAX_SIZE,
             force: self.force,

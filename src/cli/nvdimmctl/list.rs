@@ -15,7 +15,8 @@ use crate::nvdimm::{self, ClaimKind, LINUX_ALIGNMENT, NvdimmFile};
 
 /// List the namespaces of NVDIMM files, what they are, and who holds them
 ///
-/// SIZE is what can be used: in sector mode the sectors' data, otherwise all of the namespace.
+/// SIZE is what can be used: in sector mode the sectors' data, in dax mode the memory that devices are
+/// made of, otherwise all of the namespace.
 #[derive(Debug, Args)]
 pub struct List {
     /// The NVDIMM files
@@ -159,7 +160,8 @@ fn print_namespaces(listed: &[Listing], verbose: bool) {
             print_details(namespace);
         }
         if let Some(problem) = &namespace.problem {
-            say!("  problem: {problem}; see nvdimmctl check-namespace");
+            let check = if namespace.mode == "dax" { "dax check" } else { "check-namespace" };
+            say!("  problem: {problem}; see nvdimmctl {check}");
         } else if namespace.mode == "raw" {
             say!("  raw: bytes as they are, whose sectors are not atomic");
         }
@@ -191,6 +193,9 @@ fn print_details(namespace: &Listing) {
     }
     line("raw size", format!("{} bytes from byte {} on", namespace.raw_size, namespace.start));
     line("size", format!("{} bytes", namespace.size));
+    if let Some(align) = namespace.align {
+        line("align", Size(align).to_string());
+    }
     if let Some(arenas) = namespace.arenas {
         line("arenas", arenas.to_string());
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::Error;
 use crate::btt::{self, FoundArena, Version};
 use crate::cli::size::Size;
+use crate::dax;
 use crate::nvdimm::label::{NamespaceLabel, qemu_slot};
 use crate::nvdimm::{Abstraction, Holder, Namespace, NvdimmFile};
 use crate::pmem::PersistentMemory;
@@ -20,13 +21,14 @@ pub(super) struct Listing {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     pub mode: &'static str,
-    /// Bytes that can be used: of the sectors in sector mode, of the namespace otherwise.
+    /// Bytes that can be used: of the sectors in sector mode, of the pages in dax mode, of the namespace
+    /// otherwise.
     pub size: u64,
     /// Bytes of the namespace.
     pub raw_size: u64,
     /// Its first byte in the file.
     pub start: u64,
-    /// As ndctl has it: of the BTT in sector mode, else of the namespace.
+    /// As ndctl has it: of the BTT in sector mode, of the region in dax mode, else of the namespace.
     pub uuid: Option<String>,
     /// Of the namespace, by its label.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,6 +39,9 @@ pub(super) struct Listing {
     pub btt_version: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arenas: Option<usize>,
+    /// In dax mode: default alignment of devices, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub align: Option<u64>,
     pub atomic_sectors: bool,
     pub health: Health,
     /// What is wrong, if anything is.
@@ -113,6 +118,7 @@ impl Listing {
             sector_size: None,
             btt_version: None,
             arenas: None,
+            align: None,
             atomic_sectors: false,
             health: Health::Ok,
             problem: None,
@@ -128,6 +134,11 @@ impl Listing {
                 Ok(arenas)
             });
             listing.describe_btt(namespace.abstraction, found);
+        }
+        if listing.mode != "sector"
+            && matches!(namespace.abstraction, Abstraction::Unstated | Abstraction::Dax)
+        {
+            listing.describe_region(dax::find(&medium));
         }
         Ok(listing)
     }
@@ -173,6 +184,27 @@ impl Listing {
         }
     }
 
+    fn describe_region(&mut self, found: Result<dax::Found, dax::Error>) {
+        match found {
+            Ok(found) => {
+                self.mode = "dax";
+                self.size = found.size;
+                self.uuid = Some(found.uuid.to_string());
+                self.align = Some(found.align.bytes());
+                if let Some((offset, fault)) = found.degraded {
+                    self.health = Health::Degraded;
+                    self.problem = Some(format!("superblock at byte {offset:#x}: {fault}"));
+                }
+            }
+            Err(dax::Error::NotFound) => {}
+            Err(error) => {
+                self.mode = "dax";
+                self.health = Health::Unusable;
+                self.problem = Some(error.to_string());
+            }
+        }
+    }
+
     /// Device name, and name if it has one.
     pub(super) fn names(&self) -> String {
         if self.name.is_empty() { self.dev.clone() } else { format!("{} {}", self.dev, self.name) }
@@ -197,6 +229,9 @@ impl fmt::Display for Listing {
         write!(f, "{}: {} mode, {}", self.names(), self.mode, Size(self.size))?;
         if let (Some(size), Some(version)) = (self.sector_size, &self.btt_version) {
             write!(f, " in sectors of {size} bytes, BTT {version}")?;
+        }
+        if let Some(align) = self.align {
+            write!(f, " for devices in steps of {}", Size(align))?;
         }
         self.uuid.iter().try_for_each(|uuid| write!(f, ", uuid {uuid}"))
     }

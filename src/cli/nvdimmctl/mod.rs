@@ -4,6 +4,7 @@ mod check;
 mod contents;
 mod create_file;
 mod create_namespace;
+mod dax;
 mod destroy_namespace;
 mod export;
 mod grow_namespace;

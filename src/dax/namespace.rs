@@ -1,0 +1,231 @@
+//! A region in a namespace of an NVDIMM file: from a path to an open region.
+//!
+//! A label says `dax`, with the guid that Linux's device-DAX has too, or says nothing (version 1.1, or
+//! no label at all). Which of the two it is tells the superblock: where Linux keeps its own info block
+//! there is none of ours, and the other way round.
+
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::error::Error;
+use super::fault::Fault;
+use super::layout::PAGES_OFFSET;
+use super::load;
+use super::region::Region;
+use super::superblock::{BACKUP_OFFSET, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock};
+use super::units::{Align, PAGE_SIZE};
+use crate::nvdimm::{
+    self, Abstraction, Claim, ClaimKind, LabelSize, Namespace, NvdimmFile, Selection,
+};
+use crate::pmem::{DurabilityRequest, Mapping, MediaError, PersistentMemory};
+
+/// Which namespace, and how.
+#[derive(Debug, Clone)]
+pub struct NamespaceOptions {
+    /// The NVDIMM file.
+    pub path: PathBuf,
+    /// The namespace in it.
+    pub selection: Selection,
+    /// Where its labels are.
+    pub label_size: LabelSize,
+    /// What a fence is to make durable.
+    pub durability: DurabilityRequest,
+}
+
+/// Why the region in a namespace cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum NamespaceError {
+    /// The file, or the claim.
+    #[error(transparent)]
+    Nvdimm(#[from] nvdimm::Error),
+    /// The region.
+    #[error("{path}: {namespace}: {source}")]
+    Region {
+        /// The file.
+        path: PathBuf,
+        /// The namespace.
+        namespace: String,
+        /// What is wrong; part of the message.
+        source: Box<Error>,
+    },
+    /// The namespace holds something else.
+    #[error(
+        "{path}: {namespace} is in {mode} mode, not in dax mode; 'nvdimmctl create-namespace --mode \
+         dax' makes one that is"
+    )]
+    NotDax {
+        /// The file.
+        path: PathBuf,
+        /// The namespace.
+        namespace: String,
+        /// Its mode, as far as its label tells.
+        mode: &'static str,
+    },
+    /// The file can be read in two ways.
+    #[error(
+        "{path}: there are labels at the end of the file, and a DAX region that takes up the whole \
+         file; say with --label-size whether it has labels ('none', or their size)"
+    )]
+    Ambiguous {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// What a look at the superblocks tells of a region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its uuid.
+    pub uuid: Uuid,
+    /// Bytes that can be allocated, the journal's among them.
+    pub size: u64,
+    /// Byte behind its last page.
+    pub end: u64,
+    /// Default alignment of devices.
+    pub align: Align,
+    /// What is wrong with one of the two superblocks, and the byte offset of that one.
+    pub degraded: Option<(u64, Fault)>,
+}
+
+/// Looks for a region, by its superblocks alone.
+///
+/// # Errors
+///
+/// [`Error::NotFound`], [`Error::Superblocks`].
+pub fn find<M: PersistentMemory>(medium: &M) -> Result<Found, Error> {
+    let superblock = load::superblock(medium)?;
+    let degraded = [SUPERBLOCK_OFFSET, BACKUP_OFFSET].into_iter().find_map(|offset| {
+        match Superblock::read(medium, offset) {
+            Ok(copy) if copy == superblock => None,
+            Ok(_) => Some((offset, Fault::NoSuperblock)),
+            Err(fault) => Some((offset, fault)),
+        }
+    });
+    Ok(Found {
+        uuid: superblock.set_uuid,
+        size: superblock.page_count * PAGE_SIZE,
+        end: superblock.end() * PAGE_SIZE,
+        align: superblock.align,
+        degraded,
+    })
+}
+
+/// Takes away what says that there is a region in `medium`; durable on return.
+///
+/// Whoever looks meanwhile, or after a crash, finds a whole region, or none.
+pub fn erase<M: PersistentMemory>(medium: &M) -> Result<(), MediaError> {
+    for offset in traces(medium) {
+        medium.zero(offset, SUPERBLOCK_SIZE)?;
+    }
+    Ok(())
+}
+
+/// Whether something in `medium` says that there is a region, whole or damaged.
+#[must_use]
+pub fn is_there<M: PersistentMemory>(medium: &M) -> bool {
+    traces(medium).next().is_some()
+}
+
+/// Byte offsets of the superblocks, whole or damaged.
+fn traces<M: PersistentMemory>(medium: &M) -> impl Iterator<Item = u64> {
+    let may_be = medium.size() >= PAGES_OFFSET && !load::is_btt(medium);
+    let offsets = [SUPERBLOCK_OFFSET, BACKUP_OFFSET].into_iter().filter(move |_| may_be);
+    offsets.filter(|offset| {
+        let read = Superblock::read(medium, *offset);
+        !matches!(read, Err(Fault::NoSuperblock | Fault::Media(_)))
+    })
+}
+
+impl NamespaceOptions {
+    /// Claims the namespace, which is to hold a region, and maps it.
+    pub fn map(&self, kind: ClaimKind) -> Result<(Claim, Mapping), NamespaceError> {
+        let file = NvdimmFile::open(&self.path, kind, self.label_size)?;
+        refuse_ambiguity(&file, self.label_size)?;
+        let selection = resolve(&file, &self.selection);
+        let claim = file.claim(&selection)?;
+        let medium = claim.map(self.durability)?;
+        refuse_other_mode(claim.path(), claim.namespace(), &medium)?;
+        Ok((claim, medium))
+    }
+
+    /// Claims the namespace and opens the region in it: to change it, or for reading only if the
+    /// claim is shared.
+    pub fn open(&self, kind: ClaimKind) -> Result<(Claim, Region<Mapping>), NamespaceError> {
+        let (claim, medium) = self.map(kind)?;
+        let opened = Region::open(medium, kind == ClaimKind::Shared);
+        let region =
+            opened.map_err(|source| region_error(claim.path(), claim.namespace(), source))?;
+        Ok((claim, region))
+    }
+
+    /// Opens the region for reading only and without a claim, whoever holds it: as it is at one
+    /// moment.
+    pub fn look(&self) -> Result<(Namespace, Region<Mapping>), NamespaceError> {
+        let file = NvdimmFile::open(&self.path, ClaimKind::Shared, self.label_size)?;
+        refuse_ambiguity(&file, self.label_size)?;
+        let namespace = file.select(&resolve(&file, &self.selection))?;
+        let medium = file.map_to_look(namespace)?;
+        refuse_other_mode(file.path(), namespace, &medium)?;
+        let region = Region::look_at(medium)
+            .map_err(|source| region_error(file.path(), namespace, source))?;
+        Ok((namespace.clone(), region))
+    }
+}
+
+/// What went wrong with the region in a namespace.
+#[must_use]
+pub fn region_error(path: &Path, namespace: &Namespace, source: Error) -> NamespaceError {
+    let (path, namespace) = (path.into(), namespace.device_name());
+    NamespaceError::Region { path, namespace, source: source.into() }
+}
+
+fn refuse_other_mode(
+    path: &Path,
+    namespace: &Namespace,
+    medium: &Mapping,
+) -> Result<(), NamespaceError> {
+    let abstraction = namespace.abstraction;
+    let may_be = matches!(abstraction, Abstraction::Unstated | Abstraction::Dax);
+    if may_be && find(medium) != Err(Error::NotFound) {
+        return Ok(());
+    }
+    let (path, namespace) = (path.into(), namespace.device_name());
+    Err(NamespaceError::NotDax { path, namespace, mode: abstraction.mode() })
+}
+
+/// What is meant by `selection` where it is the uuid of a region in a file without labels: the whole
+/// file. Elsewhere, region and namespace have the same uuid.
+#[must_use]
+pub fn resolve(file: &NvdimmFile, selection: &Selection) -> Selection {
+    let Selection::Named(name) = selection else { return Selection::Only };
+    let wanted = Uuid::try_parse(name).ok();
+    let holds = |namespace: &&Namespace| {
+        let medium = file.map_to_look(namespace).ok();
+        let found = medium.and_then(|medium| find(&medium).ok());
+        wanted.is_some() && found.map(|found| found.uuid) == wanted
+    };
+    match (file.labels(), file.namespaces()) {
+        (None, [whole]) if holds(&whole) => Selection::Named(whole.device_name()),
+        _ => selection.clone(),
+    }
+}
+
+/// Whether a file that has labels, as it seems, holds a region that reaches beyond their start: either
+/// the region is left from before the labels, or a guest has written labels into its device.
+pub fn is_ambiguous(file: &NvdimmFile, label_size: LabelSize) -> Result<bool, nvdimm::Error> {
+    let (Some(area), LabelSize::Detect) = (file.labels(), label_size) else {
+        return Ok(false);
+    };
+    let labels = file.size() - area.size;
+    let whole = NvdimmFile::open(file.path(), ClaimKind::Shared, LabelSize::None)?;
+    let medium = whole.map_to_look(whole.select(&Selection::Only)?)?;
+    Ok(find(&medium).is_ok_and(|found| found.end > labels))
+}
+
+fn refuse_ambiguity(file: &NvdimmFile, label_size: LabelSize) -> Result<(), NamespaceError> {
+    if is_ambiguous(file, label_size)? {
+        return Err(NamespaceError::Ambiguous { path: file.path().into() });
+    }
+    Ok(())
+}
