@@ -106,6 +106,17 @@ fn sigterm_ends_the_daemon_at_once_and_takes_the_socket_away() {
     }
 }
 
+/// It says what it will serve before it can be woken at its socket.
+#[test]
+fn sigterm_ends_a_daemon_that_has_only_just_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = make_namespace(folder.path(), "32M", 512);
+    for _ in 0..60 {
+        let (status, log) = Daemon::start(&file, &["--read-only"]).terminate();
+        assert!(status.success(), "{log}");
+    }
+}
+
 #[test]
 fn requests_in_flight_are_completed_before_the_daemon_ends() {
     let folder = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::daemon::{Daemon, nvdimmctl_ok};
+use common::daemon::{Daemon, nvdimmctl, nvdimmctl_ok};
 use common::frontend::{BUFFERS, Driver, OK, linked, new_memory, readable, writable};
 use common::shmem::{Manner, Regions, region_sizes};
 use tempfile::TempDir;
@@ -420,8 +420,11 @@ fn a_window_grows_under_its_guest_and_shrinks_when_the_guest_has_let_go() {
     assert_eq!(answer, Ok(Answer::Resized { before: 12 * M, size: 6 * M, windows: 1 }));
     guest.regions.wait_for(0, &[(0, 4 * M), (4 * M, 2 * M)]);
     assert_eq!(place.size_of("data"), 6 * M);
-    // And up again: what was freed has become zero.
-    resize(&place, "data", 8 * M, false).unwrap();
+    // And up again, by nvdimmctl: what was freed has become zero.
+    let (control, file) = (control_option(&place), text(&place.file));
+    let said = nvdimmctl_ok(&[&control, "dax", "resize-device", file, "data", "--size", "8M"]);
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains("resized data: 8 MiB"), "{said}");
     guest.regions.wait_for(0, &[(0, 4 * M), (4 * M, 2 * M), (6 * M, 2 * M)]);
     assert_eq!(guest.regions.read(0, 7 * M, 5), [0; 5]);
     // More than the guest has room for.
@@ -431,6 +434,14 @@ fn a_window_grows_under_its_guest_and_shrinks_when_the_guest_has_let_go() {
     let refused = resize(&place, "data", 128 * M, true).unwrap_err();
     assert!(refused.contains("no space"), "{refused}");
     assert_eq!(place.size_of("data"), 8 * M);
+    // Without the daemon's help it is busy; and nothing else is the daemon's to do.
+    let resize = ["dax", "resize-device", file, "data", "--size", "10M"];
+    let busy = String::from_utf8(nvdimmctl(&resize).stderr).unwrap();
+    assert!(busy.contains("busy: held by vhost-user-btt"), "{busy}");
+    assert_eq!(nvdimmctl(&[&control, "list", file]).status.code(), Some(2));
+    let nobody = nvdimmctl(&[&["--control=/nowhere"], &resize[..]].concat());
+    let nobody = String::from_utf8(nobody.stderr).unwrap();
+    assert!(nobody.contains("is a daemon running with --control=/nowhere?"), "{nobody}");
     drop(guest);
     let (status, log) = daemon.terminate();
     assert!(status.success() && !place.socket("control").exists(), "{log}");
@@ -511,7 +522,8 @@ fn nonsense_on_the_control_socket_is_answered_and_leaves_the_daemon_alone() {
         let _ = stream.read_to_string(&mut answer);
         answer
     };
-    for text in [&b"\n"[..], b"", b"{}\n", b"resize\n", &[0xff; 10], &[b' '; 100_000]] {
+    let endless = vec![b' '; 100_000];
+    for text in [&b"\n"[..], b"", b"{}\n", b"resize\n", &[0xff; 10], &endless] {
         let answer = ask(text);
         assert!(answer.is_empty() || answer.contains("not a request"), "{answer}");
     }

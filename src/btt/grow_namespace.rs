@@ -4,8 +4,10 @@
 //! than it needs is a BTT all the same. Then the BTT grows into the new bytes (the module `grow`). A
 //! crash in between leaves the second step to be done again.
 
+use std::ops::Range;
 use std::path::Path;
 
+use super::erase::Remains;
 use super::geometry::ARENA_MAX_SIZE;
 use super::grow::{self, Growth};
 use super::info_block::Version;
@@ -45,10 +47,12 @@ pub enum Contents {
 ///
 /// # Errors
 ///
-/// The new size is smaller, misaligned, or not free; the BTT is damaged.
+/// The new size is smaller, misaligned, or not free; what is free holds a BTT that has lost its label,
+/// and `force` does not give it up; the BTT is damaged.
 pub fn grow_namespace(
     options: &NamespaceOptions,
     size: Option<u64>,
+    force: bool,
     progress: impl FnMut(u64, u64),
 ) -> Result<Grown, NamespaceError> {
     let file = NvdimmFile::open(&options.path, ClaimKind::Exclusive, options.label_size)?;
@@ -58,7 +62,11 @@ pub fn grow_namespace(
     drop(file);
     let namespace = if has_labels {
         let mut editor = edit_labels(&options.path, options.label_size)?;
-        editor.grow(&selection, size, LINUX_ALIGNMENT)?
+        let growth = editor.growth(&selection, size, LINUX_ALIGNMENT)?;
+        if !force {
+            refuse_remains(editor.file(), &growth)?;
+        }
+        editor.grow(&selection, &growth)?
     } else {
         grow_whole_file(&options.path, &selection, size)?
     };
@@ -71,6 +79,23 @@ pub fn grow_namespace(
         Err(error) => return Err(error),
     };
     Ok(Grown { namespace, contents })
+}
+
+/// Refuses free bytes that hold a BTT: that of a namespace whose label was lost.
+fn refuse_remains(file: &NvdimmFile, range: &Range<u64>) -> Result<(), NamespaceError> {
+    if range.is_empty() {
+        return Ok(());
+    }
+    let path = || file.path().to_path_buf();
+    let medium = file.map_bytes_to_look(range.clone())?;
+    let cannot_look = |source| nvdimm::Error::FreeMedia { path: path(), source };
+    match Remains::find(&medium).map_err(cannot_look)? {
+        Remains::Nothing | Remains::SecondInfo(_) => Ok(()),
+        what => {
+            let (path, start, end) = (path(), range.start, range.end);
+            Err(NamespaceError::Remains { path, start, end, what })
+        }
+    }
 }
 
 fn grow_whole_file(
@@ -125,11 +150,22 @@ impl MappedNamespace {
         grow::has_room(&self.medium, self.version).map_err(|error| btt_error(&self.claim, error))
     }
 
+    /// Refuses the BTT of a namespace that had a label, in a file that has none any more: behind it are
+    /// other namespaces, whose labels were lost as well.
+    fn refuse_lost_labels(&self) -> Result<(), NamespaceError> {
+        let had_label = self.find()?.iter().any(|arena| !arena.info.parent_uuid.is_nil());
+        if self.claim.namespace().label.is_none() && had_label {
+            return Err(NamespaceError::LabelsLost { path: self.claim.path().into() });
+        }
+        Ok(())
+    }
+
     /// Lets the BTT grow until it fills the namespace.
     pub fn grow(&self, progress: impl FnMut(u64, u64)) -> Result<Contents, NamespaceError> {
         if self.is_raw() {
             return Ok(Contents::Raw);
         }
+        self.refuse_lost_labels()?;
         match grow::grow(&self.medium, self.version, ARENA_MAX_SIZE, progress) {
             Ok(growth) => Ok(Contents::Grown(growth)),
             Err(super::Error::NoRoom { .. }) => Ok(Contents::Full),

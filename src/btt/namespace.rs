@@ -104,6 +104,16 @@ pub enum NamespaceError {
         /// What is there.
         what: Remains,
     },
+    /// What is behind the BTT may belong to others.
+    #[error(
+        "{path}: the BTT in this file is that of a namespace with a label, and the file has no labels: \
+         they were lost, or --label-size does not say where they are; what is behind the BTT may \
+         belong to other namespaces, so it does not grow"
+    )]
+    LabelsLost {
+        /// The file.
+        path: PathBuf,
+    },
     /// A BTT that Linux does not look for.
     #[error("{path}: with labels of version 1.1, Linux finds a BTT of version 1.1 alone")]
     OldLabels {

@@ -244,7 +244,7 @@ impl DaemonArgs {
         let path = device.file.as_ref().or(self.file()).ok_or(UsageError::NoFile)?;
         let region = RegionConfig {
             path: path.clone(),
-            namespace: device.namespace.clone(),
+            namespace: device.namespace.clone().map_or(Selection::Only, Selection::Named),
             label_size: self.namespace.label_size(),
             durability: self.durability.into(),
             #[cfg(feature = "power-fail")]

@@ -15,6 +15,7 @@ mod output;
 mod progress;
 mod size;
 mod window;
+mod xml;
 
 pub use logging::LogLevel;
 pub use size::{Size, SizeError};

@@ -41,13 +41,13 @@ impl DeviceArg {
         name: Option<String>,
         namespace: Option<String>,
         file: Option<String>,
-        read_only: Option<String>,
+        read_only: Option<&str>,
     ) -> Result<DeviceArg, KeyValueError> {
         Ok(DeviceArg {
             name: given("device", name)?.ok_or(KeyValueError::NoDevice)?,
             namespace: given("namespace", namespace)?,
             file: given("nvdimm", file)?.map(PathBuf::from),
-            read_only: switch("read-only", read_only.as_deref())?,
+            read_only: switch("read-only", read_only)?,
         })
     }
 }
@@ -60,7 +60,7 @@ impl FromStr for PmemArg {
         let [socket, fd, name, namespace, file, read_only] = key_value::values(text, &keys)?;
         Ok(PmemArg {
             socket: key_value::socket(socket, fd)?,
-            device: DeviceArg::new(name, namespace, file, read_only)?,
+            device: DeviceArg::new(name, namespace, file, read_only.as_deref())?,
         })
     }
 }
@@ -76,7 +76,7 @@ impl FromStr for WindowArg {
         let text = if is_name { format!("device={text}") } else { text.to_owned() };
         let [name, reserve, disk, namespace, file, read_only] = key_value::values(&text, &keys)?;
         Ok(WindowArg {
-            device: DeviceArg::new(name, namespace, file, read_only)?,
+            device: DeviceArg::new(name, namespace, file, read_only.as_deref())?,
             reserve: parsed("reserve", reserve, size)?,
             disk: given("disk", disk)?,
         })

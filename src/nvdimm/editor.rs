@@ -167,39 +167,51 @@ impl LabelEditor {
         self.write(|writer| writer.update(old.slot, &new).map(drop))
     }
 
-    /// Gives a namespace `size` bytes in all, a multiple of `alignment`, by those that are free behind
-    /// it; `None`: all of them. Whoever holds it goes on with the bytes that it had.
+    /// The bytes that a namespace gets if it is to have `size` in all, a multiple of `alignment`: some of
+    /// those that are free behind it; `None`: all of them. May be empty.
     ///
     /// # Errors
     ///
     /// [`Error::CannotGrow`], or the size is misaligned.
-    pub fn grow(
-        &mut self,
+    pub fn growth(
+        &self,
         selection: &Selection,
         size: Option<u64>,
         alignment: u64,
-    ) -> Result<Namespace, Error> {
-        let namespace = self.file.select(selection)?.clone();
+    ) -> Result<Range<u64>, Error> {
+        let namespace = self.file.select(selection)?;
         let path = || self.file.path().into();
-        let label = namespace.label.as_ref().ok_or_else(|| Error::LabelLess { path: path() })?;
         let (current, start) = (namespace.size(), namespace.range.start);
         let extents = self.file.free_extents();
         let behind = extents.iter().find(|extent| extent.start == namespace.range.end);
         let end = behind.map_or(namespace.range.end, |extent| extent.end);
         let most = current.max((end - start) / alignment * alignment);
         let size = size.unwrap_or(most);
-        if size == current {
-            return Ok(namespace);
-        }
         if size < current || size > most {
             let namespace = namespace.device_name();
             return Err(Error::CannotGrow { path: path(), namespace, size, current, most });
         }
-        if !size.is_multiple_of(alignment) {
+        if size > current && !size.is_multiple_of(alignment) {
             return Err(Error::misaligned(self.file.path(), size, alignment));
         }
-        let grown = NamespaceLabel { rawsize: size, ..label.clone() };
+        Ok(namespace.range.end..start + size)
+    }
+
+    /// Gives a namespace the bytes `growth`, which [`growth`](Self::growth) has found for it. Whoever
+    /// holds it goes on with the bytes that it had.
+    pub fn grow(&mut self, selection: &Selection, growth: &Range<u64>) -> Result<Namespace, Error> {
+        let namespace = self.file.select(selection)?.clone();
+        if growth.is_empty() {
+            return Ok(namespace);
+        }
+        let path = || self.file.path().into();
+        let label = namespace.label.ok_or_else(|| Error::LabelLess { path: path() })?;
+        if growth.start != namespace.range.end {
+            return Err(Error::Changed { path: path() });
+        }
+        let rawsize = growth.end - namespace.range.start;
         let (slot, uuid) = (label.slot, label.uuid.to_string());
+        let grown = NamespaceLabel { rawsize, ..label };
         self.write(|writer| writer.update(slot, &grown).map(drop))?;
         self.file.select(&Selection::Named(uuid)).cloned()
     }

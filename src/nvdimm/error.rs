@@ -45,6 +45,14 @@ pub enum Error {
         /// Why; part of the message.
         source: MediaError,
     },
+    /// Bytes that belong to no namespace cannot be read.
+    #[error("{path}: cannot look at what is in the free bytes: {source}")]
+    FreeMedia {
+        /// The file.
+        path: PathBuf,
+        /// Why; part of the message.
+        source: MediaError,
+    },
     /// There is a label storage area, and none of its index blocks can be used.
     #[error(
         "{path}: both index blocks of the label storage area are unusable; first: {first}; second: \
@@ -67,7 +75,10 @@ pub enum Error {
         size: u64,
     },
     /// The label of a namespace cannot be honoured.
-    #[error("{path}: the label in slot {slot} is unusable: {fault}")]
+    #[error(
+        "{path}: the label in slot {slot} is unusable: {fault}; 'nvdimmctl init-labels --force' makes \
+         new labels, without namespaces"
+    )]
     Label {
         /// The file.
         path: PathBuf,

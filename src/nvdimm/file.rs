@@ -12,6 +12,9 @@ use super::namespace::{Namespace, Selection};
 use super::space;
 use crate::pmem::{self, DurabilityRequest, Mapping, PAGE, Protection};
 
+/// Of how many label slots that are passed over each is said what is wrong with it.
+const MOST_WARNINGS: usize = 4;
+
 /// How often a namespace is looked for again when the labels change before it is claimed.
 const MOST_ATTEMPTS: usize = 4;
 
@@ -53,10 +56,13 @@ impl NvdimmFile {
             .write(kind == ClaimKind::Exclusive)
             .open(path)
             .map_err(|source| Error::File { action: "open", path: path.into(), source })?;
-        NvdimmFile::from_open(path, file, kind, label_size)
+        let opened = NvdimmFile::from_open(path, file, kind, label_size)?;
+        opened.labels.iter().for_each(|area| warn_of_faults(path, area));
+        Ok(opened)
     }
 
-    /// As [`open`](Self::open), of a file that is open already for what `kind` needs.
+    /// As [`open`](Self::open), of a file that is open already for what `kind` needs. What is passed
+    /// over in its labels was said when it was opened.
     pub(super) fn from_open(
         path: &Path,
         file: File,
@@ -99,8 +105,12 @@ impl NvdimmFile {
 
     /// Maps a namespace to look at what it holds, without claiming it.
     pub fn map_to_look(&self, namespace: &Namespace) -> Result<Mapping, Error> {
+        self.map_bytes_to_look(namespace.range.clone())
+    }
+
+    /// As [`map_to_look`](Self::map_to_look), of whole pages that need not belong to a namespace.
+    pub fn map_bytes_to_look(&self, range: Range<u64>) -> Result<Mapping, Error> {
         let file = duplicate(&self.path, &self.file)?;
-        let range = namespace.range.clone();
         Mapping::new(file, range, Protection::ReadOnly, DurabilityRequest::Auto)
             .map_err(|source| Error::Map { path: self.path.clone(), source })
     }
@@ -180,9 +190,30 @@ impl NvdimmFile {
     /// # Errors
     ///
     /// [`Error::Busy`] names who holds it.
-    pub fn claim(mut self, selection: &Selection) -> Result<Claim, Error> {
+    pub fn claim(self, selection: &Selection) -> Result<Claim, Error> {
+        self.claim_by(|file| file.claim_as_read(selection))
+    }
+
+    /// Claims the first `head` bytes of a namespace for reading, to add other bytes of it to the claim
+    /// ([`Claim::add`]). Several may do so, each for bytes of their own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`]: somebody has claimed it for writing.
+    pub fn claim_head(self, selection: &Selection, head: u64) -> Result<Claim, Error> {
+        self.claim_by(|file| {
+            let namespace = file.select(selection)?.clone();
+            let descriptor = duplicate(&file.path, &file.file)?;
+            Claim::take_head(file.path.clone(), descriptor, namespace, head)
+        })
+    }
+
+    fn claim_by(
+        mut self,
+        claim: impl Fn(&NvdimmFile) -> Result<Claim, Error>,
+    ) -> Result<Claim, Error> {
         for _ in 0..MOST_ATTEMPTS {
-            let claim = self.claim_as_read(selection)?;
+            let claim = claim(&self)?;
             // Before the claim, somebody may have destroyed it, and made another there. Nobody can
             // from now on.
             self.refresh()?;
@@ -252,6 +283,25 @@ pub(super) fn duplicate(path: &Path, file: &File) -> Result<File, Error> {
     file.try_clone().map_err(fails)
 }
 
+/// Says which parts of a label storage area are passed over.
+fn warn_of_faults(path: &Path, area: &LabelArea) {
+    let path = path.display();
+    if let Some((number, fault)) = area.unusable {
+        log::warn!(
+            "{path}: label index block {number}: {fault}; the other one is used, which may be older: \
+             namespaces made or changed last may be missing"
+        );
+    }
+    let mut passed_over = area.labels().filter_map(|(slot, label)| Some((slot, label.err()?)));
+    for (slot, fault) in passed_over.by_ref().take(MOST_WARNINGS) {
+        log::warn!("{path}: label slot {slot}: {fault}; it is passed over");
+    }
+    match passed_over.count() {
+        0 => {}
+        more => log::warn!("{path}: {more} more label slots are passed over"),
+    }
+}
+
 /// The namespaces that labels describe, by address.
 fn labelled_namespaces(
     path: &Path,
@@ -259,14 +309,9 @@ fn labelled_namespaces(
     data_size: u64,
 ) -> Result<Vec<Namespace>, Error> {
     let unusable = |slot, fault| Error::Label { path: path.into(), slot, fault };
-    let mut labels: Vec<NamespaceLabel> = Vec::new();
-    for (slot, label) in area.labels() {
-        match label {
-            Ok(label) => labels.push(label),
-            // Linux passes over slots whose label does not count (`slot_valid`).
-            Err(fault) => log::warn!("{}: label slot {slot}: {fault}", path.display()),
-        }
-    }
+    // Linux passes over slots whose label does not count (`slot_valid`).
+    let mut labels: Vec<NamespaceLabel> =
+        area.labels().filter_map(|(_, label)| label.ok()).collect();
     labels.sort_by_key(|label| label.dpa);
     let mut end = 0;
     for (index, label) in labels.iter().enumerate() {

@@ -58,7 +58,7 @@ impl Devices {
         control: Option<PathBuf>,
     ) -> Result<Devices, Error> {
         let devices: Vec<_> = devices.into_iter().collect();
-        let mut regions = Regions::new(devices.iter().flat_map(|(config, _)| config.written()));
+        let mut regions = Regions::new(devices.iter().flat_map(|(config, _)| config.written()))?;
         let servers = devices.into_iter().map(|(config, stop)| config.server(&mut regions, stop));
         let servers = servers.collect::<Result<_, _>>()?;
         let live = Live::new(regions);

@@ -18,20 +18,6 @@ pub enum Error {
     /// The namespace that is to hold a DAX region.
     #[error(transparent)]
     Dax(#[from] dax::NamespaceError),
-    /// No namespace of the file holds a DAX region.
-    #[error(
-        "{path}: no namespace is in dax mode; 'nvdimmctl create-namespace --mode dax' makes one"
-    )]
-    NoRegion {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Several namespaces of the file do.
-    #[error("{path}: several namespaces are in dax mode; choose one with namespace=NAME")]
-    SeveralRegions {
-        /// The file.
-        path: PathBuf,
-    },
     /// The DAX device.
     #[error("{title}: {source}")]
     Region {

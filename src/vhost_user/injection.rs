@@ -1,5 +1,6 @@
 //! A disk that lets the power fail, to show what its guest makes of it.
 
+use std::io;
 use std::sync::{Arc, Weak};
 use std::thread;
 
@@ -35,7 +36,8 @@ impl DiskConfig {
             let (mapped, endpoint) = self.map()?;
             let fails = |mapping| Ok(Arc::new(PowerFail::new(mapping, failure)?));
             let mapped = mapped.with_medium(fails)?;
-            fail_on_signal(Arc::downgrade(&mapped.medium))?;
+            fail_on_signal(Arc::downgrade(&mapped.medium))
+                .map_err(|source| Error::System { action: "cannot watch for SIGUSR1", source })?;
             warn!("{}: the power will fail, {failure}", self.namespace.path.display());
             return match raw {
                 None => {
@@ -78,18 +80,15 @@ impl Injection {
     pub(super) fn medium(&self, mapping: Mapping) -> Result<Arc<dyn PersistentMemory>, MapError> {
         let Some(failure) = self.power_fail else { return Ok(Arc::new(mapping)) };
         let medium = Arc::new(PowerFail::new(mapping, failure)?);
-        fail_on_signal(Arc::downgrade(&medium)).map_err(|source| MapError::System {
-            call: "watch for SIGUSR1",
-            source: std::io::Error::other(source),
-        })?;
+        fail_on_signal(Arc::downgrade(&medium))
+            .map_err(|source| MapError::System { call: "watch for SIGUSR1", source })?;
         Ok(medium)
     }
 }
 
 /// Lets the power fail at SIGUSR1.
-fn fail_on_signal(medium: Weak<PowerFail>) -> Result<(), Error> {
-    let fails = |source| Error::System { action: "cannot watch for SIGUSR1", source };
-    let mut signals = Signals::new([SIGUSR1]).map_err(fails)?;
+fn fail_on_signal(medium: Weak<PowerFail>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGUSR1])?;
     thread::Builder::new()
         .name("power-switch".into())
         .spawn(move || {
@@ -100,6 +99,5 @@ fn fail_on_signal(medium: Weak<PowerFail>) -> Result<(), Error> {
                 medium.fail();
             }
         })
-        .map_err(fails)?;
-    Ok(())
+        .map(drop)
 }

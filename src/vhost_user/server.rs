@@ -108,17 +108,19 @@ impl<B: Served> Server<B> {
     ///
     /// When this returns, every request that was taken off a ring is completed.
     pub fn run(mut self) -> Result<(), Error> {
-        loop {
+        // Before each wait as well: whoever stopped the server before it listened has woken nobody.
+        while !self.stop.is_stopped() {
             self.wait_for_frontend()?;
             if self.stop.is_stopped() {
-                return Ok(());
+                break;
             }
             self.take_growth();
             self.serve_one()?;
             if self.once {
-                return Ok(());
+                break;
             }
         }
+        Ok(())
     }
 
     /// Waits until a frontend wants to connect, or the server is stopped.

@@ -32,6 +32,10 @@ pub struct GrowNamespace {
     /// Its new size in all, labels not counted; otherwise all that is free behind it
     #[arg(short, long)]
     size: Option<Size>,
+
+    /// Write over a BTT in the free bytes, that of a namespace whose label was lost
+    #[arg(short, long)]
+    force: bool,
 }
 
 impl GrowNamespace {
@@ -39,7 +43,8 @@ impl GrowNamespace {
         let options = self.namespace.options(&self.file, DurabilityRequest::Strict);
         let progress = Progress::new("clearing the map", None);
         let report = |done, total| progress.set(done, total);
-        let grown = btt::grow_namespace(&options, self.size.map(|size| size.0), report)?;
+        let grown =
+            btt::grow_namespace(&options, self.size.map(|size| size.0), self.force, report)?;
         drop(progress);
         let (file, name) = (self.file.display(), grown.namespace.device_name());
         let size = Size(grown.namespace.size());

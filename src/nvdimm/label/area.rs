@@ -21,6 +21,9 @@ pub struct LabelArea {
     pub size: u64,
     /// The index block that counts.
     pub index: IndexBlock,
+    /// The number of the other index block, and what is wrong with it, if it is unusable: it may have
+    /// been the newer one.
+    pub unusable: Option<(u64, LabelFault)>,
     /// All of it.
     bytes: Vec<u8>,
 }
@@ -82,12 +85,13 @@ impl LabelArea {
 
     /// Decodes a label storage area.
     fn decode(bytes: Vec<u8>) -> Result<LabelArea, [LabelFault; 2]> {
-        let index = match [0, 1].map(|number| IndexBlock::decode(&bytes, number)) {
-            [Ok(first), Ok(second)] => IndexBlock::newer(first, second),
-            [Ok(only), Err(_)] | [Err(_), Ok(only)] => only,
+        let (index, unusable) = match [0, 1].map(|number| IndexBlock::decode(&bytes, number)) {
+            [Ok(first), Ok(second)] => (IndexBlock::newer(first, second), None),
+            [Ok(first), Err(fault)] => (first, Some((1, fault))),
+            [Err(fault), Ok(second)] => (second, Some((0, fault))),
             [Err(first), Err(second)] => return Err([first, second]),
         };
-        Ok(LabelArea { size: bytes.len() as u64, index, bytes })
+        Ok(LabelArea { size: bytes.len() as u64, index, unusable, bytes })
     }
 
     /// The labels, by slot, each with what is wrong with it if it cannot be used.

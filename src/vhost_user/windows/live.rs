@@ -190,14 +190,14 @@ fn refuse_surprise(users: &[User<'_>], device: &DeviceInfo, size: u64) -> Result
 
 /// Refuses to give up what is stored behind `size`, as far as it is known that something is.
 fn refuse_loss(region: &OpenRegion, device: &DeviceInfo, size: u64) -> Result<(), ResizeError> {
-    let medium = region.region().medium();
+    let region = region.region();
     let mut end = 0;
     for extent in &device.extents {
         let start = end;
         end += extent.end - extent.start;
         let kept = size.saturating_sub(start).min(extent.end - extent.start);
         let gone = extent.start + kept..extent.end;
-        if !gone.is_empty() && medium.next_stored(gone.start) < gone.end {
+        if !gone.is_empty() && region.next_stored(gone.start) < gone.end {
             return Err(ResizeError::HoldsData { device: device.name.clone(), size });
         }
     }

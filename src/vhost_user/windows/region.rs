@@ -1,6 +1,6 @@
 //! The DAX regions that a process has open, each once, for all windows into it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,8 +20,8 @@ type Medium = Arc<dyn PersistentMemory>;
 pub struct RegionConfig {
     /// The NVDIMM file.
     pub path: PathBuf,
-    /// The namespace that holds the region; `None`: the only one that does.
-    pub namespace: Option<String>,
+    /// The namespace that holds the region.
+    pub namespace: Selection,
     /// Where the file's labels are.
     pub label_size: LabelSize,
     /// What a fence is to make durable.
@@ -82,23 +82,29 @@ impl OpenRegion {
     }
 }
 
+/// Which region: its file, and the device name of its namespace.
+type Key = (PathBuf, String);
+
 /// The regions that are open.
 #[derive(Default)]
 pub struct Regions {
-    open: HashMap<(PathBuf, String), Arc<OpenRegion>>,
+    open: HashMap<Key, Arc<OpenRegion>>,
     /// Regions that somebody in this process wants to write to.
-    written: Vec<(PathBuf, Option<String>)>,
+    written: HashSet<Key>,
     /// The windows of all devices.
     windows: Vec<Arc<Windows>>,
 }
 
 impl Regions {
-    /// Regions of which those in `written` will be written to, and the others not: they can be shared
-    /// with other processes that only read.
-    pub fn new<'a>(written: impl IntoIterator<Item = &'a RegionConfig>) -> Regions {
-        let written =
-            written.into_iter().map(|config| (config.path.clone(), config.namespace.clone()));
-        Regions { written: written.collect(), ..Regions::default() }
+    /// No region yet. Those in `written` will be written to, and the others not: they can be shared with
+    /// other processes that only read.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, or has no such namespace.
+    pub fn new<'a>(written: impl IntoIterator<Item = &'a RegionConfig>) -> Result<Regions, Error> {
+        let written = written.into_iter().map(RegionConfig::key).collect::<Result<_, _>>()?;
+        Ok(Regions { written, ..Regions::default() })
     }
 
     /// The region that is asked for, opened if it is not yet.
@@ -107,16 +113,13 @@ impl Regions {
     ///
     /// Somebody else holds the namespace, or it holds no region that can be used.
     pub fn open(&mut self, config: &RegionConfig) -> Result<Arc<OpenRegion>, Error> {
-        let namespace = config.find_namespace()?;
-        let key = (config.path.clone(), namespace.clone());
+        let key = config.key()?;
         if let Some(open) = self.open.get(&key) {
             return Ok(Arc::clone(open));
         }
-        let is_written = self.written.iter().any(|(path, wanted)| {
-            *path == config.path && wanted.as_ref().is_none_or(|wanted| *wanted == namespace)
-        });
+        let is_written = self.written.contains(&key);
         let kind = if is_written { ClaimKind::Exclusive } else { ClaimKind::Shared };
-        let opened = Arc::new(config.open(namespace, kind)?);
+        let opened = Arc::new(config.open(kind)?);
         self.open.insert(key, Arc::clone(&opened));
         Ok(opened)
     }
@@ -133,27 +136,17 @@ impl Regions {
 }
 
 impl RegionConfig {
-    /// What the namespace with the region goes by.
-    fn find_namespace(&self) -> Result<String, Error> {
-        if let Some(namespace) = &self.namespace {
-            return Ok(namespace.clone());
-        }
+    fn key(&self) -> Result<Key, Error> {
         let file = NvdimmFile::open(&self.path, ClaimKind::Shared, self.label_size)?;
-        let holds_region = |namespace: &&nvdimm::Namespace| {
-            file.map_to_look(namespace).is_ok_and(|medium| dax::is_there(&medium))
-        };
-        let mut found = file.namespaces().iter().filter(holds_region);
-        match (found.next(), found.next()) {
-            (Some(only), None) => Ok(only.device_name()),
-            (Some(_), Some(_)) => Err(Error::SeveralRegions { path: self.path.clone() }),
-            (None, _) => Err(Error::NoRegion { path: self.path.clone() }),
-        }
+        let namespace = file.select(&dax::resolve(&file, &self.namespace))?;
+        let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        Ok((path, namespace.device_name()))
     }
 
-    fn open(&self, namespace: String, kind: ClaimKind) -> Result<OpenRegion, Error> {
+    fn open(&self, kind: ClaimKind) -> Result<OpenRegion, Error> {
         let options = NamespaceOptions {
             path: self.path.clone(),
-            selection: Selection::Named(namespace),
+            selection: self.namespace.clone(),
             label_size: self.label_size,
             durability: self.durability,
         };

@@ -3,12 +3,14 @@
 //!
 //! `UPDATE_DOCS=1 cargo test --test damage` writes docs/damage.md anew.
 
-#[path = "common/daemon.rs"]
+#[path = "../common/daemon.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod daemon;
-#[path = "common/damage.rs"]
+#[path = "../common/damage.rs"]
 mod damage;
-#[path = "common/patience.rs"]
+mod label_kinds;
+mod labels;
+#[path = "../common/patience.rs"]
 mod patience;
 
 use std::fmt::Write as _;
@@ -72,13 +74,19 @@ fn path_argument(path: &Path) -> &str {
 
 /// Runs nvdimmctl on `file`: its exit status, its output, and its complaints without their beginning.
 fn run(file: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let (code, stdout, mut said) = run_listening(file, arguments);
+    (code, stdout, said.pop().unwrap_or_default())
+}
+
+/// As [`run`], with all its complaints.
+fn run_listening(file: &Path, arguments: &[&str]) -> (i32, String, Vec<String>) {
     let arguments = [&[arguments[0], path_argument(file)], &arguments[1..]].concat();
     let output = nvdimmctl(&arguments);
     let code = output.status.code().expect("nvdimmctl ends by itself");
     assert!([0, 1, 2, 8].contains(&code), "{arguments:?} ends with {code}");
     let [stdout, stderr] =
         [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
-    (code, stdout, plain(file, stderr.lines().next().unwrap_or_default()))
+    (code, stdout, stderr.lines().map(|line| plain(file, line)).collect())
 }
 
 /// A message without what differs from run to run, and without its beginning.
@@ -102,10 +110,11 @@ fn list(file: &Path) -> String {
 }
 
 /// Starts the daemon; what it says.
-fn open(file: &Path) -> String {
+fn open(file: &Path, options: &[&str]) -> String {
     let socket = file.with_extension("sock");
     let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
     command.arg("--read-only").arg("--socket-path").arg(&socket).arg("--blk-file").arg(file);
+    command.args(options);
     let mut daemon = Daemon::spawn(command, socket);
     let deadline = Instant::now() + Duration::from_secs(60);
     while !daemon.log().contains("serving") && !daemon.has_ended() {
@@ -114,7 +123,8 @@ fn open(file: &Path) -> String {
     }
     let is_serving = daemon.log().contains("serving");
     let warnings = |log: &str| {
-        let lines = log.lines().filter(|line| line.contains("WARN ] arena"));
+        let is_of_damage = |line: &&str| line.contains("WARN ] arena") || line.contains("label");
+        let lines = log.lines().filter(is_of_damage);
         lines.map(|line| plain(file, line)).collect::<Vec<_>>().join("; ")
     };
     if is_serving {
@@ -195,7 +205,7 @@ fn try_out(folder: &Path, template: &Image, damage: &Damage) -> Outcome {
     let (name, ends) = (damage.name, damage.ends);
 
     let list = list(&file);
-    let open = open(&file);
+    let open = open(&file, &[]);
     let exported = export(&file);
     let (code, checked) = check(&file, &[]);
     assert_eq!(code, ends.check, "{name}: {checked:?}");
@@ -214,7 +224,7 @@ fn try_out(folder: &Path, template: &Image, damage: &Damage) -> Outcome {
         if end < 2 {
             let (code, again) = check(&file, how);
             assert_eq!(code, 0, "{name} {how:?}: {again:#?}");
-            assert!(self::open(&file).starts_with("serves"), "{name} {how:?}");
+            assert!(self::open(&file, &[]).starts_with("serves"), "{name} {how:?}");
         }
         if how.len() == 1 && exported.is_some() {
             assert!(export(&file) == exported, "{name}: nothing that could be read has changed");
@@ -232,12 +242,12 @@ fn try_out(folder: &Path, template: &Image, damage: &Damage) -> Outcome {
 const HEAD: &str = "\
 # What becomes of a damaged file
 
-Written by `tests/damage.rs`, which does each damage to a file of its own, runs the programs, and compares what they say and do with this
+Written by `tests/damage`, which does each damage to a file of its own, runs the programs, and compares what they say and do with this
 page (`UPDATE_DOCS=1 cargo test --test damage` writes it anew). All of it holds: no program panics; looking changes no byte; a dry run says
 what the repair will do; a repair without `--force` changes nothing that could be read; what was repaired is clean, and is served; and the
 backup puts every byte back.
 
-The file has a label-less namespace of 4096-byte sectors, of which the first 40 were written; the daemon is started with `--read-only`. The words
+In the first tables the file has a label-less namespace of 4096-byte sectors, of which the first 40 were written; the daemon is started with `--read-only`. The words
 in the column of `check-namespace` are the kinds of finding that its JSON counts. **clean** and **problems** in the last two columns is what
 is left.
 
@@ -258,17 +268,14 @@ fn document(sections: &[(&str, Vec<Outcome>)]) -> String {
         }
         text.push('\n');
     }
-    text.truncate(text.trim_end().len());
-    text.push('\n');
     text
 }
 
-#[test]
-fn every_kind_of_damage_is_dealt_with_as_documented() {
+/// The tables of damage to a BTT.
+fn btt_tables(failed: &mut Vec<&'static str>) -> String {
     let folder = tempfile::tempdir().unwrap();
     let templates = [1, 2].map(|arenas| template(folder.path(), arenas));
     let mut outcomes: Vec<(&str, Vec<Outcome>)> = Vec::new();
-    let mut failed = Vec::new();
     for (title, all) in damage::sections() {
         outcomes.push((title, Vec::new()));
         for damage in all {
@@ -284,14 +291,24 @@ fn every_kind_of_damage_is_dealt_with_as_documented() {
             }
         }
     }
+    document(&outcomes)
+}
+
+#[test]
+fn every_kind_of_damage_is_dealt_with_as_documented() {
+    let mut failed = Vec::new();
+    let text = btt_tables(&mut failed) + &labels::tables(&mut failed);
     assert_eq!(failed, [""; 0]);
-    let text = document(&outcomes);
+    let text = text.trim_end().to_owned() + "\n";
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(DOCUMENT, &text).unwrap();
     }
     let documented = fs::read_to_string(DOCUMENT).unwrap_or_default();
     for (is, should) in text.lines().zip(documented.lines()) {
-        assert_eq!(is, should, "docs/damage.md is not up to date; see the head of tests/damage.rs");
+        assert_eq!(
+            is, should,
+            "docs/damage.md is not up to date; see the head of tests/damage/main.rs"
+        );
     }
     assert_eq!(text.len(), documented.len(), "docs/damage.md is not up to date");
 }

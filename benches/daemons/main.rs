@@ -1,0 +1,135 @@
+//! This daemon and qemu-storage-daemon, measured in the same run with the same user-space driver.
+//!
+//! Every cell of the matrix (`cell`) is measured on all daemons in turn, several times over, and the
+//! medians are compared: a machine that slows down for a while slows all of them. `scripts/bench`
+//! builds what is needed and runs this.
+
+#![allow(
+    clippy::cast_precision_loss,
+    reason = "figures to be looked at: 2⁵³ is more than any of them"
+)]
+
+mod cell;
+mod client;
+#[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../../tests/common/driver.rs"]
+mod driver;
+mod goals;
+#[path = "../../tests/common/patience.rs"]
+mod patience;
+mod peer;
+mod plot;
+mod report;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cell::{Cell, Group};
+use clap::Parser;
+use client::Sample;
+use indicatif::{ProgressBar, ProgressStyle};
+use peer::{Kind, Peer};
+use report::{Measured, Report};
+
+/// Compares this daemon with qemu-storage-daemon.
+#[derive(Parser)]
+struct Options {
+    /// Rounds: in each, every daemon is measured once; medians are over all rounds
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+
+    /// Milliseconds of one measurement
+    #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u64).range(10..))]
+    milliseconds: u64,
+
+    /// MiB of each disk; all of it is written before anything is measured
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(64..))]
+    mebibytes: u64,
+
+    /// Only cells whose name contains this, like "randwrite 4096" or "depth 32, 1 queue, polling"
+    #[arg(long, default_value = "")]
+    only: String,
+
+    /// Where the disks are; a tmpfs, or the medium is measured instead of the daemons
+    #[arg(long, default_value = "/dev/shm")]
+    folder: PathBuf,
+
+    /// Write table.md, results.json and the plots here
+    #[arg(long, default_value = "target/bench")]
+    output: PathBuf,
+
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() {
+    let options = Options::parse();
+    let cells: Vec<Cell> =
+        Cell::all().into_iter().filter(|cell| cell.to_string().contains(&options.only)).collect();
+    if cells.is_empty() {
+        eprintln!("no cell has a name that contains {:?}", options.only);
+        std::process::exit(2);
+    }
+    let runs = cells.len() as u64 * u64::from(options.rounds) * Kind::ALL.len() as u64;
+    let style = "{bar:30} {pos}/{len}  {msg}  (another {eta})";
+    let style = ProgressStyle::with_template(style).expect("the template is right");
+    let progress = ProgressBar::new(runs).with_style(style);
+    let mut report = Report::new(options.rounds, options.milliseconds, options.mebibytes);
+    for group in Group::ALL {
+        let cells: Vec<Cell> = cells.iter().copied().filter(|cell| cell.group() == group).collect();
+        if !cells.is_empty() {
+            measure_group(&options, group, &cells, &progress, &mut report);
+        }
+    }
+    progress.finish_and_clear();
+    save(&report, &options.output).expect("results can be written");
+    println!("{}", report.table());
+    println!("{}", goals::table(&report));
+    println!("Results, table and plots are in {}.", options.output.display());
+}
+
+/// Measures `cells`, whose disks are alike, on all daemons in turn.
+fn measure_group(
+    options: &Options,
+    group: Group,
+    cells: &[Cell],
+    progress: &ProgressBar,
+    report: &mut Report,
+) {
+    let folder = tempfile::tempdir_in(&options.folder).expect("a folder for the disks");
+    let mut peers: Vec<Peer> = Kind::ALL
+        .into_iter()
+        .map(|kind| {
+            progress.set_message(format!("filling {kind}"));
+            Peer::start(kind, group, options.mebibytes << 20, folder.path())
+        })
+        .collect();
+    for cell in cells {
+        progress.set_message(cell.to_string());
+        let mut samples: Vec<Vec<Sample>> = peers.iter().map(|_| Vec::new()).collect();
+        for _ in 0..options.rounds {
+            for (peer, samples) in peers.iter_mut().zip(&mut samples) {
+                let duration = Duration::from_millis(options.milliseconds);
+                samples.push(client::measure(peer, *cell, duration));
+                progress.inc(1);
+            }
+        }
+        for (kind, samples) in Kind::ALL.into_iter().zip(samples) {
+            report.add(Measured::new(*cell, kind, &samples));
+        }
+    }
+}
+
+/// Writes results, table and plots into `folder`.
+fn save(report: &Report, folder: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    std::fs::write(folder.join("results.json"), serde_json::to_string_pretty(report)? + "\n")?;
+    let (goals, cells) = (goals::table(report), report.table());
+    std::fs::write(
+        folder.join("table.md"),
+        format!("# Benchmark\n\n{goals}\n## All cells\n\n{cells}"),
+    )?;
+    plot::save(report, folder)
+}
