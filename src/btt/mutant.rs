@@ -28,18 +28,24 @@ macro_rules! mutants {
     (
         crash: { $($(#[$doc:meta])* $name:ident,)* }
         order: { $($(#[$order_doc:meta])* $order:ident,)* }
+        repair: { $($(#[$repair_doc:meta])* $repair:ident,)* }
     ) => {
         /// An error that the engine can be made to have.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Mutant {
             $($(#[$doc])* $name,)*
             $($(#[$order_doc])* $order,)*
+            $($(#[$repair_doc])* $repair,)*
         }
 
         impl Mutant {
-            /// Those that the crash tests must notice. All others are for `tests/loom`: they let
-            /// CPUs see each other's stores in another order, which takes a model of that to notice.
+            /// Those that the crash tests must notice. All others but those of repair are for
+            /// `tests/loom`: they let CPUs see each other's stores in another order, which takes a model
+            /// of that to notice.
             pub const ALL: &[Mutant] = &[$(Mutant::$name,)*];
+
+            /// Those that the tests of repair must notice.
+            pub const REPAIR: &[Mutant] = &[$(Mutant::$repair,)*];
         }
     };
 }
@@ -111,6 +117,38 @@ mutants! {
         RelaxedClear,
         /// Map locks are released before the map entries are stored.
         UnlockedMap,
+    }
+    repair: {
+        /// No step of a repair is durable before the next.
+        RepairUnfenced,
+        /// Map entries that a repair stores are not flushed.
+        RepairedMapUnflushed,
+        /// Both info blocks are written in one step.
+        InfosTogether,
+        /// Of an entry that is written anew, the half that commits is stored first.
+        LaneCommitFirst,
+        /// A lane that says nothing may say something while it is written anew.
+        LaneNotSilenced,
+        /// What an entry in a lane's other slot said stays there.
+        OtherSlotKept,
+        /// Sectors are given blocks while the last of them are being marked as lost.
+        StepsMerged,
+        /// Sectors that are lost are not marked so.
+        LossForgotten,
+        /// One of several sectors with a block keeps it, and is not marked as lost.
+        DoubtForgotten,
+        /// Sectors are given up without having been asked for.
+        UnaskedLoss,
+        /// Of all lanes that need a block, each gets the same.
+        OneBlockForAll,
+        /// The map entry of an interrupted write is left as it was.
+        PendingKept,
+        /// Of two info blocks that differ, the ERROR flag of the second is forgotten.
+        ErrorFlagForgotten,
+        /// An arena that is read-only after an error is repaired unasked.
+        ErrorIgnored,
+        /// A rebuilt info block is believed wherever it leads.
+        AnyInfoFits,
     }
 }
 

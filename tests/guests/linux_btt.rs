@@ -1,6 +1,7 @@
 //! The same file under Linux's own BTT driver, as an emulated NVDIMM, and served by us.
 
 use std::io::Read as _;
+use std::path::Path;
 
 use crate::harness::{Daemon, Guest, Labels, Nvdimm, Tool, scratch, sha256_of_file};
 
@@ -137,4 +138,77 @@ fn a_disk_of_ours_is_read_and_written_by_linux_512() {
 #[test]
 fn a_disk_of_ours_is_read_and_written_by_linux_4096() {
     a_disk_of_ours_is_read_and_written_by_linux(4096);
+}
+
+/// Fills the disk, from its first sector to its last, and returns how many bytes that were.
+fn fill(scratch: &Path, file: &Path) -> u64 {
+    let size = Tool::on(file).list()[0]["size"].as_u64().expect("the size of a disk");
+    let raw = scratch.join("raw");
+    let mut random = std::fs::File::open("/dev/urandom").expect("random bytes").take(size);
+    let mut imported = std::fs::File::create(&raw).expect("a new file");
+    std::io::copy(&mut random, &mut imported).expect("random bytes");
+    Tool::on(file).import(&raw);
+    size
+}
+
+/// A BTT of three arenas of different sizes, the second and third of which were appended.
+fn a_disk_that_has_grown_is_read_and_written_by_linux(
+    labels: Labels,
+    sector_size: u32,
+    sizes: [&str; 3],
+) {
+    let scratch = scratch();
+    let file = scratch.path().join("grown.nvdimm");
+    let [first, larger @ ..] = sizes;
+    let tool = Tool::on(&file);
+    if labels == Labels::None {
+        tool.create_disk(first, sector_size);
+    } else {
+        tool.create_labelled("128M", labels.bytes());
+        tool.create_namespace(&["--size", first, "--sector-size", &sector_size.to_string()]);
+    }
+    let mut bytes = fill(scratch.path(), &file);
+    for size in larger {
+        tool.grow(size);
+        let more = fill(scratch.path(), &file);
+        assert!(more > bytes);
+        bytes = more;
+    }
+    let ours = tool.sha256_of_export();
+
+    let nvdimm = Nvdimm { file: &file, labels };
+    // The last sectors are those of the last arena.
+    let script = format!(
+        "disk=/dev/pmem0s
+        {REPORT}
+        {WRITE}
+        random 1m | dd of=$disk bs=4k seek=$(($(blockdev --getsize64 $disk) / 4096 - 256)) oflag=direct conv=notrunc \
+            iflag=fullblock
+        {REPORT}
+        ndctl disable-namespace namespace0.0
+        ndctl check-namespace namespace0.0"
+    );
+    let mut guest = Guest::machine(scratch.path()).nvdimm(&nvdimm).boot(&script);
+    let seen = Disk::reported_by(&mut guest);
+    let by_linux = Disk::reported_by(&mut guest);
+    guest.finish();
+
+    assert_eq!(seen.bytes, bytes.to_string());
+    assert_eq!(seen.sector_size, sector_size.to_string());
+    assert_eq!(seen.sectors, ours);
+    assert_ne!(by_linux.sectors, ours);
+    tool.assert_clean();
+    assert_eq!(tool.sha256_of_export(), by_linux.sectors);
+}
+
+#[test]
+fn a_labelled_disk_that_has_grown_is_read_and_written_by_linux() {
+    let sizes = ["16M", "32M", "64M"];
+    a_disk_that_has_grown_is_read_and_written_by_linux(Labels::Last128KiB, 512, sizes);
+}
+
+#[test]
+fn a_label_less_disk_that_has_grown_is_read_and_written_by_linux() {
+    let sizes = ["32M", "64M", "96M"];
+    a_disk_that_has_grown_is_read_and_written_by_linux(Labels::None, 4096, sizes);
 }

@@ -6,7 +6,7 @@
 //! the power fails need the feature `power-fail` as well.
 
 #[path = "../common/damage.rs"]
-#[allow(dead_code, reason = "what should come of the damage is for tests/damage.rs")]
+#[allow(dead_code, reason = "what should come of the damage is for tests/damage")]
 mod damage;
 mod harness;
 #[path = "../common/sectors.rs"]

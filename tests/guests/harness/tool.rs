@@ -34,6 +34,12 @@ impl<'a> Tool<'a> {
         self.run("create-namespace", options);
     }
 
+    /// Makes the only namespace larger.
+    #[track_caller]
+    pub fn grow(&self, size: &str) {
+        self.run("grow-namespace", &["--size", size]);
+    }
+
     /// What `list --json` says.
     #[track_caller]
     pub fn list(&self) -> serde_json::Value {

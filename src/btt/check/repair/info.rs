@@ -16,12 +16,16 @@ use crate::pmem::PersistentMemory;
 pub(super) fn write_both(start: u64, info: &InfoBlock) -> Vec<Store> {
     let bytes = info.encode().to_vec();
     let backup = start + info.geometry.info2off;
-    vec![
+    let mut stores = vec![
         Store::Bytes { offset: backup, bytes: bytes.clone() },
         Store::Barrier,
         Store::Bytes { offset: start, bytes },
         Store::Barrier,
-    ]
+    ];
+    if mutant!(InfosTogether) {
+        stores.remove(1);
+    }
+    stores
 }
 
 impl<M: PersistentMemory> Round<'_, M> {
@@ -81,7 +85,7 @@ impl<M: PersistentMemory> Round<'_, M> {
         else {
             return None;
         };
-        if judged.error && !info.error {
+        if judged.error && !info.error && !mutant!(ErrorFlagForgotten) {
             return Some(write_both(start, &InfoBlock { error: true, ..info }));
         }
         let mut bytes = vec![0; INFO_SIZE as usize];
@@ -176,7 +180,8 @@ impl<M: PersistentMemory> Round<'_, M> {
         let is_damage = |finding: &Finding| {
             finding.arena == Some(number) && finding.fault.kind().severity() == Severity::Damage
         };
-        is_done && report.arenas.len() > number && !report.findings.iter().any(is_damage)
+        mutant!(AnyInfoFits)
+            || is_done && report.arenas.len() > number && !report.findings.iter().any(is_damage)
     }
 
     /// What the info blocks of the arena at `start` will have said: as created together with the

@@ -224,7 +224,8 @@ impl<M: PersistentMemory> Round<'_, M> {
     /// unless forced.
     fn writable(&self) -> impl Iterator<Item = usize> {
         let arenas = self.report.arenas.iter().enumerate();
-        let writable = arenas.filter(|(_, arena)| self.options.force || !arena.info.error);
+        let writable = arenas
+            .filter(|(_, arena)| self.options.force || !arena.info.error || mutant!(ErrorIgnored));
         writable.map(|(number, _)| number)
     }
 

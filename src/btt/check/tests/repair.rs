@@ -8,6 +8,8 @@ use crate::btt::map::Mapped;
 
 mod cut_off;
 mod damages;
+#[cfg(feature = "mutants")]
+mod mutants;
 
 use self::damages::Damage;
 
@@ -191,6 +193,21 @@ fn an_arena_that_is_read_only_after_an_error_is_left_alone() {
     assert!(!repaired.info().error);
     assert_eq!(repaired.map(2), MapEntry::data(Block(62)));
     assert_clean(&repaired.check());
+}
+
+#[test]
+fn the_error_flag_of_either_info_block_stays() {
+    for copy in [Image::primary_offset, Image::backup_offset] {
+        let image = small();
+        image.change_info(copy(&image), |info| info.error = true);
+        let repaired = after(&image, &plan(&*image.medium, CAREFULLY));
+        let [primary, backup] = [image.primary_offset(), image.backup_offset()].map(|offset| {
+            let mut bytes = [0; 4096];
+            repaired.medium.read_bytes(offset, &mut bytes).unwrap();
+            InfoBlock::decode(&bytes).unwrap()
+        });
+        assert!(primary.error && primary == backup);
+    }
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn cut_off_everywhere(name: &str, image: &Image, how: How) -> usize {
 }
 
 #[test]
-fn a_repair_that_is_cut_off_is_taken_up_by_the_next_one() {
+pub(super) fn a_repair_that_is_cut_off_is_taken_up_by_the_next_one() {
     let mut images = 0;
     for Damage { name, inflict, .. } in damages::all() {
         for how in [CAREFULLY, BY_FORCE] {
@@ -64,7 +64,7 @@ fn a_repair_that_is_cut_off_is_taken_up_by_the_next_one() {
 }
 
 #[test]
-fn a_rebuilt_arena_is_taken_up_too() {
+pub(super) fn a_rebuilt_arena_is_taken_up_too() {
     let image = Image::of_arenas(4096, Version::V1_1, 2 * SIZE + PAGE, SIZE);
     let start = image.start + SIZE;
     let mut info = [0; 4096];
@@ -87,7 +87,7 @@ const CUT_OFF: u64 = 4;
 /// Whatever the damage: a repair comes to an end, and leaves nothing for the next; what could be read
 /// can be read, unless it was given up by force; and what is clean can be opened.
 #[test]
-fn random_damage_is_repaired_once_and_for_all() {
+pub(super) fn random_damage_is_repaired_once_and_for_all() {
     let original = small();
     let (mut clean, mut left) = (0, 0);
     for seed in 0..400 {
