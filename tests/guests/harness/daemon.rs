@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::process::Process;
 
 /// Recovery of the disks used here is a matter of milliseconds; this is for a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(10);
-const END_LIMIT: Duration = Duration::from_secs(10);
+const START_LIMIT: Duration = Duration::from_secs(60);
+const END_LIMIT: Duration = Duration::from_secs(60);
 #[cfg(feature = "power-fail")]
 /// For a guest, emulated on a busy machine, to make a back end fence some thousand times.
 const FAILURE_LIMIT: Duration = Duration::from_secs(180);
