@@ -3,9 +3,10 @@
 mod common;
 
 use std::fs::{self, OpenOptions};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Child, Command, Output, Stdio};
 
 use common::daemon::{nvdimmctl, nvdimmctl_ok};
 use serde_json::Value;
@@ -201,4 +202,244 @@ fn a_superblock_that_a_guest_writes_into_its_disk_is_not_believed() {
     assert!(matches!(options(&disk).open(ClaimKind::Shared), Err(NamespaceError::NotDax { .. })));
     assert_eq!(json(&["list", text(&disk), "--json"])[0]["mode"], "sector");
     nvdimmctl_ok(&["export", text(&disk), text(&folder.path().join("raw"))]);
+}
+
+/// Runs `nvdimmctl dax VERB FILE ...`, and returns what it prints.
+fn dax_ok(path: &Path, verb: &str, arguments: &[&str]) -> String {
+    let printed = nvdimmctl_ok(&[&["dax", verb, text(path)], arguments].concat());
+    String::from_utf8(printed).unwrap()
+}
+
+fn dax_json(path: &Path, verb: &str, arguments: &[&str]) -> Value {
+    serde_json::from_str(&dax_ok(path, verb, &[arguments, &["--json"]].concat())).unwrap()
+}
+
+fn dax_refused(path: &Path, verb: &str, arguments: &[&str]) -> String {
+    refused(1, &[&["dax", verb, text(path)], arguments].concat())
+}
+
+/// Writes `bytes` into a device, which is one extent.
+fn fill(path: &Path, device: &Value, offset: u64, bytes: &[u8]) {
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    let start = device["mappings"][0]["start"].as_u64().unwrap();
+    file.write_all_at(bytes, start + offset).unwrap();
+}
+
+/// First byte and bytes of each extent, in MiB of the file.
+fn extents(device: &Value) -> Vec<(u64, u64)> {
+    let mib = |value: &Value| value.as_u64().unwrap() / M;
+    let mappings = device["mappings"].as_array().unwrap().iter();
+    mappings.map(|mapping| (mib(&mapping["start"]), mib(&mapping["size"]))).collect()
+}
+
+#[test]
+fn devices_come_change_and_go() {
+    let (_folder, path) = region();
+    let owner = "d1a2b3c4-0000-4000-8000-000000000001";
+    let options = ["a", "--size", "10M", "--owner", owner, "--label", "for the cache"];
+    let a = dax_json(&path, "create-device", &options);
+    assert_eq!(
+        (&a["name"], &a["uuid"], &a["size"]),
+        (&"a".into(), &owner.into(), &(10 * M).into())
+    );
+    // The journal's 256 KiB come first, and take the place of the first 2 MiB.
+    assert_eq!(extents(&a), [(18, 10)]);
+    dax_ok(&path, "create-device", &["b", "-s", "4M", "--contiguous"]);
+    let grown = dax_json(&path, "resize-device", &["a", "-s", "20M"]);
+    assert_eq!(extents(&grown), [(18, 10), (32, 10)]);
+    assert_eq!(grown["mappings"][1]["page_offset"], 10 * M);
+    assert!(dax_refused(&path, "resize-device", &["b", "-s", "6M"]).contains("no space for 2M"));
+    dax_ok(&path, "rename-device", &["a", "c"]);
+    let listed = dax_json(&path, "list", &[]);
+    assert_eq!(listed["devices"][1]["uuid"], owner);
+    assert_eq!(listed["devices"][1]["name"], "c");
+    assert_eq!(listed["max_available_extent"], 214 * M);
+    let printed = dax_ok(&path, "list", &["-v"]);
+    assert!(
+        printed.contains("c       20 MiB  2 MiB  2        no          for the cache"),
+        "{printed}"
+    );
+    assert!(printed.contains("0xa00000: 10 MiB from byte 0x2000000 of the file on"), "{printed}");
+    assert!(dax_ok(&path, "destroy-device", &["b", "c"]).contains("c: 20 MiB are free"));
+    let all = dax_json(&path, "create-device", &["all"]);
+    assert_eq!(extents(&all), [(18, 238)]);
+    assert_eq!(dax_json(&path, "list", &[])["available_size"], 0);
+    let seed = dax_json(&path, "create-device", &["seed", "--size", "0", "--align", "4K"]);
+    assert_eq!((&seed["size"], &seed["align"]), (&0.into(), &4096.into()));
+    assert_eq!(dax_json(&path, "owners", &[])[0]["allocator"], true);
+    assert!(dax_ok(&path, "owners", &["-v"]).contains("256 KiB at byte 0x1000000, order 6"));
+}
+
+#[test]
+fn what_cannot_be_done_with_a_device_is_refused_with_what_can() {
+    let (_folder, path) = region();
+    for (name, size) in [("a", "100M"), ("b", "50M"), ("c", "40M")] {
+        dax_ok(&path, "create-device", &[name, "-s", size]);
+    }
+    dax_ok(&path, "destroy-device", &["a"]);
+    let before = dax_json(&path, "list", &[]);
+    assert_eq!(before["available_size"], 148 * M);
+    assert!((before["fragmentation"].as_f64().unwrap() - 48.0 / 148.0).abs() < 1e-9);
+    for (verb, arguments, complaint) in [
+        ("create-device", &["d", "-s", "200M"][..], "148M are free at this alignment"),
+        ("create-device", &["d", "-s", "120M", "-c"], "the largest free extent has 100M"),
+        ("create-device", &["d", "-s", "3M"], "the sizes next to it are 2M and 4M"),
+        ("create-device", &["b", "-s", "2M"], "device \"b\" exists already"),
+        ("create-device", &["x/y", "-s", "2M"], "\"x/y\" is no name"),
+        ("create-device", &["d", "-s", "1G", "-a", "1G"], "the largest free extent has 0"),
+        ("resize-device", &["b", "-s", "1G"], "no space for 974M"),
+        ("resize-device", &["d", "-s", "1G"], "unknown device \"d\": 'nvdimmctl dax list'"),
+        ("destroy-device", &["d"], "unknown device"),
+        ("rename-device", &["b", "c"], "device \"c\" exists already"),
+        ("export", &["d"], "unknown device"),
+    ] {
+        let said = dax_refused(&path, verb, arguments);
+        assert!(said.contains(complaint), "{verb} {arguments:?}: {said}");
+    }
+    assert_eq!(dax_json(&path, "list", &[]), before);
+    let usage = ["dax", "create-device", text(&path), "d", "--align", "8M"];
+    assert!(refused(2, &usage).contains("not one of 4K, 2M, 1G"));
+}
+
+#[test]
+fn what_a_device_holds_is_given_up_with_force_only_and_nobody_sees_it_again() {
+    let (folder, path) = region();
+    let a = dax_json(&path, "create-device", &["a", "-s", "8M"]);
+    fill(&path, &a, 6 * M, b"secret");
+    assert!(dax_refused(&path, "destroy-device", &["a"]).contains("holds data; --force"));
+    let said = dax_refused(&path, "resize-device", &["a", "-s", "4M"]);
+    assert!(said.contains("holds data in the part that goes; --force"), "{said}");
+    dax_ok(&path, "resize-device", &["a", "-s", "4M", "--force"]);
+    dax_ok(&path, "resize-device", &["a", "-s", "8M"]);
+    dax_ok(&path, "destroy-device", &["a"]);
+    dax_ok(&path, "create-device", &["b", "-s", "8M"]);
+    let image = folder.path().join("image");
+    dax_ok(&path, "export", &["b", "--format", "raw", "--output", text(&image)]);
+    assert!(fs::read(&image).unwrap() == vec![0; 8 << 20]);
+}
+
+#[test]
+fn the_bytes_of_a_device_come_out_in_its_order() {
+    let (folder, path) = region();
+    dax_ok(&path, "create-device", &["a", "-s", "2M"]);
+    dax_ok(&path, "create-device", &["b", "-s", "2M"]);
+    let a = dax_json(&path, "resize-device", &["a", "-s", "6M"]);
+    assert_eq!(a["mappings"].as_array().unwrap().len(), 2);
+    fill(&path, &a, 0, b"first");
+    fill(&path, &a, 4 * M + 1, b"second");
+    let image = folder.path().join("image");
+    dax_ok(&path, "export", &["a", "-f", "raw", "-o", text(&image)]);
+    let bytes = fs::read(&image).unwrap();
+    assert_eq!(bytes.len(), 6 << 20);
+    assert_eq!((&bytes[..6], &bytes[(2 << 20) + 1..][..7]), (&b"first\0"[..], &b"second\0"[..]));
+    assert!(nvdimmctl_ok(&["dax", "export", text(&path), "a", "-f", "raw"]) == bytes);
+    assert!(
+        dax_refused(&path, "export", &["a", "-f", "raw", "-o", text(&image)]).contains("create")
+    );
+}
+
+#[test]
+fn a_device_is_handed_to_a_vmm_by_extent() {
+    let (_folder, path) = region();
+    dax_ok(&path, "create-device", &["a", "-s", "2M"]);
+    dax_ok(&path, "create-device", &["b", "-s", "2M"]);
+    dax_ok(&path, "resize-device", &["a", "-s", "4M"]);
+    let printed = dax_ok(&path, "export", &["a"]);
+    let path_of_file = path.canonicalize().unwrap();
+    let expected = [(18, 0), (22, 1)].map(|(start, number)| {
+        format!(
+            "-object memory-backend-file,id=dax-a-{number},share=on,mem-path={},offset={},\
+             size=2097152 \\\n-device virtio-pmem-pci,memdev=dax-a-{number}",
+            path_of_file.display(),
+            start * M
+        )
+    });
+    assert_eq!(printed, format!("{}\n", expected.join(" \\\n")));
+    let xml = dax_ok(&path, "export", &["a", "--format", "libvirt", "--frontend", "nvdimm"]);
+    assert!(
+        xml.contains("<qemu:arg value=\"nvdimm,memdev=dax-a-1\"/>\n</qemu:commandline>"),
+        "{xml}"
+    );
+    let said = dax_refused(&path, "export", &["a", "--format", "cloud-hypervisor"]);
+    assert!(said.contains("begins at byte 18874368") && said.contains("--window"), "{said}");
+    dax_ok(&path, "create-device", &["seed", "-s", "0"]);
+    assert!(dax_refused(&path, "export", &["seed"]).contains("has no bytes yet"));
+}
+
+#[test]
+fn a_vmm_has_the_claim_on_its_device_as_long_as_it_runs() {
+    let (_folder, path) = region();
+    for name in ["a", "b"] {
+        dax_ok(&path, "create-device", &[name, "-s", "2M"]);
+    }
+    // `cat` ends when its input does.
+    let start = |device: &str| {
+        Command::new(env!("CARGO_BIN_EXE_nvdimmctl"))
+            .args(["dax", "export", text(&path), device, "--", "sh", "-c", "echo $#; cat", "vmm"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let first_line = |vmm: &mut Child| {
+        let mut line = [0; 2];
+        vmm.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+        assert_eq!(&line, b"4\n", "-object, its value, -device, its value");
+    };
+    let mut first = start("a");
+    first_line(&mut first);
+    let listed = dax_json(&path, "list", &[]);
+    assert_eq!(listed["holder"]["pid"], first.id());
+    let busy = [("destroy-device", "a"), ("destroy-device", "b"), ("export", "a")];
+    for (verb, device) in busy {
+        assert!(dax_refused(&path, verb, &[device]).contains("busy: held by"), "{verb} {device}");
+    }
+    let mut second = start("b");
+    first_line(&mut second);
+    for mut vmm in [first, second] {
+        drop(vmm.stdin.take());
+        assert!(vmm.wait().unwrap().success());
+    }
+    dax_ok(&path, "destroy-device", &["a", "b"]);
+}
+
+fn check(path: &Path, options: &[&str]) -> (i32, Value) {
+    let arguments = [&["dax", "check", text(path), "--json"], options].concat();
+    let Output { status, stdout, .. } = nvdimmctl(&arguments);
+    (status.code().unwrap(), serde_json::from_slice(&stdout).unwrap())
+}
+
+fn damage(path: &Path, offset: u64, bytes: &[u8]) {
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(bytes, offset).unwrap();
+}
+
+#[test]
+fn damage_is_found_and_repaired_as_far_as_nothing_is_lost_unless_forced() {
+    let (_folder, path) = region();
+    dax_ok(&path, "create-device", &["a", "-s", "2M"]);
+    assert_eq!(check(&path, &[]).0, 0);
+    damage(&path, 0, &[1; 100]);
+    let (status, report) = check(&path, &[]);
+    assert_eq!((status, &report["verdict"]), (2, &"problems".into()));
+    assert_eq!(report["findings"][0]["offset"], 0);
+    let listed = &json(&["list", text(&path), "--json"])[0];
+    assert_eq!(listed["health"], "degraded");
+    let (status, report) = check(&path, &["--repair"]);
+    assert_eq!((status, &report["verdict"]), (1, &"clean".into()));
+    assert_eq!(check(&path, &["--repair"]).0, 0);
+
+    // The link from the owner table to the device pages.
+    damage(&path, 8192 + 40, &[0xff; 8]);
+    let said = dax_refused(&path, "list", &[]);
+    assert!(said.contains("metadata at byte 0x2000: checksum"), "{said}");
+    assert!(said.contains("see 'nvdimmctl dax check'"), "{said}");
+    let (status, report) = check(&path, &["--repair"]);
+    assert_eq!((status, &report["findings"][0]["loses"]), (2, &true.into()));
+    let (status, report) = check(&path, &["--repair", "--force"]);
+    assert_eq!((status, &report["verdict"]), (1, &"clean".into()), "{report}");
+    assert_eq!(dax_json(&path, "list", &[])["devices"], Value::Array(Vec::new()));
+
+    let (_claim, _region) = options(&path).open(ClaimKind::Exclusive).unwrap();
+    assert!(refused(8, &["dax", "check", text(&path)]).contains("busy"));
 }

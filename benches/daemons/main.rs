@@ -21,7 +21,8 @@ mod peer;
 mod plot;
 mod report;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cell::{Cell, Group};
@@ -83,7 +84,7 @@ fn main() {
         }
     }
     progress.finish_and_clear();
-    report.save(&options.output).expect("results can be written");
+    save(&report, &options.output).expect("results can be written");
     println!("{}", report.table());
     println!("{}", goals::table(&report));
     println!("Results, table and plots are in {}.", options.output.display());
@@ -119,4 +120,16 @@ fn measure_group(
             report.add(Measured::new(*cell, kind, &samples));
         }
     }
+}
+
+/// Writes results, table and plots into `folder`.
+fn save(report: &Report, folder: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    std::fs::write(folder.join("results.json"), serde_json::to_string_pretty(report)? + "\n")?;
+    let (goals, cells) = (goals::table(report), report.table());
+    std::fs::write(
+        folder.join("table.md"),
+        format!("# Benchmark\n\n{goals}\n## All cells\n\n{cells}"),
+    )?;
+    plot::save(report, folder)
 }

@@ -9,8 +9,8 @@ use crate::cell::Cell;
 use crate::peer::Kind;
 use crate::report::Report;
 
-const WIDTH: f64 = 860.0;
-const LEFT: f64 = 190.0;
+const WIDTH: f64 = 900.0;
+const LEFT: f64 = 232.0;
 const TOP: f64 = 64.0;
 /// Height of a bar; a cell has two.
 const BAR: f64 = 9.0;

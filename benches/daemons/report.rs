@@ -1,15 +1,12 @@
 //! What was measured, as a table and as JSON.
 
 use std::fmt::Write as _;
-use std::io;
-use std::path::Path;
 
 use serde::Serialize;
 
 use crate::cell::Cell;
 use crate::client::Sample;
 use crate::peer::Kind;
-use crate::plot;
 
 /// The medians of a cell on one daemon.
 #[derive(Debug, Clone, Serialize)]
@@ -144,16 +141,6 @@ impl Report {
             }
         }
         table
-    }
-
-    /// Writes results, table and plots into `folder`.
-    pub fn save(&self, folder: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(folder)?;
-        std::fs::write(folder.join("results.json"), serde_json::to_string_pretty(self)? + "\n")?;
-        let goals = crate::goals::table(self);
-        let text = format!("# Benchmark\n\n{goals}\n## All cells\n\n{}", self.table());
-        std::fs::write(folder.join("table.md"), text)?;
-        plot::save(self, folder)
     }
 }
 

@@ -13,6 +13,7 @@ pub mod nvdimmctl;
 mod output;
 mod progress;
 mod size;
+mod xml;
 
 pub use logging::LogLevel;
 pub use size::{Size, SizeError};

@@ -26,6 +26,21 @@ pub(super) fn line(text: fmt::Arguments<'_>) {
     }
 }
 
+/// The lines of a table, the first of them its header.
+pub(super) fn columns<const N: usize>(header: &[&str; N], rows: &[[String; N]]) -> Vec<String> {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([header[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let line = |cells: &[&str]| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let rows = rows.iter().map(|row| line(&row.each_ref().map(String::as_str)));
+    std::iter::once(line(header)).chain(rows).collect()
+}
+
 /// Whether all that was printed arrived, or was not wanted.
 pub(super) fn is_whole() -> bool {
     !HAS_FAILED.load(Ordering::Relaxed)

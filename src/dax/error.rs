@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::fault::Fault;
+use crate::nvdimm::amount;
 use crate::pmem::MediaError;
 
 /// What there was no space for.
@@ -42,7 +43,7 @@ pub enum Error {
         backup: Fault,
     },
     /// Metadata are damaged.
-    #[error("metadata at byte {offset:#x}: {fault}; see `nvdimmctl dax check`")]
+    #[error("metadata at byte {offset:#x}: {fault}; see 'nvdimmctl dax check'")]
     Damaged {
         /// Byte offset of the page, or of the record.
         offset: u64,
@@ -86,8 +87,9 @@ pub enum Error {
 
     /// Not enough free pages.
     #[error(
-        "no space: {needed} bytes are needed, {available} are available at this alignment, the \
-         largest free extent has {largest}"
+        "no space for {}: {} are free at this alignment, and the largest free extent has {}; \
+         'nvdimmctl dax list' shows who has the rest",
+        amount(*.needed), amount(*.available), amount(*.largest)
     )]
     NoSpace {
         /// Bytes needed, beyond what is there already.
@@ -101,7 +103,12 @@ pub enum Error {
     #[error("no space for {0}")]
     NoRoomFor(Space),
     /// A size that is no multiple of the alignment.
-    #[error("misaligned: {size} bytes are no multiple of the device's alignment of {align}")]
+    #[error(
+        "misaligned: {} is no multiple of the device's alignment of {}; the sizes next to it are {} \
+         and {}",
+        amount(*.size), amount(*.align), amount(.size - .size % .align),
+        amount((.size - .size % .align).saturating_add(*.align))
+    )]
     Misaligned {
         /// Bytes asked for.
         size: u64,
@@ -121,10 +128,10 @@ pub enum Error {
         name: String,
     },
     /// No such device.
-    #[error("unknown device {0:?}")]
+    #[error("unknown device {0:?}: 'nvdimmctl dax list' lists them")]
     UnknownDevice(String),
     /// A device of that name is there.
-    #[error("device {0:?} exists")]
+    #[error("device {0:?} exists already")]
     DeviceExists(String),
     /// The uuid is in use.
     #[error("uuid {0} is in use, by another device or owner or the region itself, or is nil")]

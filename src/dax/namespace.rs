@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use super::devices::DeviceInfo;
 use super::error::Error;
 use super::fault::Fault;
 use super::layout::PAGES_OFFSET;
@@ -159,6 +160,22 @@ impl NamespaceOptions {
         Ok((claim, region))
     }
 
+    /// Claims the device `name` alone, for a program that maps it: nobody else can claim it, and nobody
+    /// can change the region, but others can claim other devices.
+    pub fn claim_device(&self, name: &str) -> Result<(Claim, DeviceInfo), NamespaceError> {
+        let file = NvdimmFile::open(&self.path, ClaimKind::Exclusive, self.label_size)?;
+        refuse_ambiguity(&file, self.label_size)?;
+        let selection = resolve(&file, &self.selection);
+        let claim = file.claim_head(&selection, PAGES_OFFSET)?;
+        let medium = claim.map(self.durability)?;
+        refuse_other_mode(claim.path(), claim.namespace(), &medium)?;
+        let device = Region::open(medium, true).and_then(|region| region.device(name));
+        let device =
+            device.map_err(|source| region_error(claim.path(), claim.namespace(), source))?;
+        device.extents.iter().try_for_each(|extent| claim.add(extent.clone()))?;
+        Ok((claim, device))
+    }
+
     /// Opens the region for reading only and without a claim, whoever holds it: as it is at one
     /// moment.
     pub fn look(&self) -> Result<(Namespace, Region<Mapping>), NamespaceError> {
@@ -195,20 +212,31 @@ fn refuse_other_mode(
 }
 
 /// What is meant by `selection` where it is the uuid of a region in a file without labels: the whole
-/// file. Elsewhere, region and namespace have the same uuid.
+/// file. (Elsewhere, region and namespace have the same uuid.) Where nothing is selected: the only
+/// namespace in dax mode.
 #[must_use]
 pub fn resolve(file: &NvdimmFile, selection: &Selection) -> Selection {
-    let Selection::Named(name) = selection else { return Selection::Only };
-    let wanted = Uuid::try_parse(name).ok();
-    let holds = |namespace: &&Namespace| {
-        let medium = file.map_to_look(namespace).ok();
-        let found = medium.and_then(|medium| find(&medium).ok());
-        wanted.is_some() && found.map(|found| found.uuid) == wanted
+    let found = |namespace: &Namespace| {
+        let may_be = matches!(namespace.abstraction, Abstraction::Unstated | Abstraction::Dax);
+        let medium = file.map_to_look(namespace).ok().filter(|_| may_be);
+        medium.and_then(|medium| find(&medium).ok())
     };
-    match (file.labels(), file.namespaces()) {
-        (None, [whole]) if holds(&whole) => Selection::Named(whole.device_name()),
-        _ => selection.clone(),
-    }
+    let named = |namespace: &Namespace| {
+        let uuid = namespace.uuid.map(|uuid| uuid.to_string());
+        Selection::Named(uuid.unwrap_or_else(|| namespace.device_name()))
+    };
+    let meant = match selection {
+        Selection::Only => {
+            let mut regions = file.namespaces().iter().filter(|one| found(one).is_some());
+            regions.next().filter(|_| regions.next().is_none())
+        }
+        Selection::Named(name) => {
+            let wanted = Uuid::try_parse(name).ok();
+            let whole = file.namespaces().first().filter(|_| file.labels().is_none());
+            whole.filter(|whole| wanted.is_some() && found(whole).map(|found| found.uuid) == wanted)
+        }
+    };
+    meant.map_or_else(|| selection.clone(), named)
 }
 
 /// Whether a file that has labels, as it seems, holds a region that reaches beyond their start: either

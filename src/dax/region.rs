@@ -1,5 +1,6 @@
 //! An open region.
 
+use std::ops::Range;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use uuid::Uuid;
@@ -47,7 +48,7 @@ pub struct RegionInfo {
     /// Free extents of the default alignment, by offset, in pages.
     pub free_extents: Vec<Extent>,
     /// Bytes of the journal.
-    pub journal: std::ops::Range<u64>,
+    pub journal: Range<u64>,
     /// Metadata pages that are free, of 2046.
     pub free_metadata_pages: usize,
     /// Number of devices.
@@ -122,6 +123,19 @@ impl<M: PersistentMemory> Region<M> {
             free_metadata_pages: state.pool.len(),
             devices: state.devices.len(),
         }
+    }
+
+    /// Free extents of a multiple of `align`, in bytes, by offset: what devices of that alignment can be
+    /// made of.
+    #[must_use]
+    pub fn free_extents(&self, align: Align) -> Vec<Range<u64>> {
+        self.look().buddy.runs(align.order()).into_iter().map(Extent::bytes).collect()
+    }
+
+    /// Offset of the first byte at or after `offset` in which something may be stored.
+    #[must_use]
+    pub fn next_stored(&self, offset: u64) -> u64 {
+        self.medium.next_stored(offset)
     }
 
     /// The medium.

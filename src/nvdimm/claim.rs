@@ -8,6 +8,8 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
 use super::error::Error;
 use super::file::{LabelSize, NvdimmFile, duplicate};
 use super::holder::Holder;
@@ -42,6 +44,48 @@ impl Claim {
     ) -> Result<Claim, Error> {
         lock_bytes(&path, &file, &namespace, &namespace.range, kind)?;
         Ok(Claim { path, file, namespace, kind })
+    }
+
+    /// Claims the first `head` bytes of a namespace for reading: others may do so, too, and nobody can
+    /// claim the whole for writing.
+    pub(super) fn take_head(
+        path: PathBuf,
+        file: File,
+        namespace: Namespace,
+        head: u64,
+    ) -> Result<Claim, Error> {
+        let claim = Claim { path, file, namespace, kind: ClaimKind::Shared };
+        claim.lock_within(0..head, ClaimKind::Shared)?;
+        Ok(claim)
+    }
+
+    /// Claims some bytes of the namespace against everybody else, in addition to its head
+    /// ([`NvdimmFile::claim_head`]). The file was opened for writing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`]: somebody has claimed some of them, or all of the namespace.
+    pub fn add(&self, bytes: Range<u64>) -> Result<(), Error> {
+        self.lock_within(bytes, ClaimKind::Exclusive)
+    }
+
+    fn lock_within(&self, bytes: Range<u64>, kind: ClaimKind) -> Result<(), Error> {
+        let Range { start, end } = self.namespace.range;
+        let range = (start + bytes.start).min(end)..(start + bytes.end).min(end);
+        lock_bytes(&self.path, &self.file, &self.namespace, &range, kind)
+    }
+
+    /// Lets the claim live on in the programs that this process executes from now on.
+    ///
+    /// # Errors
+    ///
+    /// The operating system refuses.
+    pub fn inherit(&self) -> Result<(), Error> {
+        let kept = fcntl(&self.file, FcntlArg::F_SETFD(FdFlag::empty()));
+        kept.map(drop).map_err(|errno| {
+            let (path, source) = (self.path.clone(), errno.into());
+            Error::File { action: "hand on the descriptor of", path, source }
+        })
     }
 
     /// The file that the namespace is in.

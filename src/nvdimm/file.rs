@@ -190,9 +190,30 @@ impl NvdimmFile {
     /// # Errors
     ///
     /// [`Error::Busy`] names who holds it.
-    pub fn claim(mut self, selection: &Selection) -> Result<Claim, Error> {
+    pub fn claim(self, selection: &Selection) -> Result<Claim, Error> {
+        self.claim_by(|file| file.claim_as_read(selection))
+    }
+
+    /// Claims the first `head` bytes of a namespace for reading, to add other bytes of it to the claim
+    /// ([`Claim::add`]). Several may do so, each for bytes of their own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`]: somebody has claimed it for writing.
+    pub fn claim_head(self, selection: &Selection, head: u64) -> Result<Claim, Error> {
+        self.claim_by(|file| {
+            let namespace = file.select(selection)?.clone();
+            let descriptor = duplicate(&file.path, &file.file)?;
+            Claim::take_head(file.path.clone(), descriptor, namespace, head)
+        })
+    }
+
+    fn claim_by(
+        mut self,
+        claim: impl Fn(&NvdimmFile) -> Result<Claim, Error>,
+    ) -> Result<Claim, Error> {
         for _ in 0..MOST_ATTEMPTS {
-            let claim = self.claim_as_read(selection)?;
+            let claim = claim(&self)?;
             // Before the claim, somebody may have destroyed it, and made another there. Nobody can
             // from now on.
             self.refresh()?;

@@ -29,4 +29,4 @@ pub use file::{LabelSize, NvdimmFile};
 pub use holder::Holder;
 pub use init::{InitOptions, Initialized, create_file, grow_file, init_labels};
 pub use namespace::{Abstraction, Namespace, Selection};
-pub use space::{LINUX_ALIGNMENT, largest};
+pub use space::{LINUX_ALIGNMENT, amount, largest};

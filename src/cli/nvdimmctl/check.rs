@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::Error;
+use super::{Error, PROBLEMS_LEFT, REPAIRED};
 use crate::btt::check::repair::{Plan, Repair, RepairOptions, advice};
 use crate::btt::check::{self, CheckOptions, PendingWrite, Report, Severity, Verdict};
 use crate::btt::{MappedNamespace, Version};
@@ -17,11 +17,6 @@ use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::nvdimm::ClaimKind;
 use crate::pmem::{DurabilityRequest, MediaError};
-
-/// Exit status: something was repaired, and nothing is wrong any more.
-const REPAIRED: u8 = 1;
-/// Exit status: problems were found, and are still there.
-const PROBLEMS_LEFT: u8 = 2;
 
 /// Check that a namespace is whole: info blocks, flog, map, and every block owned exactly once
 ///

@@ -1,10 +1,164 @@
 //! `dax`: the devices of a namespace in dax mode, in the words of daxctl.
 
+mod check;
+mod devices;
+mod export;
+mod frontend;
+mod list;
+mod listing;
+mod owners;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::Error;
+use crate::cli::name::LabelSizeArg;
 use crate::cli::size::Size;
-use crate::dax::Align;
+use crate::dax::{self, Align, NamespaceOptions, Region, region_error};
+use crate::nvdimm::{Claim, ClaimKind, Selection};
+use crate::pmem::{DurabilityRequest, Mapping};
+
+/// Divide a namespace in dax mode into devices: parts of its memory that guests map
+///
+/// A device has a name, a uuid, and a size that changes; it is made of one extent or several, and
+/// zero wherever nothing was written to it. Every command is done wholly or not at all, whatever
+/// fails. 'create-namespace --mode dax' makes such a namespace.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLE)]
+pub(super) struct Dax {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLE: &str = "Example:
+  nvdimmctl create pool.nvdimm --size 4G --label-size 128K
+  nvdimmctl create-namespace pool.nvdimm --mode dax --name memory
+  nvdimmctl dax create-device pool.nvdimm cache --size 1G
+  nvdimmctl dax list pool.nvdimm
+  nvdimmctl dax export pool.nvdimm cache -- qemu-system-x86_64 ...";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    CreateDevice(devices::CreateDevice),
+    ResizeDevice(devices::ResizeDevice),
+    DestroyDevice(devices::DestroyDevice),
+    RenameDevice(devices::RenameDevice),
+    List(list::List),
+    Owners(owners::Owners),
+    Check(check::Check),
+    Export(export::Export),
+}
+
+impl Dax {
+    /// Whether the exit status is that of a check.
+    pub(super) fn is_check(&self) -> bool {
+        matches!(self.command, Command::Check(_))
+    }
+
+    pub(super) fn run(&self) -> Result<ExitCode, Error> {
+        match &self.command {
+            Command::CreateDevice(command) => command.run()?,
+            Command::ResizeDevice(command) => command.run()?,
+            Command::DestroyDevice(command) => command.run()?,
+            Command::RenameDevice(command) => command.run()?,
+            Command::List(command) => command.run()?,
+            Command::Owners(command) => command.run()?,
+            Command::Check(command) => return command.run(),
+            Command::Export(command) => command.run()?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Which namespace of a file.
+#[derive(Debug, Clone, Args)]
+struct RegionArgs {
+    /// The NVDIMM file
+    file: PathBuf,
+
+    /// The namespace, by name, uuid or device name; not needed where only one is in dax mode
+    #[arg(short, long, value_name = "NAME")]
+    namespace: Option<String>,
+
+    /// Size of the label storage area at the end of the file, or 'none'; found by itself otherwise
+    #[arg(long, value_name = "SIZE")]
+    label_size: Option<LabelSizeArg>,
+}
+
+impl RegionArgs {
+    /// Slow and sure: a change is durable step by step, whatever the file is on.
+    fn options(&self) -> NamespaceOptions {
+        NamespaceOptions {
+            path: self.file.clone(),
+            selection: self.namespace.clone().map_or(Selection::Only, Selection::Named),
+            label_size: self.label_size.map(LabelSizeArg::get).unwrap_or_default(),
+            durability: DurabilityRequest::Strict,
+        }
+    }
+
+    /// Opens the region, to change it or to read what is in it.
+    fn open(&self, kind: ClaimKind) -> Result<Open, Error> {
+        let (claim, region) = self.options().open(kind)?;
+        Ok(Open { claim, region })
+    }
+}
+
+/// A region that nobody else can change.
+struct Open {
+    claim: Claim,
+    region: Region<Mapping>,
+}
+
+impl Open {
+    /// The error that says in which namespace it was.
+    fn error(&self, source: dax::Error) -> Error {
+        region_error(self.claim.path(), self.claim.namespace(), source).into()
+    }
+
+    /// Whether something was stored in the device's bytes from `offset` on, as far as is known
+    /// without reading them.
+    fn is_written_from(&self, name: &str, offset: u64) -> Result<bool, Error> {
+        let device = self.region.device(name).map_err(|error| self.error(error))?;
+        Ok(behind(&device.extents, offset)
+            .any(|bytes| self.region.next_stored(bytes.start) < bytes.end))
+    }
+}
+
+/// What is left of `extents` behind the first `offset` bytes.
+fn behind(
+    extents: &[std::ops::Range<u64>],
+    offset: u64,
+) -> impl Iterator<Item = std::ops::Range<u64>> {
+    let mut before = offset;
+    extents.iter().filter_map(move |extent| {
+        let skipped = before.min(extent.end - extent.start);
+        before -= skipped;
+        let rest = extent.start + skipped..extent.end;
+        (!rest.is_empty()).then_some(rest)
+    })
+}
 
 /// The value of `--device-align`, and of a device's `--align`.
 pub(super) fn device_alignment(text: &str) -> Result<Align, String> {
     let Size(bytes) = text.parse().map_err(|error: crate::cli::SizeError| error.to_string())?;
     Align::of_bytes(bytes).ok_or_else(|| "not one of 4K, 2M, 1G".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_behind_an_offset_is_what_a_device_loses() {
+        let extents = [100..110, 50..60, 200..205];
+        let rest = |offset| behind(&extents, offset).collect::<Vec<_>>();
+        assert_eq!(rest(0), extents);
+        assert_eq!(rest(5), [105..110, 50..60, 200..205]);
+        assert_eq!(rest(10), [50..60, 200..205]);
+        assert_eq!(rest(13), [53..60, 200..205]);
+        assert_eq!(rest(25), []);
+        assert_eq!(rest(99), []);
+    }
 }

@@ -70,7 +70,7 @@ impl Export {
 }
 
 /// Where the image goes: with holes, if it is a file that is written from its start.
-struct Output {
+pub(super) struct Output {
     file: File,
     can_seek: bool,
     /// Zero bytes that were not written yet.
@@ -78,14 +78,14 @@ struct Output {
 }
 
 impl Output {
-    fn new(mut file: File) -> Output {
+    pub(super) fn new(mut file: File) -> Output {
         let is_empty_file =
             file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0);
         let can_seek = is_empty_file && file.stream_position().is_ok_and(|position| position == 0);
         Output { file, can_seek, pending: 0 }
     }
 
-    fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
+    pub(super) fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
         if self.can_seek && chunk.iter().all(|&byte| byte == 0) {
             self.pending += chunk.len() as u64;
             return Ok(());
@@ -103,7 +103,7 @@ impl Output {
         Ok(())
     }
 
-    fn finish(mut self) -> io::Result<()> {
+    pub(super) fn finish(mut self) -> io::Result<()> {
         if self.pending > 0 {
             self.skip()?;
             let length = self.file.stream_position()?;

@@ -9,7 +9,7 @@ use super::Error;
 use super::listing::Listing;
 use crate::btt;
 use crate::cli::name::NamespaceArgs;
-use crate::cli::output::say;
+use crate::cli::output::{columns, say};
 use crate::cli::size::Size;
 use crate::nvdimm::{self, ClaimKind, LINUX_ALIGNMENT, NvdimmFile};
 
@@ -143,19 +143,10 @@ fn print_namespaces(listed: &[Listing], verbose: bool) {
         return;
     }
     let rows: Vec<[String; HEADER.len()]> = listed.iter().map(row).collect();
-    let widths: Vec<usize> = (0..HEADER.len())
-        .map(|column| {
-            let cells = rows.iter().map(|row| row[column].chars().count());
-            cells.chain([HEADER[column].len()]).max().unwrap_or(0)
-        })
-        .collect();
-    let print = |cells: &[&str]| {
-        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        say!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
-    };
-    print(&HEADER);
-    for (row, namespace) in rows.iter().zip(listed) {
-        print(&row.each_ref().map(String::as_str));
+    let lines = columns(&HEADER, &rows);
+    say!("{}", lines[0]);
+    for (line, namespace) in lines[1..].iter().zip(listed) {
+        say!("{line}");
         if verbose {
             print_details(namespace);
         }

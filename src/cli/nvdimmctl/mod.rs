@@ -21,6 +21,7 @@ use clap::{Parser, Subcommand};
 use super::logging::LogLevel;
 use super::{one_line, output};
 use crate::btt::NamespaceError;
+use crate::dax::NamespaceError as NoRegion;
 use crate::nvdimm;
 
 /// Makes, shows, checks and destroys the namespaces of NVDIMM files.
@@ -39,7 +40,7 @@ pub struct ToolArgs {
 }
 
 const EXIT_CODES: &str =
-    "Exit status: 0 done, 1 failed, 2 wrong usage; check-namespace has its own.";
+    "Exit status: 0 done, 1 failed, 2 wrong usage; check-namespace and dax check have their own.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -54,6 +55,7 @@ enum Command {
     CheckNamespace(check::CheckNamespace),
     Import(import::Import),
     Export(export::Export),
+    Dax(dax::Dax),
 }
 
 /// Why a command failed.
@@ -65,6 +67,40 @@ pub enum Error {
     /// The namespace, or the BTT in it.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
+    /// The DAX region in a namespace.
+    #[error(transparent)]
+    Dax(#[from] NoRegion),
+    /// A device that is not empty is to go, or a part of it.
+    #[error(
+        "{path}: device {device:?} holds data{}{place}; --force gives them up",
+        if place.is_empty() { "" } else { " " }
+    )]
+    DeviceHoldsData {
+        /// The file.
+        path: PathBuf,
+        /// The device.
+        device: String,
+        /// Where in it; empty: anywhere.
+        place: &'static str,
+    },
+    /// A device of size 0.
+    #[error("device {device:?} has no bytes yet: 'nvdimmctl dax resize-device' gives it some")]
+    EmptyDevice {
+        /// The device.
+        device: String,
+    },
+    /// A frontend that maps whole files only.
+    #[error(
+        "cloud-hypervisor maps a file from its first byte on ('--pmem file=...' has no offset), and \
+         device {device:?} begins at byte {offset}: serve it as a window ('vhost-user-btt --window'), \
+         or copy it to a file of its own ('--format raw --output FILE')"
+    )]
+    NoOffset {
+        /// The device.
+        device: String,
+        /// Its first byte in the file.
+        offset: u64,
+    },
     /// Reading or writing sectors.
     #[error("{path}: {source}")]
     Sectors {
@@ -126,11 +162,36 @@ impl ToolArgs {
     #[must_use]
     pub fn run(self) -> ExitCode {
         self.log_level.start_logging();
-        let done = match self.command {
-            Command::CheckNamespace(command) => {
-                let verdict = command.run().unwrap_or_else(|error| could_not_check(&error));
-                return if output::is_whole() { verdict } else { ExitCode::from(NOT_CHECKED) };
+        let is_check = self.command.is_check();
+        let failure = || if is_check { ExitCode::from(NOT_CHECKED) } else { ExitCode::FAILURE };
+        match self.command.run() {
+            Ok(status) if output::is_whole() => status,
+            Ok(_) => failure(),
+            Err(error) => {
+                eprintln!("nvdimmctl: {}", one_line(&error));
+                match error {
+                    Error::Usage(_) if !is_check => ExitCode::from(2),
+                    _ => failure(),
+                }
             }
+        }
+    }
+}
+
+impl Command {
+    /// Whether the exit status is that of a check.
+    fn is_check(&self) -> bool {
+        match self {
+            Command::CheckNamespace(_) => true,
+            Command::Dax(dax) => dax.is_check(),
+            _ => false,
+        }
+    }
+
+    fn run(self) -> Result<ExitCode, Error> {
+        let done = match self {
+            Command::CheckNamespace(command) => return command.run(),
+            Command::Dax(command) => return command.run(),
             Command::Create(command) => command.run(),
             Command::InitLabels(command) => command.run(),
             Command::CreateNamespace(command) => command.run(),
@@ -142,31 +203,16 @@ impl ToolArgs {
             Command::Import(command) => command.run(),
             Command::Export(command) => command.run(),
         };
-        match done {
-            Ok(()) if output::is_whole() => ExitCode::SUCCESS,
-            Ok(()) => ExitCode::FAILURE,
-            Err(error) => {
-                complain(&error);
-                match error {
-                    Error::Usage(_) => ExitCode::from(2),
-                    _ => ExitCode::FAILURE,
-                }
-            }
-        }
+        done.map(|()| ExitCode::SUCCESS)
     }
 }
 
-fn complain(error: &Error) {
-    eprintln!("nvdimmctl: {}", one_line(error));
-}
-
+/// Exit status of a check: something was repaired, and nothing is wrong any more.
+const REPAIRED: u8 = 1;
+/// Exit status of a check: problems were found, and are still there.
+const PROBLEMS_LEFT: u8 = 2;
 /// Exit status of a check that could not be made, as of fsck.
 const NOT_CHECKED: u8 = 8;
-
-fn could_not_check(error: &Error) -> ExitCode {
-    complain(error);
-    ExitCode::from(NOT_CHECKED)
-}
 
 /// Readable JSON.
 fn to_json(value: &impl serde::Serialize) -> Result<String, Error> {

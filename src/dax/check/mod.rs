@@ -52,6 +52,12 @@ pub enum Fix {
 }
 
 impl Fix {
+    /// Whether there is one.
+    #[must_use]
+    pub fn is_possible(self) -> bool {
+        self != Fix::None
+    }
+
     /// Whether something is lost by it.
     #[must_use]
     pub fn loses(self) -> bool {

@@ -69,6 +69,7 @@ pub fn run(tasks: Vec<Task<'_>>, schedule: Box<dyn Schedule>) -> Run {
         schedule,
         current: 0,
         threads: vec![Progress::Ready; tasks.len()],
+        waits: vec![false; tasks.len()],
         steps: Vec::new(),
         stuck: None,
     };
@@ -209,6 +210,8 @@ struct State {
     schedule: Box<dyn Schedule>,
     current: usize,
     threads: Vec<Progress>,
+    /// Whether a thread has done nothing since it was last blocked but to look again.
+    waits: Vec<bool>,
     steps: Vec<Step>,
     stuck: Option<Stuck>,
 }
@@ -277,8 +280,11 @@ impl Turns {
 impl State {
     /// Chooses who is next after `number`, who is as far as `progress` says.
     fn leave(&mut self, number: usize, progress: Progress) {
-        if progress != Progress::Blocked {
-            // Something may have happened that the others wait for.
+        let has_only_looked = progress == Progress::Blocked && self.waits[number];
+        self.waits[number] = progress == Progress::Blocked;
+        if !has_only_looked {
+            // Something may have happened that the others wait for, even if this one is blocked now:
+            // it may have released a lock on its way.
             for thread in self.threads.iter_mut().filter(|thread| **thread == Progress::Blocked) {
                 *thread = Progress::Ready;
             }
@@ -305,6 +311,7 @@ fn message(panic: &(dyn Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
@@ -369,6 +376,27 @@ mod tests {
         assert!(results.contains(&Err(Stuck::Deadlock)));
         let waits = run(vec![lock("one"), lock("one")], Box::new(AtRandom::new(0)));
         assert_eq!(waits.result, Ok(()));
+    }
+
+    #[test]
+    fn a_lock_that_is_released_right_before_waiting_is_no_deadlock() {
+        let (lock, is_set) = (Mutex::new(()), AtomicBool::new(false));
+        let release_and_wait = || {
+            drop(lock.lock().map(|_held| pause()));
+            while !is_set.load(Ordering::Relaxed) {
+                blocked();
+            }
+        };
+        let set = || {
+            let _held = lock.lock().unwrap();
+            is_set.store(true, Ordering::Relaxed);
+        };
+        explore(2, &mut |schedule, _| {
+            is_set.store(false, Ordering::Relaxed);
+            let run = run(vec![Box::new(release_and_wait), Box::new(set)], schedule);
+            assert_eq!(run.result, Ok(()));
+            run
+        });
     }
 
     #[test]

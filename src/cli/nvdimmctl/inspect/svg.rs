@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
+use crate::cli::xml::Escaped;
+
 /// A drawing that grows downwards.
 pub(super) struct Svg {
     body: String,
@@ -91,25 +93,6 @@ impl Svg {
     fn push(&mut self, text: fmt::Arguments<'_>) {
         // Writing to a string does not fail.
         let _ = self.body.write_fmt(text);
-    }
-}
-
-/// Text with what has a meaning in XML replaced, and what XML does not allow left out.
-struct Escaped<'a>(&'a str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in self.0.chars() {
-            match character {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                _ if character.is_control() => f.write_char('\u{fffd}')?,
-                _ => f.write_char(character)?,
-            }
-        }
-        Ok(())
     }
 }
 

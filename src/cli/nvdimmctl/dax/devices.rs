@@ -1,0 +1,186 @@
+//! `dax create-device`, `resize-device`, `destroy-device` and `rename-device`.
+
+use clap::Args;
+use uuid::Uuid;
+
+use super::super::{Error, to_json};
+use super::listing::ListedDevice;
+use super::{Open, RegionArgs, device_alignment};
+use crate::cli::output::say;
+use crate::cli::progress::Progress;
+use crate::cli::size::Size;
+use crate::dax::{self, Align, DeviceInfo, DeviceOptions, Held};
+use crate::nvdimm::ClaimKind;
+
+/// Make a device; its bytes are zero
+///
+/// It takes the lowest free extents of the namespace.
+#[derive(Debug, Args)]
+pub(super) struct CreateDevice {
+    #[command(flatten)]
+    region: RegionArgs,
+
+    /// Its name: up to 32 bytes without '/'
+    device: String,
+
+    /// Its size, a multiple of its alignment; 0 for one that grows later [default: all that is free]
+    #[arg(short, long)]
+    size: Option<Size>,
+
+    /// What size and places are multiples of: 4K, 2M or 1G [default: that of the namespace]
+    #[arg(short, long, value_name = "SIZE", value_parser = device_alignment)]
+    align: Option<Align>,
+
+    /// Make it of one extent, now and whenever it grows: what QEMU and others map in one piece
+    #[arg(short, long)]
+    contiguous: bool,
+
+    /// Whose it is: the uuid by which an application finds it again [default: a random one]
+    #[arg(short, long, visible_alias = "uuid")]
+    owner: Option<Uuid>,
+
+    /// What it is for, up to 32 bytes
+    #[arg(short, long, default_value = "", hide_default_value = true)]
+    label: String,
+
+    /// Print JSON: an object, as 'dax list' has it
+    #[arg(short, long)]
+    json: bool,
+}
+
+/// Make a device larger or smaller, by its end
+///
+/// What is new is zero, and is taken from behind the device's last extent if it is free there, else
+/// from the lowest free extents. If there is too little, nothing changes.
+#[derive(Debug, Args)]
+pub(super) struct ResizeDevice {
+    #[command(flatten)]
+    region: RegionArgs,
+
+    /// The device
+    device: String,
+
+    /// Its new size in all, a multiple of its alignment
+    #[arg(short, long)]
+    size: Size,
+
+    /// Make it smaller also where something is written in the part that goes: it is lost
+    #[arg(short, long)]
+    force: bool,
+
+    /// Print JSON: an object, as 'dax list' has it
+    #[arg(short, long)]
+    json: bool,
+}
+
+/// Destroy devices: their bytes are free for others, which find them zero
+#[derive(Debug, Args)]
+pub(super) struct DestroyDevice {
+    #[command(flatten)]
+    region: RegionArgs,
+
+    /// The devices; each is destroyed by itself, in this order
+    #[arg(required = true)]
+    devices: Vec<String>,
+
+    /// Destroy them whatever they hold; it is lost
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Give a device another name; what it holds remains, and so does its uuid
+#[derive(Debug, Args)]
+pub(super) struct RenameDevice {
+    #[command(flatten)]
+    region: RegionArgs,
+
+    /// The device
+    device: String,
+
+    /// Its new name: up to 32 bytes without '/'
+    name: String,
+}
+
+impl CreateDevice {
+    pub(super) fn run(&self) -> Result<(), Error> {
+        let open = self.region.open(ClaimKind::Exclusive)?;
+        let align = self.align.unwrap_or(open.region.info().align);
+        let options = DeviceOptions {
+            name: self.device.clone(),
+            uuid: self.owner.unwrap_or_else(Uuid::new_v4),
+            label: self.label.clone(),
+            size: self.size.map_or_else(|| self.all_that_is_free(&open, align), |size| size.0),
+            align: Some(align),
+            contiguous: self.contiguous,
+        };
+        let progress = Progress::new("zeroing", None);
+        open.region.create_device(&options).map_err(|error| open.error(error))?;
+        drop(progress);
+        report(&open, &self.device, "created", self.json)
+    }
+
+    fn all_that_is_free(&self, open: &Open, align: Align) -> u64 {
+        let extents = open.region.free_extents(align);
+        let sizes = extents.iter().map(|extent| extent.end - extent.start);
+        if self.contiguous { sizes.max().unwrap_or(0) } else { sizes.sum() }
+    }
+}
+
+impl ResizeDevice {
+    pub(super) fn run(&self) -> Result<(), Error> {
+        let open = self.region.open(ClaimKind::Exclusive)?;
+        if !self.force && open.is_written_from(&self.device, self.size.0)? {
+            return Err(holds_data(&open, &self.device, "in the part that goes"));
+        }
+        let progress = Progress::new("zeroing", None);
+        let resized = open.region.resize_device(&self.device, self.size.0, Held::Refuse);
+        resized.map_err(|error| open.error(error))?;
+        drop(progress);
+        report(&open, &self.device, "resized", self.json)
+    }
+}
+
+impl DestroyDevice {
+    pub(super) fn run(&self) -> Result<(), Error> {
+        let open = self.region.open(ClaimKind::Exclusive)?;
+        for device in &self.devices {
+            if open.is_written_from(device, 0)? && !self.force {
+                return Err(holds_data(&open, device, ""));
+            }
+        }
+        for device in &self.devices {
+            let DeviceInfo { size, .. } =
+                open.region.device(device).map_err(|error| open.error(error))?;
+            let destroyed = open.region.destroy_device(device, Held::Refuse);
+            destroyed.map_err(|error| open.error(error))?;
+            say!("{}: destroyed {device}: {} are free", self.region.file.display(), Size(size));
+        }
+        Ok(())
+    }
+}
+
+impl RenameDevice {
+    pub(super) fn run(&self) -> Result<(), Error> {
+        let open = self.region.open(ClaimKind::Exclusive)?;
+        let renamed = open.region.rename_device(&self.device, &self.name);
+        renamed.map_err(|error| open.error(error))?;
+        say!("{}: {} is named {} now", self.region.file.display(), self.device, self.name);
+        Ok(())
+    }
+}
+
+fn holds_data(open: &Open, device: &str, place: &'static str) -> Error {
+    Error::DeviceHoldsData { path: open.claim.path().into(), device: device.to_owned(), place }
+}
+
+/// Says what became of a device.
+fn report(open: &Open, name: &str, what: &str, json: bool) -> Result<(), Error> {
+    let device = open.region.device(name).map_err(|error: dax::Error| open.error(error))?;
+    let listed = ListedDevice::describe(device, open.claim.namespace());
+    if json {
+        say!("{}", to_json(&listed)?);
+    } else {
+        say!("{}: {what} {listed}", open.claim.path().display());
+    }
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! `dax export`.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+
+use clap::{Args, ValueEnum};
+
+use super::super::export::Output;
+use super::super::import::{CHUNK, standard_stream};
+use super::super::{Error, io_error};
+use super::frontend::{Frontend, qemu_arguments, shell_line, virt_xml};
+use super::{Open, RegionArgs};
+use crate::cli::output::say;
+use crate::cli::progress::Progress;
+use crate::cli::size::Size;
+use crate::dax::{DeviceInfo, NamespaceError};
+use crate::nvdimm::{Claim, ClaimKind};
+use crate::pmem::PersistentMemory;
+
+/// Hand a device to a virtual machine that maps it itself, or write its bytes out
+///
+/// For QEMU from 8.1 on, and libvirt by way of QEMU's arguments: one piece of memory for each extent
+/// ('create-device --contiguous' makes a device that is one). The VMM takes no claim by itself. With
+/// '-- COMMAND...', COMMAND is run with the arguments added, and has the claim as long as it runs: nobody
+/// else can have the device then, nor change the namespace, while other devices can be exported too.
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    #[command(flatten)]
+    region: RegionArgs,
+
+    /// The device
+    device: String,
+
+    /// What to print, or write
+    #[arg(short, long, default_value = "qemu")]
+    format: Format,
+
+    /// What the guest sees
+    #[arg(long, default_value = "virtio-pmem")]
+    frontend: FrontendArg,
+
+    /// Where the bytes go; it must not exist yet [default: standard output]
+    #[arg(short, long, value_name = "NEW-FILE")]
+    output: Option<PathBuf>,
+
+    /// Print, and keep the claim until killed: for a VMM that something else starts
+    #[arg(long, conflicts_with = "command")]
+    hold: bool,
+
+    /// The program to run with the arguments added: qemu-system-x86_64 and what it needs
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// The value of `--format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Arguments of QEMU
+    Qemu,
+    /// The same as an element of a libvirt domain
+    Libvirt,
+    /// Says why there are none, and what to do instead
+    CloudHypervisor,
+    /// The bytes of the device, in the order of its offsets
+    Raw,
+}
+
+/// The value of `--frontend`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FrontendArg {
+    /// A virtio-pmem device: flushes of the guest reach the file
+    VirtioPmem,
+    /// An NVDIMM, of a machine with nvdimm=on: durable only where the file is DAX
+    Nvdimm,
+}
+
+impl Export {
+    pub(super) fn run(&self) -> Result<(), Error> {
+        self.check_usage()?;
+        if self.format == Format::Raw {
+            return self.write_bytes(&self.region.open(ClaimKind::Shared)?);
+        }
+        let (claim, device) = self.region.options().claim_device(&self.device)?;
+        if device.extents.is_empty() {
+            return Err(Error::EmptyDevice { device: device.name });
+        }
+        let start = claim.namespace().range.start;
+        if self.format == Format::CloudHypervisor {
+            let offset = start + device.extents[0].start;
+            return Err(Error::NoOffset { device: device.name, offset });
+        }
+        let path = claim.path().canonicalize().map_err(io_error("find the file's path"))?;
+        let Some(path) = path.to_str() else {
+            return Err(Error::Usage("the file's path is not UTF-8, and cannot be an argument"));
+        };
+        let arguments = qemu_arguments(path, start, &device, self.frontend.into());
+        if !self.command.is_empty() {
+            return Err(self.execute(&claim, &arguments));
+        }
+        match self.format {
+            Format::Libvirt => say!("{}", virt_xml(&arguments)),
+            _ => say!("{}", shell_line(&arguments)),
+        }
+        self.advise(&device);
+        if self.hold { wait_to_be_killed() } else { Ok(()) }
+    }
+
+    fn check_usage(&self) -> Result<(), Error> {
+        let is_raw = self.format == Format::Raw;
+        if is_raw && (self.hold || !self.command.is_empty()) {
+            Err(Error::Usage("bytes that are written out need no claim, and no command"))
+        } else if !is_raw && self.output.is_some() {
+            Err(Error::Usage("--output is for --format raw"))
+        } else if !self.command.is_empty() && self.format != Format::Qemu {
+            Err(Error::Usage("a command is run for QEMU alone"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Becomes the command, which keeps the claim; returns only if it cannot.
+    fn execute(&self, claim: &Claim, arguments: &[String]) -> Error {
+        if let Err(error) = claim.inherit() {
+            return NamespaceError::from(error).into();
+        }
+        let mut command = Command::new(&self.command[0]);
+        let source = command.args(&self.command[1..]).args(arguments).exec();
+        Error::Io { action: "run the command", source }
+    }
+
+    /// What the arguments do not say, for those who read along.
+    fn advise(&self, device: &DeviceInfo) {
+        let (slots, size) = (device.extents.len(), Size(device.size));
+        let nvdimm = match self.frontend {
+            FrontendArg::VirtioPmem => "",
+            FrontendArg::Nvdimm => "nvdimm=on and ",
+        };
+        eprintln!(
+            "the machine needs {nvdimm}room for {size} more than its memory: -m SIZE,slots={slots},maxmem=..."
+        );
+        if !self.hold {
+            eprintln!(
+                "nobody claims the device while it is used in this way: see --hold and -- COMMAND"
+            );
+        }
+    }
+
+    fn write_bytes(&self, open: &Open) -> Result<(), Error> {
+        let device = open.region.device(&self.device).map_err(|error| open.error(error))?;
+        let file = match &self.output {
+            Some(path) => File::create_new(path).map_err(io_error("create the image"))?,
+            None => standard_stream(&io::stdout()).map_err(io_error("use standard output"))?,
+        };
+        let mut output = Output::new(file);
+        let progress = Progress::new("exporting", Some(device.size));
+        let mut chunk = vec![0; CHUNK];
+        for extent in &device.extents {
+            let mut position = extent.start;
+            while position < extent.end {
+                let part = &mut chunk[..(extent.end - position).min(CHUNK as u64) as usize];
+                let read = open.region.medium().read_bytes(position, part);
+                read.map_err(|error| open.error(error.into()))?;
+                output.write(part).map_err(io_error("write the output"))?;
+                progress.add(part.len() as u64);
+                position += part.len() as u64;
+            }
+        }
+        output.finish().map_err(io_error("write the output"))?;
+        drop(progress);
+        eprintln!("{}: exported {}", self.region.file.display(), Size(device.size));
+        Ok(())
+    }
+}
+
+/// Never returns: whoever wants the claim back ends the process.
+fn wait_to_be_killed() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+impl From<FrontendArg> for Frontend {
+    fn from(frontend: FrontendArg) -> Frontend {
+        match frontend {
+            FrontendArg::VirtioPmem => Frontend::VirtioPmem,
+            FrontendArg::Nvdimm => Frontend::Nvdimm,
+        }
+    }
+}

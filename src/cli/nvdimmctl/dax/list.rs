@@ -1,0 +1,81 @@
+//! `dax list`.
+
+use clap::Args;
+
+use super::super::{Error, to_json};
+use super::RegionArgs;
+use super::listing::{Extents, ListedDevice, ListedExtent, ListedRegion};
+use crate::cli::output::{columns, say};
+use crate::cli::size::Size;
+use crate::nvdimm::{ClaimKind, NvdimmFile};
+
+/// List the devices of a namespace, and what is free; also while somebody holds it
+#[derive(Debug, Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    region: RegionArgs,
+
+    /// And uuids, places in the file, and the extents that are free
+    #[arg(short, long)]
+    verbose: bool,
+
+    /// Print JSON: an object, the namespace with its devices
+    #[arg(short, long)]
+    json: bool,
+}
+
+const HEADER: [&str; 6] = ["DEVICE", "SIZE", "ALIGN", "EXTENTS", "CONTIGUOUS", "LABEL"];
+
+impl List {
+    pub(super) fn run(&self) -> Result<(), Error> {
+        let options = self.region.options();
+        let (namespace, region) = options.look()?;
+        let file = NvdimmFile::open(&options.path, ClaimKind::Shared, options.label_size)?;
+        let listed = ListedRegion::describe(&file, &namespace, &region);
+        if self.json {
+            say!("{}", to_json(&listed)?);
+        } else {
+            self.print(&listed);
+        }
+        Ok(())
+    }
+
+    fn print(&self, listed: &ListedRegion) {
+        let rows: Vec<[String; HEADER.len()]> = listed.devices.iter().map(row).collect();
+        let lines = columns(&HEADER, &rows);
+        let (header, lines) = lines.split_at(1);
+        if !lines.is_empty() {
+            say!("{}", header[0]);
+        }
+        for (line, device) in lines.iter().zip(&listed.devices) {
+            say!("{line}");
+            if self.verbose {
+                say!("  uuid        {}", device.uuid);
+                device.mappings.iter().for_each(print_mapping);
+            }
+        }
+        say!("{listed}");
+        if self.verbose {
+            say!("  uuid        {}", listed.uuid);
+            say!("  free        {} in {}", Size(listed.free_size), Extents(listed.free.len()));
+            listed.free.iter().for_each(print_mapping);
+        }
+    }
+}
+
+fn row(device: &ListedDevice) -> [String; HEADER.len()] {
+    [
+        device.name.clone(),
+        Size(device.size).to_string(),
+        Size(device.align).to_string(),
+        device.mappings.len().to_string(),
+        if device.contiguous { "yes" } else { "no" }.into(),
+        if device.label.is_empty() { "-".into() } else { device.label.clone() },
+    ]
+}
+
+fn print_mapping(mapping: &ListedExtent) {
+    let ListedExtent { page_offset, start, size, .. } = mapping;
+    let offset = page_offset.map_or_else(String::new, |offset| format!("{offset:#x}: "));
+    say!("  extent      {offset}{} from byte {start:#x} of the file on", Size(*size));
+}

@@ -1,0 +1,109 @@
+//! `dax owners`.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::super::{Error, to_json};
+use super::RegionArgs;
+use crate::cli::output::{columns, say};
+use crate::cli::size::Size;
+use crate::dax::{OwnerInfo, PAGE_SIZE, Region, region_error};
+use crate::nvdimm::Namespace;
+use crate::pmem::Mapping;
+
+/// List who has pages of a namespace other than by way of a device: applications, by uuid
+#[derive(Debug, Args)]
+pub(super) struct Owners {
+    #[command(flatten)]
+    region: RegionArgs,
+
+    /// And every block that they have
+    #[arg(short, long)]
+    verbose: bool,
+
+    /// Print JSON: an array of objects
+    #[arg(short, long)]
+    json: bool,
+}
+
+/// An owner as it is listed.
+#[derive(Debug, Serialize)]
+struct ListedOwner {
+    uuid: String,
+    label: String,
+    /// It is the allocator itself, whose pages are the journal's.
+    allocator: bool,
+    size: u64,
+    blocks: Vec<ListedBlock>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListedBlock {
+    /// Its first byte in the namespace.
+    offset: u64,
+    /// Its first byte in the file.
+    start: u64,
+    order: u32,
+    size: u64,
+}
+
+const HEADER: [&str; 4] = ["OWNER", "SIZE", "BLOCKS", "LABEL"];
+
+impl Owners {
+    pub(super) fn run(&self) -> Result<(), Error> {
+        let options = self.region.options();
+        let (namespace, region) = options.look()?;
+        let owners = region.owners().into_iter();
+        let listed = owners.map(|owner| ListedOwner::describe(owner, &region, &namespace));
+        let listed: Result<Vec<ListedOwner>, crate::dax::Error> = listed.collect();
+        let listed = listed.map_err(|error| region_error(&options.path, &namespace, error))?;
+        if self.json {
+            say!("{}", to_json(&listed)?);
+        } else {
+            self.print(&listed);
+        }
+        Ok(())
+    }
+
+    fn print(&self, listed: &[ListedOwner]) {
+        let rows: Vec<[String; HEADER.len()]> = listed.iter().map(ListedOwner::row).collect();
+        let lines = columns(&HEADER, &rows);
+        let (header, lines) = lines.split_at(1);
+        say!("{}", header[0]);
+        for (line, owner) in lines.iter().zip(listed) {
+            say!("{line}");
+            for block in owner.blocks.iter().filter(|_| self.verbose) {
+                let ListedBlock { offset, order, size, .. } = block;
+                say!("  block       {} at byte {offset:#x}, order {order}", Size(*size));
+            }
+        }
+    }
+}
+
+impl ListedOwner {
+    fn describe(
+        owner: OwnerInfo,
+        region: &Region<Mapping>,
+        namespace: &Namespace,
+    ) -> Result<ListedOwner, crate::dax::Error> {
+        let blocks = region.pages_of(owner.uuid)?.into_iter();
+        let blocks = blocks.map(|block| ListedBlock {
+            offset: block.offset,
+            start: namespace.range.start + block.offset,
+            order: block.order,
+            size: PAGE_SIZE << block.order,
+        });
+        Ok(ListedOwner {
+            uuid: owner.uuid.to_string(),
+            label: owner.label,
+            allocator: owner.is_allocator,
+            size: owner.size,
+            blocks: blocks.collect(),
+        })
+    }
+
+    fn row(&self) -> [String; HEADER.len()] {
+        let Self { uuid, size, blocks, label, .. } = self;
+        [uuid.clone(), Size(*size).to_string(), blocks.len().to_string(), label.clone()]
+    }
+}
