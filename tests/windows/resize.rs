@@ -96,7 +96,7 @@ fn persistent_memory_keeps_its_size_under_its_guest_unless_forced() {
     // Without a guest, anything goes.
     resize(&place, "data", 10 * M, false).unwrap();
     let guest = Guest::start(&daemon);
-    assert_eq!(guest.sizes, [10 * M]);
+    assert_eq!(guest.sizes, [10 * M, 6 * M]);
     for size in [8 * M, 12 * M] {
         let refused = resize(&place, "data", size, false).unwrap_err();
         assert!(refused.contains("busy") && refused.contains("--force"), "{refused}");
