@@ -61,6 +61,9 @@ impl Place {
     pub fn serve(&self, name: &str, arguments: &[String]) -> Daemon {
         let mut daemon = Daemon::spawn(self.command(arguments), self.socket(name));
         daemon.wait_for_log("serving");
+        if arguments.iter().any(|argument| argument.starts_with("--control")) {
+            daemon.wait_for_log("an administrator may ask here");
+        }
         daemon
     }
 

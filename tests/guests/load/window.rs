@@ -28,10 +28,9 @@ struct Region {
 
 /// Region `number` of the first virtio device that has one.
 fn find(number: u8) -> Region {
-    let devices = fs::read_dir("/sys/bus/pci/devices").unwrap();
+    let mut devices = fs::read_dir("/sys/bus/pci/devices").unwrap();
     devices
-        .filter_map(|device| region_of(&device.unwrap().path(), number))
-        .next()
+        .find_map(|device| region_of(&device.unwrap().path(), number))
         .expect("a device with shared memory regions")
 }
 
