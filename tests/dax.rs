@@ -73,7 +73,7 @@ fn a_namespace_in_dax_mode_has_a_label_that_says_so() {
     assert!(String::from_utf8(listed).unwrap().contains("namespace0.1 memory  dax     80 MiB"));
 
     // It is no disk, and the disk is no region.
-    for command in ["export", "import", "check-namespace", "inspect"] {
+    for command in ["export", "import", "check-namespace"] {
         let code = if command == "check-namespace" { 8 } else { 1 };
         let complaint = refused(code, &[command, path, "-n", "memory"]);
         assert!(complaint.contains("is in dax mode, not in sector mode"), "{command}: {complaint}");
@@ -417,7 +417,10 @@ fn damage(path: &Path, offset: u64, bytes: &[u8]) {
 #[test]
 fn damage_is_found_and_repaired_as_far_as_nothing_is_lost_unless_forced() {
     let (_folder, path) = region();
-    dax_ok(&path, "create-device", &["a", "-s", "2M"]);
+    // What the newest change has stored would be replayed over the damage.
+    for name in ["a", "b"] {
+        dax_ok(&path, "create-device", &[name, "-s", "2M"]);
+    }
     assert_eq!(check(&path, &[]).0, 0);
     damage(&path, 0, &[1; 100]);
     let (status, report) = check(&path, &[]);
@@ -442,4 +445,41 @@ fn damage_is_found_and_repaired_as_far_as_nothing_is_lost_unless_forced() {
 
     let (_claim, _region) = options(&path).open(ClaimKind::Exclusive).unwrap();
     assert!(refused(8, &["dax", "check", text(&path)]).contains("busy"));
+}
+
+#[test]
+fn inspection_shows_devices_and_what_is_free_in_numbers_and_drawn() {
+    let (_folder, path) = region();
+    for (name, size) in [("cache", "100M"), ("gone", "20M"), ("<log>", "50M")] {
+        dax_ok(&path, "create-device", &[name, "-s", size]);
+    }
+    dax_ok(&path, "destroy-device", &["gone"]);
+    let inspected = json(&["inspect", text(&path), "--json"]);
+    let number = |name: &str| inspected[name].as_u64().unwrap();
+    assert_eq!((number("pages_offset"), number("journal_offset")), (16 * M, 16 * M));
+    assert_eq!((number("devices"), number("extents"), number("free_extents")), (2, 2, 2));
+    assert_eq!((number("available_size"), number("max_available_extent")), (88 * M, 68 * M));
+    assert_eq!((number("findings"), number("free_metadata_pages")), (0, 2044));
+    assert!(refused(2, &["inspect", text(&path), "--lanes"]).contains("no lanes in dax mode"));
+    let printed = String::from_utf8(nvdimmctl_ok(&["inspect", text(&path)])).unwrap();
+    assert!(printed.contains("devices             2 in 2 extents"), "{printed}");
+
+    let drawn = String::from_utf8(nvdimmctl_ok(&["inspect", text(&path), "--svg"])).unwrap();
+    for expected in [
+        "<title>cache: 100 MiB at byte 18874368 of the namespace</title>",
+        "<title>journal: 256 KiB at byte 16777216 of the namespace</title>",
+        ">&lt;log&gt;, 50 MiB</text>",
+        "2 devices, 88 MiB free in steps of 2 MiB, largest extent 68 MiB, 23 % fragmented",
+        "checked: clean",
+    ] {
+        assert!(drawn.contains(expected), "{expected} in {drawn}");
+    }
+    // To scale: 100 MiB of 256 in a bar of 952 pixels.
+    assert!(
+        drawn.contains("class=\"device1\" x=\"90.9\"") && drawn.contains("width=\"371.9\""),
+        "{drawn}"
+    );
+    damage(&path, 4096, &[0; 100]);
+    let drawn = String::from_utf8(nvdimmctl_ok(&["inspect", text(&path), "--svg"])).unwrap();
+    assert!(drawn.contains("checked: problems"), "{drawn}");
 }

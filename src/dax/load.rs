@@ -22,14 +22,17 @@ use super::superblock::{BACKUP_OFFSET, SUPERBLOCK_OFFSET, Superblock};
 use super::units::{Align, Extent, PAGE_SIZE};
 use crate::pmem::PersistentMemory;
 
-/// What a BTT of version 2.0 begins with.
+/// What an info block of a BTT begins with.
 const BTT_SIGNATURE: [u8; 16] = *b"BTT_ARENA_INFO\0\0";
 
-/// Whether `medium` begins with a BTT: then byte 4096 is its first sector's, and no superblock of ours
-/// whatever a guest has written there.
+/// Whether `medium` holds a BTT. In one of version 2.0, at byte 0, byte 4096 is its first sector's, and
+/// no superblock of ours whatever a guest has written there; one of version 1.1, at byte 4096, leaves
+/// byte 0 as it was.
 pub fn is_btt<M: PersistentMemory>(medium: &M) -> bool {
-    let mut found = [0; BTT_SIGNATURE.len()];
-    medium.read_bytes(BACKUP_OFFSET, &mut found).is_ok() && found == BTT_SIGNATURE
+    [BACKUP_OFFSET, SUPERBLOCK_OFFSET].into_iter().any(|offset| {
+        let mut found = [0; BTT_SIGNATURE.len()];
+        medium.read_bytes(offset, &mut found).is_ok() && found == BTT_SIGNATURE
+    })
 }
 
 /// The superblock, or else its backup.

@@ -52,8 +52,8 @@ pub use error::{Error, Space};
 pub use fault::Fault;
 pub use layout::{OWNERS, PAGES_OFFSET, PageKind};
 pub use namespace::{
-    Found, NamespaceError, NamespaceOptions, erase, find, is_ambiguous, is_there, region_error,
-    resolve,
+    Found, NamespaceError, NamespaceOptions, erase, find, find_in, is_ambiguous, is_there,
+    region_error, resolve,
 };
 pub use owners::{OwnedBlock, OwnerInfo};
 pub use region::{Region, RegionInfo};

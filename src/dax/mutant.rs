@@ -83,6 +83,12 @@ mutants! {
     OldRegionLeft,
     /// The journal of a new region keeps what was there.
     JournalNotZeroed,
+    /// A repair does not go through the journal.
+    MendedInPlace,
+    /// A repair empties the journal before it begins.
+    JournalEmptied,
+    /// A repair does not complete what was pending.
+    PendingForgotten,
 }
 
 #[cfg(feature = "mutants")]

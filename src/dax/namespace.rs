@@ -211,29 +211,34 @@ fn refuse_other_mode(
     Err(NamespaceError::NotDax { path, namespace, mode: abstraction.mode() })
 }
 
+/// Looks for a region in a namespace of a file, without claiming it.
+#[must_use]
+pub fn find_in(file: &NvdimmFile, namespace: &Namespace) -> Option<Found> {
+    let may_be = matches!(namespace.abstraction, Abstraction::Unstated | Abstraction::Dax);
+    let medium = file.map_to_look(namespace).ok().filter(|_| may_be);
+    medium.and_then(|medium| find(&medium).ok())
+}
+
 /// What is meant by `selection` where it is the uuid of a region in a file without labels: the whole
 /// file. (Elsewhere, region and namespace have the same uuid.) Where nothing is selected: the only
 /// namespace in dax mode.
 #[must_use]
 pub fn resolve(file: &NvdimmFile, selection: &Selection) -> Selection {
-    let found = |namespace: &Namespace| {
-        let may_be = matches!(namespace.abstraction, Abstraction::Unstated | Abstraction::Dax);
-        let medium = file.map_to_look(namespace).ok().filter(|_| may_be);
-        medium.and_then(|medium| find(&medium).ok())
-    };
     let named = |namespace: &Namespace| {
         let uuid = namespace.uuid.map(|uuid| uuid.to_string());
         Selection::Named(uuid.unwrap_or_else(|| namespace.device_name()))
     };
     let meant = match selection {
         Selection::Only => {
-            let mut regions = file.namespaces().iter().filter(|one| found(one).is_some());
+            let mut regions = file.namespaces().iter().filter(|one| find_in(file, one).is_some());
             regions.next().filter(|_| regions.next().is_none())
         }
         Selection::Named(name) => {
             let wanted = Uuid::try_parse(name).ok();
             let whole = file.namespaces().first().filter(|_| file.labels().is_none());
-            whole.filter(|whole| wanted.is_some() && found(whole).map(|found| found.uuid) == wanted)
+            whole.filter(|whole| {
+                wanted.is_some() && find_in(file, whole).map(|found| found.uuid) == wanted
+            })
         }
     };
     meant.map_or_else(|| selection.clone(), named)

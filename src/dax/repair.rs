@@ -2,9 +2,10 @@
 
 use super::check::{Finding, Fix, Report, check};
 use super::error::Error;
-use super::journal::{self, Ring};
+use super::journal::{self, Ring, Store};
 use super::layout::{self, METADATA_PAGE_SIZE, PageBytes};
 use super::load;
+use super::superblock::Superblock;
 use crate::pmem::{MediaError, PersistentMemory};
 
 /// Most rounds of checking and mending: a page that is mended can lead to others. Each round mends
@@ -22,17 +23,22 @@ pub struct Repaired {
 
 /// Mends what is damaged on `medium`, which nobody else uses.
 ///
-/// A pending change is completed first, and the journal emptied, so that it cannot undo a repair.
 /// What loses something, a record, a device or a whole chain, is done only if `drop_damaged`; pages
 /// that are lost that way are free, and zeroed when somebody gets them.
 ///
+/// Every step is an entry of the journal, be it one store: so it happens wholly or not at all, and what
+/// an older entry stored in the same place cannot come back at the next replay. A repair that was cut
+/// off, at any point, is repeated, and comes to the same end. A change that was pending is completed
+/// first.
+///
 /// # Errors
 ///
-/// No superblock can be used; the medium's.
+/// No superblock can be used; the medium's, in the middle of the repair: repeat it.
 pub fn repair<M: PersistentMemory>(medium: &M, drop_damaged: bool) -> Result<Repaired, Error> {
     let superblock = load::superblock(medium)?;
+    let mut journal: Option<Ring> = None;
     let mut mended = Vec::new();
-    for round in 0..MOST_ROUNDS {
+    for _ in 0..MOST_ROUNDS {
         let report = check(medium);
         let can_be_mended =
             |finding: &&Finding| finding.fix != Fix::None && (drop_damaged || !finding.fix.loses());
@@ -41,33 +47,66 @@ pub fn repair<M: PersistentMemory>(medium: &M, drop_damaged: bool) -> Result<Rep
         if findings.is_empty() {
             return Ok(Repaired { mended, left: report });
         }
-        if round == 0 {
-            let (pending, _) = Ring::read(medium, &superblock)?;
-            journal::apply(medium, &pending)?;
-            let bytes = superblock.journal().bytes();
-            medium.zero(bytes.start, bytes.end - bytes.start)?;
-        }
+        let ring = match &mut journal {
+            Some(ring) => ring,
+            None => journal.insert(complete_pending(medium, &superblock)?),
+        };
         for finding in findings {
-            match finding.fix {
-                Fix::CopySuperblock(offset) => superblock.write(medium, offset)?,
-                Fix::Checksum(page) => store_checksum(medium, page)?,
-                Fix::Drop { offset, length } => {
-                    medium.write_bytes(offset, &vec![0; length as usize])?;
-                    store_checksum(medium, layout::page_of(offset))?;
-                }
-                Fix::None => continue,
-            }
+            mend(medium, &superblock, ring, finding.fix)?;
             mended.push(finding);
         }
     }
     Ok(Repaired { mended, left: check(medium) })
 }
 
-/// Makes the checksum of a metadata page right; durable on return.
-fn store_checksum<M: PersistentMemory>(medium: &M, page: u64) -> Result<(), MediaError> {
+/// Completes a change that was cut off, and returns where the journal goes on.
+fn complete_pending<M: PersistentMemory>(
+    medium: &M,
+    superblock: &Superblock,
+) -> Result<Ring, MediaError> {
+    let (pending, ring) = Ring::read(medium, superblock)?;
+    if !mutant!(PendingForgotten) {
+        journal::apply(medium, &pending)?;
+    }
+    if mutant!(JournalEmptied) {
+        let bytes = superblock.journal().bytes();
+        medium.zero(bytes.start, bytes.end - bytes.start)?;
+    }
+    Ok(ring)
+}
+
+/// Mends one thing; durable on return.
+fn mend<M: PersistentMemory>(
+    medium: &M,
+    superblock: &Superblock,
+    ring: &mut Ring,
+    fix: Fix,
+) -> Result<(), MediaError> {
+    let stores = match fix {
+        // The other one is whole meanwhile.
+        Fix::CopySuperblock(offset) => return superblock.write(medium, offset),
+        Fix::Checksum(page) => blank(medium, page, 0)?,
+        Fix::Drop { offset, length } => blank(medium, offset, length)?,
+        Fix::None => return Ok(()),
+    };
+    if !mutant!(MendedInPlace) {
+        ring.commit(medium, &stores)?;
+    }
+    journal::apply(medium, &stores).map(drop)
+}
+
+/// The stores that make `length` bytes at `offset`, a device slot at most, zero, and the checksum of
+/// their page right.
+fn blank<M: PersistentMemory>(
+    medium: &M,
+    offset: u64,
+    length: u64,
+) -> Result<Vec<Store>, MediaError> {
+    let page = layout::page_of(offset);
     let mut bytes: PageBytes = [0; METADATA_PAGE_SIZE as usize];
     medium.read_bytes(page, &mut bytes)?;
-    medium.store_u64(page, layout::checksum(&bytes))?;
-    medium.flush(page, 8)?;
-    medium.fence()
+    bytes[(offset - page) as usize..][..length as usize].fill(0);
+    let zeroes = (offset..offset + length).step_by(8).map(|offset| Store { offset, value: 0 });
+    let sum = Store { offset: page, value: layout::checksum(&bytes) };
+    Ok(zeroes.chain([sum]).collect())
 }

@@ -52,6 +52,7 @@ pub enum Op {
 use Op::{Allocate, Create, Destroy, Free, Rename, Resize};
 
 /// A history of a small region.
+#[derive(Debug)]
 pub struct History {
     name: String,
     /// Pages beside the journal.
@@ -158,7 +159,7 @@ pub fn random(seed: u64) -> History {
         }
     };
     let ops = (0..40).map(|_| op()).collect();
-    let name = format!("seed {seed}");
+    let name = format!("seed {seed} (again: scripts/test crash --seed {seed})");
     History { name, pages: 24, before: vec![], ops, effort: SAMPLE, every: 7 }
 }
 

@@ -9,6 +9,7 @@ mod creation;
 mod cuts;
 mod dax;
 mod dax_creation;
+mod dax_repair;
 mod exhaust;
 mod figures;
 mod growth;
@@ -48,7 +49,7 @@ struct Args {
     /// Number of random histories; otherwise 300, or 5000 if --deep.
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
-    /// Nothing but the random history of this seed.
+    /// Nothing but the random histories of this seed.
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
     /// Nothing but scenarios and mutants with this in their name.
@@ -80,6 +81,9 @@ fn main() -> ExitCode {
     });
     total += cut_all("dax creation", &args.wanted(dax_creation::all()), |creation, figures| {
         creation.exhaust(AnyMutant::None, figures)
+    });
+    total += cut_all("dax repair", &args.wanted(dax_repair::all()), |repair, figures| {
+        repair.exhaust(AnyMutant::None, figures)
     });
     total += cut_all("dax", &args.wanted(dax::all()), |history, figures| {
         history.exhaust(AnyMutant::None, figures)
@@ -128,18 +132,24 @@ impl fmt::Display for Seed {
     }
 }
 
+/// The history of a disk, and that of a region of DAX devices.
 fn one_seed(seed: u64) -> ExitCode {
     println!("{:#?}", random::scenario(seed));
-    match random::run(seed, &mut Figures::default()) {
-        None => {
-            println!("seed {seed}: nothing is wrong");
-            ExitCode::SUCCESS
-        }
-        Some(violation) => {
-            println!("seed {seed}: {violation}");
-            ExitCode::FAILURE
+    let disk = random::run(seed, &mut Figures::default());
+    let history = dax::random(seed);
+    println!("{history:#?}");
+    let region = history.exhaust(AnyMutant::None, &mut Figures::default());
+    let mut is_right = true;
+    for (what, violation) in [("disk", disk), ("dax", region)] {
+        match violation {
+            None => println!("seed {seed}, {what}: nothing is wrong"),
+            Some(violation) => {
+                is_right = false;
+                println!("seed {seed}, {what}: {violation}");
+            }
         }
     }
+    if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Cuts all of them off, on all CPUs, and prints a line of the table.

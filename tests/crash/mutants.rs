@@ -9,6 +9,7 @@ use super::creation;
 use super::cuts::Violation;
 use super::dax;
 use super::dax_creation;
+use super::dax_repair;
 use super::exhaust::exhaust;
 use super::figures::Figures;
 use super::growth;
@@ -86,7 +87,13 @@ fn hunt_dax(mutant: AnyMutant) -> Option<(String, Violation)> {
         let violation = creation.exhaust(mutant, &mut Figures::default());
         violation.map(|violation| (creation.to_string(), violation))
     });
-    creations.or_else(|| {
+    let repairs = || {
+        dax_repair::all().into_iter().find_map(|repair| {
+            let violation = repair.exhaust(mutant, &mut Figures::default());
+            violation.map(|violation| (repair.to_string(), violation))
+        })
+    };
+    creations.or_else(repairs).or_else(|| {
         dax::all().into_iter().find_map(|history| {
             let violation = history.exhaust(mutant, &mut Figures::default());
             violation.map(|violation| (history.to_string(), violation))

@@ -1,6 +1,8 @@
 //! `inspect`.
 
 mod drawing;
+mod region;
+mod region_drawing;
 mod svg;
 
 use std::fs;
@@ -9,7 +11,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use self::drawing::Inside;
+use self::drawing::{Contents, Inside};
+use self::region::Region;
 use super::Error;
 use crate::btt::check::{self, ArenaReport, CheckOptions, LaneCounts, MapCounts, Report};
 use crate::btt::flog::LogLayout;
@@ -19,10 +22,12 @@ use crate::cli::one_line;
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
+use crate::dax;
 use crate::nvdimm::{ClaimKind, Namespace, NvdimmFile, Selection};
 use crate::pmem::{DurabilityRequest, Mapping};
 
-/// Show the arenas of a namespace: sizes and places as Linux shows them in debugfs, lanes, map
+/// Show what a namespace is made of: of a disk, its arenas as Linux shows them in debugfs, lanes, map;
+/// in dax mode, journal, metadata, devices, and how broken up the free space is
 #[derive(Debug, Args)]
 pub struct Inspect {
     /// The NVDIMM file
@@ -39,7 +44,7 @@ pub struct Inspect {
     #[arg(short, long)]
     json: bool,
 
-    /// Draw file, labels, namespaces and arenas to scale, into OUT or to standard output: of all
+    /// Draw file, labels, namespaces, arenas and devices to scale, into OUT or to standard output: of all
     /// namespaces, or of the one named
     #[arg(long, value_name = "OUT", num_args = 0..=1, default_missing_value = "-")]
     #[arg(conflicts_with_all = ["json", "lanes"])]
@@ -104,6 +109,18 @@ impl Inspect {
         if let Some(out) = &self.svg {
             return self.draw(out);
         }
+        if let Some(region) = self.region()? {
+            if self.lanes {
+                return Err(Error::Usage("there are no lanes in dax mode"));
+            }
+            let inspected = region.describe(self.file.clone());
+            if self.json {
+                say!("{}", super::to_json(&inspected)?);
+            } else {
+                inspected.print();
+            }
+            return Ok(());
+        }
         let options = self.namespace.options(&self.file, DurabilityRequest::PageCache);
         let mapped = options.map(ClaimKind::Shared)?;
         let found = mapped.find()?;
@@ -128,6 +145,26 @@ impl Inspect {
         Ok(())
     }
 
+    /// The region that is meant, if the namespace is in dax mode.
+    fn region(&self) -> Result<Option<Region>, Error> {
+        let file = NvdimmFile::open(&self.file, ClaimKind::Shared, self.namespace.label_size())?;
+        let selection = crate::btt::resolve(&file, &self.namespace.selection());
+        let namespace = file.select(&selection)?;
+        match dax::find_in(&file, namespace) {
+            Some(_) => self.read_region(namespace).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn read_region(&self, namespace: &Namespace) -> Result<Region, Error> {
+        Region::read(&dax::NamespaceOptions {
+            path: self.file.clone(),
+            selection: Selection::Named(namespace.device_name()),
+            label_size: self.namespace.label_size(),
+            durability: DurabilityRequest::PageCache,
+        })
+    }
+
     /// Draws the file into `out`; `-` is standard output.
     fn draw(&self, out: &Path) -> Result<(), Error> {
         let file = NvdimmFile::open(&self.file, ClaimKind::Shared, self.namespace.label_size())?;
@@ -136,7 +173,7 @@ impl Inspect {
             None => file.namespaces().to_vec(),
         };
         let look = |namespace: Namespace| {
-            let btt = self.look_inside(&namespace).map_err(|error| {
+            let contents = self.look_inside(&file, &namespace).map_err(|error| {
                 let has_none = match &error {
                     Error::Namespace(NamespaceError::NotSector { .. }) => true,
                     Error::Namespace(NamespaceError::Btt { source, .. }) => {
@@ -147,7 +184,7 @@ impl Inspect {
                 let mode = namespace.abstraction.mode();
                 if has_none { format!("{mode} mode: no BTT in it") } else { one_line(&error) }
             });
-            Inside { namespace, btt }
+            Inside { namespace, contents }
         };
         let insides: Vec<Inside> = namespaces.into_iter().map(look).collect();
         let drawn = drawing::draw(&self.file, &file, &insides);
@@ -161,7 +198,10 @@ impl Inspect {
     }
 
     /// What a namespace holds, to be drawn.
-    fn look_inside(&self, namespace: &Namespace) -> Result<drawing::Btt, Error> {
+    fn look_inside(&self, file: &NvdimmFile, namespace: &Namespace) -> Result<Contents, Error> {
+        if dax::find_in(file, namespace).is_some() {
+            return Ok(Contents::Region(Box::new(self.read_region(namespace)?)));
+        }
         let named = NamespaceOptions {
             selection: Selection::Named(namespace.device_name()),
             ..self.namespace.options(&self.file, DurabilityRequest::PageCache)
@@ -175,7 +215,7 @@ impl Inspect {
         });
         let density = |arena| crate::btt::density(&mapped.medium, arena, drawing::PIECES).ok();
         let densities = arenas.iter().map(density).collect();
-        Ok(drawing::Btt { arenas, densities, report })
+        Ok(Contents::Btt(Box::new(drawing::Btt { arenas, densities, report })))
     }
 
     fn describe(&self, device: &str, found: &[FoundArena], report: &Report) -> Inspected {

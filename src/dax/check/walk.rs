@@ -284,12 +284,11 @@ impl<M: PersistentMemory> Walk<'_, M> {
         for claim in &claims {
             match furthest {
                 Some(before) if before.first + before.pages > claim.first => {
-                    // Owner 0's pages are never dropped.
-                    let other = if claim.fix == Fix::None { before } else { claim };
+                    // Owner 0's pages are never dropped. What is, is in nobody's way.
+                    let (other, kept) =
+                        if claim.fix == Fix::None { (before, claim) } else { (claim, before) };
                     self.found(other.offset, Fault::Overlap { page: claim.first }, other.fix);
-                    if claim.first + claim.pages > before.first + before.pages {
-                        furthest = Some(claim);
-                    }
+                    furthest = Some(kept);
                 }
                 _ => {
                     self.report.used_pages += claim.pages;

@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+use super::region::Region;
+use super::region_drawing;
 use super::svg::{Rect, Svg};
 use crate::btt::check::{LaneCounts, Report, Verdict};
 use crate::btt::{Density, FoundArena, INFO_SIZE, Share};
@@ -11,11 +13,11 @@ use crate::cli::size::Size;
 use crate::nvdimm::{Namespace, NvdimmFile};
 
 const WIDTH: f64 = 1000.0;
-const MARGIN: f64 = 24.0;
+pub(super) const MARGIN: f64 = 24.0;
 /// Pixels from margin to margin.
-const INNER: f64 = WIDTH - 2.0 * MARGIN;
+pub(super) const INNER: f64 = WIDTH - 2.0 * MARGIN;
 /// Height of a bar.
-const BAR: f64 = 34.0;
+pub(super) const BAR: f64 = 34.0;
 /// Height of a strip that shows a density.
 const STRIP: f64 = 14.0;
 /// Narrowest piece of a bar that its name still fits in.
@@ -29,7 +31,15 @@ pub(super) const PIECES: usize = 476;
 pub(super) struct Inside {
     pub namespace: Namespace,
     /// What it holds, or why it is not known.
-    pub btt: Result<Btt, String>,
+    pub contents: Result<Contents, String>,
+}
+
+/// What a namespace holds.
+pub(super) enum Contents {
+    /// In sector mode.
+    Btt(Box<Btt>),
+    /// In dax mode.
+    Region(Box<Region>),
 }
 
 /// A BTT, to be drawn.
@@ -127,17 +137,20 @@ fn draw_namespace(svg: &mut Svg, y: f64, from: Rect, inside: &Inside) -> f64 {
         name => format!("{} {name:?}", namespace.device_name()),
     };
     let heading = y + 12.0;
-    let btt = match &inside.btt {
-        Ok(btt) => btt,
+    svg.text("bold", MARGIN + 8.0, heading, &name);
+    match &inside.contents {
+        Ok(Contents::Btt(btt)) => draw_btt(svg, heading, from, namespace, btt),
+        Ok(Contents::Region(region)) => region_drawing::draw(svg, heading + 17.0, from, region),
         Err(why) => {
-            svg.text("bold", MARGIN + 8.0, heading, &name);
             svg.text("small", MARGIN + 8.0, heading + 17.0, why);
-            return heading + 40.0;
+            heading + 40.0
         }
-    };
+    }
+}
+
+fn draw_btt(svg: &mut Svg, heading: f64, from: Rect, namespace: &Namespace, btt: &Btt) -> f64 {
     // `find` finds at least one arena, and all say the same of this.
     let info = &btt.arenas[0].info;
-    svg.text("bold", MARGIN + 8.0, heading, &name);
     let sectors: u64 =
         btt.arenas.iter().map(|arena| u64::from(arena.info.geometry.external_nlba)).sum();
     let described = format!(
@@ -356,6 +369,7 @@ fn legend(svg: &mut Svg, y: f64) -> f64 {
         ("applied", "lane: write applied"),
         ("superseded", "superseded"),
         ("pending", "pending"),
+        ("owned", "of an owner"),
         ("unused", "unused"),
     ];
     let mut x = MARGIN;

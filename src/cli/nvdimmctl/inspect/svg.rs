@@ -107,7 +107,9 @@ const STYLE: &str = "
   .zoom { fill: #8899aa; opacity: .16 }
   .never { fill: #eceff2 } .data { fill: #2f6fb0 } .zero { fill: #79c2b5 } .error { fill: #d0342c }
   .pristine { fill: #eceff2 } .applied { fill: #e0a030 } .superseded { fill: #f3cf8c } .pending { fill: #8a5cc2 }
-  .undecided { fill: #d0342c }
+  .undecided { fill: #d0342c } .owned { fill: #b9a3d6 }
+  .device0 { fill: #8ecae6 } .device1 { fill: #f4b183 } .device2 { fill: #a3d9a5 } .device3 { fill: #f2d06b }
+  .device4 { fill: #e5a3c0 } .device5 { fill: #b7c4e8 }
   @media (prefers-color-scheme: dark) {
     .paper { fill: #14181d }
     text { fill: #e4e7eb } .small { fill: #9fb0c0 } .bad { fill: #ff8a80 } .label { fill: #10151a }
@@ -117,6 +119,8 @@ const STYLE: &str = "
     .zoom { fill: #aabbcc; opacity: .14 }
     .never, .pristine { fill: #2b343e } .data { fill: #5aa2ea } .zero { fill: #58a99b } .error, .undecided { fill: #ff6b60 }
     .applied { fill: #d79a2e } .superseded { fill: #8f6f35 } .pending { fill: #b38ae6 }
+    .owned { fill: #8f78b8 } .device0 { fill: #4f9fc4 } .device1 { fill: #d08a55 } .device2 { fill: #6fb574 }
+    .device3 { fill: #c9a63f } .device4 { fill: #c0789a } .device5 { fill: #8090c8 }
   }
 ";
 
