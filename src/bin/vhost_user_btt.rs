@@ -1,5 +1,6 @@
 //! The daemon: serves namespaces until it is told to stop.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
@@ -8,7 +9,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use vhost_user_btt::cli::daemon::{DaemonArgs, capabilities};
 use vhost_user_btt::cli::one_line;
-use vhost_user_btt::vhost_user::{DiskConfig, Disks, Error, Stop};
+use vhost_user_btt::vhost_user::{DeviceConfig, Devices, Error, Stop};
 
 fn main() -> ExitCode {
     // By the conventions of back-end programs, everything else on the command line is ignored then,
@@ -19,14 +20,15 @@ fn main() -> ExitCode {
     }
     let args = DaemonArgs::parse();
     args.log_level.start_logging();
-    let disks = match args.disks() {
-        Ok(disks) => disks,
+    let control = args.control.clone();
+    let devices = match args.devices() {
+        Ok(devices) => devices,
         Err(error) => {
             eprintln!("vhost-user-btt: {error} (see --help)");
             return ExitCode::from(2);
         }
     };
-    match run(&disks) {
+    match run(&devices, control) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{}", one_line(&error));
@@ -35,11 +37,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(disks: &[DiskConfig]) -> Result<(), Error> {
-    let disks: Vec<(&DiskConfig, Stop)> =
-        disks.iter().map(|disk| (disk, Stop::default())).collect();
-    stop_on_signals(disks.iter().map(|(_, stop)| stop.clone()).collect())?;
-    Disks::open(disks)?.run()
+fn run(devices: &[DeviceConfig], control: Option<PathBuf>) -> Result<(), Error> {
+    let devices: Vec<(&DeviceConfig, Stop)> =
+        devices.iter().map(|device| (device, Stop::default())).collect();
+    stop_on_signals(devices.iter().map(|(_, stop)| stop.clone()).collect())?;
+    Devices::open(devices, control)?.run()
 }
 
 /// Stops all servers at SIGTERM or SIGINT.

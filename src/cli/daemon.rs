@@ -8,8 +8,13 @@ use serde_json::json;
 use super::disk::DiskArg;
 use super::logging::LogLevel;
 use super::name::NamespaceArgs;
+use super::window::{DeviceArg, PmemArg, WindowArg};
+use crate::nvdimm::Selection;
 use crate::pmem::DurabilityRequest;
-use crate::vhost_user::{DiskConfig, MOST_QUEUE_SIZE, MOST_QUEUES, SocketSource};
+use crate::vhost_user::{
+    DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_QUEUES, MOST_WINDOWS, PmemConfig, RegionConfig,
+    SocketSource, WindowConfig,
+};
 use crate::virtio::block::{Discard, Serial};
 
 /// Serves the atomic sectors of namespaces to virtual machines, over vhost-user.
@@ -18,7 +23,7 @@ use crate::virtio::block::{Discard, Serial};
 /// and the namespaces in it, with nvdimmctl. Nothing is ever formatted here.
 ///
 /// One disk: --socket-path=PATH --nvdimm=FILE --namespace=NAME. Several: --nvdimm=FILE and a --disk
-/// for each.
+/// for each. DAX devices: --pmem, as persistent memory, and --window, beside a disk's sectors.
 #[derive(Debug, Parser)]
 #[command(name = "vhost-user-btt", version, max_term_width = 100)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
@@ -43,6 +48,21 @@ pub struct DaemonArgs {
     /// serial=TEXT, and nvdimm=FILE if it is another file; two commas in a value stand for one
     #[arg(long, value_name = "KEY=VALUE,...", conflicts_with_all = ["socket", "namespace", "serial"])]
     disk: Vec<DiskArg>,
+
+    /// A DAX device that is its guest's persistent memory: socket=PATH (or fd=N) and device=NAME; also
+    /// read-only, namespace=NAME if several are in dax mode, and nvdimm=FILE if it is another file
+    #[arg(long, value_name = "KEY=VALUE,...")]
+    pmem: Vec<PmemArg>,
+
+    /// A DAX device that the guest of the disk can map, as a shared memory region of it: NAME; also
+    /// reserve=SIZE to leave room for growth, read-only, namespace and nvdimm as for --pmem, and, if
+    /// there are several disks, disk=NAME with the namespace of the one that is meant
+    #[arg(long, value_name = "NAME,KEY=VALUE,...")]
+    window: Vec<WindowArg>,
+
+    /// Listen on this Unix socket for an administrator: nvdimmctl --control=PATH dax resize-device ...
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
 
     #[command(flatten)]
     namespace: NamespaceArgs,
@@ -150,23 +170,88 @@ pub(super) fn serial(text: &str) -> Result<Serial, String> {
 }
 
 /// A command line that lacks something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {
     /// No socket.
-    #[error("say where to listen: --socket-path=PATH, --fd=N, or --disk")]
+    #[error("say where to listen: --socket-path=PATH, --fd=N, --disk, or --pmem")]
     NoSocket,
     /// No file.
     #[error("say what to serve: --nvdimm=FILE")]
     NoFile,
+    /// A window that may be any disk's.
+    #[error(
+        "--window={0}: say which disk it belongs to: disk=NAME, with the namespace of a --disk"
+    )]
+    WhichDisk(String),
+    /// A window of a disk that is not there.
+    #[error("--window: no --disk, or more than one, has namespace={0}")]
+    NoSuchDisk(String),
+    /// More windows than a device can have.
+    #[error("a disk has 256 windows at most")]
+    TooManyWindows,
 }
 
 impl DaemonArgs {
-    /// The disks to serve, at least one.
-    pub fn disks(self) -> Result<Vec<DiskConfig>, UsageError> {
-        if self.disk.is_empty() {
-            return self.only_disk().map(|disk| vec![disk]);
+    /// The devices to serve, at least one.
+    pub fn devices(self) -> Result<Vec<DeviceConfig>, UsageError> {
+        let mut disks = self.disks()?;
+        for window in &self.window {
+            let config = WindowConfig { reserve: window.reserve, ..self.window(&window.device)? };
+            let disk = Self::disk_of(window, &mut disks)?;
+            if disk.windows.len() == MOST_WINDOWS {
+                return Err(UsageError::TooManyWindows);
+            }
+            disk.windows.push(config);
         }
-        self.disk.iter().map(|disk| self.one_disk(disk)).collect()
+        let mut devices: Vec<_> = disks.into_iter().map(DeviceConfig::Disk).collect();
+        for pmem in &self.pmem {
+            let (socket, window) = (pmem.socket.clone(), self.window(&pmem.device)?);
+            devices.push(DeviceConfig::Pmem(PmemConfig { socket, window }));
+        }
+        Ok(devices)
+    }
+
+    fn disks(&self) -> Result<Vec<DiskConfig>, UsageError> {
+        if !self.disk.is_empty() {
+            return self.disk.iter().map(|disk| self.one_disk(disk)).collect();
+        }
+        match self.only_disk() {
+            Err(UsageError::NoSocket) if !self.pmem.is_empty() => Ok(Vec::new()),
+            disk => disk.map(|disk| vec![disk]),
+        }
+    }
+
+    /// The disk that a window belongs to.
+    fn disk_of<'a>(
+        window: &WindowArg,
+        disks: &'a mut [DiskConfig],
+    ) -> Result<&'a mut DiskConfig, UsageError> {
+        let Some(name) = &window.disk else {
+            return match disks {
+                [only] => Ok(only),
+                _ => Err(UsageError::WhichDisk(window.device.name.clone())),
+            };
+        };
+        let wanted = Selection::Named(name.clone());
+        let mut found = disks.iter_mut().filter(|disk| disk.namespace.selection == wanted);
+        match (found.next(), found.next()) {
+            (Some(disk), None) => Ok(disk),
+            _ => Err(UsageError::NoSuchDisk(name.clone())),
+        }
+    }
+
+    fn window(&self, device: &DeviceArg) -> Result<WindowConfig, UsageError> {
+        let path = device.file.as_ref().or(self.file()).ok_or(UsageError::NoFile)?;
+        let region = RegionConfig {
+            path: path.clone(),
+            namespace: device.namespace.clone().map_or(Selection::Only, Selection::Named),
+            label_size: self.namespace.label_size(),
+            durability: self.durability.into(),
+            #[cfg(feature = "power-fail")]
+            injection: self.injection.into(),
+        };
+        let read_only = self.read_only || device.read_only;
+        Ok(WindowConfig { region, device: device.name.clone(), reserve: None, read_only })
     }
 
     fn file(&self) -> Option<&PathBuf> {
@@ -188,6 +273,7 @@ impl DaemonArgs {
             queue_size: self.queue_size,
             serial: self.serial,
             discard: self.discard.into(),
+            windows: Vec::new(),
             #[cfg(feature = "power-fail")]
             injection: self.injection.into(),
         })
@@ -206,6 +292,7 @@ impl DaemonArgs {
             queue_size: self.queue_size,
             serial: disk.serial,
             discard: self.discard.into(),
+            windows: Vec::new(),
             #[cfg(feature = "power-fail")]
             injection: self.injection.into(),
         })

@@ -7,12 +7,14 @@ pub mod daemon;
 mod disk;
 #[cfg(feature = "power-fail")]
 mod injection;
+mod key_value;
 mod logging;
 mod name;
 pub mod nvdimmctl;
 mod output;
 mod progress;
 mod size;
+mod window;
 mod xml;
 
 pub use logging::LogLevel;

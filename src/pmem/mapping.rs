@@ -14,8 +14,8 @@ use super::backing::Mappable;
 use super::cpu::{self, Fault, WriteBack};
 use super::writeback::Writeback;
 use super::{
-    Access, Backing, CACHE_LINE, Cause, Durability, DurabilityRequest, MapError, MediaError, PAGE,
-    PersistentMemory, sigbus,
+    Access, Backing, CACHE_LINE, Cause, Durability, DurabilityRequest, Lent, MapError, MediaError,
+    PAGE, PersistentMemory, sigbus,
 };
 
 /// Whether a mapping can be stored to.
@@ -126,6 +126,11 @@ impl Mapping {
     #[must_use]
     pub fn backing(&self) -> Backing {
         self.backing
+    }
+
+    /// The file, for others to map parts of it as `protection` says; as the mapping can, at most.
+    pub fn lend(&self, protection: Protection) -> Result<Lent, MapError> {
+        Lent::new(&self.file, self.file_offset, protection, self.backing)
     }
 
     /// Address of `length` bytes at `offset`, all inside the mapping.

@@ -19,6 +19,7 @@ mod cpu;
 mod durability;
 mod error;
 mod fletcher;
+mod lent;
 mod mapping;
 #[cfg(feature = "power-fail")]
 mod power_fail;
@@ -31,6 +32,7 @@ pub use backing::{Backing, file_size};
 pub use durability::{Durability, DurabilityRequest};
 pub use error::{Access, Cause, MapError, MediaError};
 pub use fletcher::{CHECKSUM_SIZE, fletcher64, fletcher64_without_field};
+pub use lent::Lent;
 pub use mapping::{Mapping, Protection};
 #[cfg(feature = "power-fail")]
 pub use power_fail::{PowerFail, PowerFailure};

@@ -17,7 +17,9 @@ use rustix::process::{Signal, getpid, kill_process};
 use vm_memory::VolatileSlice;
 
 use super::simulated::{Durable, Random, Unfenced};
-use super::{Backing, Durability, MapError, Mapping, MediaError, PersistentMemory};
+use super::{
+    Backing, Durability, Lent, MapError, Mapping, MediaError, PersistentMemory, Protection,
+};
 
 /// When the power fails, and what is left then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +120,11 @@ impl PowerFail {
             }
         });
         Remains { fences: state.fences, pending: state.unfenced.bytes(), kept }
+    }
+
+    /// The file, for others to map parts of it. What they store there is in it at once.
+    pub fn lend(&self, protection: Protection) -> Result<Lent, MapError> {
+        self.file.lend(protection)
     }
 
     /// The part of the file that durable bytes go to.
@@ -260,7 +267,7 @@ mod tests {
     use std::ops::Range;
     use std::os::unix::fs::FileExt;
 
-    use super::super::{DurabilityRequest, Protection};
+    use super::super::DurabilityRequest;
     use super::*;
 
     const ALL: Range<u64> = 0..16384;

@@ -6,7 +6,7 @@ use vm_memory::VolatileSlice;
 
 use super::{Durability, MediaError, PersistentMemory};
 
-impl<M: PersistentMemory> PersistentMemory for Arc<M> {
+impl<M: PersistentMemory + ?Sized> PersistentMemory for Arc<M> {
     fn size(&self) -> u64 {
         (**self).size()
     }

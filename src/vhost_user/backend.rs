@@ -5,21 +5,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use log::{debug, info, warn};
-use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost::vhost_user::Backend as Frontend;
+use vhost::vhost_user::message::{
+    VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures,
+};
 use vhost_user_backend::VhostUserBackend;
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::event::{
-    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
-};
+use vmm_sys_util::event::{EventConsumer, EventNotifier};
 
 use super::guest_log::GuestLog;
 use super::ring::{Memory, Ring};
+use super::server::{Served, exit_event};
+use super::windows::Windows;
 use super::worker::Worker;
 use crate::virtio::GuestRam;
 use crate::virtio::block::{Config, Device, DiskQueue};
 
 /// A block device and its workers; outlives the connections to it.
-#[derive(Debug)]
 pub struct Backend<Q> {
     /// What the log calls the device.
     title: Arc<str>,
@@ -32,6 +34,8 @@ pub struct Backend<Q> {
     accepted: AtomicU64,
     /// The `writeback` byte of the configuration space.
     writeback: AtomicBool,
+    /// What the guest can map.
+    windows: Arc<Windows>,
 }
 
 impl<Q: DiskQueue> Backend<Q> {
@@ -50,13 +54,9 @@ impl<Q: DiskQueue> Backend<Q> {
             accepted: AtomicU64::new(0),
             writeback: AtomicBool::new(!device.is_write_through),
             device,
+            windows: Arc::new(Windows::new(&title, Vec::new())),
             title,
         }
-    }
-
-    /// What the log calls the device.
-    pub(super) fn title(&self) -> &str {
-        &self.title
     }
 
     /// Number of sectors.
@@ -64,17 +64,10 @@ impl<Q: DiskQueue> Backend<Q> {
         self.device.sectors
     }
 
-    /// Guest memory.
-    pub(super) fn memory(&self) -> &Memory {
-        &self.memory
-    }
-
-    /// Forgets what the last frontend has set up.
-    pub(super) fn reset(&self) {
-        // The lock only orders those who replace the memory; each does so in one go.
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner).replace(GuestRam::new());
-        self.accepted.store(0, Ordering::Relaxed);
-        self.writeback.store(!self.device.is_write_through, Ordering::Relaxed);
+    /// The device with windows beside its sectors.
+    #[must_use]
+    pub(super) fn with_windows(self, windows: Arc<Windows>) -> Backend<Q> {
+        Backend { windows, ..self }
     }
 
     /// Whether a write has to be synced before it completes.
@@ -82,6 +75,24 @@ impl<Q: DiskQueue> Backend<Q> {
         let accepted = self.accepted.load(Ordering::Relaxed);
         let writeback = self.writeback.load(Ordering::Relaxed);
         !self.device.is_write_through && self.device.must_write_through(accepted, writeback)
+    }
+}
+
+impl<Q: DiskQueue + 'static> Served for Backend<Q> {
+    fn title(&self) -> &str {
+        &self.title
+    }
+
+    fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    fn reset(&self) {
+        self.windows.disconnect();
+        // The lock only orders those who replace the memory; each does so in one go.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).replace(GuestRam::new());
+        self.accepted.store(0, Ordering::Relaxed);
+        self.writeback.store(!self.device.is_write_through, Ordering::Relaxed);
     }
 }
 
@@ -107,10 +118,28 @@ impl<Q: DiskQueue> VhostUserBackend for Backend<Q> {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        VhostUserProtocolFeatures::MQ
+        let disk = VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::REPLY_ACK
-            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS;
+        if self.windows.is_empty() { disk } else { disk | Windows::PROTOCOL_FEATURES }
+    }
+
+    fn reset_device(&self) {
+        self.windows.stop();
+    }
+
+    fn set_backend_req_fd(&self, frontend: Frontend) {
+        self.windows.connect(frontend);
+    }
+
+    fn get_shmem_config(&self) -> io::Result<VhostUserShMemConfig> {
+        Ok(self.windows.config())
+    }
+
+    fn stop_vring(&self, queue: u32) -> io::Result<()> {
+        self.windows.stop_ring(queue);
+        Ok(())
     }
 
     fn set_event_idx(&self, _enabled: bool) {
@@ -144,8 +173,7 @@ impl<Q: DiskQueue> VhostUserBackend for Backend<Q> {
     }
 
     fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
-        let flags = EventFlag::NONBLOCK | EventFlag::CLOEXEC;
-        new_event_consumer_and_notifier(flags).inspect_err(|e| warn!("no exit event: {e}")).ok()
+        exit_event()
     }
 
     fn handle_event(
@@ -160,6 +188,7 @@ impl<Q: DiskQueue> VhostUserBackend for Backend<Q> {
             warn!("unexpected event {event} ({set:?}) on thread {thread}");
             return Ok(());
         };
+        self.windows.start(thread, ring);
         // A panic while a worker is locked would end its thread; the state it leaves is that
         // between two requests.
         let mut worker = worker.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! A namespace as a disk, from its options to a server.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use log::{info, warn};
 use uuid::Uuid;
@@ -9,13 +10,14 @@ use super::backend::Backend;
 use super::error::Error;
 #[cfg(not(feature = "power-fail"))]
 use super::server::AnyServer;
-use super::server::{Reopen, Server};
+use super::server::{Reopen, Served, Server};
 use super::socket::{Endpoint, SocketSource};
 use super::stop::Stop;
+use super::windows::{Regions, Window, WindowConfig, Windows};
 use crate::btt::{self, MappedNamespace, NamespaceError, NamespaceOptions, Version};
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::{Backing, Durability, Mapping, PersistentMemory};
-use crate::virtio::block::{Device, DeviceOptions, Discard, Disk, Serial};
+use crate::virtio::block::{Device, DeviceOptions, Discard, Disk, DiskQueue, Serial};
 
 /// What is served, where, and how.
 #[derive(Debug, Clone)]
@@ -35,6 +37,8 @@ pub struct DiskConfig {
     pub serial: Option<Serial>,
     /// What the guest may discard.
     pub discard: Discard,
+    /// What the guest can map, by number of the shared memory region; 256 at most.
+    pub windows: Vec<WindowConfig>,
     /// What is to go wrong.
     #[cfg(feature = "power-fail")]
     pub injection: super::injection::Injection,
@@ -53,8 +57,8 @@ pub(super) struct OpenDisk<M> {
 impl DiskConfig {
     /// A server of the disk. `stop` stops it.
     #[cfg(not(feature = "power-fail"))]
-    pub fn server(&self, stop: Stop) -> Result<Box<dyn AnyServer>, Error> {
-        Ok(Box::new(self.open(stop)?))
+    pub fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Box<dyn AnyServer>, Error> {
+        Ok(Box::new(self.open(regions, stop)?))
     }
 
     /// Claims and opens the namespace, and begins to listen. `stop` stops the server.
@@ -62,21 +66,50 @@ impl DiskConfig {
     /// # Errors
     ///
     /// Somebody else holds the namespace, its BTT cannot be served, or the socket cannot be used.
-    pub fn open(&self, stop: Stop) -> Result<Server<btt::Queue<Mapping>>, Error> {
+    pub fn open(
+        &self,
+        regions: &mut Regions,
+        stop: Stop,
+    ) -> Result<Server<Backend<btt::Queue<Mapping>>>, Error> {
         let (mapped, endpoint) = self.map()?;
         let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
-        let opened = self.open_btt(mapped)?;
+        let OpenDisk { claim, version, backend } = self.open_btt(mapped)?;
         warn_of_losses(&self.namespace.path, durability, backing);
-        let server = Server::new(opened.backend, endpoint, stop)?;
+        let windows = self.open_windows(&claim, regions)?;
+        let sectors = backend.sectors();
+        let server = Server::new(backend.with_windows(windows.clone()), endpoint, stop)?;
         if self.read_only {
             return Ok(server);
         }
-        Ok(server.reopened_by(self.clone().reopen(opened.claim, opened.version)))
+        let reopen = self.clone().reopen(claim, version);
+        Ok(server.reopened_by(with_windows(reopen, sectors, windows)))
+    }
+
+    /// The windows of the disk whose namespace is `claim`'s.
+    pub(super) fn open_windows(
+        &self,
+        claim: &Claim,
+        regions: &mut Regions,
+    ) -> Result<Arc<Windows>, Error> {
+        let title = title(claim);
+        let windows: Vec<Window> =
+            self.windows.iter().map(|window| window.open(regions)).collect::<Result<_, _>>()?;
+        for (number, window) in windows.iter().enumerate() {
+            let (name, size) = (window.name(), window.device_size());
+            info!("{title}: window {number} is device {name:?}, of {size} bytes");
+        }
+        let windows = Arc::new(Windows::new(&title, windows));
+        regions.used_by(&windows);
+        Ok(windows)
     }
 
     /// Opens the disk again whenever its namespace has grown beyond what `claim` says. Its BTT is of
     /// `version`.
-    fn reopen(self, mut claim: Claim, version: Option<Version>) -> Reopen<btt::Queue<Mapping>> {
+    fn reopen(
+        self,
+        mut claim: Claim,
+        version: Option<Version>,
+    ) -> Reopen<Backend<btt::Queue<Mapping>>> {
         Box::new(move || {
             let Some(mapped) = btt::grow_claimed(&self.namespace, &claim, version)? else {
                 return Ok(None);
@@ -121,6 +154,21 @@ impl DiskConfig {
         };
         Device::new(disk, &options)
     }
+}
+
+/// What `reopen` opens, with the same windows as before, when there were `sectors`; says so.
+fn with_windows<Q: DiskQueue + 'static>(
+    mut reopen: Reopen<Backend<Q>>,
+    mut sectors: u64,
+    windows: Arc<Windows>,
+) -> Reopen<Backend<Q>> {
+    Box::new(move || {
+        let Some(larger) = reopen()? else { return Ok(None) };
+        let now = larger.sectors();
+        info!("{}: the disk has grown from {sectors} to {now} sectors", larger.title());
+        sectors = now;
+        Ok(Some(larger.with_windows(windows.clone())))
+    })
 }
 
 /// What the log calls a disk.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::btt::NamespaceError;
+use crate::{dax, nvdimm};
 
 /// Why the device cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +12,33 @@ pub enum Error {
     /// The namespace, or the BTT in it.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
+    /// The file, as far as it is not one namespace's.
+    #[error(transparent)]
+    Nvdimm(#[from] nvdimm::Error),
+    /// The namespace that is to hold a DAX region.
+    #[error(transparent)]
+    Dax(#[from] dax::NamespaceError),
+    /// The DAX device.
+    #[error("{title}: {source}")]
+    Region {
+        /// What the log calls the region.
+        title: String,
+        /// What is wrong; part of the message.
+        source: Box<dax::Error>,
+    },
+    /// A size that no shared memory region can have.
+    #[error(
+        "device {device:?}: a window of {size} bytes is not possible: it has to be a multiple of 2 MiB, \
+         and hold the device's {needed} bytes; reserve=SIZE makes a window larger than its device"
+    )]
+    WindowSize {
+        /// Name of the device.
+        device: String,
+        /// Bytes that the window would have.
+        size: u64,
+        /// Bytes of the device.
+        needed: u64,
+    },
     /// Somebody listens on the path already.
     #[error("{path}: another process is listening on this socket")]
     SocketInUse {
@@ -50,12 +78,12 @@ pub enum Error {
     /// The vhost-user machinery cannot be set up.
     #[error("cannot set up the device: {0}")]
     Setup(vhost_user_backend::Error),
-    /// Some of several disks ended early; the log says why.
-    #[error("{failed} of {disks} disks could not be served to the end")]
-    Disks {
+    /// Some of several devices ended early; the log says why.
+    #[error("{failed} of {devices} devices could not be served to the end")]
+    Devices {
         /// How many failed.
         failed: usize,
         /// How many there were.
-        disks: usize,
+        devices: usize,
     },
 }

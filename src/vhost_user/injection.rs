@@ -1,5 +1,6 @@
 //! A disk that lets the power fail, to show what its guest makes of it.
 
+use std::io;
 use std::sync::{Arc, Weak};
 use std::thread;
 
@@ -8,13 +9,14 @@ use signal_hook::consts::SIGUSR1;
 use signal_hook::iterator::Signals;
 
 use super::backend::Backend;
-use super::disk::{DiskConfig, announce, title};
+use super::disk::{DiskConfig, OpenDisk, announce, title};
 use super::error::Error;
 use super::server::{AnyServer, Server};
 use super::socket::Endpoint;
 use super::stop::Stop;
+use super::windows::Regions;
 use crate::btt::MappedNamespace;
-use crate::pmem::{PersistentMemory, PowerFail, PowerFailure};
+use crate::pmem::{MapError, Mapping, PersistentMemory, PowerFail, PowerFailure};
 use crate::virtio::block::{Disk, Raw};
 
 /// What is to go wrong.
@@ -28,21 +30,26 @@ pub struct Injection {
 
 impl DiskConfig {
     /// A server of the disk, or of what is to be served instead. `stop` stops it.
-    pub fn server(&self, stop: Stop) -> Result<Box<dyn AnyServer>, Error> {
+    pub fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Box<dyn AnyServer>, Error> {
         let Injection { power_fail, raw } = self.injection;
         if let Some(failure) = power_fail {
             let (mapped, endpoint) = self.map()?;
             let fails = |mapping| Ok(Arc::new(PowerFail::new(mapping, failure)?));
             let mapped = mapped.with_medium(fails)?;
-            fail_on_signal(Arc::downgrade(&mapped.medium))?;
+            fail_on_signal(Arc::downgrade(&mapped.medium))
+                .map_err(|source| Error::System { action: "cannot watch for SIGUSR1", source })?;
             warn!("{}: the power will fail, {failure}", self.namespace.path.display());
             return match raw {
-                None => Ok(Box::new(Server::new(self.open_btt(mapped)?.backend, endpoint, stop)?)),
+                None => {
+                    let OpenDisk { claim, backend, .. } = self.open_btt(mapped)?;
+                    let backend = backend.with_windows(self.open_windows(&claim, regions)?);
+                    Ok(Box::new(Server::new(backend, endpoint, stop)?))
+                }
                 Some(sector_size) => self.open_raw(mapped, sector_size, endpoint, stop),
             };
         }
         match raw {
-            None => Ok(Box::new(self.open(stop)?)),
+            None => Ok(Box::new(self.open(regions, stop)?)),
             Some(sector_size) => {
                 let (mapped, endpoint) = self.map()?;
                 self.open_raw(mapped, sector_size, endpoint, stop)
@@ -68,10 +75,20 @@ impl DiskConfig {
     }
 }
 
+impl Injection {
+    /// The medium of a region: `mapping`, or that with a power that fails.
+    pub(super) fn medium(&self, mapping: Mapping) -> Result<Arc<dyn PersistentMemory>, MapError> {
+        let Some(failure) = self.power_fail else { return Ok(Arc::new(mapping)) };
+        let medium = Arc::new(PowerFail::new(mapping, failure)?);
+        fail_on_signal(Arc::downgrade(&medium))
+            .map_err(|source| MapError::System { call: "watch for SIGUSR1", source })?;
+        Ok(medium)
+    }
+}
+
 /// Lets the power fail at SIGUSR1.
-fn fail_on_signal(medium: Weak<PowerFail>) -> Result<(), Error> {
-    let fails = |source| Error::System { action: "cannot watch for SIGUSR1", source };
-    let mut signals = Signals::new([SIGUSR1]).map_err(fails)?;
+fn fail_on_signal(medium: Weak<PowerFail>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGUSR1])?;
     thread::Builder::new()
         .name("power-switch".into())
         .spawn(move || {
@@ -82,6 +99,5 @@ fn fail_on_signal(medium: Weak<PowerFail>) -> Result<(), Error> {
                 medium.fail();
             }
         })
-        .map_err(fails)?;
-    Ok(())
+        .map(drop)
 }

@@ -8,33 +8,39 @@
 //!   would stumble over;
 //! * their `serve` binds the socket anew at each connection: `server` keeps one listener;
 //! * they accept on a listening socket only: `relay` serves a connected one;
+//! * they know nothing of which ring is whose start: `windows` maps when the first one runs;
 //! * one request, one lock and one memory guard is too slow: `worker` takes them per batch.
 
 #![forbid(unsafe_code)]
 
 mod backend;
+pub mod control;
+mod devices;
 mod disk;
-mod disks;
 mod error;
 mod guest_log;
 #[cfg(feature = "power-fail")]
 mod injection;
+mod pmem;
 mod relay;
 mod ring;
 mod server;
 mod socket;
 mod stop;
+mod windows;
 mod worker;
 
 pub use backend::Backend;
+pub use devices::{DeviceConfig, Devices};
 pub use disk::DiskConfig;
-pub use disks::Disks;
 pub use error::Error;
 #[cfg(feature = "power-fail")]
 pub use injection::Injection;
-pub use server::{AnyServer, Server};
+pub use pmem::PmemConfig;
+pub use server::{AnyServer, Served, Server};
 pub use socket::{Endpoint, SocketSource};
 pub use stop::Stop;
+pub use windows::{MOST_WINDOWS, RegionConfig, Regions, WindowConfig};
 
 /// Most queues of a device: the crates keep them in a bit mask of 64.
 pub const MOST_QUEUES: u16 = 64;

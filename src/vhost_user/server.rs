@@ -10,27 +10,47 @@ use log::{info, warn};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vhost::vhost_user::{Error as ProtocolError, Listener};
-use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
+use vhost_user_backend::{Error as DaemonError, VhostUserBackend, VhostUserDaemon};
+use vmm_sys_util::event::{
+    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
+};
 
-use super::backend::Backend;
 use super::error::Error;
 use super::relay;
+use super::ring::{Memory, Ring};
 use super::socket::{Endpoint, SocketName};
 use super::stop::Stop;
 use crate::btt::NamespaceError;
-use crate::virtio::block::DiskQueue;
 
 /// How long to wait before accepting again when that failed, for want of descriptors say.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Opens a disk again that is larger by now; `None`: it is as it was. No frontend is connected.
-pub(super) type Reopen<Q> = Box<dyn FnMut() -> Result<Option<Backend<Q>>, NamespaceError> + Send>;
+pub(super) type Reopen<B> = Box<dyn FnMut() -> Result<Option<B>, NamespaceError> + Send>;
+
+/// A device, beside what the crate wants to know of it.
+pub trait Served: VhostUserBackend<Bitmap = (), Vring = Ring> + 'static {
+    /// What the log calls it.
+    fn title(&self) -> &str;
+
+    /// Guest memory.
+    fn memory(&self) -> &Memory;
+
+    /// Forgets what the last frontend has set up.
+    fn reset(&self);
+}
+
+/// How a worker of a device is told to end; `None`: it cannot be.
+pub(super) fn exit_event() -> Option<(EventConsumer, EventNotifier)> {
+    let flags = EventFlag::NONBLOCK | EventFlag::CLOEXEC;
+    new_event_consumer_and_notifier(flags).inspect_err(|e| warn!("no exit event: {e}")).ok()
+}
 
 /// A device and the socket at which it is served.
-pub struct Server<Q: DiskQueue> {
-    backend: Arc<Backend<Q>>,
+pub struct Server<B: Served> {
+    backend: Arc<B>,
     /// `None`: the disk stays as it is.
-    reopen: Option<Reopen<Q>>,
+    reopen: Option<Reopen<B>>,
     listener: Listener,
     /// The same socket, to wait at.
     waiting: UnixListener,
@@ -41,7 +61,7 @@ pub struct Server<Q: DiskQueue> {
     stop: Stop,
 }
 
-/// A server of any kind of disk.
+/// A server of any kind of device.
 pub trait AnyServer: Send {
     /// What the log calls the device.
     fn title(&self) -> &str;
@@ -50,7 +70,7 @@ pub trait AnyServer: Send {
     fn run(self: Box<Self>) -> Result<(), Error>;
 }
 
-impl<Q: DiskQueue + 'static> AnyServer for Server<Q> {
+impl<B: Served> AnyServer for Server<B> {
     fn title(&self) -> &str {
         self.backend.title()
     }
@@ -60,9 +80,9 @@ impl<Q: DiskQueue + 'static> AnyServer for Server<Q> {
     }
 }
 
-impl<Q: DiskQueue + 'static> Server<Q> {
+impl<B: Served> Server<B> {
     /// A server for `backend` at `endpoint`, which `stop` stops.
-    pub fn new(backend: Backend<Q>, endpoint: Endpoint, stop: Stop) -> Result<Server<Q>, Error> {
+    pub fn new(backend: B, endpoint: Endpoint, stop: Stop) -> Result<Server<B>, Error> {
         let system = |action| move |source| Error::System { action, source };
         let (listener, name, once) = match endpoint {
             Endpoint::Listening(listener, name) => (listener, name, false),
@@ -80,7 +100,7 @@ impl<Q: DiskQueue + 'static> Server<Q> {
     }
 
     /// Lets the disk be opened again before each connection, if it has grown.
-    pub(super) fn reopened_by(self, reopen: Reopen<Q>) -> Server<Q> {
+    pub(super) fn reopened_by(self, reopen: Reopen<B>) -> Server<B> {
         Server { reopen: Some(reopen), ..self }
     }
 
@@ -122,11 +142,7 @@ impl<Q: DiskQueue + 'static> Server<Q> {
     fn take_growth(&mut self) {
         let Some(reopen) = &mut self.reopen else { return };
         match reopen() {
-            Ok(Some(larger)) => {
-                let (before, now) = (self.backend.sectors(), larger.sectors());
-                info!("{}: the disk has grown from {before} to {now} sectors", larger.title());
-                self.backend = Arc::new(larger);
-            }
+            Ok(Some(larger)) => self.backend = Arc::new(larger),
             Ok(None) => {}
             Err(error) => warn!("the disk stays as large as it was: {error}"),
         }

@@ -29,7 +29,7 @@ type Snapshot = <Memory as GuestAddressSpace>::T;
 ///
 /// In this order: a frontend adds memory while rings are running, and a guest may use it as soon as
 /// it is there. A request that is offered after the look at the ring is left for the next one.
-fn look(
+pub(super) fn look(
     ring: &virtio_queue::Queue,
     memory: &Memory,
 ) -> Result<(usize, Snapshot), virtio_queue::Error> {

@@ -6,5 +6,6 @@
 
 pub mod block;
 mod memory;
+pub mod pmem;
 
 pub use memory::{BadAddress, GuestRam, Span, Spans, store_byte};

@@ -86,7 +86,7 @@ fn used_at(queue: usize) -> u64 {
     avail_at(queue) + 0x2000
 }
 
-fn new_memory() -> GuestMemoryMmap {
+pub fn new_memory() -> GuestMemoryMmap {
     let ranges = [LOW, HIGH].map(|(start, size)| {
         let file = tempfile::tempfile().unwrap();
         file.set_len(size as u64).unwrap();
@@ -113,6 +113,20 @@ impl Driver {
         wanted: u64,
         memory: GuestMemoryMmap,
     ) -> Driver {
+        let mut driver = Driver::negotiate(stream, queues, wanted, memory);
+        for queue in 0..queues {
+            driver.start_queue(queue);
+        }
+        driver
+    }
+
+    /// Connects, and starts no ring yet.
+    pub fn negotiate(
+        stream: UnixStream,
+        queues: usize,
+        wanted: u64,
+        memory: GuestMemoryMmap,
+    ) -> Driver {
         let mut frontend = Frontend::from_stream(stream, queues as u64);
         frontend.set_owner().unwrap();
         let offered = frontend.get_features().unwrap();
@@ -124,9 +138,6 @@ impl Driver {
         frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
         let mut driver = Driver { frontend, memory, features, queues: Vec::new() };
         driver.share_memory();
-        for queue in 0..queues {
-            driver.start_queue(queue);
-        }
         driver
     }
 

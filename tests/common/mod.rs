@@ -11,3 +11,4 @@ pub mod load;
 pub mod patience;
 pub mod sectors;
 pub mod seeds;
+pub mod shmem;

@@ -21,6 +21,7 @@ mod dax;
 mod dax_power_cut;
 mod disk_features;
 mod ext4;
+mod growth;
 mod linux_btt;
 mod namespaces;
 #[cfg(feature = "power-fail")]

@@ -8,7 +8,7 @@ mod list;
 mod listing;
 mod owners;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -57,10 +57,15 @@ impl Dax {
         matches!(self.command, Command::Check(_))
     }
 
-    pub(super) fn run(&self) -> Result<ExitCode, Error> {
+    /// Whether a daemon can be asked to do it.
+    pub(super) fn knows_control(&self) -> bool {
+        matches!(self.command, Command::ResizeDevice(_))
+    }
+
+    pub(super) fn run(&self, control: Option<&Path>) -> Result<ExitCode, Error> {
         match &self.command {
             Command::CreateDevice(command) => command.run()?,
-            Command::ResizeDevice(command) => command.run()?,
+            Command::ResizeDevice(command) => command.run(control)?,
             Command::DestroyDevice(command) => command.run()?,
             Command::RenameDevice(command) => command.run()?,
             Command::List(command) => command.run()?,

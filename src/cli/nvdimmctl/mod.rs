@@ -13,7 +13,7 @@ mod inspect;
 mod list;
 mod listing;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -23,6 +23,7 @@ use super::{one_line, output};
 use crate::btt::NamespaceError;
 use crate::dax::NamespaceError as NoRegion;
 use crate::nvdimm;
+use crate::vhost_user::control::ClientError;
 
 /// Makes, shows, checks and destroys the namespaces of NVDIMM files.
 ///
@@ -37,6 +38,10 @@ pub struct ToolArgs {
     /// Which messages are shown on standard error
     #[arg(long, value_name = "LEVEL", default_value = "warn", global = true)]
     log_level: LogLevel,
+
+    /// Ask the daemon that listens at PATH, and holds the namespace: for 'dax resize-device'
+    #[arg(long, value_name = "PATH", global = true)]
+    control: Option<PathBuf>,
 }
 
 const EXIT_CODES: &str =
@@ -101,6 +106,9 @@ pub enum Error {
         /// Its first byte in the file.
         offset: u64,
     },
+    /// The daemon that was asked has not done it.
+    #[error(transparent)]
+    Control(#[from] ClientError),
     /// Reading or writing sectors.
     #[error("{path}: {source}")]
     Sectors {
@@ -164,7 +172,7 @@ impl ToolArgs {
         self.log_level.start_logging();
         let is_check = self.command.is_check();
         let failure = || if is_check { ExitCode::from(NOT_CHECKED) } else { ExitCode::FAILURE };
-        match self.command.run() {
+        match self.command.run(self.control.as_deref()) {
             Ok(status) if output::is_whole() => status,
             Ok(_) => failure(),
             Err(error) => {
@@ -188,10 +196,13 @@ impl Command {
         }
     }
 
-    fn run(self) -> Result<ExitCode, Error> {
+    fn run(self, control: Option<&Path>) -> Result<ExitCode, Error> {
+        if control.is_some() && !matches!(&self, Command::Dax(dax) if dax.knows_control()) {
+            return Err(Error::Usage("--control is for 'dax resize-device' alone"));
+        }
         let done = match self {
             Command::CheckNamespace(command) => return command.run(),
-            Command::Dax(command) => return command.run(),
+            Command::Dax(command) => return command.run(control),
             Command::Create(command) => command.run(),
             Command::InitLabels(command) => command.run(),
             Command::CreateNamespace(command) => command.run(),

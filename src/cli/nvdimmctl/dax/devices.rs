@@ -1,16 +1,19 @@
 //! `dax create-device`, `resize-device`, `destroy-device` and `rename-device`.
 
+use std::path::Path;
+
 use clap::Args;
 use uuid::Uuid;
 
-use super::super::{Error, to_json};
+use super::super::{Error, io_error, to_json};
 use super::listing::ListedDevice;
 use super::{Open, RegionArgs, device_alignment};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::dax::{self, Align, DeviceInfo, DeviceOptions, Held};
-use crate::nvdimm::ClaimKind;
+use crate::nvdimm::{ClaimKind, Namespace};
+use crate::vhost_user::control::{self, Request};
 
 /// Make a device; its bytes are zero
 ///
@@ -64,7 +67,8 @@ pub(super) struct ResizeDevice {
     #[arg(short, long)]
     size: Size,
 
-    /// Make it smaller also where something is written in the part that goes: it is lost
+    /// Make it smaller also where something is written in the part that goes: it is lost; with
+    /// --control, also where a guest's driver is not prepared for it
     #[arg(short, long)]
     force: bool,
 
@@ -127,7 +131,10 @@ impl CreateDevice {
 }
 
 impl ResizeDevice {
-    pub(super) fn run(&self) -> Result<(), Error> {
+    pub(super) fn run(&self, control: Option<&Path>) -> Result<(), Error> {
+        if let Some(socket) = control {
+            return self.ask(socket);
+        }
         let open = self.region.open(ClaimKind::Exclusive)?;
         if !self.force && open.is_written_from(&self.device, self.size.0)? {
             return Err(holds_data(&open, &self.device, "in the part that goes"));
@@ -137,6 +144,24 @@ impl ResizeDevice {
         resized.map_err(|error| open.error(error))?;
         drop(progress);
         report(&open, &self.device, "resized", self.json)
+    }
+
+    /// Has the daemon do it that holds the namespace, and has guests who have the device.
+    fn ask(&self, socket: &Path) -> Result<(), Error> {
+        let file = self.region.file.canonicalize().map_err(io_error("find the file's path"))?;
+        let request = Request::ResizeDevice {
+            file: Some(file),
+            namespace: self.region.namespace.clone(),
+            device: self.device.clone(),
+            size: self.size.0,
+            force: self.force,
+        };
+        control::request(socket, &request)?;
+        let (namespace, region) = self.region.options().look()?;
+        let path = &self.region.file;
+        let device = region.device(&self.device);
+        let device = device.map_err(|error| dax::region_error(path, &namespace, error))?;
+        say_what_became(path, &namespace, device, "resized", self.json)
     }
 }
 
@@ -176,11 +201,21 @@ fn holds_data(open: &Open, device: &str, place: &'static str) -> Error {
 /// Says what became of a device.
 fn report(open: &Open, name: &str, what: &str, json: bool) -> Result<(), Error> {
     let device = open.region.device(name).map_err(|error: dax::Error| open.error(error))?;
-    let listed = ListedDevice::describe(device, open.claim.namespace());
+    say_what_became(open.claim.path(), open.claim.namespace(), device, what, json)
+}
+
+fn say_what_became(
+    path: &Path,
+    namespace: &Namespace,
+    device: DeviceInfo,
+    what: &str,
+    json: bool,
+) -> Result<(), Error> {
+    let listed = ListedDevice::describe(device, namespace);
     if json {
         say!("{}", to_json(&listed)?);
     } else {
-        say!("{}: {what} {listed}", open.claim.path().display());
+        say!("{}: {what} {listed}", path.display());
     }
     Ok(())
 }

@@ -1,0 +1,83 @@
+//! The file of a mapping, lent to others who map parts of it themselves.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use nix::errno::Errno;
+
+use super::{Access, Backing, Cause, MapError, MediaError, Protection};
+
+/// The file of a mapping, for others to map parts of it.
+///
+/// It is an open file of its own. The locks of the one that the mapping uses end with our process, and
+/// would not if a frontend's mappings kept that one open; and through one that is open for reading,
+/// nobody can map anything for writing.
+#[derive(Debug)]
+pub struct Lent {
+    file: File,
+    /// Offset in the file of the mapping's first byte.
+    file_offset: u64,
+    protection: Protection,
+    backing: Backing,
+    /// The first failure of a sync. It stays: what was dropped then, a later sync reports as written.
+    failure: Mutex<Option<Errno>>,
+}
+
+impl Lent {
+    /// Opens `file` anew.
+    pub(super) fn new(
+        file: &File,
+        file_offset: u64,
+        protection: Protection,
+        backing: Backing,
+    ) -> Result<Lent, MapError> {
+        let itself = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(protection == Protection::ReadWrite)
+            .open(itself)
+            .map_err(|source| MapError::System { call: "open /proc/self/fd", source })?;
+        Ok(Lent { file, file_offset, protection, backing, failure: Mutex::new(None) })
+    }
+
+    /// What others may do with what they map.
+    #[must_use]
+    pub fn protection(&self) -> Protection {
+        self.protection
+    }
+
+    /// Offset in the file of byte `offset` of the mapping.
+    #[must_use]
+    pub fn file_offset(&self, offset: u64) -> u64 {
+        self.file_offset + offset
+    }
+
+    /// Makes durable what others have stored to their mappings, as far as it is not their business:
+    /// on device-DAX they flush their CPU's caches, and there is nothing else between.
+    ///
+    /// # Errors
+    ///
+    /// The operating system could not write something back, now or at an earlier sync.
+    pub fn sync(&self) -> Result<(), MediaError> {
+        if self.protection == Protection::ReadOnly || self.backing == Backing::DeviceDax {
+            return Ok(());
+        }
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.is_none() {
+            // A mapping's stores are found by the kernel, whoever's it is.
+            *failure = nix::unistd::fdatasync(&self.file).err();
+        }
+        failure.map_or(Ok(()), |errno| {
+            let cause = Cause::System(errno);
+            Err(MediaError { access: Access::Sync, offset: 0, length: 0, cause })
+        })
+    }
+}
+
+impl AsRawFd for Lent {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}

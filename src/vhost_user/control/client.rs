@@ -1,0 +1,66 @@
+//! The administrator's side.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use super::protocol::{Answer, MOST_BYTES, Request};
+
+/// Why a daemon has not done what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// It cannot be reached, or has ended.
+    #[error("{path}: cannot {action}; is a daemon running with --control={path}?")]
+    Unreachable {
+        /// The control socket.
+        path: PathBuf,
+        /// What was to be done.
+        action: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// It has answered something that this program does not know.
+    #[error("{path}: the daemon's answer is not understood: {answer:?}")]
+    Unknown {
+        /// The control socket.
+        path: PathBuf,
+        /// What it has said.
+        answer: String,
+    },
+    /// It has said no.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Has the daemon with the control socket `path` do what `request` says; returns what came of it.
+///
+/// # Errors
+///
+/// [`ClientError`].
+pub fn request(path: &Path, request: &Request) -> Result<Answer, ClientError> {
+    let answer = ask(path, request)?;
+    match serde_json::from_str(&answer) {
+        Ok(Answer::Refused { reason }) => Err(ClientError::Refused(reason)),
+        Ok(answer) => Ok(answer),
+        Err(_) => Err(ClientError::Unknown { path: path.into(), answer }),
+    }
+}
+
+fn ask(path: &Path, request: &Request) -> Result<String, ClientError> {
+    let fails =
+        |action| move |source| ClientError::Unreachable { path: path.into(), action, source };
+    let mut stream = UnixStream::connect(path).map_err(fails("connect"))?;
+    let mut line = serde_json::to_string(request)
+        .map_err(|error| fails("say what is wanted")(error.into()))?;
+    line.push('\n');
+    stream.write_all(line.as_bytes()).map_err(fails("say what is wanted"))?;
+    // It may take as long as it takes: a guest has to let go, and what is new is zeroed.
+    let mut answer = String::new();
+    BufReader::new(stream.take(MOST_BYTES))
+        .read_line(&mut answer)
+        .map_err(fails("hear the answer"))?;
+    if answer.is_empty() {
+        return Err(fails("hear the answer")(io::ErrorKind::UnexpectedEof.into()));
+    }
+    Ok(answer)
+}

@@ -1,0 +1,116 @@
+//! Several devices, each at its own socket, in one process.
+
+use std::io;
+use std::panic::resume_unwind;
+use std::path::PathBuf;
+use std::thread::{self, ScopedJoinHandle};
+
+use log::error;
+
+use super::control::Control;
+use super::disk::DiskConfig;
+use super::error::Error;
+use super::pmem::PmemConfig;
+use super::server::AnyServer;
+use super::stop::Stop;
+use super::windows::{Live, RegionConfig, Regions, WindowConfig};
+
+/// A device to be served.
+#[derive(Debug, Clone)]
+pub enum DeviceConfig {
+    /// A disk.
+    Disk(DiskConfig),
+    /// Persistent memory.
+    Pmem(PmemConfig),
+}
+
+impl DeviceConfig {
+    fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Box<dyn AnyServer>, Error> {
+        match self {
+            DeviceConfig::Disk(disk) => disk.server(regions, stop),
+            DeviceConfig::Pmem(pmem) => pmem.server(regions, stop),
+        }
+    }
+
+    /// The regions that its guest may write to.
+    fn written(&self) -> Vec<&RegionConfig> {
+        match self {
+            DeviceConfig::Disk(disk) => {
+                disk.windows.iter().filter_map(WindowConfig::written).collect()
+            }
+            DeviceConfig::Pmem(pmem) => pmem.window.written().into_iter().collect(),
+        }
+    }
+}
+
+/// Devices that are open, and listen.
+pub struct Devices {
+    servers: Vec<Box<dyn AnyServer>>,
+    /// Served as long as they are.
+    control: Option<Control>,
+}
+
+impl Devices {
+    /// Opens devices, each with the handle that stops it, and a control socket at `control`. If one
+    /// cannot be opened, none is.
+    pub fn open<'a>(
+        devices: impl IntoIterator<Item = (&'a DeviceConfig, Stop)>,
+        control: Option<PathBuf>,
+    ) -> Result<Devices, Error> {
+        let devices: Vec<_> = devices.into_iter().collect();
+        let mut regions = Regions::new(devices.iter().flat_map(|(config, _)| config.written()))?;
+        let servers = devices.into_iter().map(|(config, stop)| config.server(&mut regions, stop));
+        let servers = servers.collect::<Result<_, _>>()?;
+        let live = Live::new(regions);
+        let control = control.map(|path| Control::open(path, live)).transpose()?;
+        Ok(Devices { servers, control })
+    }
+
+    /// Serves all of them until all are stopped.
+    ///
+    /// When this returns, every request that was taken off a ring is completed.
+    ///
+    /// # Errors
+    ///
+    /// One of them could not be served any more. That ends the others as little as it concerns them:
+    /// they are other guests' devices.
+    pub fn run(self) -> Result<(), Error> {
+        let Devices { mut servers, control: _control } = self;
+        match servers.pop() {
+            Some(only) if servers.is_empty() => return only.run(),
+            last => servers.extend(last),
+        }
+        let devices = servers.len();
+        let failed = thread::scope(|scope| {
+            let running: Vec<_> = servers
+                .into_iter()
+                .map(|server| {
+                    thread::Builder::new()
+                        .name("device".into())
+                        .spawn_scoped(scope, move || serve(server))
+                })
+                .collect();
+            let ended_well = |thread: io::Result<ScopedJoinHandle<'_, bool>>| match thread {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                Err(error) => {
+                    error!("cannot start a thread for a device: {error}");
+                    false
+                }
+            };
+            running.into_iter().map(ended_well).filter(|well| !well).count()
+        });
+        if failed == 0 { Ok(()) } else { Err(Error::Devices { failed, devices }) }
+    }
+}
+
+/// Serves one of several devices. Whether it was served to the end.
+fn serve(server: Box<dyn AnyServer>) -> bool {
+    let title = server.title().to_owned();
+    match server.run() {
+        Ok(()) => true,
+        Err(error) => {
+            error!("{title}: {error}");
+            false
+        }
+    }
+}

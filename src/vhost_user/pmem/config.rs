@@ -1,0 +1,49 @@
+//! A persistent memory device, from its options to a server.
+
+use std::sync::Arc;
+
+use log::{info, warn};
+
+use super::super::error::Error;
+use super::super::server::{AnyServer, Server};
+use super::super::socket::{Endpoint, SocketSource};
+use super::super::stop::Stop;
+use super::super::windows::{Regions, WindowConfig, Windows};
+use super::backend::Backend;
+use crate::pmem::{Durability, PersistentMemory};
+
+/// What is served, where, and how.
+#[derive(Debug, Clone)]
+pub struct PmemConfig {
+    /// Where frontends connect.
+    pub socket: SocketSource,
+    /// The device's memory.
+    pub window: WindowConfig,
+}
+
+impl PmemConfig {
+    /// Opens the device, and begins to listen. `stop` stops the server.
+    ///
+    /// # Errors
+    ///
+    /// As [`WindowConfig::open`]; or the socket cannot be used.
+    pub fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Box<dyn AnyServer>, Error> {
+        let window = self.window.open(regions)?.fixed();
+        let title = format!("{}: {}", window.region().title(), window.name());
+        info!(
+            "{title}: serving persistent memory of {} bytes{}",
+            window.device_size(),
+            if self.window.read_only { ", read-only" } else { "" },
+        );
+        if window.region().region().medium().durability() == Durability::PageCache {
+            warn!(
+                "{title}: what the guest flushes is as durable as fdatasync makes it; what it stored since \
+                 then may be lost, and torn, when the power of this host fails"
+            );
+        }
+        let windows = Arc::new(Windows::new(&title, vec![window]));
+        regions.used_by(&windows);
+        let endpoint = Endpoint::open(&self.socket)?;
+        Ok(Box::new(Server::new(Backend::new(&title, windows), endpoint, stop)?))
+    }
+}

@@ -1,0 +1,38 @@
+//! A window, from its options to what a frontend is given.
+
+use super::super::error::Error;
+use super::region::{RegionConfig, Regions};
+use super::window::Window;
+use crate::pmem::Protection;
+
+/// A window to a DAX device, as it is asked for.
+#[derive(Debug, Clone)]
+pub struct WindowConfig {
+    /// Where the device is.
+    pub region: RegionConfig,
+    /// Name of the device.
+    pub device: String,
+    /// Bytes of the window; `None`: as many as the device has.
+    pub reserve: Option<u64>,
+    /// The guest can only read it.
+    pub read_only: bool,
+}
+
+impl WindowConfig {
+    /// Opens the device.
+    ///
+    /// # Errors
+    ///
+    /// The region is not there, is somebody else's or cannot be used; or there is no such device, or none
+    /// of a size that can be mapped.
+    pub fn open(&self, regions: &mut Regions) -> Result<Window, Error> {
+        let protection = if self.read_only { Protection::ReadOnly } else { Protection::ReadWrite };
+        Window::open(regions.open(&self.region)?, &self.device, protection, self.reserve)
+    }
+
+    /// The region, if the guest may write to it.
+    #[must_use]
+    pub fn written(&self) -> Option<&RegionConfig> {
+        (!self.read_only).then_some(&self.region)
+    }
+}

@@ -1,0 +1,209 @@
+//! Windows: DAX devices as shared memory regions of a virtio device, which the guest maps.
+//!
+//! A frontend asks for the regions' sizes (`VHOST_USER_GET_SHMEM_CONFIG`), hands over a socket for
+//! requests, and is then asked to map pieces of the file (`VHOST_USER_BACKEND_SHMEM_MAP`). What QEMU
+//! demands beside the protocol, and where it is minded:
+//!
+//! * mappings are gone when the device was reset, so they are made at each of its starts, and not before:
+//!   [`Windows::start`], when a ring is enabled;
+//! * it wants answers from us before it answers: a thread of its own waits (`mapper`);
+//! * it unmaps only what was mapped by one request, and all of it: pieces are remembered (`mapper`).
+
+mod config;
+mod live;
+mod mapper;
+mod region;
+mod window;
+
+pub use config::WindowConfig;
+pub use live::{Live, Resized, Wanted};
+pub use region::{RegionConfig, Regions};
+pub use window::Window;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use log::{error, warn};
+use vhost::vhost_user::Backend as Frontend;
+use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig};
+use virtio_queue::QueueT;
+
+use super::ring::Ring;
+use crate::pmem::MediaError;
+use mapper::{Mapper, Order};
+
+/// Most shared memory regions of a device: their number is one byte.
+pub const MOST_WINDOWS: usize = 256;
+
+/// How long a frontend may take to let go of a part of a window. QEMU takes a millisecond.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The windows of a device.
+pub struct Windows {
+    /// What the log calls the device.
+    title: Arc<str>,
+    all: Arc<[Window]>,
+    /// A bit for each ring that runs.
+    running: Arc<AtomicU64>,
+    connection: Mutex<Connection>,
+}
+
+/// What is known of the frontend.
+#[derive(Default)]
+struct Connection {
+    /// The devices are held for it.
+    attached: bool,
+    /// It has asked for the regions' sizes.
+    knows_regions: bool,
+    /// The thread that it answers to.
+    orders: Option<Sender<Order>>,
+}
+
+impl Windows {
+    /// What a device with windows offers. Requests to the frontend need a socket and may carry a
+    /// descriptor, and only those that are answered tell what is mapped.
+    pub const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::SHMEM
+        .union(VhostUserProtocolFeatures::BACKEND_REQ)
+        .union(VhostUserProtocolFeatures::BACKEND_SEND_FD)
+        .union(VhostUserProtocolFeatures::REPLY_ACK);
+
+    /// The windows `windows` of the device that the log calls `title`.
+    pub fn new(title: &str, windows: Vec<Window>) -> Windows {
+        let (running, connection) = (Arc::default(), Mutex::default());
+        Windows { title: title.into(), all: windows.into(), running, connection }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// All of them, by number.
+    pub fn all(&self) -> &[Window] {
+        &self.all
+    }
+
+    /// The sizes of the regions, for a frontend that asks.
+    pub fn config(&self) -> VhostUserShMemConfig {
+        self.attach();
+        self.connection().knows_regions = true;
+        let sizes: Vec<u64> = self.all.iter().map(Window::size).collect();
+        let regions = sizes.iter().filter(|size| **size > 0).count();
+        // At most 256.
+        VhostUserShMemConfig::new(regions as u32, &sizes)
+    }
+
+    /// Takes the frontend's socket for requests.
+    pub fn connect(&self, frontend: Frontend) {
+        if self.is_empty() {
+            return;
+        }
+        self.attach();
+        let (sender, receiver) = channel();
+        let mapper =
+            Mapper::new(self.title.clone(), self.all.clone(), self.running.clone(), frontend);
+        let spawned =
+            thread::Builder::new().name("windows".into()).spawn(move || mapper.run(&receiver));
+        match spawned {
+            Ok(_) => self.connection().orders = Some(sender),
+            Err(error) => error!("{}: no thread for the windows: {error}", self.title),
+        }
+    }
+
+    /// Holds the devices for the frontend that is there.
+    pub fn attach(&self) {
+        if std::mem::replace(&mut self.connection().attached, true) {
+            return;
+        }
+        self.all.iter().for_each(Window::attach);
+    }
+
+    /// Has everything mapped if the device has just started: if ring `number`, of which there are 64 at
+    /// most, runs, and none did before.
+    ///
+    /// Not before, and not after it was stopped: QEMU follows a pointer then that it has not set.
+    pub fn start(&self, number: usize, ring: &Ring) {
+        let bit = 1 << number;
+        if self.is_empty() || self.running.load(Ordering::Relaxed) & bit != 0 {
+            return;
+        }
+        // While this is locked, the ring is not stopped.
+        let state = ring.turn();
+        let runs = state.is_enabled() && state.get_queue().ready();
+        if runs && self.running.fetch_or(bit, Ordering::AcqRel) == 0 {
+            self.map_all();
+        }
+    }
+
+    fn map_all(&self) {
+        let connection = self.connection();
+        match &connection.orders {
+            // The thread is there until the sender is dropped.
+            Some(orders) if connection.knows_regions => drop(orders.send(Order::MapAll)),
+            Some(_) => warn!(
+                "{}: the frontend does not know shared memory regions (VHOST_USER_PROTOCOL_F_SHMEM; QEMU \
+                 11.1 does): the windows stay empty; nvdimmctl dax export tells how else to attach them",
+                self.title
+            ),
+            None => warn!(
+                "{}: the frontend has handed over no socket for requests \
+                 (VHOST_USER_SET_BACKEND_REQ_FD): the windows stay empty",
+                self.title
+            ),
+        }
+    }
+
+    /// Ring `number` was stopped.
+    pub fn stop_ring(&self, number: u32) {
+        self.running.fetch_and(!(1 << number), Ordering::AcqRel);
+    }
+
+    /// The device was stopped.
+    pub fn stop(&self) {
+        self.running.store(0, Ordering::Release);
+    }
+
+    /// The frontend is gone.
+    pub fn disconnect(&self) {
+        self.stop();
+        *self.connection() = Connection::default();
+        self.all.iter().for_each(Window::detach);
+    }
+
+    /// Has the frontend map what has come to the windows.
+    fn map_more(&self) {
+        if let Some(orders) = &self.connection().orders {
+            // The thread is there until the sender is dropped.
+            let _ = orders.send(Order::MapMore);
+        }
+    }
+
+    /// Has the frontend unmap what lies behind `size` in a window. Whether it has.
+    fn unmap(&self, window: usize, size: u64) -> bool {
+        let (answer, done) = sync_channel(1);
+        let order = Order::Unmap { window, size, answer };
+        match &self.connection().orders {
+            Some(orders) => drop(orders.send(order)),
+            // Without a thread, nothing was ever mapped.
+            None => return true,
+        }
+        done.recv_timeout(PATIENCE).unwrap_or(false)
+    }
+
+    /// Makes durable what the guest has stored to the windows.
+    ///
+    /// # Errors
+    ///
+    /// The medium fails.
+    pub fn sync(&self) -> Result<(), MediaError> {
+        self.all.iter().try_for_each(Window::sync)
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        // Each field is whole by itself.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

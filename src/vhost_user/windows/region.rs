@@ -1,0 +1,186 @@
+//! The DAX regions that a process has open, each once, for all windows into it.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::super::error::Error;
+use super::Windows;
+use crate::dax::{self, NamespaceOptions, Region};
+use crate::nvdimm::{self, Claim, ClaimKind, LabelSize, NvdimmFile, Selection};
+use crate::pmem::{DurabilityRequest, Lent, MapError, Mapping, PersistentMemory, Protection};
+#[cfg(feature = "power-fail")]
+use crate::vhost_user::Injection;
+
+/// Any medium: nothing that a window does is worth one kind of code for each.
+type Medium = Arc<dyn PersistentMemory>;
+
+/// A region, as it is asked for.
+#[derive(Debug, Clone)]
+pub struct RegionConfig {
+    /// The NVDIMM file.
+    pub path: PathBuf,
+    /// The namespace that holds the region.
+    pub namespace: Selection,
+    /// Where the file's labels are.
+    pub label_size: LabelSize,
+    /// What a fence is to make durable.
+    pub durability: DurabilityRequest,
+    /// What is to go wrong.
+    #[cfg(feature = "power-fail")]
+    pub injection: Injection,
+}
+
+/// A region that is open.
+pub struct OpenRegion {
+    /// What the log calls it.
+    title: String,
+    /// Keeps others from the namespace.
+    claim: Claim,
+    region: Region<Medium>,
+    read_only: Arc<Lent>,
+    /// `None`: the region is open for reading only.
+    writable: Option<Arc<Lent>>,
+    /// Held by whoever changes the size of a device, or begins to map one.
+    changes: Mutex<()>,
+}
+
+impl OpenRegion {
+    /// The devices.
+    pub fn region(&self) -> &Region<Medium> {
+        &self.region
+    }
+
+    /// What the log calls it.
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
+    /// Whether its namespace goes by `name`.
+    pub(super) fn goes_by(&self, name: &str) -> bool {
+        self.claim.namespace().goes_by(name)
+    }
+
+    /// Whether it is in `file`.
+    pub(super) fn is_in(&self, file: &Path) -> bool {
+        let same = |path: &Path| path.canonicalize();
+        same(self.claim.path()).is_ok_and(|ours| same(file).is_ok_and(|theirs| ours == theirs))
+    }
+
+    /// Until this is dropped, no device changes its size, and nobody begins to map one.
+    pub(super) fn steady(&self) -> MutexGuard<'_, ()> {
+        // What is guarded is not in the mutex, and whole after every panic.
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file, for a frontend.
+    pub(super) fn lent(&self, protection: Protection) -> Option<&Arc<Lent>> {
+        match protection {
+            Protection::ReadOnly => Some(&self.read_only),
+            Protection::ReadWrite => self.writable.as_ref(),
+        }
+    }
+}
+
+/// Which region: its file, and the device name of its namespace.
+type Key = (PathBuf, String);
+
+/// The regions that are open.
+#[derive(Default)]
+pub struct Regions {
+    open: HashMap<Key, Arc<OpenRegion>>,
+    /// Regions that somebody in this process wants to write to.
+    written: HashSet<Key>,
+    /// The windows of all devices.
+    windows: Vec<Arc<Windows>>,
+}
+
+impl Regions {
+    /// No region yet. Those in `written` will be written to, and the others not: they can be shared with
+    /// other processes that only read.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, or has no such namespace.
+    pub fn new<'a>(written: impl IntoIterator<Item = &'a RegionConfig>) -> Result<Regions, Error> {
+        let written = written.into_iter().map(RegionConfig::key).collect::<Result<_, _>>()?;
+        Ok(Regions { written, ..Regions::default() })
+    }
+
+    /// The region that is asked for, opened if it is not yet.
+    ///
+    /// # Errors
+    ///
+    /// Somebody else holds the namespace, or it holds no region that can be used.
+    pub fn open(&mut self, config: &RegionConfig) -> Result<Arc<OpenRegion>, Error> {
+        let key = config.key()?;
+        if let Some(open) = self.open.get(&key) {
+            return Ok(Arc::clone(open));
+        }
+        let is_written = self.written.contains(&key);
+        let kind = if is_written { ClaimKind::Exclusive } else { ClaimKind::Shared };
+        let opened = Arc::new(config.open(kind)?);
+        self.open.insert(key, Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// Takes note of the windows of a device.
+    pub fn used_by(&mut self, windows: &Arc<Windows>) {
+        self.windows.push(Arc::clone(windows));
+    }
+
+    /// The regions, and the windows of all devices.
+    pub(super) fn into_parts(self) -> (Vec<Arc<OpenRegion>>, Vec<Arc<Windows>>) {
+        (self.open.into_values().collect(), self.windows)
+    }
+}
+
+impl RegionConfig {
+    fn key(&self) -> Result<Key, Error> {
+        let file = NvdimmFile::open(&self.path, ClaimKind::Shared, self.label_size)?;
+        let namespace = file.select(&dax::resolve(&file, &self.namespace))?;
+        let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        Ok((path, namespace.device_name()))
+    }
+
+    fn open(&self, kind: ClaimKind) -> Result<OpenRegion, Error> {
+        let options = NamespaceOptions {
+            path: self.path.clone(),
+            selection: self.namespace.clone(),
+            label_size: self.label_size,
+            durability: self.durability,
+        };
+        let (claim, mapping) = options.map(kind)?;
+        let fails = |source| nvdimm::Error::Map { path: self.path.clone(), source };
+        let read_only = mapping.lend(Protection::ReadOnly).map_err(fails)?;
+        let writable = (kind == ClaimKind::Exclusive)
+            .then(|| mapping.lend(Protection::ReadWrite).map_err(fails))
+            .transpose()?;
+        let medium = self.medium(mapping).map_err(fails)?;
+        let region = Region::open(medium, kind == ClaimKind::Shared)
+            .map_err(|source| dax::region_error(&self.path, claim.namespace(), source))?;
+        Ok(OpenRegion {
+            title: super::super::disk::title(&claim),
+            claim,
+            region,
+            read_only: Arc::new(read_only),
+            writable: writable.map(Arc::new),
+            changes: Mutex::new(()),
+        })
+    }
+
+    #[cfg(not(feature = "power-fail"))]
+    #[allow(
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "with power failures it needs both"
+    )]
+    fn medium(&self, mapping: Mapping) -> Result<Medium, MapError> {
+        Ok(Arc::new(mapping))
+    }
+
+    #[cfg(feature = "power-fail")]
+    fn medium(&self, mapping: Mapping) -> Result<Medium, MapError> {
+        self.injection.medium(mapping)
+    }
+}
