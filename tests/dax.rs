@@ -73,7 +73,7 @@ fn a_namespace_in_dax_mode_has_a_label_that_says_so() {
     assert!(String::from_utf8(listed).unwrap().contains("namespace0.1 memory  dax     80 MiB"));
 
     // It is no disk, and the disk is no region.
-    for command in ["export", "import", "check-namespace"] {
+    for command in ["export", "import", "check-namespace", "grow-namespace"] {
         let code = if command == "check-namespace" { 8 } else { 1 };
         let complaint = refused(code, &[command, path, "-n", "memory"]);
         assert!(complaint.contains("is in dax mode, not in sector mode"), "{command}: {complaint}");
@@ -401,6 +401,25 @@ fn a_vmm_has_the_claim_on_its_device_as_long_as_it_runs() {
         assert!(vmm.wait().unwrap().success());
     }
     dax_ok(&path, "destroy-device", &["a", "b"]);
+}
+
+#[test]
+fn arguments_are_printed_and_the_claim_is_held_until_the_process_is_killed() {
+    let (_folder, path) = region();
+    dax_ok(&path, "create-device", &["a", "-s", "2M"]);
+    let mut holder = Command::new(env!("CARGO_BIN_EXE_nvdimmctl"))
+        .args(["dax", "export", text(&path), "a", "--hold"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = [0; 7];
+    holder.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+    assert_eq!(&line, b"-object");
+    assert!(dax_refused(&path, "destroy-device", &["a"]).contains("busy: held by nvdimmctl"));
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    dax_ok(&path, "destroy-device", &["a"]);
 }
 
 fn check(path: &Path, options: &[&str]) -> (i32, Value) {

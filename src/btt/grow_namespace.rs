@@ -15,6 +15,7 @@ use super::namespace::{
     MappedNamespace, NamespaceError, NamespaceOptions, btt_error, refuse_ambiguity, resolve,
 };
 use super::provision::edit_labels;
+use crate::dax;
 use crate::nvdimm::{
     self, Claim, ClaimKind, Holder, LINUX_ALIGNMENT, Namespace, NvdimmFile, Selection, grow_file,
 };
@@ -48,7 +49,7 @@ pub enum Contents {
 /// # Errors
 ///
 /// The new size is smaller, misaligned, or not free; what is free holds a BTT that has lost its label,
-/// and `force` does not give it up; the BTT is damaged.
+/// and `force` does not give it up; the BTT is damaged; it holds a DAX region.
 pub fn grow_namespace(
     options: &NamespaceOptions,
     size: Option<u64>,
@@ -59,6 +60,7 @@ pub fn grow_namespace(
     refuse_ambiguity(&file, options.label_size)?;
     let selection = resolve(&file, &options.selection);
     let has_labels = file.labels().is_some();
+    refuse_region(&file, &selection)?;
     drop(file);
     let namespace = if has_labels {
         let mut editor = edit_labels(&options.path, options.label_size)?;
@@ -96,6 +98,16 @@ fn refuse_remains(file: &NvdimmFile, range: &Range<u64>) -> Result<(), Namespace
             Err(NamespaceError::Remains { path, start, end, what })
         }
     }
+}
+
+/// A DAX region keeps the size that it was made with.
+fn refuse_region(file: &NvdimmFile, selection: &Selection) -> Result<(), NamespaceError> {
+    let namespace = file.select(selection)?;
+    if dax::find_in(file, namespace).is_none() {
+        return Ok(());
+    }
+    let (path, namespace) = (file.path().into(), namespace.device_name());
+    Err(NamespaceError::NotSector { path, namespace, mode: "dax" })
 }
 
 fn grow_whole_file(

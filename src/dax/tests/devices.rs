@@ -255,3 +255,47 @@ fn a_look_up_while_resizing_never_sees_a_half_made_state() {
         reader.join().unwrap();
     });
 }
+
+/// Whoever looks without a claim sees the region before or after each change, and never in between.
+#[test]
+fn a_region_can_be_looked_at_while_its_holder_changes_it() {
+    let medium = medium(24);
+    let region = open(&medium);
+    let total = region.info().free;
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut sizes = (4..12).cycle();
+            while !is_done.load(Ordering::Relaxed) {
+                let pages = sizes.next().unwrap();
+                region.create_device(&device("a", pages / 4)).unwrap();
+                region.create_device(&device("b", 2)).unwrap();
+                region.resize_device("a", pages * PAGE, Held::Refuse).unwrap();
+                region.rename_device("b", "c").unwrap();
+                for name in ["a", "c"] {
+                    region.destroy_device(name, Held::Refuse).unwrap();
+                }
+                std::thread::yield_now();
+            }
+        });
+        let mut looks = 0;
+        let result = loop {
+            match Region::look_at(Arc::clone(&medium)) {
+                Ok(looked_at) => {
+                    let devices = looked_at.devices();
+                    let sizes = devices.iter().map(|device| device.size);
+                    let sum = sizes.sum::<u64>() + looked_at.info().free;
+                    looks += 1;
+                    if sum != total || looks == 100 {
+                        break Ok(sum);
+                    }
+                }
+                Err(Error::Unsteady) => {}
+                Err(error) => break Err(error),
+            }
+        };
+        is_done.store(true, Ordering::Relaxed);
+        assert_eq!(result, Ok(total), "look {looks}");
+    });
+    assert_eq!(Region::look_at(medium).unwrap().info().free, total);
+}
