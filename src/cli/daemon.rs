@@ -187,7 +187,7 @@ pub enum UsageError {
     #[error("--window: no --disk, or more than one, has namespace={0}")]
     NoSuchDisk(String),
     /// More windows than a device can have.
-    #[error("a disk has 256 windows at most")]
+    #[error("a disk has 255 windows at most")]
     TooManyWindows,
 }
 

@@ -37,7 +37,7 @@ pub struct DiskConfig {
     pub serial: Option<Serial>,
     /// What the guest may discard.
     pub discard: Discard,
-    /// What the guest can map, by number of the shared memory region; 256 at most.
+    /// What the guest can map, by number of the shared memory region; 255 at most.
     pub windows: Vec<WindowConfig>,
     /// What is to go wrong.
     #[cfg(feature = "power-fail")]

@@ -29,3 +29,4 @@ mod power_failure;
 mod repaired;
 #[cfg(feature = "power-fail")]
 mod torn_sectors;
+mod windows;

@@ -19,8 +19,8 @@ use crate::pmem::DurabilityRequest;
 ///
 /// A daemon that serves the namespace lets the disk grow itself, before the next frontend connects;
 /// the one that is connected keeps the size that it knows. QEMU asks for the size when the device is
-/// plugged in, so a running guest sees the new one after that: once it is plugged in anew, or when
-/// QEMU is started again.
+/// plugged in, so its guest sees the new one when QEMU is started again, or device and chardev are
+/// removed and added again.
 #[derive(Debug, Args)]
 pub struct GrowNamespace {
     /// The NVDIMM file

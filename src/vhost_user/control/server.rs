@@ -47,6 +47,7 @@ impl Control {
             .name("control".into())
             .spawn(move || serve(&ours, &live))
             .map_err(fails)?;
+        info!("{}: an administrator may ask here", path.display());
         Ok(Control { listener, thread: Some(thread), _name: name })
     }
 }

@@ -7,6 +7,7 @@
 //! * mappings are gone when the device was reset, so they are made at each of its starts, and not before:
 //!   [`Windows::start`], when a ring is enabled;
 //! * it wants answers from us before it answers: a thread of its own waits (`mapper`);
+//! * the sum of the regions' sizes has to be a power of two: one region more fills it up ([`Windows::config`]);
 //! * it unmaps only what was mapped by one request, and all of it: pieces are remembered (`mapper`).
 
 mod config;
@@ -35,8 +36,9 @@ use super::ring::Ring;
 use crate::pmem::MediaError;
 use mapper::{Mapper, Order};
 
-/// Most shared memory regions of a device: their number is one byte.
-pub const MOST_WINDOWS: usize = 256;
+/// Most windows of a device: the number of a shared memory region is one byte, and one region fills up what
+/// the others leave.
+pub const MOST_WINDOWS: usize = 255;
 
 /// How long a frontend may take to let go of a part of a window. QEMU takes a millisecond.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -90,7 +92,8 @@ impl Windows {
     pub fn config(&self) -> VhostUserShMemConfig {
         self.attach();
         self.connection().knows_regions = true;
-        let sizes: Vec<u64> = self.all.iter().map(Window::size).collect();
+        let mut sizes: Vec<u64> = self.all.iter().map(Window::size).collect();
+        sizes.push(padding(&sizes));
         let regions = sizes.iter().filter(|size| **size > 0).count();
         // At most 256.
         VhostUserShMemConfig::new(regions as u32, &sizes)
@@ -205,5 +208,29 @@ impl Windows {
     fn connection(&self) -> MutexGuard<'_, Connection> {
         // Each field is whole by itself.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes of a further region, which is never mapped.
+///
+/// QEMU 11.1 puts all regions of a device into one BAR and gives that the sum of their sizes, which has to be a
+/// power of two (PCI 3.0, 6.2.5.1): if it is not, QEMU aborts. A driver looks for the regions that it knows.
+fn padding(sizes: &[u64]) -> u64 {
+    let sum = sizes.iter().fold(0, |sum: u64, size| sum.saturating_add(*size));
+    sum.checked_next_power_of_two().filter(|_| sum > 0).map_or(0, |whole| whole - sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_are_filled_up_to_a_power_of_two() {
+        assert_eq!(padding(&[]), 0);
+        assert_eq!(padding(&[0, 0]), 0);
+        assert_eq!(padding(&[8]), 0);
+        assert_eq!(padding(&[10]), 6);
+        assert_eq!(padding(&[128, 2, 0, 2]), 124);
+        assert_eq!(padding(&[u64::MAX, 7]), 0);
     }
 }

@@ -55,6 +55,20 @@ impl Daemon {
         Self::listening(command, sockets, 1)
     }
 
+    /// Serves devices of `file`, as `arguments` say, at `sockets`.
+    #[track_caller]
+    pub fn start_devices(file: &Path, arguments: &[String], sockets: Vec<PathBuf>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
+        command.arg(format!("--nvdimm={}", file.display())).args(arguments);
+        Self::listening(command, sockets, 1)
+    }
+
+    /// Waits until the back end logs a line that contains `text`, and returns it.
+    #[track_caller]
+    pub fn wait_for_line(&mut self, text: &str) -> String {
+        self.process.wait_for_line(text, START_LIMIT, |line| line.contains(text))
+    }
+
     #[track_caller]
     fn listening(command: Command, sockets: Vec<PathBuf>, queues: u32) -> Self {
         let process = start_listening(&command, &sockets);

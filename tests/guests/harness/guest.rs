@@ -51,6 +51,8 @@ pub struct Machine<'a> {
     command: Command,
     scratch: &'a Path,
     cpus: u32,
+    /// Of QEMU's own.
+    arguments: Vec<String>,
 }
 
 /// What the program `guest-load` said: `@@NAME WORDS .`
@@ -73,7 +75,18 @@ impl Guest {
     /// Describes a machine; `scratch` is where its script is written before it boots.
     pub fn machine(scratch: &Path) -> Machine<'_> {
         let launcher = Path::new(env!("CARGO_MANIFEST_DIR")).join("qemu/boot");
-        Machine { command: Command::new(launcher), scratch, cpus: 1 }
+        let (command, arguments) = (Command::new(launcher), Vec::new());
+        Machine { command, scratch, cpus: 1, arguments }
+    }
+
+    /// As [`Guest::machine`], with the QEMU that knows shared memory regions.
+    pub fn windows_machine(scratch: &Path) -> Machine<'_> {
+        let qemu = "target/guest/qemu-system-x86_64.trixie-backports";
+        let qemu = Path::new(env!("CARGO_MANIFEST_DIR")).join(qemu);
+        assert!(qemu.exists(), "qemu/fetch-qemu --suite trixie-backports --suite trixie");
+        let mut machine = Guest::machine(scratch);
+        machine.command.arg("--qemu").arg(qemu);
+        machine
     }
 
     /// Waits until the script says `name`, and returns the value it says with it.
@@ -143,6 +156,30 @@ impl Machine<'_> {
         self
     }
 
+    /// Adds a disk that is served at `socket`.
+    pub fn disk_at(mut self, socket: &Path) -> Self {
+        self.command.arg("--disk").arg(socket);
+        self
+    }
+
+    /// Adds persistent memory that is served at `socket`: /dev/pmem0 is the first.
+    pub fn pmem_at(mut self, socket: &Path) -> Self {
+        self.command.arg("--pmem").arg(socket);
+        self
+    }
+
+    /// Adds a disk with windows that is served at `socket`.
+    pub fn windows_at(mut self, socket: &Path) -> Self {
+        self.command.arg("--windows").arg(socket);
+        self
+    }
+
+    /// Adds arguments of QEMU's own.
+    pub fn arguments(mut self, arguments: &[String]) -> Self {
+        self.arguments.extend_from_slice(arguments);
+        self
+    }
+
     /// Adds an emulated NVDIMM.
     pub fn nvdimm(mut self, nvdimm: &Nvdimm) -> Self {
         let option = match nvdimm.labels.bytes() {
@@ -165,6 +202,7 @@ impl Machine<'_> {
         let path: PathBuf = self.scratch.join("script.sh");
         std::fs::write(&path, format!("{PRELUDE}\n{script}")).expect("a script file");
         self.command.arg("--script").arg(&path).arg("--cpus").arg(self.cpus.to_string());
+        self.command.arg("--").args(&self.arguments);
         let mut guest = Guest { process: Process::start("the guest", &self.command) };
         guest.wait_for("guest-ready");
         guest

@@ -88,6 +88,17 @@ impl<'a> Tool<'a> {
         self.run("export", &[to.to_str().expect("a name in UTF-8"), "--force-raw"]);
     }
 
+    /// A command of `nvdimmctl dax`, and what it prints.
+    #[track_caller]
+    pub fn dax(&self, verb: &str, options: &[&str]) -> Vec<u8> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nvdimmctl"));
+        command.args(["dax", verb]).arg(self.file).args(options);
+        let output = command.stdin(Stdio::null()).output().expect("nvdimmctl");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "nvdimmctl dax {verb} {options:?}: {complaint}");
+        output.stdout
+    }
+
     /// Fails unless the tool finds every invariant to hold.
     #[track_caller]
     pub fn assert_clean(&self) {

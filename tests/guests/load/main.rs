@@ -4,9 +4,11 @@
 //! Each thing it says is one line, `@@NAME WORDS .`; the full stop tells a line that was cut off.
 
 mod common;
+mod dax_file;
 mod direct;
 mod disk;
 mod files;
+mod window;
 
 use std::io::Write;
 
@@ -16,12 +18,20 @@ const USAGE: &str = "Usage: guest-load files FOLDER SEED        makes files, for
        guest-load disk SOCKET SECTOR-SIZE VERSION SEED
                                           writes sectors of a vhost-user disk, for ever
        guest-load find-sectors SOCKET SECTOR-SIZE
-                                          says what the sectors are";
+                                          says what the sectors are
+       guest-load fill-mapped FILE SEED   fills a file by stores to a mapping of it
+       guest-load direct-mapped FILE DEVICE
+                                          writes and reads a block device from and to such a mapping
+       guest-load window NUMBER length    says how long a window of a virtio device is
+       guest-load window NUMBER put OFFSET TEXT
+                                          stores a text there
+       guest-load window NUMBER wait OFFSET TEXT
+                                          waits for a text there";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let number = |text: &str| text.parse().expect("a number");
+    let number = |text: &str| text.parse::<u64>().expect("a number");
     match arguments[..] {
         ["files", folder, seed] => files::make(folder.as_ref(), number(seed)),
         ["find-files", folder] => files::find(folder.as_ref()),
@@ -31,6 +41,15 @@ fn main() {
         }
         ["find-sectors", socket, sector_size] => {
             disk::find(socket.as_ref(), number(sector_size));
+        }
+        ["fill-mapped", file, seed] => dax_file::fill(file.as_ref(), number(seed)),
+        ["direct-mapped", file, device] => dax_file::direct(file.as_ref(), device.as_ref()),
+        ["window", window, "length"] => window::length(number(window) as u8),
+        ["window", window, "put", offset, text] => {
+            window::put(number(window) as u8, number(offset) as usize, text);
+        }
+        ["window", window, "wait", offset, text] => {
+            window::wait(number(window) as u8, number(offset) as usize, text);
         }
         _ => panic!("{USAGE}"),
     }

@@ -1,0 +1,11 @@
+//! DAX devices as shared memory regions: persistent memory devices, and windows of a disk, with a frontend
+//! that maps what it is told to.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod mapping;
+#[cfg(feature = "power-fail")]
+mod power_fail;
+mod resize;
+mod setup;

@@ -1,0 +1,159 @@
+//! What the scenarios have in common: a file, a daemon, and a frontend with its guest.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+use uuid::Uuid;
+use vhost::vhost_user::VhostUserFrontend;
+use vhost_user_btt::dax::{DeviceOptions, Held, NamespaceOptions};
+use vhost_user_btt::nvdimm::{ClaimKind, LabelSize, Selection};
+use vhost_user_btt::pmem::DurabilityRequest;
+use vhost_user_btt::vhost_user::control::{self, Answer, Request};
+
+use crate::common::daemon::{Daemon, nvdimmctl_ok};
+use crate::common::frontend::{BUFFERS, Driver, linked, new_memory, readable, writable};
+use crate::common::shmem::{Manner, Regions, region_sizes};
+
+pub const M: u64 = 1 << 20;
+
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A file with a disk, and with a device `data` of two extents of 4 MiB, and `log` of 2 MiB.
+pub struct Place {
+    pub folder: TempDir,
+    pub file: PathBuf,
+}
+
+impl Place {
+    pub fn new() -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("nvdimm");
+        nvdimmctl_ok(&["create", text(&file), "--size", "128M", "--label-size", "128K"]);
+        nvdimmctl_ok(&["create-namespace", text(&file), "-n", "disk", "-s", "16M"]);
+        nvdimmctl_ok(&["create-namespace", text(&file), "-n", "pool", "-m", "dax", "-s", "96M"]);
+        let (_claim, region) = pool(&file).open(ClaimKind::Exclusive).unwrap();
+        let device = |name: &str, size| DeviceOptions {
+            name: name.into(),
+            uuid: Uuid::new_v4(),
+            label: String::new(),
+            size,
+            align: None,
+            contiguous: false,
+        };
+        region.create_device(&device("data", 4 * M)).unwrap();
+        region.create_device(&device("log", 2 * M)).unwrap();
+        region.resize_device("data", 8 * M, Held::Refuse).unwrap();
+        assert_eq!(region.device("data").unwrap().extents.len(), 2);
+        Place { folder, file }
+    }
+
+    pub fn socket(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A daemon with `arguments` that listens on the socket `name`, among others.
+    pub fn serve(&self, name: &str, arguments: &[String]) -> Daemon {
+        let mut daemon = Daemon::spawn(self.command(arguments), self.socket(name));
+        daemon.wait_for_log("serving");
+        if arguments.iter().any(|argument| argument.starts_with("--control")) {
+            daemon.wait_for_log("an administrator may ask here");
+        }
+        daemon
+    }
+
+    pub fn command(&self, arguments: &[String]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
+        command.arg("--nvdimm").arg(&self.file).args(arguments);
+        command
+    }
+
+    /// A persistent memory device; `more` follows its name.
+    pub fn pmem(&self, name: &str, more: &str) -> Daemon {
+        let socket = self.socket(name);
+        self.serve(name, &[format!("--pmem=socket={},device={name}{more}", socket.display())])
+    }
+
+    /// A disk with windows.
+    pub fn disk(&self, windows: &[&str], more: &[String]) -> Daemon {
+        let socket = format!("--socket-path={}", self.socket("disk").display());
+        let mut arguments = vec![socket, "--namespace=disk".to_owned()];
+        arguments.extend(windows.iter().map(|window| format!("--window={window}")));
+        arguments.extend_from_slice(more);
+        self.serve("disk", &arguments)
+    }
+
+    /// Bytes of the file, where byte `offset` of a device is.
+    pub fn in_file(&self, device: &str, offset: u64, length: usize) -> Vec<u8> {
+        let (namespace, region) = pool(&self.file).look().unwrap();
+        let place = namespace.range.start + region.resolve(device, offset).unwrap().start;
+        let mut bytes = vec![0; length];
+        File::open(&self.file).unwrap().read_exact_at(&mut bytes, place).unwrap();
+        bytes
+    }
+
+    pub fn size_of(&self, device: &str) -> u64 {
+        pool(&self.file).look().unwrap().1.device(device).unwrap().size
+    }
+}
+
+pub fn pool(file: &Path) -> NamespaceOptions {
+    NamespaceOptions {
+        path: file.into(),
+        selection: Selection::Named("pool".into()),
+        label_size: LabelSize::Detect,
+        durability: DurabilityRequest::Auto,
+    }
+}
+
+/// A frontend that knows shared memory regions, and the regions that it was told of.
+pub struct Guest {
+    pub driver: Driver,
+    pub regions: Regions,
+    pub sizes: Vec<u64>,
+}
+
+impl Guest {
+    pub fn connect(daemon: &Daemon, manner: Manner) -> Guest {
+        let stream = UnixStream::connect(&daemon.socket).unwrap();
+        let aside = stream.try_clone().unwrap();
+        let mut driver = Driver::negotiate(stream, 1, u64::MAX, new_memory());
+        let sizes = region_sizes(&aside);
+        let regions = Regions::default();
+        regions.set_manner(manner);
+        driver.frontend.set_backend_request_fd(&regions.serve()).unwrap();
+        Guest { driver, regions, sizes }
+    }
+
+    pub fn start(daemon: &Daemon) -> Guest {
+        let mut guest = Guest::connect(daemon, Manner::Obliging);
+        guest.driver.start_queue(0);
+        guest
+    }
+}
+
+/// Sends a request to the flush queue; returns the answer, and how much of it was filled.
+pub fn send(driver: &mut Driver, kind: u32) -> (u32, u32) {
+    driver.put(BUFFERS, &kind.to_le_bytes());
+    driver.put(BUFFERS + 64, &[0xee; 4]);
+    let chain = linked(0, vec![readable(BUFFERS, 4), writable(BUFFERS + 64, 4)]);
+    let filled = driver.run_chain(0, &chain);
+    let answer = driver.get(BUFFERS + 64, 4);
+    (u32::from_le_bytes(answer.try_into().unwrap()), filled)
+}
+
+/// Has the daemon resize a device, by its control socket.
+pub fn resize(place: &Place, device: &str, size: u64, force: bool) -> Result<Answer, String> {
+    let (file, namespace, device) = (None, Some("pool".into()), device.into());
+    let request = Request::ResizeDevice { file, namespace, device, size, force };
+    control::request(&place.socket("control"), &request).map_err(|error| error.to_string())
+}
+
+pub fn control_option(place: &Place) -> String {
+    format!("--control={}", place.socket("control").display())
+}
