@@ -8,7 +8,7 @@
 //!   would stumble over;
 //! * their `serve` binds the socket anew at each connection: `server` keeps one listener;
 //! * they accept on a listening socket only: `relay` serves a connected one;
-//! * they know nothing of which ring is whose start: `windows` maps when the first one runs;
+//! * they do not say when a device starts: `windows` maps when the first of its rings runs;
 //! * one request, one lock and one memory guard is too slow: `worker` takes them per batch.
 
 #![forbid(unsafe_code)]

@@ -50,8 +50,6 @@ pub struct Windows {
     all: Arc<[Window]>,
     /// A bit for each ring that runs.
     running: Arc<AtomicU64>,
-    /// The frontend has not mapped all of it.
-    refused: Arc<AtomicBool>,
     connection: Mutex<Connection>,
 }
 
@@ -64,12 +62,9 @@ struct Connection {
     knows_regions: bool,
     /// The thread that it answers to.
     orders: Option<Sender<Order>>,
-}
-
-impl Connection {
-    fn can_map(&self) -> bool {
-        self.knows_regions && self.orders.is_some()
-    }
+    /// It has not mapped all that it was to map. Not shared with the thread of an earlier connection,
+    /// which may still wait for an answer.
+    refused: Arc<AtomicBool>,
 }
 
 impl Windows {
@@ -82,8 +77,8 @@ impl Windows {
 
     /// The windows `windows` of the device that the log calls `title`.
     pub fn new(title: &str, windows: Vec<Window>) -> Windows {
-        let (running, refused, connection) = (Arc::default(), Arc::default(), Mutex::default());
-        Windows { title: title.into(), all: windows.into(), running, refused, connection }
+        let (running, connection) = (Arc::default(), Mutex::default());
+        Windows { title: title.into(), all: windows.into(), running, connection }
     }
 
     /// Whether there are none.
@@ -114,12 +109,8 @@ impl Windows {
         }
         self.attach();
         let (sender, receiver) = channel();
-        let mapper = Mapper::new(
-            self.title.clone(),
-            self.all.clone(),
-            (self.running.clone(), self.refused.clone()),
-            frontend,
-        );
+        let flags = (self.running.clone(), self.connection().refused.clone());
+        let mapper = Mapper::new(self.title.clone(), self.all.clone(), flags, frontend);
         let spawned =
             thread::Builder::new().name("windows".into()).spawn(move || mapper.run(&receiver));
         match spawned {
@@ -156,15 +147,17 @@ impl Windows {
     /// Whether the guest lacks a part of what it was told of: the frontend has not mapped it, or it was
     /// taken away, or is reserved for growth.
     pub fn has_gaps(&self) -> bool {
-        self.refused.load(Ordering::Acquire) || self.all.iter().any(Window::is_cut)
+        self.connection().refused.load(Ordering::Acquire) || self.all.iter().any(Window::is_cut)
     }
 
     fn map_all(&self) {
         let connection = self.connection();
-        self.refused.store(!connection.can_map(), Ordering::Release);
-        match &connection.orders {
+        if let (Some(orders), true) = (&connection.orders, connection.knows_regions) {
             // The thread is there until the sender is dropped.
-            Some(orders) if connection.knows_regions => drop(orders.send(Order::MapAll)),
+            return drop(orders.send(Order::MapAll));
+        }
+        connection.refused.store(true, Ordering::Release);
+        match &connection.orders {
             Some(_) => warn!(
                 "{}: the frontend does not know shared memory regions (VHOST_USER_PROTOCOL_F_SHMEM; QEMU \
                  11.1 does): the windows stay empty; nvdimmctl dax export tells how else to attach them",
