@@ -80,6 +80,14 @@ fn regions(criterion: &mut Criterion) {
             });
         });
     }
+    // An owner that keeps a block keeps its record page, too.
+    region.allocate(owner, "", 0).expect("space");
+    group.bench_function("allocate and free, of an owner with pages", |bencher| {
+        bencher.iter(|| {
+            let offset = region.allocate(owner, "", 0).expect("space");
+            region.free(owner, offset, 0).expect("just allocated");
+        });
+    });
     group.bench_function("create and destroy a device of 8 MiB", |bencher| {
         bencher.iter(|| {
             region.create_device(&device(DEVICES, DEVICE_SIZE)).expect("space");

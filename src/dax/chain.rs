@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::error::{Error, Space};
-use super::layout::{self, BODY_AT, LINK_AT, PageKind};
+use super::layout::{self, BODY_AT, LINK_AT, PageKind, RECORDS};
 use super::transaction::Transaction;
 
 /// A chain of metadata pages.
@@ -22,10 +22,52 @@ pub struct Chain {
     slots: usize,
     /// Offsets of the pages, in the order of the chain.
     pages: Vec<u64>,
-    /// Number of slots in use, by page.
-    used: BTreeMap<u64, usize>,
-    /// Offsets of free slots.
-    free: BTreeSet<u64>,
+    /// What is free in each page, by its offset.
+    room: BTreeMap<u64, Room>,
+    /// Offsets of the pages that have free slots.
+    with_room: BTreeSet<u64>,
+}
+
+/// Which slots of a page are free. A set of their numbers would take longer to make for a new page
+/// than all else that an allocation does.
+#[derive(Debug)]
+struct Room {
+    used: usize,
+    /// Bit n of word m: slot 64 m + n is free.
+    free: [u64; RECORDS.div_ceil(64)],
+}
+
+impl Room {
+    fn none(slots: usize) -> Room {
+        Room { used: slots, free: [0; RECORDS.div_ceil(64)] }
+    }
+
+    fn all(slots: usize) -> Room {
+        let mut room = Room { used: 0, ..Room::none(slots) };
+        for (word, first) in room.free.iter_mut().zip((0..slots).step_by(64)) {
+            *word = u64::MAX >> 64usize.saturating_sub(slots - first).min(63);
+        }
+        room
+    }
+
+    /// Number of the first free slot.
+    fn first(&self) -> Option<u64> {
+        let mut words = self.free.iter().zip((0..).step_by(64));
+        words.find(|(word, _)| **word != 0).map(|(word, first)| {
+            let first: u64 = first;
+            first + u64::from(word.trailing_zeros())
+        })
+    }
+
+    fn take(&mut self, slot: u64) {
+        self.used += 1;
+        self.free[slot as usize / 64] &= !(1 << (slot % 64));
+    }
+
+    fn give(&mut self, slot: u64) {
+        self.used -= 1;
+        self.free[slot as usize / 64] |= 1 << (slot % 64);
+    }
 }
 
 /// A slot that a transaction fills.
@@ -47,23 +89,27 @@ impl Chain {
             slot_size,
             slots,
             pages: Vec::new(),
-            used: BTreeMap::new(),
-            free: BTreeSet::new(),
+            room: BTreeMap::new(),
+            with_room: BTreeSet::new(),
         }
     }
 
     /// Appends a page that was found on the medium, with the offsets of its free slots.
     pub fn found(&mut self, page: u64, free: impl IntoIterator<Item = u64>) {
-        let before = self.free.len();
-        self.free.extend(free);
-        self.used.insert(page, self.slots - (self.free.len() - before));
+        let mut room = Room::none(self.slots);
+        for slot in free {
+            room.give(self.number(slot));
+        }
         self.pages.push(page);
+        self.set_room(page, room);
     }
 
     /// Finds a free slot; links a page from `pool` in front of the others if there is none.
     pub fn fill(&self, pool: &BTreeSet<u64>, into: &mut Transaction) -> Result<Filled, Error> {
-        if let Some(slot) = self.free.first() {
-            return Ok(Filled { slot: *slot, page: None });
+        let room =
+            self.with_room.first().and_then(|page| Some((page, self.room.get(page)?.first()?)));
+        if let Some((page, number)) = room {
+            return Ok(Filled { slot: page + BODY_AT + number * self.slot_size, page: None });
         }
         let page = *pool.first().ok_or(Error::NoRoomFor(Space::Metadata))?;
         let link = self.pages.first().copied().unwrap_or(0);
@@ -77,18 +123,38 @@ impl Chain {
         if let Some(page) = filled.page {
             pool.remove(&page);
             self.pages.insert(0, page);
-            let slots = (0..self.slots as u64).map(|slot| page + BODY_AT + slot * self.slot_size);
-            self.free.extend(slots);
-            self.used.insert(page, 0);
+            self.set_room(page, Room::all(self.slots));
         }
-        self.free.remove(&filled.slot);
-        *self.used.entry(layout::page_of(filled.slot)).or_default() += 1;
+        let (page, number) = (layout::page_of(filled.slot), self.number(filled.slot));
+        if let Some(mut room) = self.room.remove(&page) {
+            room.take(number);
+            self.set_room(page, room);
+        }
+    }
+
+    fn set_room(&mut self, page: u64, room: Room) {
+        if room.first().is_some() {
+            self.with_room.insert(page);
+        } else {
+            self.with_room.remove(&page);
+        }
+        self.room.insert(page, room);
+    }
+
+    /// Number of a slot in its page.
+    fn number(&self, slot: u64) -> u64 {
+        (slot - layout::page_of(slot) - BODY_AT) / self.slot_size
+    }
+
+    /// Whether a page has one slot in use.
+    fn is_last(&self, page: u64) -> bool {
+        self.room.get(&page).is_some_and(|room| room.used == 1)
     }
 
     /// Empties a slot; unlinks its page if it was the last one there.
     pub fn empty(&self, slot: u64, into: &mut Transaction) {
         let page = layout::page_of(slot);
-        if self.used.get(&page) == Some(&1) {
+        if self.is_last(page) {
             let (link, next) = self.neighbours(page);
             into.store(link, next);
         } else {
@@ -98,20 +164,15 @@ impl Chain {
 
     /// The slot is empty.
     pub fn emptied(&mut self, slot: u64, pool: &mut BTreeSet<u64>) {
-        let page = layout::page_of(slot);
-        match self.used.get_mut(&page) {
-            Some(1) => {
-                self.used.remove(&page);
-                self.pages.retain(|other| *other != page);
-                let mut behind = self.free.split_off(&page);
-                self.free.append(&mut behind.split_off(&(page + layout::METADATA_PAGE_SIZE)));
-                pool.insert(page);
-            }
-            Some(used) => {
-                *used -= 1;
-                self.free.insert(slot);
-            }
-            None => {}
+        let (page, number) = (layout::page_of(slot), self.number(slot));
+        if self.is_last(page) {
+            self.room.remove(&page);
+            self.with_room.remove(&page);
+            self.pages.retain(|other| *other != page);
+            pool.insert(page);
+        } else if let Some(mut room) = self.room.remove(&page) {
+            room.give(number);
+            self.set_room(page, room);
         }
     }
 
@@ -120,5 +181,24 @@ impl Chain {
         let index = self.pages.iter().position(|other| *other == page).unwrap_or(0);
         let link = index.checked_sub(1).map_or(self.head, |before| self.pages[before] + LINK_AT);
         (link, self.pages.get(index + 1).copied().unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_slots_of_a_page_are_free_once() {
+        for slots in [1, 63, 64, 65, RECORDS] {
+            let mut room = Room::all(slots);
+            for number in 0..slots as u64 {
+                assert_eq!(room.first(), Some(number), "of {slots}");
+                room.take(number);
+            }
+            assert_eq!((room.first(), room.used), (None, slots));
+            room.give(slots as u64 - 1);
+            assert_eq!((room.first(), room.used), (Some(slots as u64 - 1), slots - 1));
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::dax::layout::{OWNER_TABLE_OFFSET, PAGES_OFFSET};
 use crate::dax::superblock::Superblock;
 use crate::dax::units::PAGE_SIZE;
 use crate::pmem::{MediaError, PersistentMemory, fletcher64};
@@ -28,14 +29,18 @@ pub fn pending<M: PersistentMemory>(
                 && entry[3] & 0xffff_ffff == 1;
             let sums = length <= entry.len()
                 && fletcher64(&bucket[at * 8 + 8..(at + length) * 8]) == entry[0];
-            if !is_ours || !sums || entry[5] > entry[4] {
+            if !is_ours || !sums || entry[4] == u64::MAX || entry[5] > entry[4] {
                 break;
             }
             let (stores, _) = entry[8..length].as_chunks::<2>();
-            entries.insert(
-                entry[4],
-                (entry[5], stores.iter().map(|[offset, value]| (*offset, *value)).collect()),
-            );
+            let is_metadata = |[offset, _]: &[u64; 2]| {
+                (OWNER_TABLE_OFFSET..PAGES_OFFSET).contains(offset) && offset.is_multiple_of(8)
+            };
+            if !stores.iter().all(is_metadata) {
+                break;
+            }
+            let stores = stores.iter().map(|[offset, value]| (*offset, *value)).collect();
+            entries.entry(entry[4]).or_insert((entry[5], stores));
             at += length.next_multiple_of(8);
         }
     }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::dax::check::{Fix, check};
+use crate::dax::journal::{Entry, Store};
 use crate::dax::layout::{
     METADATA_OFFSET, METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET, PageBytes, checksum, slot_offset,
 };
@@ -72,6 +73,31 @@ fn nothing_is_dropped_unasked() {
     assert_eq!(dropped.mended[0].fix, Fix::Drop { offset: slot, length: 128 });
     assert!(dropped.left.is_clean());
     assert_eq!(open(&medium).devices().len(), 4);
+}
+
+/// A replay makes no store that an entry of ours cannot have; so the checker must not rely on one.
+#[test]
+fn an_entry_that_stores_outside_the_metadata_is_none_to_the_checker_either() {
+    let medium = sample();
+    open(&medium);
+    let link = medium.load_u64(OWNER_TABLE_OFFSET + 40).unwrap();
+    let sum = medium.load_u64(OWNER_TABLE_OFFSET).unwrap();
+    medium.zero(PAGES_OFFSET, 2 * PAGE).unwrap();
+    medium.store_u64(OWNER_TABLE_OFFSET + 40, link + 8).unwrap();
+    let mends = [(OWNER_TABLE_OFFSET + 40, link), (OWNER_TABLE_OFFSET, sum)];
+    let write = |others: &[(u64, u64)]| {
+        let stores = mends.iter().chain(others);
+        let stores = stores.map(|&(offset, value)| Store { offset, value }).collect();
+        let entry = Entry { seq: 7, last_seq: 7, stores }.encode(Uuid::from_u128(1));
+        medium.write_bytes(PAGES_OFFSET, &entry).unwrap();
+    };
+    write(&[]);
+    assert!(check(&medium).is_clean());
+    for illegal in [PAGES_OFFSET, 0, OWNER_TABLE_OFFSET + 4, u64::MAX - 7] {
+        write(&[(illegal, 1)]);
+        assert!(!check(&medium).is_clean(), "{illegal:#x}");
+        assert!(Region::open(Arc::clone(&medium), true).is_err());
+    }
 }
 
 proptest! {
