@@ -132,7 +132,8 @@ fn persistent_memory_of_two_extents_keeps_a_file_system_when_its_guest_is_killed
 }
 
 /// Exchanges words with the host through window 0, up to the end of its first extent and behind that of its
-/// second, before and after growth.
+/// second, before and after growth, and when most of it
+/// is gone.
 const EXCHANGE: &str = r"
 /opt/guest-load window 0 length
 /opt/guest-load window 1 length
@@ -141,6 +142,8 @@ const EXCHANGE: &str = r"
 /opt/guest-load window 1 wait 0 second
 /opt/guest-load window 0 wait 71303160 fromgrew
 /opt/guest-load window 0 put 71303168 fromguest
+/opt/guest-load window 0 wait 4194304 fromless
+/opt/guest-load window 0 put 8388600 thelast8
 random 64k >/tmp/sectors
 dd if=/tmp/sectors of=/dev/vda oflag=direct bs=64k 2>/dev/null
 dd if=/dev/vda iflag=direct bs=64k count=1 2>/dev/null | cmp - /tmp/sectors
@@ -183,6 +186,13 @@ fn a_disk_and_two_windows_on_one_connection_talk_to_the_host_before_and_after_gr
     guest.wait_for("found");
     guest.wait_for("put");
     assert_eq!(read(68 * M, 9), "fromguest");
+    // QEMU lets go of all pieces but the first, and of that one for the moment that it takes to map half of it.
+    Tool::on(&file).dax("resize-device", &["data", "--size", "8M", "--force", &control]);
+    assert_eq!(extents(&file).len(), 1);
+    write(4 * M, "fromless");
+    guest.wait_for("found");
+    guest.wait_for("put");
+    assert_eq!(read(8 * M - 8, 8), "thelast8");
     guest.finish();
     daemon.stop();
     Tool::on(&file).namespace("disk").assert_clean();

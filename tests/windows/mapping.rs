@@ -39,6 +39,28 @@ fn persistent_memory_is_a_region_of_all_extents_that_flushes() {
 }
 
 #[test]
+fn flushes_fail_while_a_part_of_the_memory_is_not_mapped() {
+    let place = Place::new();
+    let mut daemon = place.pmem("data", "");
+    let mut guest = Guest::connect(&daemon, Manner::RefusesMaps);
+    guest.driver.start_queue(0);
+    daemon.wait_for_log("the frontend refuses");
+    assert_eq!(send(&mut guest.driver, 0), (1, 4));
+    daemon.wait_for_log("is not mapped, and what it stores there is lost");
+    // The next start may fare better.
+    guest.driver.stop_queue(0);
+    guest.driver.clear_queue(0);
+    guest.regions.set_manner(Manner::Obliging);
+    guest.driver.start_queue(0);
+    guest.regions.wait_for(0, &[(0, 4 * M), (4 * M, 4 * M)]);
+    assert_eq!(send(&mut guest.driver, 0), (0, 4));
+    drop(guest);
+    // A frontend that knows no regions has no memory for its guest at all.
+    let mut driver = Driver::connect(daemon.connect(), 1);
+    assert_eq!(send(&mut driver, 0), (1, 4));
+}
+
+#[test]
 fn requests_that_are_none_leave_the_flush_queue_alive() {
     let place = Place::new();
     let daemon = place.pmem("data", "");

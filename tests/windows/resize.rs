@@ -9,7 +9,7 @@ use vhost_user_btt::vhost_user::control::Answer;
 use crate::common::daemon::{nvdimmctl, nvdimmctl_ok};
 use crate::common::frontend::OK;
 use crate::common::shmem::Manner;
-use crate::setup::{Guest, M, Place, control_option, resize, text};
+use crate::setup::{Guest, M, Place, control_option, resize, send, text};
 
 #[test]
 fn a_window_grows_under_its_guest_and_shrinks_when_the_guest_has_let_go() {
@@ -95,7 +95,7 @@ fn persistent_memory_keeps_its_size_under_its_guest_unless_forced() {
     let daemon = place.serve("data", &[pmem, control_option(&place)]);
     // Without a guest, anything goes.
     resize(&place, "data", 10 * M, false).unwrap();
-    let guest = Guest::start(&daemon);
+    let mut guest = Guest::start(&daemon);
     assert_eq!(guest.sizes, [10 * M, 6 * M]);
     for size in [8 * M, 12 * M] {
         let refused = resize(&place, "data", size, false).unwrap_err();
@@ -103,8 +103,11 @@ fn persistent_memory_keeps_its_size_under_its_guest_unless_forced() {
     }
     guest.regions.wait_for(0, &[(0, 4 * M), (4 * M, 6 * M)]);
     resize(&place, "data", 12 * M, true).unwrap();
+    assert_eq!(send(&mut guest.driver, 0), (0, 4));
     resize(&place, "data", 4 * M, true).unwrap();
     guest.regions.wait_for(0, &[(0, 4 * M)]);
+    // What the guest stores behind that is lost: no flush says otherwise.
+    assert_eq!(send(&mut guest.driver, 0), (1, 4));
     let refused = resize(&place, "nobody", 4 * M, false).unwrap_err();
     assert!(refused.contains("no DAX device \"nobody\""), "{refused}");
     drop(guest);

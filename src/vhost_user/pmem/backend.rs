@@ -18,7 +18,7 @@ use super::super::server::{Served, exit_event};
 use super::super::windows::{Window, Windows};
 use super::worker::Worker;
 use crate::virtio::GuestRam;
-use crate::virtio::pmem::{Device, REGION_ID};
+use crate::virtio::pmem::{Device, REGION_ID, Unsynced};
 
 /// Most descriptors of the flush queue. Linux has one request in flight per CPU that syncs.
 const QUEUE_SIZE: usize = 1024;
@@ -50,6 +50,17 @@ impl Backend {
         self.windows.attach();
         let window = self.windows.all().get(usize::from(REGION_ID));
         Device { size: window.map_or(0, Window::size) }
+    }
+}
+
+impl Backend {
+    /// Makes durable what the guest has stored.
+    fn sync(&self) -> Result<(), Unsynced> {
+        // Rather an error than a promise about memory that the guest does not have.
+        if self.windows.has_gaps() {
+            return Err(Unsynced::NotMapped);
+        }
+        Ok(self.windows.sync()?)
     }
 }
 
@@ -150,7 +161,7 @@ impl VhostUserBackend for Backend {
         self.windows.start(thread, ring);
         // The state that a panic leaves is that between two requests.
         let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
-        worker.serve(ring, &self.memory, &|| self.windows.sync());
+        worker.serve(ring, &self.memory, &|| self.sync());
         Ok(())
     }
 }

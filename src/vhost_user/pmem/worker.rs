@@ -11,8 +11,7 @@ use vm_memory::GuestAddressSpace;
 use super::super::guest_log::GuestLog;
 use super::super::ring::{Memory, Ring};
 use super::super::worker::look;
-use crate::pmem::MediaError;
-use crate::virtio::pmem::Request;
+use crate::virtio::pmem::{Request, Unsynced};
 
 /// The worker of the flush queue.
 pub(super) struct Worker {
@@ -29,7 +28,7 @@ impl Worker {
         &mut self,
         ring: &Ring,
         memory: &Memory,
-        sync: &impl Fn() -> Result<(), MediaError>,
+        sync: &impl Fn() -> Result<(), Unsynced>,
     ) {
         loop {
             let mut state = ring.turn();
@@ -50,7 +49,7 @@ impl Worker {
         &mut self,
         state: &mut VringState<Memory>,
         memory: &Memory,
-        sync: &impl Fn() -> Result<(), MediaError>,
+        sync: &impl Fn() -> Result<(), Unsynced>,
     ) -> Result<bool, virtio_queue::Error> {
         let queue = state.get_queue_mut();
         queue.disable_notification(&*memory.memory())?;

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use log::{debug, info, warn};
@@ -43,6 +43,8 @@ pub(super) struct Mapper {
     windows: Arc<[Window]>,
     /// A bit for each ring that runs.
     running: Arc<AtomicU64>,
+    /// To be set when the frontend does not map something.
+    refused: Arc<AtomicBool>,
     frontend: Frontend,
     /// Of each window, in the order of offsets and without gaps.
     mapped: Vec<Vec<Piece>>,
@@ -52,11 +54,11 @@ impl Mapper {
     pub(super) fn new(
         title: Arc<str>,
         windows: Arc<[Window]>,
-        running: Arc<AtomicU64>,
+        (running, refused): (Arc<AtomicU64>, Arc<AtomicBool>),
         frontend: Frontend,
     ) -> Mapper {
         let mapped = vec![Vec::new(); windows.len()];
-        Mapper { title, windows, running, frontend, mapped }
+        Mapper { title, windows, running, refused, frontend, mapped }
     }
 
     /// Does what it is told, until there is nobody to tell it.
@@ -86,7 +88,7 @@ impl Mapper {
                     self.mapped[window] = before;
                 }
                 Err(refusal) => {
-                    self.complain(window, first, &refusal);
+                    self.not_mapped(window, first, &refusal);
                     continue;
                 }
             }
@@ -104,7 +106,7 @@ impl Mapper {
         let pieces = self.windows[window].pieces();
         for piece in pieces.into_iter().filter_map(|piece| piece.behind(end)) {
             if let Err(refusal) = self.send_map(window, piece) {
-                return self.complain(window, piece, &refusal);
+                return self.not_mapped(window, piece, &refusal);
             }
             self.mapped[window].push(piece);
         }
@@ -142,6 +144,12 @@ impl Mapper {
         };
         let request = request(window, piece, flags);
         judge(self.frontend.shmem_map(&request, lent))
+    }
+
+    /// Complains, and has flushes fail: a part of the window is not there.
+    fn not_mapped(&self, window: usize, piece: Piece, refusal: &Refusal) {
+        self.refused.store(true, Ordering::Release);
+        self.complain(window, piece, refusal);
     }
 
     fn send_unmap(&self, window: usize, piece: Piece) -> Result<(), Refusal> {

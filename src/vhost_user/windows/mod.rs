@@ -21,7 +21,7 @@ pub use live::{Live, Resized, Wanted};
 pub use region::{RegionConfig, Regions};
 pub use window::Window;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -50,6 +50,8 @@ pub struct Windows {
     all: Arc<[Window]>,
     /// A bit for each ring that runs.
     running: Arc<AtomicU64>,
+    /// The frontend has not mapped all of it.
+    refused: Arc<AtomicBool>,
     connection: Mutex<Connection>,
 }
 
@@ -64,6 +66,12 @@ struct Connection {
     orders: Option<Sender<Order>>,
 }
 
+impl Connection {
+    fn can_map(&self) -> bool {
+        self.knows_regions && self.orders.is_some()
+    }
+}
+
 impl Windows {
     /// What a device with windows offers. Requests to the frontend need a socket and may carry a
     /// descriptor, and only those that are answered tell what is mapped.
@@ -74,8 +82,8 @@ impl Windows {
 
     /// The windows `windows` of the device that the log calls `title`.
     pub fn new(title: &str, windows: Vec<Window>) -> Windows {
-        let (running, connection) = (Arc::default(), Mutex::default());
-        Windows { title: title.into(), all: windows.into(), running, connection }
+        let (running, refused, connection) = (Arc::default(), Arc::default(), Mutex::default());
+        Windows { title: title.into(), all: windows.into(), running, refused, connection }
     }
 
     /// Whether there are none.
@@ -106,8 +114,12 @@ impl Windows {
         }
         self.attach();
         let (sender, receiver) = channel();
-        let mapper =
-            Mapper::new(self.title.clone(), self.all.clone(), self.running.clone(), frontend);
+        let mapper = Mapper::new(
+            self.title.clone(),
+            self.all.clone(),
+            (self.running.clone(), self.refused.clone()),
+            frontend,
+        );
         let spawned =
             thread::Builder::new().name("windows".into()).spawn(move || mapper.run(&receiver));
         match spawned {
@@ -141,8 +153,15 @@ impl Windows {
         }
     }
 
+    /// Whether the guest lacks a part of what it was told of: the frontend has not mapped it, or it was
+    /// taken away, or is reserved for growth.
+    pub fn has_gaps(&self) -> bool {
+        self.refused.load(Ordering::Acquire) || self.all.iter().any(Window::is_cut)
+    }
+
     fn map_all(&self) {
         let connection = self.connection();
+        self.refused.store(!connection.can_map(), Ordering::Release);
         match &connection.orders {
             // The thread is there until the sender is dropped.
             Some(orders) if connection.knows_regions => drop(orders.send(Order::MapAll)),

@@ -166,6 +166,12 @@ impl Window {
         self.contents().hold.is_some()
     }
 
+    /// Whether there is less to map than the guest was told of.
+    pub(super) fn is_cut(&self) -> bool {
+        let contents = self.contents();
+        contents.pieces.last().map_or(0, Piece::end) < contents.size
+    }
+
     /// What a frontend is to map, in the order of offsets.
     pub(super) fn pieces(&self) -> Vec<Piece> {
         self.contents().pieces.clone()

@@ -19,6 +19,17 @@ const FAILURE: u32 = 1;
 /// Bytes of an answer.
 const ANSWER_SIZE: u32 = 4;
 
+/// Why what a guest has stored is not durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unsynced {
+    /// The medium failed to sync.
+    #[error(transparent)]
+    Media(#[from] MediaError),
+    /// The guest has stored to where there is no medium.
+    #[error("a part of the guest's memory is not mapped, and what it stores there is lost")]
+    NotMapped,
+}
+
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
@@ -31,16 +42,16 @@ pub enum RequestError {
     /// Something that the device does not know.
     #[error("request type {0} is not supported")]
     Unsupported(u32),
-    /// The medium failed to sync.
+    /// What the guest has stored is not durable.
     #[error(transparent)]
-    Sync(#[from] MediaError),
+    Unsynced(#[from] Unsynced),
 }
 
 impl RequestError {
-    /// Whether it is the guest that is to blame, rather than the medium.
+    /// Whether it is the guest that is to blame, rather than the medium or the frontend.
     #[must_use]
     pub fn is_the_guests(&self) -> bool {
-        !matches!(self, RequestError::Sync(_))
+        !matches!(self, RequestError::Unsynced(_))
     }
 }
 
@@ -80,8 +91,8 @@ impl<'m> Request<'m> {
     /// Answers it, now that `synced` has come of what it asks for. Returns how many bytes of guest
     /// memory were filled, and what is to be said of it.
     #[must_use]
-    pub fn answer(self, synced: Result<(), MediaError>) -> (u32, Option<RequestError>) {
-        let error = self.fault.or_else(|| synced.err().map(RequestError::Sync));
+    pub fn answer(self, synced: Result<(), Unsynced>) -> (u32, Option<RequestError>) {
+        let error = self.fault.or_else(|| synced.err().map(RequestError::Unsynced));
         let value = if error.is_none() { SUCCESS } else { FAILURE };
         match put(self.chain, self.memory, value) {
             Ok(()) => (ANSWER_SIZE, error),
