@@ -1,6 +1,7 @@
 //! The command line of `vhost-user-btt`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Parser, ValueEnum, value_parser};
 use serde_json::json;
@@ -91,6 +92,11 @@ pub struct DaemonArgs {
     /// What a completed write survives; see "Durability" in the README
     #[arg(long, value_name = "KIND", default_value = "auto")]
     durability: DurabilityArg,
+
+    /// How long a worker looks for more requests before it goes to sleep, in microseconds, 0 to 1000;
+    /// it gives way when that does not pay, or somebody else wants the CPU
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u16).range(..=1000))]
+    poll_us: u16,
 
     /// Which messages are shown on standard error
     #[arg(long, value_name = "LEVEL", default_value = "info")]
@@ -273,6 +279,7 @@ impl DaemonArgs {
             queue_size: self.queue_size,
             serial: self.serial,
             discard: self.discard.into(),
+            poll: Duration::from_micros(self.poll_us.into()),
             windows: Vec::new(),
             #[cfg(feature = "power-fail")]
             injection: self.injection.into(),
@@ -292,6 +299,7 @@ impl DaemonArgs {
             queue_size: self.queue_size,
             serial: disk.serial,
             discard: self.discard.into(),
+            poll: Duration::from_micros(self.poll_us.into()),
             windows: Vec::new(),
             #[cfg(feature = "power-fail")]
             injection: self.injection.into(),
