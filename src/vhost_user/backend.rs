@@ -91,9 +91,16 @@ impl<Q: DiskQueue> Backend<Q> {
         &self.memory
     }
 
-    /// The device with windows beside its sectors.
+    /// The device with windows beside its sectors, which its flushes are about, too.
     #[must_use]
     pub(super) fn with_windows(self, windows: Arc<Windows>) -> Backend<Q> {
+        if !windows.is_empty() {
+            let first = self.workers().next();
+            let flusher = first.map(|first| Arc::new(first.flusher().with(windows.clone())));
+            for (mut worker, flusher) in self.workers().zip(flusher.iter().cycle()) {
+                worker.flush_by(flusher.clone());
+            }
+        }
         Backend { windows, ..self }
     }
 }

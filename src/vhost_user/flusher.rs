@@ -27,6 +27,23 @@ impl Flush {
     }
 }
 
+/// A disk, and what else its flushes are to make durable.
+struct Both {
+    disk: Arc<dyn Syncs>,
+    beside: Arc<dyn Syncs>,
+}
+
+impl Syncs for Both {
+    fn sync(&self) -> Result<(), MediaError> {
+        self.disk.sync()?;
+        self.beside.sync()
+    }
+
+    fn sync_takes_time(&self) -> bool {
+        self.disk.sync_takes_time() || self.beside.sync_takes_time()
+    }
+}
+
 /// The thread that flushes a disk. It runs from the first flush on, until this is dropped.
 pub(super) struct Flusher {
     disk: Arc<dyn Syncs>,
@@ -52,6 +69,11 @@ impl Flusher {
     /// A flusher of `disk`.
     pub(super) fn new(disk: Arc<dyn Syncs>) -> Flusher {
         Flusher { disk, queue: Arc::default(), thread: OnceLock::new() }
+    }
+
+    /// A flusher of the same disk, and of what is `beside` it.
+    pub(super) fn with(&self, beside: Arc<dyn Syncs>) -> Flusher {
+        Flusher::new(Arc::new(Both { disk: self.disk.clone(), beside }))
     }
 
     /// Whether a flush would take its time: otherwise there is nothing to write, or nothing to wait for.
@@ -132,9 +154,11 @@ mod tests {
     use std::sync::Barrier;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use nix::errno::Errno;
     use vmm_sys_util::event::{EventFlag, new_event_consumer_and_notifier};
 
     use super::*;
+    use crate::pmem::{Access, Cause};
 
     /// A disk each sync of which waits for the test to let it begin and end.
     #[derive(Debug)]
@@ -176,5 +200,39 @@ mod tests {
         drop(flusher);
         assert_eq!(disk.syncs.load(Ordering::SeqCst), 2);
         woken.consume().unwrap();
+    }
+
+    /// Counts its syncs, which fail if told so.
+    #[derive(Debug, Default)]
+    struct Counted {
+        syncs: AtomicUsize,
+        failure: Option<MediaError>,
+    }
+
+    impl Syncs for Counted {
+        fn sync(&self) -> Result<(), MediaError> {
+            self.syncs.fetch_add(1, Ordering::SeqCst);
+            self.failure.map_or(Ok(()), Err)
+        }
+
+        fn sync_takes_time(&self) -> bool {
+            self.failure.is_some()
+        }
+    }
+
+    #[test]
+    fn a_flush_is_about_the_disk_and_what_is_beside_it() {
+        let cause = Cause::System(Errno::EIO);
+        let error = MediaError { access: Access::Sync, offset: 0, length: 0, cause };
+        let disk = Arc::new(Counted::default());
+        let well = Arc::new(Counted::default());
+        let ill = Arc::new(Counted { failure: Some(error), ..Counted::default() });
+        let flusher = Flusher::new(disk.clone());
+        assert_eq!(flusher.with(well.clone()).flush_now(), Ok(()));
+        assert!(!flusher.with(well.clone()).takes_time());
+        assert_eq!(flusher.with(ill.clone()).flush_now(), Err(error));
+        assert!(flusher.with(ill.clone()).takes_time());
+        let counts = [disk, well, ill].map(|one| one.syncs.load(Ordering::SeqCst));
+        assert_eq!(counts, [2, 1, 1]);
     }
 }

@@ -121,6 +121,16 @@ impl<Q: DiskQueue> Worker<Q> {
         }
     }
 
+    /// Who carries flushes out.
+    pub(super) fn flusher(&self) -> &Flusher {
+        &self.flusher
+    }
+
+    /// Has flushes carried out by `flusher`, from now on.
+    pub(super) fn flush_by(&mut self, flusher: Arc<Flusher>) {
+        self.flusher = flusher;
+    }
+
     /// Waits for up to `most` at an empty ring, from now on.
     pub(super) fn poll_for(&mut self, most: Duration) {
         self.polling = Polling::new(most);

@@ -34,6 +34,7 @@ use virtio_queue::QueueT;
 
 use super::ring::Ring;
 use crate::pmem::MediaError;
+use crate::virtio::block::Syncs;
 use mapper::{Mapper, Order};
 
 /// Most windows of a device: the number of a shared memory region is one byte, and one region fills up what
@@ -208,18 +209,21 @@ impl Windows {
         done.recv_timeout(PATIENCE).unwrap_or(false)
     }
 
-    /// Makes durable what the guest has stored to the windows.
-    ///
-    /// # Errors
-    ///
-    /// The medium fails.
-    pub fn sync(&self) -> Result<(), MediaError> {
-        self.all.iter().try_for_each(Window::sync)
-    }
-
     fn connection(&self) -> MutexGuard<'_, Connection> {
         // Each field is whole by itself.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Syncs for Windows {
+    /// Makes durable what the guest has stored to the windows.
+    fn sync(&self) -> Result<(), MediaError> {
+        self.all.iter().try_for_each(Window::sync)
+    }
+
+    /// Nobody knows what a guest has stored, so there is something to sync always.
+    fn sync_takes_time(&self) -> bool {
+        true
     }
 }
 
