@@ -6,14 +6,14 @@ use std::time::Duration;
 use clap::{ArgAction, Parser, ValueEnum, value_parser};
 use serde_json::json;
 
-use super::disk::DiskArg;
+use super::disk::{DiskArg, queue_count, serial};
 use super::logging::LogLevel;
 use super::name::NamespaceArgs;
 use super::window::{DeviceArg, PmemArg, WindowArg};
 use crate::nvdimm::Selection;
 use crate::pmem::DurabilityRequest;
 use crate::vhost_user::{
-    DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_QUEUES, MOST_WINDOWS, PmemConfig, RegionConfig,
+    DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_WINDOWS, PmemConfig, RegionConfig,
     SocketSource, WindowConfig,
 };
 use crate::virtio::block::{Discard, Serial};
@@ -157,22 +157,11 @@ impl From<DurabilityArg> for DurabilityRequest {
     }
 }
 
-pub(super) fn queue_count(text: &str) -> Result<u16, String> {
-    match text.parse() {
-        Ok(count) if (1..=MOST_QUEUES).contains(&count) => Ok(count),
-        _ => Err(format!("not a number from 1 to {MOST_QUEUES}")),
-    }
-}
-
 fn queue_size(text: &str) -> Result<u16, String> {
     match text.parse::<u16>() {
         Ok(size) if (2..=MOST_QUEUE_SIZE).contains(&size) && size.is_power_of_two() => Ok(size),
         _ => Err(format!("not a power of two from 2 to {MOST_QUEUE_SIZE}")),
     }
-}
-
-pub(super) fn serial(text: &str) -> Result<Serial, String> {
-    Serial::new(text).ok_or_else(|| "not 1 to 20 printable ASCII characters".into())
 }
 
 /// A command line that lacks something.
