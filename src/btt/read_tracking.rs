@@ -76,16 +76,26 @@ impl ReadTracking {
     /// away was followed by [`after_mapping`].
     pub(super) fn wait_until_unread(&self, arena: usize, block: Block) {
         let tracked = tracked(arena, block);
-        for slot in self.queues.iter().flat_map(|slots| &slots.0) {
-            let mut spins = 0;
-            while slot.load(Ordering::Acquire) == tracked {
-                spins += 1;
-                if spins % SPINS == 0 {
-                    yield_now();
-                } else {
-                    spin_loop();
+        for slots in &self.queues {
+            for slot in &slots.0 {
+                if slot.load(Ordering::Acquire) == tracked {
+                    wait_while(slot, tracked);
                 }
             }
+        }
+    }
+}
+
+/// Waits until `slot` holds something else than `tracked`.
+#[cold]
+fn wait_while(slot: &AtomicU64, tracked: u64) {
+    let mut spins = 0;
+    while slot.load(Ordering::Acquire) == tracked {
+        spins += 1;
+        if spins % SPINS == 0 {
+            yield_now();
+        } else {
+            spin_loop();
         }
     }
 }

@@ -349,10 +349,13 @@ impl PersistentMemory for Mapping {
             return Ok(());
         }
         let into_line = offset % CACHE_LINE;
-        for line in (0..into_line + length).step_by(CACHE_LINE as usize) {
+        let end = into_line + length;
+        let mut line = 0;
+        while line < end {
             // SAFETY: the line holds at least one byte of the range, and lines do not span pages.
             unsafe { self.write_back.line(address.sub(into_line as usize).add(line as usize)) }
                 .map_err(self.media_error(Access::Flush, offset, length))?;
+            line += CACHE_LINE;
         }
         Ok(())
     }
