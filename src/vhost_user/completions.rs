@@ -11,12 +11,12 @@ use std::sync::atomic::{Ordering, fence};
 use log::Level;
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Error, Queue, QueueT};
-use vm_memory::{Address, Bytes, GuestAddress};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryError};
 
 use super::flusher::Flush;
 use super::guest_log::GuestLog;
 use crate::virtio::block::RequestError;
-use crate::virtio::{GuestRam, store_byte};
+use crate::virtio::{GuestRam, store};
 
 /// The used ring (VIRTIO 1.2, 2.7.8): bytes before its elements, and of each.
 const USED_HEADER: u64 = 4;
@@ -56,7 +56,7 @@ impl Completion {
         }
         let filled = result.as_ref().map_or(0, |filled| *filled);
         let status = result.as_ref().map_or_else(RequestError::status, |_| 0);
-        match self.status.map(|address| store_byte(memory, address, status)) {
+        match self.status.map(|address| store(memory, address, status)) {
             Some(Ok(())) => return filled + 1,
             Some(Err(error)) => log.line(Level::Warn, &format_args!("status byte: {error}")),
             None => log.line(Level::Warn, &"a request without a status byte"),
@@ -138,7 +138,8 @@ fn store_element(
     let place = u64::from(index.0 % ring.size());
     let address = at(ring.used_ring(), USED_HEADER + place * USED_ELEMENT)?;
     let element = u64::from(length) << 32 | u64::from(head);
-    memory.write_obj(element.to_le(), address).map_err(Error::GuestMemory)
+    store(memory, address, element.to_le())
+        .map_err(|_| Error::GuestMemory(GuestMemoryError::InvalidGuestAddress(address)))
 }
 
 /// Whether the guest wants to be interrupted once the used index has moved from `before` to `next`

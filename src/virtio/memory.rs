@@ -1,6 +1,9 @@
 //! Pieces of guest memory.
 
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
+use vm_memory::{
+    Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap,
+    GuestMemoryRegion, VolatileSlice,
+};
 
 /// Guest memory, mapped.
 pub type GuestRam = GuestMemoryMmap<()>;
@@ -70,9 +73,7 @@ impl<'a> Spans<'a> {
         let length = u64::from(span.length - self.taken).min(self.left) as usize;
         let bad = BadAddress { address: span.address.raw_value(), length };
         let address = span.address.checked_add(self.taken.into()).ok_or(bad)?;
-        // A span may cross from one region of guest memory into the next.
-        let slices = memory.get_slices(address, length).next();
-        slices.and_then(Result::ok).filter(|slice| !slice.is_empty()).ok_or(bad)
+        front(memory, address, length).filter(|slice| !slice.is_empty()).ok_or(bad)
     }
 
     /// Takes `count` bytes off the front; there are at least as many.
@@ -128,11 +129,29 @@ impl<'a> Spans<'a> {
     }
 }
 
-/// Stores a byte to guest memory.
-pub fn store_byte(memory: &GuestRam, address: GuestAddress, byte: u8) -> Result<(), BadAddress> {
-    memory
-        .write_obj(byte, address)
-        .map_err(|_| BadAddress { address: address.raw_value(), length: 1 })
+/// Those of `length` bytes at `address` that are in the region of the first; `None`: that one is not guest
+/// memory.
+///
+/// What [`GuestMemoryBackend::get_slices`] yields first; its iterator costs more than all else here.
+fn front(memory: &GuestRam, address: GuestAddress, length: usize) -> Option<VolatileSlice<'_>> {
+    let (region, start) = memory.to_region_addr(address)?;
+    let here = (region.len() - start.raw_value()).min(length as u64);
+    region.get_slice(start, here as usize).ok()
+}
+
+/// Stores `object` to guest memory.
+pub fn store<T: ByteValued>(
+    memory: &GuestRam,
+    address: GuestAddress,
+    object: T,
+) -> Result<(), BadAddress> {
+    let length = size_of::<T>();
+    let stored = match front(memory, address, length) {
+        Some(slice) if slice.len() == length => slice.write_obj(object, 0).is_ok(),
+        // Across two regions, or outside of all.
+        _ => memory.write_obj(object, address).is_ok(),
+    };
+    if stored { Ok(()) } else { Err(BadAddress { address: address.raw_value(), length }) }
 }
 
 #[cfg(test)]
@@ -191,7 +210,7 @@ mod tests {
             assert!(Spans::new(&spans).gather(&memory, &mut bytes).is_err(), "{bad:?}");
             assert!(Spans::new(&spans).scatter(&memory, &bytes).is_err(), "{bad:?}");
         }
-        assert!(store_byte(&memory, GuestAddress(0x2000), 0).is_err());
+        assert!(store(&memory, GuestAddress(0x2000), 0u8).is_err());
     }
 
     #[test]

@@ -8,4 +8,4 @@ pub mod block;
 mod memory;
 pub mod pmem;
 
-pub use memory::{BadAddress, GuestRam, Span, Spans, store_byte};
+pub use memory::{BadAddress, GuestRam, Span, Spans, store};
