@@ -22,6 +22,10 @@
 //!
 //! Replay makes the stores of the entries from the newest one's `last_seq` on. A torn entry is none;
 //! the one before it is applied already, and applying it again changes nothing.
+//!
+//! Entries are looked for at every multiple of 64 bytes, behind what is none as well. Bit rot in an
+//! older entry is thus without effect: it hides no newer one, over which the ring would go on with
+//! numbers that are there already.
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
@@ -175,9 +179,11 @@ impl Ring {
         for bucket in 0..ring.buckets {
             medium.read_bytes(ring.start + bucket * BUCKET_SIZE, &mut bytes)?;
             let mut position = 0;
-            while let Some(rest) = bytes.get(position as usize..)
-                && let Some(entry) = Entry::decode(rest, ring.magic)
-            {
+            while position < BUCKET_SIZE {
+                let Some(entry) = Entry::decode(&bytes[position as usize..], ring.magic) else {
+                    position += ENTRY_ALIGN;
+                    continue;
+                };
                 position += Entry::size(entry.stores.len());
                 if entry.seq >= ring.seq {
                     ring.seq = entry.seq + 1;

@@ -83,6 +83,47 @@ fn replay_begins_at_last_seq_and_stops_at_the_first_gap() {
     assert!(values(vec![entry(3, 2), entry(4, 2)]).is_empty());
 }
 
+/// An entry that can no longer be read must not hide newer ones: their numbers would be given again, and
+/// once it was written over, they would be the newest again.
+#[test]
+fn bit_rot_in_one_entry_brings_no_other_one_back() {
+    let medium = medium();
+    let mut ring = Ring::read(&medium, &superblock()).unwrap().1;
+    for value in 1..=40 {
+        ring.commit(&medium, &stores(1 + value % 3, value)).unwrap();
+    }
+    let whole = medium.contents();
+    for rotten in (PAGES_OFFSET..PAGES_OFFSET + 2 * BUCKET_SIZE).step_by(8) {
+        let medium = Simulated::with_contents(&whole);
+        medium.store_u64(rotten, medium.load_u64(rotten).unwrap() ^ 1 << 40).unwrap();
+        let (_, mut ring) = Ring::read(&medium, &superblock()).unwrap();
+        for value in 100..106 {
+            let stores = stores(1 + value % 2, value);
+            ring.commit(&medium, &stores).unwrap();
+            let (pending, again) = Ring::read(&medium, &superblock()).unwrap();
+            assert_eq!(pending, stores, "value {value}, rotten at {rotten:#x}");
+            assert_eq!(again, ring);
+        }
+    }
+}
+
+#[test]
+fn bit_rot_in_an_older_entry_changes_nothing() {
+    let medium = medium();
+    let mut ring = Ring::read(&medium, &superblock()).unwrap().1;
+    for value in 1..=20 {
+        ring.commit(&medium, &stores(3, value)).unwrap();
+    }
+    let expected = (stores(3, 20), ring);
+    for word in (0..19 * Entry::size(3)).step_by(8) {
+        let rotten = PAGES_OFFSET + word;
+        let was = medium.load_u64(rotten).unwrap();
+        medium.store_u64(rotten, !was).unwrap();
+        assert_eq!(Ring::read(&medium, &superblock()).unwrap(), expected, "byte {word}");
+        medium.store_u64(rotten, was).unwrap();
+    }
+}
+
 #[test]
 fn applying_again_stores_nothing() {
     let medium = medium();
