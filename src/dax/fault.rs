@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::layout::PageKind;
+use super::page_kind::PageKind;
 use crate::pmem::MediaError;
 
 /// Why bytes are not the metadata that belongs at their place.

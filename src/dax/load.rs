@@ -14,9 +14,10 @@ use super::journal::{self, Ring, Store};
 use super::layout::{
     self, BODY_AT, CONTIGUOUS, DEVICES, DevicePage, DeviceSlot, EXTENTS, ExtentPage,
     HEAD_RECORDS_AT, INLINE_EXTENTS, LINK_AT, METADATA_OFFSET, METADATA_PAGE_SIZE, MOST_EXTENTS,
-    OWNER_TABLE_OFFSET, OWNERS, OwnerTable, PAGES_OFFSET, PageBytes, PageKind, RECORDS, RecordPage,
+    OWNER_TABLE_OFFSET, OWNERS, OwnerTable, PAGES_OFFSET, PageBytes, RECORDS, RecordPage,
     SLOT_SIZE,
 };
+use super::page_kind::PageKind;
 use super::state::{Block, Device, Owner, State, extent_pages};
 use super::superblock::{BACKUP_OFFSET, SUPERBLOCK_OFFSET, Superblock};
 use super::units::{Align, Extent, PAGE_SIZE};
