@@ -10,7 +10,7 @@ use super::buddy::Buddy;
 use super::chain::Chain;
 use super::error::Error;
 use super::fault::Fault;
-use super::journal::{self, Ring, Store};
+use super::journal::{Ring, Store};
 use super::layout::{
     self, BODY_AT, CONTIGUOUS, DEVICES, DevicePage, DeviceSlot, EXTENTS, ExtentPage,
     HEAD_RECORDS_AT, INLINE_EXTENTS, LINK_AT, METADATA_OFFSET, METADATA_PAGE_SIZE, MOST_EXTENTS,
@@ -58,7 +58,7 @@ pub fn load<M: PersistentMemory>(
 ) -> Result<State, Error> {
     let (mut pending, ring) = Ring::read(medium, superblock)?;
     if !read_only {
-        replay(medium, &pending)?;
+        replay(medium, &ring, &pending)?;
         pending = Vec::new();
     }
     let pool = (METADATA_OFFSET..PAGES_OFFSET).step_by(METADATA_PAGE_SIZE as usize).collect();
@@ -97,7 +97,7 @@ pub fn load<M: PersistentMemory>(
     Ok(state)
 }
 
-fn replay<M: PersistentMemory>(medium: &M, pending: &[Store]) -> Result<(), Error> {
+fn replay<M: PersistentMemory>(medium: &M, ring: &Ring, pending: &[Store]) -> Result<(), Error> {
     let replayed = if mutant!(ReplayUnfenced) {
         let changes =
             pending.iter().filter(|store| medium.load_u64(store.offset) != Ok(store.value));
@@ -106,7 +106,7 @@ fn replay<M: PersistentMemory>(medium: &M, pending: &[Store]) -> Result<(), Erro
             .collect::<Result<Vec<()>, _>>()?
             .len()
     } else {
-        journal::apply(medium, pending)?
+        ring.replay(medium, pending)?
     };
     if replayed > 0 {
         log::info!("replayed {replayed} stores of a change that was cut off");

@@ -66,7 +66,7 @@ fn complete_pending<M: PersistentMemory>(
 ) -> Result<Ring, MediaError> {
     let (pending, ring) = Ring::read(medium, superblock)?;
     if !mutant!(PendingForgotten) {
-        journal::apply(medium, &pending)?;
+        ring.replay(medium, &pending)?;
     }
     if mutant!(JournalEmptied) {
         let bytes = superblock.journal().bytes();
