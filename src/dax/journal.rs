@@ -32,7 +32,8 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::layout::{OWNER_TABLE_OFFSET, PAGES_OFFSET};
+use super::fault::Fault;
+use super::layout::{MOST_SEQ, OWNER_TABLE_OFFSET, PAGES_OFFSET};
 use super::superblock::Superblock;
 use super::units::PAGE_SIZE;
 use crate::pmem::{MediaError, PersistentMemory, fletcher64};
@@ -209,6 +210,12 @@ impl Ring {
     ) -> Result<u64, MediaError> {
         let (_, ring) = Ring::read(medium, superblock)?;
         Ok(ring.seq - 1)
+    }
+
+    /// Makes sure that there are numbers for all entries to come.
+    pub fn check_numbers(&self) -> Result<(), Fault> {
+        let newest = self.seq - 1;
+        if newest > MOST_SEQ { Err(Fault::Sequence(newest)) } else { Ok(()) }
     }
 
     /// Commits `stores`, at most [`MOST_STORES`]: durable on return, and not yet applied.

@@ -37,6 +37,8 @@ pub const METADATA_OFFSET: u64 = 16 << 10;
 pub const PAGES_OFFSET: u64 = 16 << 20;
 /// Metadata pages behind the owner table.
 pub const METADATA_PAGES: u64 = (PAGES_OFFSET - METADATA_OFFSET) / METADATA_PAGE_SIZE;
+/// The highest number of a journal entry behind which there may be others: as good as endless.
+pub const MOST_SEQ: u64 = u64::MAX / 2;
 /// Heads in the owner table, that of owner 0 among them.
 pub const OWNERS: usize = 127;
 /// Records in a record page.

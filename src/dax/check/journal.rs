@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::dax::layout::{OWNER_TABLE_OFFSET, PAGES_OFFSET};
+use crate::dax::fault::Fault;
+use crate::dax::layout::{MOST_SEQ, OWNER_TABLE_OFFSET, PAGES_OFFSET};
 use crate::dax::superblock::Superblock;
 use crate::dax::units::PAGE_SIZE;
-use crate::pmem::{MediaError, PersistentMemory, fletcher64};
+use crate::pmem::{PersistentMemory, fletcher64};
 
-/// The words that opening would store, with their offsets: those that differ from what is there.
+/// The words that opening would store, with their offsets: those that differ from what is there. A
+/// journal that cannot be read, or whose numbers are used up, is a fault.
 pub fn pending<M: PersistentMemory>(
     medium: &M,
     superblock: &Superblock,
-) -> Result<BTreeMap<u64, u64>, MediaError> {
+) -> Result<BTreeMap<u64, u64>, Fault> {
     let journal = superblock.journal().bytes();
     // By sequence number: the oldest that was needed, and the stores.
     let mut entries: BTreeMap<u64, (u64, Vec<(u64, u64)>)> = BTreeMap::new();
@@ -48,6 +50,9 @@ pub fn pending<M: PersistentMemory>(
     }
     let mut pending = BTreeMap::new();
     if let Some((newest, (oldest, _))) = entries.last_key_value() {
+        if *newest > MOST_SEQ {
+            return Err(Fault::Sequence(*newest));
+        }
         for seq in *oldest..=*newest {
             let Some((_, stores)) = entries.get(&seq) else { break };
             pending.extend(stores.iter().copied());
