@@ -18,8 +18,8 @@
 //! commits; then its stores are made, flushed and fenced, before anything else is written. So one
 //! entry at most is not applied, the newest, `last_seq` equals `seq`, and the space of all older ones
 //! is free: the ring is never full. There are two buckets or more, so the newest entry is never
-//! written over by the next one. The first entry of a bucket takes the place of an old one, whose header
-//! is made void before: a place that holds a torn entry has no two of them mixed.
+//! written over by the next one. Before an entry takes the first place of a bucket, the header that is
+//! there is made void, so that two torn entries never make a whole one.
 //!
 //! Replay makes the stores of the entries from the newest one's `last_seq` on. A torn entry is none;
 //! the one before it is applied already, and applying it again changes nothing.
