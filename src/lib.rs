@@ -6,8 +6,8 @@
 //! | room | holds |
 //! |---|---|
 //! | [`cli`] | command lines, text and JSON output, progress bars, exit codes |
-//! | [`vhost_user`] | the device at the end of a socket: listener, rings, a worker per queue |
-//! | [`virtio`] | the block device: features, configuration, requests, their execution |
+//! | [`vhost_user`] | the device at the end of a socket: listener, rings, a worker per queue, windows |
+//! | [`virtio`] | the block device and persistent memory: features, configuration, requests, their execution |
 //! | [`btt`] | the Block Translation Table: layout, map, flog, lanes, recovery, the engine |
 //! | [`dax`] | DAX regions: owners of pages, devices and their extents, the journal of their changes |
 //! | [`nvdimm`] | the file as an NVDIMM: labels, namespaces, claims |

@@ -2,114 +2,10 @@
 
 mod common;
 
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::atomic::Ordering;
 
+use common::counting::{Ledger, with_disk};
 use common::frontend::*;
-use uuid::Uuid;
-use vhost_user_btt::btt::{Btt, CreateOptions, LbaSize, OpenOptions, Version, create};
-use vhost_user_btt::pmem::simulated::Simulated;
-use vhost_user_btt::pmem::{Access, Cause, Durability, MediaError, PersistentMemory};
-use vhost_user_btt::vhost_user::{Backend, Endpoint, Server, Stop};
-use vhost_user_btt::virtio::block::{Device, DeviceOptions, Discard, Serial};
-use vm_memory::VolatileSlice;
-
-/// What a medium is asked for, and whether syncing it fails.
-#[derive(Default)]
-struct Ledger {
-    syncs: AtomicU32,
-    sync_fails: AtomicBool,
-    /// The next write waits here twice.
-    next_write: Mutex<Option<Arc<Barrier>>>,
-}
-
-/// A page-cache medium that counts.
-struct Counting {
-    medium: Simulated,
-    ledger: Arc<Ledger>,
-}
-
-impl PersistentMemory for Counting {
-    fn size(&self) -> u64 {
-        self.medium.size()
-    }
-    fn durability(&self) -> Durability {
-        Durability::PageCache
-    }
-    fn load_u32(&self, offset: u64) -> Result<u32, MediaError> {
-        self.medium.load_u32(offset)
-    }
-    fn load_u64(&self, offset: u64) -> Result<u64, MediaError> {
-        self.medium.load_u64(offset)
-    }
-    fn store_u32(&self, offset: u64, value: u32) -> Result<(), MediaError> {
-        self.medium.store_u32(offset, value)
-    }
-    fn store_u64(&self, offset: u64, value: u64) -> Result<(), MediaError> {
-        self.medium.store_u64(offset, value)
-    }
-    fn read(&self, offset: u64, into: &VolatileSlice<'_>) -> Result<(), MediaError> {
-        self.medium.read(offset, into)
-    }
-    fn write(&self, offset: u64, from: &VolatileSlice<'_>) -> Result<(), MediaError> {
-        let barrier = self.ledger.next_write.lock().unwrap().take();
-        if let Some(barrier) = barrier {
-            barrier.wait();
-            barrier.wait();
-        }
-        self.medium.write(offset, from)
-    }
-    fn flush(&self, offset: u64, length: u64) -> Result<(), MediaError> {
-        self.medium.flush(offset, length)
-    }
-    fn fence(&self) -> Result<(), MediaError> {
-        self.medium.fence()
-    }
-    fn zero(&self, offset: u64, length: u64) -> Result<(), MediaError> {
-        self.medium.zero(offset, length)
-    }
-    fn sync(&self) -> Result<(), MediaError> {
-        self.ledger.syncs.fetch_add(1, Ordering::SeqCst);
-        if self.ledger.sync_fails.load(Ordering::SeqCst) {
-            let cause = Cause::System(nix::errno::Errno::EIO);
-            return Err(MediaError { access: Access::Sync, offset: 0, length: 0, cause });
-        }
-        Ok(())
-    }
-}
-
-/// Lets `guest` use a disk on a counting medium, having accepted the features `wanted`.
-fn with_disk(wanted: u64, guest: impl FnOnce(&mut Driver, &Ledger)) {
-    let ledger = Arc::new(Ledger::default());
-    let medium = Counting { medium: Simulated::new(17 << 20), ledger: ledger.clone() };
-    let options = CreateOptions {
-        lba_size: LbaSize::new(512).unwrap(),
-        version: Version::V1_1,
-        uuid: Uuid::max(),
-        parent_uuid: Uuid::nil(),
-        arena_size: 1 << 39,
-        force: false,
-    };
-    create(&medium, &options, |_, _| {}).unwrap();
-    let options = OpenOptions { version: None, namespace: None, read_only: false, queues: 1 };
-    let (btt, queues) = Btt::open(medium, &options).unwrap();
-    let options = DeviceOptions {
-        read_only: false,
-        discard: Discard::Off,
-        serial: Serial::new("counting").unwrap(),
-        queues: 1,
-        queue_size: QUEUE_SIZE,
-    };
-    let backend = Backend::new("counting", Device::new(&*btt, &options), queues);
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let server = Server::new(backend, Endpoint::Connected(theirs), Stop::default()).unwrap();
-    let server = std::thread::spawn(move || server.run());
-    let mut driver = Driver::connect_with(ours, 1, wanted);
-    guest(&mut driver, &ledger);
-    drop(driver);
-    server.join().unwrap().unwrap();
-}
 
 #[test]
 fn a_write_back_disk_is_synced_by_flushes_alone() {
@@ -155,8 +51,7 @@ fn a_guest_that_chooses_write_through_while_it_writes_is_heard() {
             ];
             driver.put_chain(0, index * 3, &linked(index * 3, chain));
         }
-        let barrier = Arc::new(Barrier::new(2));
-        *ledger.next_write.lock().unwrap() = Some(barrier.clone());
+        let barrier = Ledger::stop_next(&ledger.next_write);
         driver.offer(0, 0);
         driver.kick(0);
         barrier.wait();

@@ -106,6 +106,8 @@ impl<'p> Load<'p> {
                 done.clear();
             }
             match (is_idle, self.cell.polling) {
+                // Two workers need the CPUs when the client has nothing to do.
+                (true, true) if self.cell.queues > 1 => std::thread::yield_now(),
                 (true, true) => std::hint::spin_loop(),
                 (true, false) => self.sleep(),
                 (false, _) => {}

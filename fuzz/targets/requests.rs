@@ -286,8 +286,11 @@ fuzz_target!(|input: Input| {
     let Ok(descriptors) = ring.iter(&memory) else { return };
     for (mut descriptors, tag) in descriptors.take(TURN).zip(0..) {
         chain.take(&mut descriptors);
+        chain.parse(&memory);
+        executor.announce(&batch, &chain);
+        executor.prepare(&batch, &chain);
         let result = chain
-            .request(&memory)
+            .request()
             .and_then(|request| executor.execute(&mut batch, &memory, &request, tag));
         taken.push((descriptors.head_index(), chain.status(), result));
     }

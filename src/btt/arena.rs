@@ -11,7 +11,7 @@ use super::map::MapEntry;
 use super::map_locks::{LockKey, MapLocks};
 use super::sync::{AtomicBool, Ordering};
 use super::units::{Block, Lba};
-use crate::pmem::{MediaError, PersistentMemory};
+use crate::pmem::{Intent, MediaError, PersistentMemory};
 
 /// An open arena.
 #[derive(Debug)]
@@ -90,6 +90,11 @@ impl Arena {
         }
     }
 
+    /// Begins to fetch the map entry of `lba`, which is going to be looked at, or changed.
+    pub(super) fn prefetch_entry<M: PersistentMemory>(&self, medium: &M, lba: Lba, intent: Intent) {
+        medium.prefetch(self.entry_offset(lba), intent);
+    }
+
     /// Stores a map entry; durable after the next fence. The caller holds its map lock, or is alone.
     pub(super) fn store_entry<M: PersistentMemory>(
         &self,
@@ -97,8 +102,19 @@ impl Arena {
         lba: Lba,
         entry: MapEntry,
     ) -> Result<(), MediaError> {
-        medium.store_u32(self.entry_offset(lba), entry.0)?;
+        self.store_entry_only(medium, lba, entry)?;
         self.flush_entry(medium, lba)
+    }
+
+    /// Stores a map entry; durable after [`flush_entry`](Self::flush_entry), of any entry of its cache
+    /// line, and the next fence. The caller holds its map lock.
+    pub(super) fn store_entry_only<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lba: Lba,
+        entry: MapEntry,
+    ) -> Result<(), MediaError> {
+        medium.store_u32(self.entry_offset(lba), entry.0)
     }
 
     /// Begins to write a map entry back, whoever stored it.

@@ -53,12 +53,8 @@ impl<'q, M: PersistentMemory> Batch<'q, M> {
 
     /// Reads whole sectors from `first` on into all of `into`.
     pub fn read(&mut self, first: u64, into: &VolatileSlice<'_>) -> Result<(), Error> {
-        let (count, size) = self.check_buffer(first, into.len())?;
-        for index in 0..count {
-            let part = piece(into, index * size, size);
-            self.read_sector(first + index as u64, 0, &part)?;
-        }
-        Ok(())
+        let (count, _) = self.check_buffer(first, into.len())?;
+        self.read_sectors(first, count, into)
     }
 
     /// Reads the bytes of `sector` from `offset` on into all of `into`; they are of one version of
@@ -70,7 +66,7 @@ impl<'q, M: PersistentMemory> Batch<'q, M> {
         into: &VolatileSlice<'_>,
     ) -> Result<(), Error> {
         self.check_part(sector, offset, into.len())?;
-        self.read_sector(sector, offset, into)
+        self.read_group(self.btt.locate(sector), 1, offset, into)
     }
 
     /// Writes whole sectors from `first` on with all of `from`.
@@ -141,6 +137,10 @@ impl<M: PersistentMemory> Drop for Batch<'_, M> {
 }
 
 /// The `length` bytes of `buffer` at `offset`, which are inside it.
-fn piece<'a>(buffer: &VolatileSlice<'a>, offset: usize, length: usize) -> VolatileSlice<'a> {
+pub(super) fn piece<'a>(
+    buffer: &VolatileSlice<'a>,
+    offset: usize,
+    length: usize,
+) -> VolatileSlice<'a> {
     buffer.subslice(offset, length).expect("the length was checked to be that of whole sectors")
 }

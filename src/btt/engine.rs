@@ -73,6 +73,12 @@ impl<M: PersistentMemory> Btt<M> {
         self.medium.sync()
     }
 
+    /// Whether [`sync`](Self::sync) takes the time of a system call or more.
+    #[must_use]
+    pub fn sync_takes_time(&self) -> bool {
+        self.medium.sync_takes_time()
+    }
+
     /// Where `sector` is, which exists.
     pub(super) fn locate(&self, sector: u64) -> Place<'_> {
         let after = self.arenas.partition_point(|arena| arena.first_sector <= sector);

@@ -12,7 +12,7 @@ use crate::pmem::CACHE_LINE;
 /// interleaving, and needs no more than it has threads.
 const LOCKS: usize = if cfg!(feature = "loom") { 4 } else { 256 };
 /// Map entries that share a lock: those of one cache line.
-const ENTRIES: u32 = (CACHE_LINE / MAP_ENTRY_SIZE) as u32;
+pub(super) const ENTRIES: u32 = (CACHE_LINE / MAP_ENTRY_SIZE) as u32;
 
 /// A lock on a cache line of its own.
 #[derive(Debug)]

@@ -33,6 +33,7 @@ pub mod flog;
 mod geometry;
 mod grow;
 mod grow_namespace;
+mod hints;
 mod info_block;
 mod inspect;
 mod lane;

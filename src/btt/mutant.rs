@@ -77,6 +77,9 @@ mutants! {
         NoMapLocks,
         /// Map locks are taken in the order of the requests.
         UnsortedLocks,
+        /// The map entries of a round that share a cache line are flushed after the first of them is
+        /// stored, not after the last.
+        FlushedTooSoon,
         /// A sector may be in a round twice.
         SameSectorTwice,
         /// Part of a sector is replaced without the map lock.

@@ -7,11 +7,10 @@ use uuid::Uuid;
 use super::create::{self, CreateOptions};
 use super::discovery::{self, Copies, FoundArena};
 use super::engine::Btt;
-use super::erase::{Remains, erase};
+use super::erase::Remains;
 use super::error::Error;
 use super::info_block::Version;
 use super::open::{OpenOptions, Opened};
-use super::provision;
 use crate::dax;
 use crate::nvdimm::{
     self, Abstraction, Claim, ClaimKind, LabelSize, Namespace, NvdimmFile, Selection,
@@ -249,18 +248,6 @@ impl<M: PersistentMemory> MappedNamespace<M> {
     ) -> Result<(), NamespaceError> {
         create::create(&self.medium, options, progress)
             .map_err(|source| btt_error(&self.claim, source))
-    }
-}
-
-impl MappedNamespace {
-    /// Takes the BTT away, or what else the namespace holds: it is raw then.
-    ///
-    /// # Errors
-    ///
-    /// There is something, and `force` does not give it up.
-    pub fn erase(&self, force: bool) -> Result<(), NamespaceError> {
-        provision::check_dispensable(&self.claim, &self.medium, force)?;
-        erase(&self.medium).map_err(|source| btt_error(&self.claim, source.into()))
     }
 }
 

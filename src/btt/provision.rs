@@ -356,12 +356,20 @@ fn unmake<M: PersistentMemory, E>(
     Ok(taken)
 }
 
+impl MappedNamespace {
+    /// Takes the BTT away, or what else the namespace holds: it is raw then.
+    ///
+    /// # Errors
+    ///
+    /// There is something, and `force` does not give it up.
+    pub fn erase(&self, force: bool) -> Result<(), NamespaceError> {
+        check_dispensable(&self.claim, &self.medium, force)?;
+        erase(&self.medium).map_err(|source| btt_error(&self.claim, source.into()))
+    }
+}
+
 /// Refuses to give up what a namespace holds, unless forced.
-pub(super) fn check_dispensable(
-    claim: &Claim,
-    medium: &Mapping,
-    force: bool,
-) -> Result<(), NamespaceError> {
+fn check_dispensable(claim: &Claim, medium: &Mapping, force: bool) -> Result<(), NamespaceError> {
     if force {
         return Ok(());
     }

@@ -11,9 +11,12 @@
 //! | full fence | full fence |
 //! | look the sector up again: changed? start over | look for the old block in the table: there? wait |
 //!
+//! A queue has as many slots as fit a cache line, so that sectors which are read together share the
+//! reader's fence, and a writer still looks at one line for each queue.
+//!
 //! A compiler barrier is not enough, even on x86: a CPU lets a load pass an earlier store.
 
-use super::sync::{AtomicU64, Ordering, fence, spin_loop, yield_now};
+use super::sync::{AtomicU64, Ordering, full_fence, spin_loop, yield_now};
 use super::units::Block;
 
 /// How often a writer looks again before it lets other threads run.
@@ -22,46 +25,60 @@ const SPINS: u32 = 1000;
 /// Marks a slot as in use; the arena is in bits 32 and up, the block below.
 const VALID: u64 = 1 << 63;
 
-/// A queue's entry, on a cache line of its own.
+/// Most sectors that a queue reads together. A model has no more than it takes to have several.
+pub(super) const GROUP: usize = if cfg!(feature = "loom") { 2 } else { 8 };
+
+/// A queue's slots, on a cache line of their own.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Slot(AtomicU64);
+struct Slots([AtomicU64; GROUP]);
 
-/// One slot per queue.
+/// The blocks that are being read.
 #[derive(Debug)]
 pub(super) struct ReadTracking {
-    slots: Box<[Slot]>,
+    queues: Box<[Slots]>,
 }
 
 impl ReadTracking {
     pub(super) fn new(queues: usize) -> Self {
-        ReadTracking { slots: (0..queues).map(|_| Slot(AtomicU64::new(0))).collect() }
+        let slots = |_| Slots(std::array::from_fn(|_| AtomicU64::new(0)));
+        ReadTracking { queues: (0..queues).map(slots).collect() }
     }
 
-    /// Says that `queue` is about to read `block`, before anything that it loads after this call.
-    pub(super) fn publish(&self, queue: usize, arena: usize, block: Block) {
+    /// Says that `queue` is about to read `blocks`, at most [`GROUP`], before anything that it loads
+    /// after this call.
+    pub(super) fn publish(
+        &self,
+        queue: usize,
+        arena: usize,
+        blocks: impl IntoIterator<Item = Block>,
+    ) {
         // Released as by `clear`: a writer that waits for the queue's last block may see this store
         // rather than the one that cleared the slot, and then fills that block.
         let release = if mutant!(RelaxedPublish) { Ordering::Relaxed } else { Ordering::Release };
-        self.slots[queue].0.store(tracked(arena, block), release);
+        for (slot, block) in self.queues[queue].0.iter().zip(blocks) {
+            slot.store(tracked(arena, block), release);
+        }
         if !mutant!(NoReaderFence) {
-            fence(Ordering::SeqCst);
+            full_fence();
         }
     }
 
-    /// Says that `queue` is done reading.
-    pub(super) fn clear(&self, queue: usize) {
+    /// Says that `queue` is done reading the `count` blocks that it has published.
+    pub(super) fn clear(&self, queue: usize, count: usize) {
         let release = if mutant!(RelaxedClear) { Ordering::Relaxed } else { Ordering::Release };
-        self.slots[queue].0.store(0, release);
+        for slot in &self.queues[queue].0[..count] {
+            slot.store(0, release);
+        }
     }
 
     /// Waits until nobody reads `block`, which no map entry names. The map store that took its name
     /// away was followed by [`after_mapping`].
     pub(super) fn wait_until_unread(&self, arena: usize, block: Block) {
         let tracked = tracked(arena, block);
-        for slot in &self.slots {
+        for slot in self.queues.iter().flat_map(|slots| &slots.0) {
             let mut spins = 0;
-            while slot.0.load(Ordering::Acquire) == tracked {
+            while slot.load(Ordering::Acquire) == tracked {
                 spins += 1;
                 if spins % SPINS == 0 {
                     yield_now();
@@ -76,7 +93,7 @@ impl ReadTracking {
 /// The writer's full fence, after its map stores and before it looks for readers.
 pub(super) fn after_mapping() {
     if !mutant!(NoWriterFence) {
-        fence(Ordering::SeqCst);
+        full_fence();
     }
 }
 

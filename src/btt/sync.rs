@@ -14,8 +14,11 @@ pub(super) use std::sync::atomic::Ordering;
 pub(super) use std::{
     hint::spin_loop,
     sync::MutexGuard,
-    sync::atomic::{AtomicBool, AtomicU64, fence},
+    sync::atomic::{AtomicBool, AtomicU64},
 };
+
+#[cfg(not(feature = "loom"))]
+pub(super) use crate::pmem::full_fence;
 
 #[cfg(not(any(feature = "crash-tests", feature = "loom")))]
 pub(super) use std::{sync::Mutex, thread::yield_now};
@@ -26,7 +29,12 @@ pub(super) use crate::pmem::simulated::turns::{Mutex, blocked as yield_now};
 #[cfg(feature = "loom")]
 pub(super) use loom::{
     hint::spin_loop,
-    sync::atomic::{AtomicBool, AtomicU64, fence},
+    sync::atomic::{AtomicBool, AtomicU64},
     sync::{Mutex, MutexGuard},
     thread::yield_now,
 };
+
+#[cfg(feature = "loom")]
+pub(super) fn full_fence() {
+    loom::sync::atomic::fence(Ordering::SeqCst);
+}

@@ -19,11 +19,11 @@ use super::engine::Place;
 use super::error::Error;
 use super::flog::FlogEntry;
 use super::map::{self, MapEntry};
-use super::map_locks::LockKey;
+use super::map_locks::{ENTRIES, LockKey};
 use super::read_tracking;
 use super::round::{ROUND_SECTORS, Staged, Tag};
 use super::units::{LaneIndex, Lba};
-use crate::pmem::{MediaError, PersistentMemory};
+use crate::pmem::{Intent, MediaError, PersistentMemory};
 
 /// The lanes of a round whose flog entry could not be stored, with their arenas.
 type Broken = ArrayVec<(usize, LaneIndex), ROUND_SECTORS>;
@@ -38,6 +38,8 @@ impl<M: PersistentMemory> Batch<'_, M> {
         if self.round.is_full() || again {
             self.commit();
         }
+        // It is looked at and changed once the data of the round are durable.
+        arena.prefetch_entry(&self.btt.medium, lba, Intent::Store);
         let lane = self.take_lane(arena.number)?;
         self.make_fillable(arena.number, lane)?;
         self.fill(arena.number, lane, lba, data, tag)
@@ -180,10 +182,9 @@ impl<M: PersistentMemory> Batch<'_, M> {
     /// Step 3: the map entries; then the lanes go on.
     fn map(&mut self) {
         let btt = self.btt;
-        for staged in &self.round.staged {
+        for (index, staged) in self.round.staged.iter().enumerate() {
             let arena = &btt.arenas[staged.arena];
-            let entry = MapEntry::data(staged.new);
-            if let Err(error) = arena.store_entry(&btt.medium, staged.lba, entry) {
+            if let Err(error) = self.map_sector(index) {
                 arena.give_up(&btt.medium, &error);
                 self.failures.push((staged.tag, error.into()));
             }
@@ -199,6 +200,21 @@ impl<M: PersistentMemory> Batch<'_, M> {
             let lane = self.lanes.arenas[staged.arena].lane(staged.lane);
             lane.advance(staged.old.block(staged.lba), staged.old.is_error());
         }
+    }
+
+    /// Maps the staged sector at `index`, and begins to write its entry back, unless the next one's is
+    /// in the same cache line: a line that is stored to while it is written back makes the CPU wait.
+    fn map_sector(&self, index: usize) -> Result<(), MediaError> {
+        let (medium, staged) = (&self.btt.medium, &self.round.staged[index]);
+        let arena = &self.btt.arenas[staged.arena];
+        arena.store_entry_only(medium, staged.lba, MapEntry::data(staged.new))?;
+        let line = |staged: &Staged| (staged.arena, staged.lba.0 / ENTRIES);
+        let neighbour = if mutant!(FlushedTooSoon) { index.wrapping_sub(1) } else { index + 1 };
+        let neighbour = self.round.staged.get(neighbour);
+        if neighbour.is_none_or(|neighbour| line(neighbour) != line(staged)) {
+            arena.flush_entry(medium, staged.lba)?;
+        }
+        Ok(())
     }
 
     /// Fails all staged sectors.

@@ -1,18 +1,19 @@
 //! The command line of `vhost-user-btt`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Parser, ValueEnum, value_parser};
 use serde_json::json;
 
-use super::disk::DiskArg;
+use super::disk::{DiskArg, queue_count, serial};
 use super::logging::LogLevel;
 use super::name::NamespaceArgs;
 use super::window::{DeviceArg, PmemArg, WindowArg};
 use crate::nvdimm::Selection;
 use crate::pmem::DurabilityRequest;
 use crate::vhost_user::{
-    DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_QUEUES, MOST_WINDOWS, PmemConfig, RegionConfig,
+    DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_WINDOWS, PmemConfig, RegionConfig,
     SocketSource, WindowConfig,
 };
 use crate::virtio::block::{Discard, Serial};
@@ -92,6 +93,11 @@ pub struct DaemonArgs {
     #[arg(long, value_name = "KIND", default_value = "auto")]
     durability: DurabilityArg,
 
+    /// How long a worker looks for more requests before it goes to sleep, in microseconds, 0 to 1000;
+    /// it gives way when that does not pay, or somebody else wants the CPU
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u16).range(..=1000))]
+    poll_us: u16,
+
     /// Which messages are shown on standard error
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: LogLevel,
@@ -151,22 +157,11 @@ impl From<DurabilityArg> for DurabilityRequest {
     }
 }
 
-pub(super) fn queue_count(text: &str) -> Result<u16, String> {
-    match text.parse() {
-        Ok(count) if (1..=MOST_QUEUES).contains(&count) => Ok(count),
-        _ => Err(format!("not a number from 1 to {MOST_QUEUES}")),
-    }
-}
-
 fn queue_size(text: &str) -> Result<u16, String> {
     match text.parse::<u16>() {
         Ok(size) if (2..=MOST_QUEUE_SIZE).contains(&size) && size.is_power_of_two() => Ok(size),
         _ => Err(format!("not a power of two from 2 to {MOST_QUEUE_SIZE}")),
     }
-}
-
-pub(super) fn serial(text: &str) -> Result<Serial, String> {
-    Serial::new(text).ok_or_else(|| "not 1 to 20 printable ASCII characters".into())
 }
 
 /// A command line that lacks something.
@@ -273,6 +268,7 @@ impl DaemonArgs {
             queue_size: self.queue_size,
             serial: self.serial,
             discard: self.discard.into(),
+            poll: Duration::from_micros(self.poll_us.into()),
             windows: Vec::new(),
             #[cfg(feature = "power-fail")]
             injection: self.injection.into(),
@@ -292,6 +288,7 @@ impl DaemonArgs {
             queue_size: self.queue_size,
             serial: disk.serial,
             discard: self.discard.into(),
+            poll: Duration::from_micros(self.poll_us.into()),
             windows: Vec::new(),
             #[cfg(feature = "power-fail")]
             injection: self.injection.into(),

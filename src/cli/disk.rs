@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::daemon::{queue_count, serial};
 use super::key_value::{self, KeyValueError, given, parsed, switch};
-use crate::vhost_user::SocketSource;
+use crate::vhost_user::{MOST_QUEUES, SocketSource};
 use crate::virtio::block::Serial;
 
 /// One of several disks: `socket=PATH,namespace=NAME[,queues=N][,read-only][,serial=S]`.
@@ -38,6 +37,19 @@ impl FromStr for DiskArg {
             serial: parsed("serial", serial_text, serial)?,
         })
     }
+}
+
+/// A number of queues.
+pub(super) fn queue_count(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(count) if (1..=MOST_QUEUES).contains(&count) => Ok(count),
+        _ => Err(format!("not a number from 1 to {MOST_QUEUES}")),
+    }
+}
+
+/// A serial number.
+pub(super) fn serial(text: &str) -> Result<Serial, String> {
+    Serial::new(text).ok_or_else(|| "not 1 to 20 printable ASCII characters".into())
 }
 
 #[cfg(test)]

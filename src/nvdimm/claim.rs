@@ -11,20 +11,10 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::error::Error;
-use super::file::{LabelSize, NvdimmFile, duplicate};
 use super::holder::Holder;
-use super::lock;
+use super::lock::{self, ClaimKind, duplicate};
 use super::namespace::Namespace;
 use crate::pmem::{DurabilityRequest, Mapping, Protection};
-
-/// What a claim allows, and excludes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClaimKind {
-    /// Reading; excludes writers.
-    Shared,
-    /// Reading and writing; excludes everybody else.
-    Exclusive,
-}
 
 /// A claimed namespace. The claim ends when this, and what was mapped through it, is dropped.
 #[derive(Debug)]
@@ -60,7 +50,7 @@ impl Claim {
     }
 
     /// Claims some bytes of the namespace against everybody else, in addition to its head
-    /// ([`NvdimmFile::claim_head`]). The file was opened for writing.
+    /// ([`claim_head`](super::NvdimmFile::claim_head)). The file was opened for writing.
     ///
     /// # Errors
     ///
@@ -112,29 +102,15 @@ impl Claim {
         self.kind
     }
 
-    /// The same claim, on all bytes that the namespace has by now; those that it had are among them.
-    ///
-    /// Its label is looked up again in the file that is open, or the size of a file without labels.
-    /// Nobody but this claim's holder can take bytes away from the namespace.
-    ///
-    /// # Errors
-    ///
-    /// The labels cannot be read, or somebody holds some of the new bytes.
-    pub fn renew(&self, label_size: LabelSize) -> Result<Claim, Error> {
+    /// The same claim on `grown`: this namespace, with more bytes at its end.
+    pub(super) fn extend(&self, grown: Namespace) -> Result<Claim, Error> {
         let (path, file) = (self.path.clone(), duplicate(&self.path, &self.file)?);
-        let looked = NvdimmFile::from_open(&path, duplicate(&path, &file)?, self.kind, label_size)?;
-        let Range { start, end } = self.namespace.range;
-        let is_this = |other: &&Namespace| {
-            other.uuid == self.namespace.uuid && other.range.start == start && other.range.end > end
-        };
-        let found = looked.namespaces().iter().find(is_this);
-        let namespace = found.unwrap_or(&self.namespace).clone();
-        let added = end..namespace.range.end;
+        let added = self.namespace.range.end..grown.range.end;
         // Locks of one open file description add up; one on no bytes would be on all of them.
         if !added.is_empty() {
-            lock_bytes(&path, &file, &namespace, &added, self.kind)?;
+            lock_bytes(&path, &file, &grown, &added, self.kind)?;
         }
-        Ok(Claim { path, file, namespace, kind: self.kind })
+        Ok(Claim { path, file, namespace: grown, kind: self.kind })
     }
 
     /// Maps the namespace, for what the claim allows. The mapping keeps the claim.

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::claim::{Claim, ClaimKind};
+use super::claim::Claim;
 use super::error::Error;
-use super::file::{NvdimmFile, duplicate};
+use super::file::NvdimmFile;
 use super::holder::Holder;
 use super::label::{
     LabelArea, LabelName, LabelVersion, LabelWriter, NamespaceLabel, UpdateError, qemu_cookie,
 };
-use super::lock;
+use super::lock::{self, ClaimKind, duplicate};
 use super::namespace::{Abstraction, Namespace, PERSISTENT_MEMORY, Selection};
 use super::space;
 use crate::pmem::{DurabilityRequest, Mapping, Protection};

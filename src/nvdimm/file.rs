@@ -4,10 +4,10 @@ use std::fs::{File, OpenOptions};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::claim::{Claim, ClaimKind};
+use super::claim::Claim;
 use super::error::Error;
 use super::label::{self, LabelArea, LabelFault, NamespaceLabel};
-use super::lock;
+use super::lock::{self, ClaimKind, duplicate};
 use super::namespace::{Namespace, Selection};
 use super::space;
 use crate::pmem::{self, DurabilityRequest, Mapping, PAGE, Protection};
@@ -274,13 +274,6 @@ fn map_end(path: &Path, file: &File, range: Range<u64>) -> Result<Mapping, Error
     let file = duplicate(path, file)?;
     Mapping::new(file, range, Protection::ReadOnly, DurabilityRequest::PageCache)
         .map_err(|source| Error::Map { path: path.into(), source })
-}
-
-/// A second descriptor of the same open file.
-pub(super) fn duplicate(path: &Path, file: &File) -> Result<File, Error> {
-    let fails =
-        |source| Error::File { action: "duplicate the descriptor of", path: path.into(), source };
-    file.try_clone().map_err(fails)
 }
 
 /// Says which parts of a label storage area are passed over.

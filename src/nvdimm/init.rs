@@ -5,15 +5,13 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
-use super::claim::ClaimKind;
 use super::error::Error;
-use super::file::duplicate;
 use super::holder::Holder;
 use super::label::{
     self, LEAST_AREA_SIZE, LabelArea, LabelFault, LabelVersion, LabelWriter, MOST_AREA_SIZE,
     UpdateError,
 };
-use super::lock;
+use super::lock::{self, ClaimKind, duplicate};
 use super::space::LINUX_ALIGNMENT;
 use crate::pmem::{self, DurabilityRequest, Mapping, PAGE, PersistentMemory, Protection};
 

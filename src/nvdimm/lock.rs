@@ -3,16 +3,26 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 
-use super::claim::ClaimKind;
+use super::error::Error;
 
 /// How long it takes between two attempts to get a lock that is held for a short time.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// What a claim allows, and excludes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimKind {
+    /// Reading; excludes writers.
+    Shared,
+    /// Reading and writing; excludes everybody else.
+    Exclusive,
+}
 
 /// Locks `range` of `file` without waiting. `false`: somebody else has a lock on some of it.
 pub(super) fn try_lock(file: &File, range: &Range<u64>, kind: ClaimKind) -> io::Result<bool> {
@@ -53,4 +63,11 @@ fn set(file: &File, range: &Range<u64>, lock_type: libc::c_int) -> Result<(), Er
         l_pid: 0,
     };
     fcntl(file, FcntlArg::F_OFD_SETLK(&request)).map(drop)
+}
+
+/// A second descriptor of the same open file: it keeps its locks, too.
+pub(super) fn duplicate(path: &Path, file: &File) -> Result<File, Error> {
+    let fails =
+        |source| Error::File { action: "duplicate the descriptor of", path: path.into(), source };
+    file.try_clone().map_err(fails)
 }

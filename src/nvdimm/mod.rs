@@ -20,13 +20,15 @@ mod init;
 pub mod label;
 mod lock;
 mod namespace;
+mod renewal;
 mod space;
 
-pub use claim::{Claim, ClaimKind};
+pub use claim::Claim;
 pub use editor::{LabelEditor, NewNamespace, Place, Reservation};
 pub use error::Error;
 pub use file::{LabelSize, NvdimmFile};
 pub use holder::Holder;
 pub use init::{InitOptions, Initialized, create_file, grow_file, init_labels};
+pub use lock::ClaimKind;
 pub use namespace::{Abstraction, Namespace, Selection};
 pub use space::{LINUX_ALIGNMENT, amount, largest};

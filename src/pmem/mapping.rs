@@ -1,5 +1,6 @@
 //! A range of a file, mapped.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -14,9 +15,18 @@ use super::backing::Mappable;
 use super::cpu::{self, Fault, WriteBack};
 use super::writeback::Writeback;
 use super::{
-    Access, Backing, CACHE_LINE, Cause, Durability, DurabilityRequest, Lent, MapError, MediaError,
-    PAGE, PersistentMemory, sigbus,
+    Access, Backing, CACHE_LINE, Cause, Durability, DurabilityRequest, Intent, Lent, MapError,
+    MediaError, PAGE, PersistentMemory, sigbus,
 };
+
+/// The shortest write that is streamed: below, the wait for the stream to drain is longer than a copy
+/// through the cache takes.
+const STREAMED: usize = 512;
+
+thread_local! {
+    /// Whether this thread has streamed since its last fence, where a fence does not wait anyway.
+    static HAS_STREAMED: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Whether a mapping can be stored to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -316,6 +326,13 @@ impl PersistentMemory for Mapping {
         let copied = unsafe {
             match self.durability {
                 Durability::Dax => self.stream(to, source.as_ptr(), from.len()),
+                // Past the cache as well, which need not load what is overwritten then.
+                Durability::PageCache | Durability::Strict
+                    if cpu::STREAMS_PAST_CACHE && from.len() >= STREAMED =>
+                {
+                    HAS_STREAMED.set(true);
+                    self.stream(to, source.as_ptr(), from.len())
+                }
                 Durability::PageCache | Durability::Strict => {
                     cpu::copy(to, source.as_ptr(), from.len())
                 }
@@ -343,6 +360,8 @@ impl PersistentMemory for Mapping {
     fn fence(&self) -> Result<(), MediaError> {
         match self.durability {
             Durability::Dax => cpu::drain_stores(),
+            // Streaming stores are the only ones that a CPU shows to others out of order.
+            Durability::PageCache if HAS_STREAMED.take() => cpu::drain_stores(),
             Durability::PageCache => cpu::order_stores(),
             Durability::Strict => return self.sync(),
         }
@@ -378,12 +397,29 @@ impl PersistentMemory for Mapping {
         if self.protection == Protection::ReadOnly {
             return Ok(());
         }
+        cpu::drain_stores();
         self.writeback.sync(&self.file).map_err(|errno| MediaError {
             access: Access::Sync,
             offset: 0,
             length: self.size,
             cause: Cause::System(errno),
         })
+    }
+
+    fn sync_takes_time(&self) -> bool {
+        self.protection == Protection::ReadWrite
+            && self.durability != Durability::Dax
+            && self.writeback.has_to_sync()
+    }
+
+    #[inline]
+    fn prefetch(&self, offset: u64, intent: Intent) {
+        if let Ok(address) = self.checked(Access::Read, offset, 1) {
+            match intent {
+                Intent::Load => cpu::prefetch(address),
+                Intent::Store => cpu::prefetch_to_store(address),
+            }
+        }
     }
 
     fn next_stored(&self, offset: u64) -> u64 {

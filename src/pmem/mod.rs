@@ -49,6 +49,22 @@ pub const CACHE_LINE: u64 = 64;
 /// Size in bytes of the page that file systems, labels and the BTT layout align to.
 pub const PAGE: u64 = 4096;
 
+/// Orders all earlier loads and stores of this thread, of persistent memory and of any other, before all
+/// later ones, for all threads: as the standard library's sequentially consistent fence.
+#[inline]
+pub fn full_fence() {
+    cpu::full_fence();
+}
+
+/// What a cache line is fetched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intent {
+    /// To be loaded.
+    Load,
+    /// To be loaded and stored to.
+    Store,
+}
+
 /// A range of persistent memory, addressed by byte offsets from its start.
 ///
 /// Every access is checked against the size of the range and answers with a [`MediaError`] where the
@@ -98,6 +114,16 @@ pub trait PersistentMemory: Send + Sync {
 
     /// Makes everything stored so far, by any thread, durable on the backing medium.
     fn sync(&self) -> Result<(), MediaError>;
+
+    /// Whether [`sync`](Self::sync) takes the time of a system call or more. If not, everything stored so
+    /// far, by any thread, and fenced, is durable.
+    fn sync_takes_time(&self) -> bool {
+        self.durability() == Durability::PageCache
+    }
+
+    /// Begins to fetch the cache line at `offset`: only a hint, and none where `offset` is beyond the
+    /// end.
+    fn prefetch(&self, _offset: u64, _intent: Intent) {}
 
     /// Offset of the first byte at or after `offset` that may be other than zero, or the size: all
     /// before it reads as zeroes, as is known without reading it. In a sparse file, these are holes.

@@ -18,7 +18,7 @@ use vm_memory::VolatileSlice;
 
 use super::simulated::{Durable, Random, Unfenced};
 use super::{
-    Backing, Durability, Lent, MapError, Mapping, MediaError, PersistentMemory, Protection,
+    Backing, Durability, Intent, Lent, MapError, Mapping, MediaError, PersistentMemory, Protection,
 };
 
 /// When the power fails, and what is left then.
@@ -232,6 +232,10 @@ impl PersistentMemory for PowerFail {
         durable.result?;
         // The file's poison is gone, so that its pages can be copied.
         self.view.write_bytes(offset, &vec![0; length as usize])
+    }
+
+    fn prefetch(&self, offset: u64, intent: Intent) {
+        self.view.prefetch(offset, intent);
     }
 
     /// As on DAX: there is nothing to sync but what this thread has flushed and streamed.

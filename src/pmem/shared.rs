@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
-use super::{Durability, MediaError, PersistentMemory};
+use super::{Durability, Intent, MediaError, PersistentMemory};
 
 impl<M: PersistentMemory + ?Sized> PersistentMemory for Arc<M> {
     fn size(&self) -> u64 {
@@ -53,6 +53,14 @@ impl<M: PersistentMemory + ?Sized> PersistentMemory for Arc<M> {
 
     fn sync(&self) -> Result<(), MediaError> {
         (**self).sync()
+    }
+
+    fn sync_takes_time(&self) -> bool {
+        (**self).sync_takes_time()
+    }
+
+    fn prefetch(&self, offset: u64, intent: Intent) {
+        (**self).prefetch(offset, intent);
     }
 
     fn next_stored(&self, offset: u64) -> u64 {

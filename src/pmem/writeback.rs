@@ -49,4 +49,11 @@ impl Writeback {
         }
         Ok(())
     }
+
+    /// Whether [`sync`](Self::sync) has anything to do, or to wait for, or to report.
+    pub(super) fn has_to_sync(&self) -> bool {
+        // While another's sync is under way, the flag is clear and nothing is durable yet.
+        let failure = self.failure.try_lock();
+        failure.map_or(true, |failure| failure.is_some()) || self.dirty.load(Ordering::SeqCst)
+    }
 }

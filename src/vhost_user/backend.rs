@@ -1,8 +1,10 @@
 //! The device as the `vhost-user-backend` crate wants it.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use log::{debug, info, warn};
 use vhost::vhost_user::Backend as Frontend;
@@ -13,11 +15,12 @@ use vhost_user_backend::VhostUserBackend;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{EventConsumer, EventNotifier};
 
+use super::flusher::Flusher;
 use super::guest_log::GuestLog;
 use super::ring::{Memory, Ring};
-use super::server::{Served, exit_event};
+use super::server::{Served, exit_event, wake_event};
 use super::windows::Windows;
-use super::worker::Worker;
+use super::worker::{Conditions, Worker};
 use crate::virtio::GuestRam;
 use crate::virtio::block::{Config, Device, DiskQueue};
 
@@ -34,6 +37,8 @@ pub struct Backend<Q> {
     accepted: AtomicU64,
     /// The `writeback` byte of the configuration space.
     writeback: AtomicBool,
+    /// No more requests are to be taken off the rings.
+    stopping: AtomicBool,
     /// What the guest can map.
     windows: Arc<Windows>,
 }
@@ -44,19 +49,35 @@ impl<Q: DiskQueue> Backend<Q> {
     #[must_use]
     pub fn new(title: &str, device: Device, queues: Vec<Q>) -> Backend<Q> {
         let (title, device): (Arc<str>, _) = (title.into(), Arc::new(device));
-        let worker = |(number, queue)| {
+        // Without a queue there is nobody who would flush.
+        let flusher = queues.first().map(|queue| Arc::new(Flusher::new(queue.syncs())));
+        let worker = |((number, queue), flusher)| {
             let log = GuestLog::new(title.clone(), number);
-            Mutex::new(Worker::new(log, queue, device.clone()))
+            Mutex::new(Worker::new(log, queue, device.clone(), flusher))
         };
+        let flushers = flusher.iter().cycle().cloned();
         Backend {
-            workers: queues.into_iter().enumerate().map(worker).collect(),
+            workers: queues.into_iter().enumerate().zip(flushers).map(worker).collect(),
             memory: Memory::new(GuestRam::new()),
             accepted: AtomicU64::new(0),
             writeback: AtomicBool::new(!device.is_write_through),
+            stopping: AtomicBool::new(false),
             device,
             windows: Arc::new(Windows::new(&title, Vec::new())),
             title,
         }
+    }
+
+    /// Lets each worker wait for up to `most` for requests, at an empty ring, before it goes to sleep.
+    #[must_use]
+    pub fn polling(self, most: Duration) -> Backend<Q> {
+        self.workers().for_each(|mut worker| worker.poll_for(most));
+        self
+    }
+
+    /// The workers, one after another, once each comes to rest.
+    fn workers(&self) -> impl Iterator<Item = MutexGuard<'_, Worker<Q>>> {
+        self.workers.iter().map(lock)
     }
 
     /// Number of sectors.
@@ -64,17 +85,42 @@ impl<Q: DiskQueue> Backend<Q> {
         self.device.sectors
     }
 
-    /// The device with windows beside its sectors.
+    /// Guest memory, as the frontend has set it up.
     #[must_use]
-    pub(super) fn with_windows(self, windows: Arc<Windows>) -> Backend<Q> {
-        Backend { windows, ..self }
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
-    /// Whether a write has to be synced before it completes.
-    fn has_to_sync(&self) -> bool {
+    /// The device with windows beside its sectors, which its flushes are about, too.
+    #[must_use]
+    pub(super) fn with_windows(self, windows: Arc<Windows>) -> Backend<Q> {
+        if !windows.is_empty() {
+            let first = self.workers().next();
+            let flusher = first.map(|first| Arc::new(first.flusher().with(windows.clone())));
+            for (mut worker, flusher) in self.workers().zip(flusher.iter().cycle()) {
+                worker.flush_by(flusher.clone());
+            }
+        }
+        Backend { windows, ..self }
+    }
+}
+
+/// A worker, once it comes to rest.
+fn lock<Q>(worker: &Mutex<Worker<Q>>) -> MutexGuard<'_, Worker<Q>> {
+    // A panic while a worker is locked would end its thread; the state it leaves is that between two
+    // requests.
+    worker.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<Q: DiskQueue> Conditions for Backend<Q> {
+    fn must_sync(&self) -> bool {
         let accepted = self.accepted.load(Ordering::Relaxed);
         let writeback = self.writeback.load(Ordering::Relaxed);
         !self.device.is_write_through && self.device.must_write_through(accepted, writeback)
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 }
 
@@ -87,12 +133,22 @@ impl<Q: DiskQueue + 'static> Served for Backend<Q> {
         &self.memory
     }
 
+    fn wakes(&self) -> io::Result<Vec<RawFd>> {
+        self.workers().map(|mut worker| worker.connect()).collect()
+    }
+
+    fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
     fn reset(&self) {
+        self.workers().for_each(|mut worker| worker.disconnect(&self.memory));
         self.windows.disconnect();
         // The lock only orders those who replace the memory; each does so in one go.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).replace(GuestRam::new());
         self.accepted.store(0, Ordering::Relaxed);
         self.writeback.store(!self.device.is_write_through, Ordering::Relaxed);
+        self.stopping.store(false, Ordering::Relaxed);
     }
 }
 
@@ -137,11 +193,6 @@ impl<Q: DiskQueue> VhostUserBackend for Backend<Q> {
         Ok(self.windows.config())
     }
 
-    fn stop_vring(&self, queue: u32) -> io::Result<()> {
-        self.windows.stop_ring(queue);
-        Ok(())
-    }
-
     fn set_event_idx(&self, _enabled: bool) {
         // The crate has told the rings.
     }
@@ -183,16 +234,28 @@ impl<Q: DiskQueue> VhostUserBackend for Backend<Q> {
         rings: &[Ring],
         thread: usize,
     ) -> io::Result<()> {
-        let (Some(ring), Some(worker)) = (rings.get(usize::from(event)), self.workers.get(thread))
-        else {
+        // Each thread has one ring, which is its first.
+        let is_wake = usize::from(event) == wake_event(self.workers.len());
+        let ring = if is_wake { rings.first() } else { rings.get(usize::from(event)) };
+        let (Some(ring), Some(worker)) = (ring, self.workers.get(thread)) else {
             warn!("unexpected event {event} ({set:?}) on thread {thread}");
             return Ok(());
         };
         self.windows.start(thread, ring);
-        // A panic while a worker is locked would end its thread; the state it leaves is that
-        // between two requests.
-        let mut worker = worker.lock().unwrap_or_else(PoisonError::into_inner);
-        worker.serve(ring, &self.memory, &|| self.has_to_sync());
+        let mut worker = lock(worker);
+        if is_wake {
+            worker.woken();
+        }
+        worker.serve(ring, &self.memory, self);
+        Ok(())
+    }
+
+    fn stop_vring(&self, queue: u32) -> io::Result<()> {
+        // The ring is not ready any more, so the worker comes to rest.
+        if let Some(worker) = self.workers.get(queue as usize) {
+            lock(worker).settle(&self.memory);
+        }
+        self.windows.stop_ring(queue);
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use log::{info, warn};
 use uuid::Uuid;
@@ -37,6 +38,8 @@ pub struct DiskConfig {
     pub serial: Option<Serial>,
     /// What the guest may discard.
     pub discard: Discard,
+    /// How long a worker waits for requests at an empty ring before it goes to sleep.
+    pub poll: Duration,
     /// What the guest can map, by number of the shared memory region; 255 at most.
     pub windows: Vec<WindowConfig>,
     /// What is to go wrong.
@@ -129,7 +132,7 @@ impl DiskConfig {
     }
 
     /// Opens the BTT in a namespace.
-    pub(super) fn open_btt<M: PersistentMemory>(
+    pub(super) fn open_btt<M: PersistentMemory + 'static>(
         &self,
         mapped: MappedNamespace<M>,
     ) -> Result<OpenDisk<M>, NamespaceError> {
@@ -139,7 +142,7 @@ impl DiskConfig {
         let version = first.map(|info| info.version);
         let device = self.device(&*btt, uuid);
         announce(&claim, &device, btt.durability());
-        let backend = Backend::new(&title(&claim), device, queues);
+        let backend = Backend::new(&title(&claim), device, queues).polling(self.poll);
         Ok(OpenDisk { claim, version, backend })
     }
 

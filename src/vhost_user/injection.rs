@@ -70,7 +70,7 @@ impl DiskConfig {
         let device = self.device(&*raw, claim.namespace().uuid);
         warn!("{}: the raw bytes are served: sectors are not atomic", claim.path().display());
         announce(&claim, &device, (*raw).durability());
-        let backend = Backend::new(&title(&claim), device, queues);
+        let backend = Backend::new(&title(&claim), device, queues).polling(self.poll);
         Ok(Box::new(Server::new(backend, endpoint, stop)?))
     }
 }

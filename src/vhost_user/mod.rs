@@ -8,20 +8,24 @@
 //!   would stumble over;
 //! * their `serve` binds the socket anew at each connection: `server` keeps one listener;
 //! * they accept on a listening socket only: `relay` serves a connected one;
-//! * they know nothing of which ring is whose start: `windows` maps when the first one runs;
-//! * one request, one lock and one memory guard is too slow: `worker` takes them per batch.
+//! * they do not say when a device starts: `windows` maps when the first of its rings runs;
+//! * one request, one lock, one memory guard and one move of the used index is too slow: `worker` takes
+//!   them per batch, and `completions` writes the used ring itself.
 
 #![forbid(unsafe_code)]
 
 mod backend;
+mod completions;
 pub mod control;
 mod devices;
 mod disk;
 mod error;
+mod flusher;
 mod guest_log;
 #[cfg(feature = "power-fail")]
 mod injection;
 mod pmem;
+mod polling;
 mod relay;
 mod ring;
 mod server;

@@ -17,7 +17,7 @@ use vm_memory::GuestMemoryAtomic;
 use crate::virtio::GuestRam;
 
 /// Guest memory that the frontend can exchange.
-pub(super) type Memory = GuestMemoryAtomic<GuestRam>;
+pub type Memory = GuestMemoryAtomic<GuestRam>;
 
 /// A ring.
 #[derive(Clone)]

@@ -1,6 +1,7 @@
 //! Serving a device to one frontend after another.
 
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread;
@@ -11,6 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vhost::vhost_user::{Error as ProtocolError, Listener};
 use vhost_user_backend::{Error as DaemonError, VhostUserBackend, VhostUserDaemon};
+use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
@@ -36,8 +38,24 @@ pub trait Served: VhostUserBackend<Bitmap = (), Vring = Ring> + 'static {
     /// Guest memory.
     fn memory(&self) -> &Memory;
 
-    /// Forgets what the last frontend has set up.
+    /// Begins a connection. Returns the descriptors by which workers are woken, if they can be: the event
+    /// loop of each listens to its own, as the event after that of its end.
+    fn wakes(&self) -> io::Result<Vec<RawFd>> {
+        Ok(Vec::new())
+    }
+
+    /// Takes no more requests off any ring.
+    fn stop(&self) {}
+
+    /// Completes what was taken off the rings, and forgets what the last frontend has set up. Its event
+    /// loops have ended.
     fn reset(&self);
+}
+
+/// The event that wakes a worker of a device with so many queues: after those of its rings, and that of
+/// the end of its thread.
+pub(super) fn wake_event(queues: usize) -> usize {
+    queues + 1
 }
 
 /// How a worker of a device is told to end; `None`: it cannot be.
@@ -158,6 +176,7 @@ impl<B: Served> Server<B> {
             self.backend.memory().clone(),
         )
         .map_err(Error::Setup)?;
+        self.connect(&daemon)?;
         match daemon.start(&mut self.listener) {
             Ok(()) => {}
             Err(_) if self.stop.is_stopped() => return Ok(()),
@@ -177,8 +196,22 @@ impl<B: Served> Server<B> {
             Err(error) => warn!("{}: the connection ended: {error}", self.title()),
         }
         self.stop.serves(None);
+        // In this order: a guest may keep its rings full, and a worker's thread ends only when it has
+        // come to rest.
+        self.backend.stop();
         drop(daemon);
         self.backend.reset();
+        Ok(())
+    }
+
+    /// Lets the event loops of a connection hear what the workers wait for besides their rings.
+    fn connect(&self, daemon: &VhostUserDaemon<Arc<B>>) -> Result<(), Error> {
+        let fails = |source| Error::System { action: "cannot wait for flushes", source };
+        let event = wake_event(self.backend.num_queues()) as u64;
+        let wakes = self.backend.wakes().map_err(fails)?;
+        for (wake, events) in wakes.into_iter().zip(daemon.get_epoll_handlers()) {
+            events.register_listener(wake, EventSet::IN, event).map_err(fails)?;
+        }
         Ok(())
     }
 }

@@ -3,24 +3,37 @@
 //! Requests are carried out one after another and completed in order, so that whoever takes over a
 //! ring at its used index, a new process after a crash above all, repeats exactly what was not
 //! completed. Up to [`TURN_REQUESTS`] that wait in the ring share a turn: one lock, one look at guest
-//! memory, and the fences of their writes.
+//! memory, the fences of their writes, and one move of the used index. A flush that takes time goes on
+//! beside the turns; those that come after it are carried out meanwhile, and completed after it.
 
+use std::io;
 use std::num::Wrapping;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use log::Level;
 use vhost_user_backend::VringState;
 use virtio_queue::{QueueOwnedT, QueueT};
-use vm_memory::{GuestAddress, GuestAddressSpace};
+use vm_memory::GuestAddressSpace;
+use vmm_sys_util::event::{
+    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
+};
 
+use super::completions::{Completion, Completions};
+use super::flusher::Flusher;
 use super::guest_log::GuestLog;
+use super::polling::Polling;
 use super::ring::{Memory, Ring};
-use crate::virtio::block::{Chain, Device, DiskBatch, DiskQueue, Executor, Kind, RequestError};
-use crate::virtio::{GuestRam, store_byte};
+use crate::virtio::GuestRam;
+use crate::virtio::block::{Chain, Device, DiskBatch, DiskQueue, Executor, Kind};
 
 /// Most requests of a turn; the connection can get at the ring in between.
 const TURN_REQUESTS: usize = 64;
+/// How many requests ahead of the one that is carried out the sectors are fetched: as far as a memory
+/// access takes, in the smallest requests.
+const LOOK_AHEAD: usize = 3;
 
 /// Guest memory as it was at some moment.
 type Snapshot = <Memory as GuestAddressSpace>::T;
@@ -38,50 +51,137 @@ pub(super) fn look(
     Ok((offered.0.into(), memory.memory()))
 }
 
-/// A request that was taken off the ring.
+/// What a worker asks its device while it is at work.
+pub(super) trait Conditions {
+    /// Whether a write has to be durable when it completes: a guest that keeps its rings full can
+    /// change that, and is to be heard.
+    fn must_sync(&self) -> bool;
+
+    /// Whether no more requests are to be taken.
+    fn is_stopping(&self) -> bool;
+}
+
+/// What a turn has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Requests were carried out, and there may be more.
+    Done,
+    /// Nothing waits in the ring.
+    Idle,
+    /// Nothing can be taken: the ring is stopped, or as many requests as it holds wait for a flush.
+    Stopped,
+}
+
+/// How a worker hears that a flush is over.
 #[derive(Debug)]
-struct Taken {
-    /// Index of its first descriptor.
-    head: u16,
-    /// Where its status byte goes.
-    status: Option<GuestAddress>,
-    /// Whether it changes sectors.
-    writes: bool,
-    /// How many bytes were filled for it.
-    result: Result<u32, RequestError>,
+struct Wake {
+    notifier: Arc<EventNotifier>,
+    consumer: EventConsumer,
 }
 
 /// The worker of one queue.
-#[derive(Debug)]
 pub(super) struct Worker<Q> {
     queue: Q,
     executor: Executor,
-    chain: Chain,
-    taken: Vec<Taken>,
+    /// Requests of the turn come first.
+    chains: Vec<Chain>,
+    /// What became of each, and whether it changes sectors.
+    taken: Vec<(Completion, bool)>,
+    completions: Completions,
+    /// The ring that the completions are for.
+    ring: Option<Ring>,
+    polling: Polling,
+    /// The guest has been told not to kick.
+    is_quiet: bool,
+    flusher: Arc<Flusher>,
+    /// While there is a connection whose event loop listens to it.
+    wake: Option<Wake>,
     log: GuestLog,
 }
 
 impl<Q: DiskQueue> Worker<Q> {
-    pub(super) fn new(log: GuestLog, queue: Q, device: Arc<Device>) -> Worker<Q> {
+    pub(super) fn new(
+        log: GuestLog,
+        queue: Q,
+        device: Arc<Device>,
+        flusher: Arc<Flusher>,
+    ) -> Worker<Q> {
         Worker {
             queue,
             executor: Executor::new(device),
-            chain: Chain::default(),
+            chains: (0..TURN_REQUESTS).map(|_| Chain::default()).collect(),
             taken: Vec::with_capacity(TURN_REQUESTS),
+            completions: Completions::default(),
+            ring: None,
+            polling: Polling::new(Duration::ZERO),
+            is_quiet: false,
+            flusher,
+            wake: None,
             log,
         }
     }
 
-    /// Carries out what waits in `ring`, until nothing does or the ring is stopped. Writes are
-    /// durable when they complete if `must_sync` says so by then: a guest that keeps its rings full
-    /// can change that, and is to be heard.
-    pub(super) fn serve(&mut self, ring: &Ring, memory: &Memory, must_sync: &impl Fn() -> bool) {
-        loop {
-            let mut state = ring.turn();
-            if !state.is_enabled() || !state.get_queue().ready() {
-                return;
-            }
-            match self.turn(&mut state, memory, must_sync) {
+    /// Who carries flushes out.
+    pub(super) fn flusher(&self) -> &Flusher {
+        &self.flusher
+    }
+
+    /// Has flushes carried out by `flusher`, from now on.
+    pub(super) fn flush_by(&mut self, flusher: Arc<Flusher>) {
+        self.flusher = flusher;
+    }
+
+    /// Waits for up to `most` at an empty ring, from now on.
+    pub(super) fn poll_for(&mut self, most: Duration) {
+        self.polling = Polling::new(most);
+    }
+
+    /// Begins a connection. Returns the descriptor that its event loop has to listen to: once it is
+    /// readable, [`woken`](Self::woken) is to be called.
+    pub(super) fn connect(&mut self) -> io::Result<RawFd> {
+        let flags = EventFlag::NONBLOCK | EventFlag::CLOEXEC;
+        let (consumer, notifier) = new_event_consumer_and_notifier(flags)?;
+        let descriptor = consumer.as_raw_fd();
+        self.wake = Some(Wake { notifier: Arc::new(notifier), consumer });
+        Ok(descriptor)
+    }
+
+    /// Ends a connection, whose event loop has ended.
+    pub(super) fn disconnect(&mut self, memory: &Memory) {
+        self.settle(memory);
+        self.wake = None;
+        self.ring = None;
+    }
+
+    /// A flush is over.
+    pub(super) fn woken(&self) {
+        if let Some(wake) = &self.wake {
+            // There is nothing to read if it was woken for several flushes at once.
+            let _ = wake.consumer.consume();
+        }
+    }
+
+    /// Waits until everything that was taken off the ring is completed.
+    pub(super) fn settle(&mut self, memory: &Memory) {
+        self.completions.wait();
+        if let Some(ring) = self.ring.clone()
+            && let Err(error) = self.publish(&mut ring.turn(), &memory.memory())
+        {
+            self.log.line(Level::Warn, &format_args!("ring: {error}"));
+        }
+        self.completions.clear();
+    }
+
+    /// Carries out what waits in `ring`, and what comes soon after, until nothing does or the ring is
+    /// stopped.
+    pub(super) fn serve(&mut self, ring: &Ring, memory: &Memory, conditions: &impl Conditions) {
+        if self.ring.is_none() {
+            self.ring = Some(ring.clone());
+        }
+        self.is_quiet = false;
+        self.polling.woken();
+        while !conditions.is_stopping() {
+            match self.step(ring, memory, conditions) {
                 Ok(true) => {}
                 Ok(false) => return,
                 // The guest's ring is broken; it has to set it up anew.
@@ -90,100 +190,148 @@ impl<Q: DiskQueue> Worker<Q> {
         }
     }
 
-    /// Carries out a turn. Whether there may be more.
+    /// Carries out a turn, or a look at an empty ring. Whether to come back at once.
+    fn step(
+        &mut self,
+        ring: &Ring,
+        memory: &Memory,
+        conditions: &impl Conditions,
+    ) -> Result<bool, virtio_queue::Error> {
+        let turn = self.turn(&mut ring.turn(), memory, conditions)?;
+        Ok(match turn {
+            Turn::Done => true,
+            Turn::Idle => self.polling.goes_on() || self.rest(&mut ring.turn(), memory)?,
+            Turn::Stopped => false,
+        })
+    }
+
+    /// Carries out a turn.
     fn turn(
         &mut self,
         state: &mut VringState<Memory>,
         memory: &Memory,
-        must_sync: &impl Fn() -> bool,
-    ) -> Result<bool, virtio_queue::Error> {
+        conditions: &impl Conditions,
+    ) -> Result<Turn, virtio_queue::Error> {
+        if self.completions.has_ready() {
+            self.publish(state, &memory.memory())?;
+        }
+        // As many as the ring has room for, whatever a guest says that it offers.
+        let room = usize::from(state.get_queue().size()).saturating_sub(self.completions.len());
+        if !state.is_enabled() || !state.get_queue().ready() || room == 0 {
+            return Ok(Turn::Stopped);
+        }
         let queue = state.get_queue_mut();
-        queue.disable_notification(&*memory.memory())?;
-        let memory = &*self.execute(queue, memory, must_sync)?;
+        if self.polling.is_waiting() && look(queue, memory)?.0 == 0 {
+            return Ok(Turn::Idle);
+        }
+        if !self.is_quiet {
+            queue.disable_notification(&*memory.memory())?;
+            self.is_quiet = true;
+        }
+        let snapshot = self.take(queue, memory, room)?;
         if self.taken.is_empty() {
-            return queue.enable_notification(memory);
+            return Ok(Turn::Idle);
         }
-        self.complete(queue, memory)?;
-        if queue.needs_notification(memory)?
-            && let Err(error) = state.signal_used_queue()
-        {
-            self.log.line(Level::Warn, &format_args!("cannot notify the guest: {error}"));
-        }
-        Ok(true)
+        self.polling.found();
+        self.write_through(conditions);
+        self.taken.drain(..).for_each(|(completion, _)| self.completions.push(completion));
+        self.publish(state, &snapshot)?;
+        Ok(Turn::Done)
     }
 
-    /// Takes requests off the ring and carries them out. Returns guest memory as they found it.
-    fn execute(
+    /// Nothing waits in the ring, and the worker is about to sleep until the guest kicks. Whether
+    /// something does now.
+    fn rest(
+        &mut self,
+        state: &mut VringState<Memory>,
+        memory: &Memory,
+    ) -> Result<bool, virtio_queue::Error> {
+        if !state.get_queue().ready() {
+            return Ok(false);
+        }
+        self.is_quiet = false;
+        let is_there_more = state.get_queue_mut().enable_notification(&*memory.memory())?;
+        if !is_there_more {
+            self.polling.sleeps();
+        }
+        Ok(is_there_more)
+    }
+
+    /// Takes up to `most` requests off the ring and carries them out. Returns guest memory as they
+    /// found it.
+    fn take(
         &mut self,
         ring: &mut virtio_queue::Queue,
         memory: &Memory,
-        must_sync: &impl Fn() -> bool,
+        most: usize,
     ) -> Result<Snapshot, virtio_queue::Error> {
-        self.taken.clear();
         let mut batch = self.queue.batch();
         let (offered, snapshot) = look(ring, memory)?;
         let memory = &*snapshot;
-        for mut descriptors in ring.iter(memory)?.take(offered.min(TURN_REQUESTS)) {
-            let tag = self.taken.len();
-            self.chain.take(&mut descriptors);
-            let request = self.chain.request(memory);
-            let writes = request
-                .as_ref()
-                .is_ok_and(|request| matches!(request.kind, Kind::Out | Kind::WriteZeroes));
-            let result = request
-                .and_then(|request| self.executor.execute(&mut batch, memory, &request, tag));
-            let (head, status) = (descriptors.head_index(), self.chain.status());
-            self.taken.push(Taken { head, status, writes, result });
+        let descriptors = ring.iter(memory)?.take(offered.min(most).min(TURN_REQUESTS));
+        let mut count = 0;
+        for (mut descriptors, chain) in descriptors.zip(&mut self.chains) {
+            chain.take(&mut descriptors);
+            count += 1;
+        }
+        // Each step through all requests before the next: what one step of a request waits for comes
+        // into the caches while that of others is done.
+        for chain in &mut self.chains[..count] {
+            chain.parse(memory);
+            self.executor.announce(&batch, chain);
+        }
+        for tag in 0..count {
+            if let Some(ahead) = self.chains[..count].get(tag + LOOK_AHEAD) {
+                self.executor.prepare(&batch, ahead);
+            }
+            let chain = &self.chains[tag];
+            let request = chain.request();
+            let is = |kinds: &[Kind]| request.as_ref().is_ok_and(|it| kinds.contains(&it.kind));
+            let (writes, flushes) = (is(&[Kind::Out, Kind::WriteZeroes]), is(&[Kind::Flush]));
+            let mut flush = None;
+            let result = if flushes
+                && self.flusher.takes_time()
+                && let Some(wake) = &self.wake
+            {
+                batch.commit();
+                flush = Some(self.flusher.begin(&wake.notifier));
+                Ok(0)
+            } else {
+                request.and_then(|it| self.executor.execute(&mut batch, memory, &it, tag))
+            };
+            let (head, status) = (chain.head(), chain.status());
+            self.taken.push((Completion { head, status, result, flush }, writes));
         }
         batch.commit();
         for (tag, error) in batch.take_failures() {
-            self.taken[tag].result = Err(error.into());
+            self.taken[tag].0.result = Err(error.into());
         }
-        if self.taken.iter().any(|taken| taken.writes) && must_sync() {
-            let synced = batch.sync();
-            drop(batch);
-            self.write_through(synced);
-        }
+        drop(batch);
         Ok(snapshot)
     }
 
-    /// Fails the writes of the turn if they could not be made durable.
-    fn write_through(&mut self, synced: Result<(), crate::pmem::MediaError>) {
-        let Err(error) = synced else { return };
-        for taken in self.taken.iter_mut().filter(|taken| taken.writes && taken.result.is_ok()) {
-            taken.result = Err(error.into());
+    /// Makes the writes of the turn durable if they have to be, or fails them.
+    fn write_through(&mut self, conditions: &impl Conditions) {
+        let mut writes = self.taken.iter_mut().filter(|(_, writes)| *writes).peekable();
+        if writes.peek().is_none() || !conditions.must_sync() {
+            return;
+        }
+        let Err(error) = self.flusher.flush_now() else { return };
+        for (completion, _) in writes.filter(|(completion, _)| completion.result.is_ok()) {
+            completion.result = Err(error.into());
         }
     }
 
-    /// Tells the guest what became of its requests.
-    fn complete(
+    /// Tells the guest what is done.
+    fn publish(
         &mut self,
-        ring: &mut virtio_queue::Queue,
+        state: &mut VringState<Memory>,
         memory: &GuestRam,
     ) -> Result<(), virtio_queue::Error> {
-        for taken in &self.taken {
-            if let Err(error) = &taken.result {
-                let level = if error.is_the_guests() { Level::Warn } else { Level::Error };
-                self.log.line(level, error);
-            }
-            let filled = taken.result.as_ref().map_or(0, |filled| *filled);
-            let status = taken.result.as_ref().map_or_else(RequestError::status, |_| 0);
-            let stored = taken.status.map(|address| store_byte(memory, address, status));
-            let length = match stored {
-                Some(Ok(())) => filled + 1,
-                Some(Err(error)) => {
-                    self.log.line(Level::Warn, &format_args!("status byte: {error}"));
-                    0
-                }
-                None => {
-                    self.log.line(Level::Warn, &"a request without a status byte");
-                    0
-                }
-            };
-            // The ring would log this without measure.
-            if taken.head < ring.size() {
-                ring.add_used(memory, taken.head, length)?;
-            }
+        let wants_interrupt =
+            self.completions.publish(state.get_queue_mut(), memory, &mut self.log)?;
+        if wants_interrupt && let Err(error) = state.signal_used_queue() {
+            self.log.line(Level::Warn, &format_args!("cannot notify the guest: {error}"));
         }
         Ok(())
     }

@@ -271,7 +271,7 @@ impl Driver {
     }
 
     pub fn used_index(&self, queue: usize) -> u16 {
-        self.memory.load(GuestAddress(used_at(queue) + 2), Ordering::Acquire).unwrap()
+        used_index_in(&self.memory, queue)
     }
 
     /// Whether the device interrupts within `time`.
@@ -365,6 +365,11 @@ impl Driver {
         }
         self.request(0, kind, 0, &data, 0).0
     }
+}
+
+/// How far the completions of a queue have come.
+pub fn used_index_in(memory: &GuestMemoryMmap, queue: usize) -> u16 {
+    memory.load(GuestAddress(used_at(queue) + 2), Ordering::Acquire).unwrap()
 }
 
 /// The header of a request.

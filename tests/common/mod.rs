@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "no target needs all of it")]
 
+pub mod counting;
 pub mod daemon;
 pub mod driver;
 pub mod fixture;

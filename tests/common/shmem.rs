@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex};
@@ -58,6 +59,8 @@ struct State {
     mapped: Vec<Mapped>,
     /// Requests that have been answered, or not answered on purpose.
     requests: usize,
+    /// Where they come from.
+    socket: Option<UnixStream>,
 }
 
 /// The regions of one connection.
@@ -81,6 +84,7 @@ impl Regions {
     /// Serves a new pair of sockets; returns the one for the device.
     pub fn serve(&self) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
+        self.shared.0.lock().unwrap().socket = Some(ours.try_clone().unwrap());
         let regions = self.clone();
         std::thread::spawn(move || while regions.serve_one(&ours).is_some() {});
         theirs
@@ -88,6 +92,12 @@ impl Regions {
 
     pub fn set_manner(&self, manner: Manner) {
         self.shared.0.lock().unwrap().manner = manner;
+    }
+
+    /// Closes the socket for requests.
+    pub fn close(&self) {
+        let socket = self.shared.0.lock().unwrap().socket.take().expect("an open socket");
+        socket.shutdown(Shutdown::Both).unwrap();
     }
 
     /// Drops all mappings, as at a reset of the device.
@@ -174,7 +184,10 @@ impl Regions {
         state.requests += 1;
         let refused = match (state.manner, request.code) {
             (Manner::Silent, _) => return Some(()),
-            (Manner::Closes, _) => return None,
+            (Manner::Closes, _) => {
+                let _ = socket.shutdown(Shutdown::Both);
+                return None;
+            }
             (Manner::RefusesMaps, SHMEM_MAP) | (Manner::RefusesUnmaps, SHMEM_UNMAP) => true,
             _ => !state.carry_out(&request),
         };

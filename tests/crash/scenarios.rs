@@ -120,6 +120,8 @@ fn of_two_queues(disk: &Disk) -> Vec<Scenario> {
             &[Write(1..2), Write(20..21), Commit],
             &[Write(20..21), Write(1..2), Commit],
         ),
+        named("reader of neighbours and writer", &[Read(0..3), Commit], &one_after_another)
+            .lanes(1),
         named("trim and write", &[Trim(1..2, NeverWritten::Leave), Commit], &one_after_another)
             .lanes(1),
         named(

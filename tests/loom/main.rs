@@ -21,6 +21,7 @@
 mod explore;
 mod failures;
 mod flags;
+mod groups;
 mod image;
 mod lanes;
 mod medium;

@@ -250,7 +250,14 @@ impl PersistentMemory for Medium {
         Ok(())
     }
 
+    /// Blocks that follow one another are read one after another.
     fn read(&self, offset: u64, into: &VolatileSlice<'_>) -> Result<(), MediaError> {
+        let in_data = (self.0.geometry.dataoff..self.0.geometry.mapoff).contains(&offset);
+        if in_data && into.len() > SECTOR {
+            let rest = into.offset(SECTOR).unwrap();
+            self.read(offset, &into.subslice(0, SECTOR).unwrap())?;
+            return self.read(offset + SECTOR as u64, &rest);
+        }
         let length = into.len() as u64;
         let mut bytes = vec![0; into.len()];
         let Some(block) = self.block(offset, length) else {

@@ -95,7 +95,8 @@ fn two_readers_are_both_waited_for() {
     assert_eq!(outcomes, pairs.collect());
 }
 
-const RACE: &str = "Causality violation: Concurrent read and write accesses";
+/// What loom says of two accesses that nothing orders.
+pub const RACE: &str = "Causality violation: Concurrent read and write accesses";
 
 #[test]
 fn without_the_readers_fence_its_block_is_filled_under_it() {

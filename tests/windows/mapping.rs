@@ -61,6 +61,23 @@ fn flushes_fail_while_a_part_of_the_memory_is_not_mapped() {
 }
 
 #[test]
+fn what_a_frontend_left_unanswered_is_not_held_against_the_next() {
+    let place = Place::new();
+    let mut daemon = place.pmem("data", "");
+    let mut silent = Guest::connect(&daemon, Manner::Silent);
+    silent.driver.start_queue(0);
+    silent.regions.wait_for_request(0);
+    // Its connection ends, and the socket on which it was asked stays open.
+    let Guest { driver, regions, .. } = silent;
+    drop(driver);
+    let mut guest = Guest::start(&daemon);
+    guest.regions.wait_for(0, &[(0, 4 * M), (4 * M, 4 * M)]);
+    regions.close();
+    daemon.wait_for_log("the frontend does not answer");
+    assert_eq!(send(&mut guest.driver, 0), (0, 4));
+}
+
+#[test]
 fn requests_that_are_none_leave_the_flush_queue_alive() {
     let place = Place::new();
     let daemon = place.pmem("data", "");

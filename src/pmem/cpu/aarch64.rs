@@ -111,6 +111,9 @@ pub(in crate::pmem) unsafe fn copy(
     answered(fault)
 }
 
+/// Whether a streaming copy goes past the cache.
+pub(in crate::pmem) const STREAMS_PAST_CACHE: bool = false;
+
 /// Copies `lines` cache lines and begins to write them back; durable after [`drain_stores`].
 ///
 /// # Safety
@@ -215,6 +218,24 @@ impl WriteBack {
     }
 }
 
+/// Begins to fetch the line that holds `address`, if there is one.
+#[inline]
+pub(in crate::pmem) fn prefetch(address: *const u8) {
+    // SAFETY: a prefetch changes no memory and raises no fault, whatever the address.
+    unsafe {
+        asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+}
+
+/// Begins to fetch the line that holds `address`, if there is one, to be stored to.
+#[inline]
+pub(in crate::pmem) fn prefetch_to_store(address: *const u8) {
+    // SAFETY: as in `prefetch`.
+    unsafe {
+        asm!("prfm pstl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+}
+
 /// Waits for all earlier write-backs of this thread.
 #[inline]
 pub(in crate::pmem) fn drain_stores() {
@@ -225,6 +246,12 @@ pub(in crate::pmem) fn drain_stores() {
 /// Orders earlier cached stores of this thread before later ones.
 #[inline]
 pub(in crate::pmem) fn order_stores() {
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+}
+
+/// Orders all earlier loads and stores of this thread before all later ones, for all threads.
+#[inline]
+pub(in crate::pmem) fn full_fence() {
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
 }
 

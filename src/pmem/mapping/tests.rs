@@ -249,3 +249,32 @@ fn a_hole_is_told_from_what_was_stored() {
         assert_eq!(medium.next_stored(8192), 8192);
     }
 }
+
+#[test]
+fn a_sync_takes_time_where_there_is_something_to_sync() {
+    for (request, takes_time) in [
+        (DurabilityRequest::PageCache, true),
+        (DurabilityRequest::Strict, true),
+        (DurabilityRequest::Dax, false),
+    ] {
+        let file = file_of(SIZE);
+        let medium = map(&file, request);
+        // A process before us may have left something.
+        assert_eq!(medium.sync_takes_time(), takes_time, "{request:?}");
+        medium.sync().unwrap();
+        assert!(!medium.sync_takes_time(), "{request:?}");
+        medium.store_u32(0, 1).unwrap();
+        assert_eq!(medium.sync_takes_time(), takes_time, "{request:?}");
+    }
+}
+
+#[test]
+fn hints_go_anywhere() {
+    let file = file_of(SIZE);
+    let medium = map(&file, DurabilityRequest::Auto);
+    file.set_len(0).unwrap();
+    for offset in [0, 1, SIZE - 1, SIZE, u64::MAX] {
+        medium.prefetch(offset, Intent::Load);
+        medium.prefetch(offset, Intent::Store);
+    }
+}

@@ -18,6 +18,7 @@ use super::super::server::{Served, exit_event};
 use super::super::windows::{Window, Windows};
 use super::worker::Worker;
 use crate::virtio::GuestRam;
+use crate::virtio::block::Syncs;
 use crate::virtio::pmem::{Device, REGION_ID, Unsynced};
 
 /// Most descriptors of the flush queue. Linux has one request in flight per CPU that syncs.

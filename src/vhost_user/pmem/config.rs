@@ -29,6 +29,7 @@ impl PmemConfig {
     /// As [`WindowConfig::open`]; or the socket cannot be used.
     pub fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Box<dyn AnyServer>, Error> {
         let window = self.window.open(regions)?.fixed();
+        let endpoint = Endpoint::open(&self.socket)?;
         let title = format!("{}: {}", window.region().title(), window.name());
         info!(
             "{title}: serving persistent memory of {} bytes{}",
@@ -43,7 +44,6 @@ impl PmemConfig {
         }
         let windows = Arc::new(Windows::new(&title, vec![window]));
         regions.used_by(&windows);
-        let endpoint = Endpoint::open(&self.socket)?;
         Ok(Box::new(Server::new(Backend::new(&title, windows), endpoint, stop)?))
     }
 }

@@ -77,6 +77,7 @@ impl Mapper {
     }
 
     fn map_all(&mut self) {
+        self.refused.store(false, Ordering::Release);
         for window in 0..self.windows.len() {
             let before = std::mem::take(&mut self.mapped[window]);
             let Some(first) = self.windows[window].pieces().first().copied() else { continue };
@@ -87,6 +88,8 @@ impl Mapper {
                     debug!("{}: window {window} is mapped from before", self.title);
                     self.mapped[window] = before;
                 }
+                // It is done when the device starts again.
+                Err(Refusal::Stopped) => return,
                 Err(refusal) => {
                     self.not_mapped(window, first, &refusal);
                     continue;
@@ -105,10 +108,12 @@ impl Mapper {
         let end = self.end(window);
         let pieces = self.windows[window].pieces();
         for piece in pieces.into_iter().filter_map(|piece| piece.behind(end)) {
-            if let Err(refusal) = self.send_map(window, piece) {
-                return self.not_mapped(window, piece, &refusal);
+            match self.send_map(window, piece) {
+                Ok(()) => self.mapped[window].push(piece),
+                // As above.
+                Err(Refusal::Stopped) => return,
+                Err(refusal) => return self.not_mapped(window, piece, &refusal),
             }
-            self.mapped[window].push(piece);
         }
     }
 

@@ -34,6 +34,7 @@ use virtio_queue::QueueT;
 
 use super::ring::Ring;
 use crate::pmem::MediaError;
+use crate::virtio::block::Syncs;
 use mapper::{Mapper, Order};
 
 /// Most windows of a device: the number of a shared memory region is one byte, and one region fills up what
@@ -50,8 +51,6 @@ pub struct Windows {
     all: Arc<[Window]>,
     /// A bit for each ring that runs.
     running: Arc<AtomicU64>,
-    /// The frontend has not mapped all of it.
-    refused: Arc<AtomicBool>,
     connection: Mutex<Connection>,
 }
 
@@ -64,12 +63,9 @@ struct Connection {
     knows_regions: bool,
     /// The thread that it answers to.
     orders: Option<Sender<Order>>,
-}
-
-impl Connection {
-    fn can_map(&self) -> bool {
-        self.knows_regions && self.orders.is_some()
-    }
+    /// It has not mapped all that it was to map. Not shared with the thread of an earlier connection,
+    /// which may still wait for an answer.
+    refused: Arc<AtomicBool>,
 }
 
 impl Windows {
@@ -82,8 +78,8 @@ impl Windows {
 
     /// The windows `windows` of the device that the log calls `title`.
     pub fn new(title: &str, windows: Vec<Window>) -> Windows {
-        let (running, refused, connection) = (Arc::default(), Arc::default(), Mutex::default());
-        Windows { title: title.into(), all: windows.into(), running, refused, connection }
+        let (running, connection) = (Arc::default(), Mutex::default());
+        Windows { title: title.into(), all: windows.into(), running, connection }
     }
 
     /// Whether there are none.
@@ -114,12 +110,8 @@ impl Windows {
         }
         self.attach();
         let (sender, receiver) = channel();
-        let mapper = Mapper::new(
-            self.title.clone(),
-            self.all.clone(),
-            (self.running.clone(), self.refused.clone()),
-            frontend,
-        );
+        let flags = (self.running.clone(), self.connection().refused.clone());
+        let mapper = Mapper::new(self.title.clone(), self.all.clone(), flags, frontend);
         let spawned =
             thread::Builder::new().name("windows".into()).spawn(move || mapper.run(&receiver));
         match spawned {
@@ -156,15 +148,17 @@ impl Windows {
     /// Whether the guest lacks a part of what it was told of: the frontend has not mapped it, or it was
     /// taken away, or is reserved for growth.
     pub fn has_gaps(&self) -> bool {
-        self.refused.load(Ordering::Acquire) || self.all.iter().any(Window::is_cut)
+        self.connection().refused.load(Ordering::Acquire) || self.all.iter().any(Window::is_cut)
     }
 
     fn map_all(&self) {
         let connection = self.connection();
-        self.refused.store(!connection.can_map(), Ordering::Release);
-        match &connection.orders {
+        if let (Some(orders), true) = (&connection.orders, connection.knows_regions) {
             // The thread is there until the sender is dropped.
-            Some(orders) if connection.knows_regions => drop(orders.send(Order::MapAll)),
+            return drop(orders.send(Order::MapAll));
+        }
+        connection.refused.store(true, Ordering::Release);
+        match &connection.orders {
             Some(_) => warn!(
                 "{}: the frontend does not know shared memory regions (VHOST_USER_PROTOCOL_F_SHMEM; QEMU \
                  11.1 does): the windows stay empty; nvdimmctl dax export tells how else to attach them",
@@ -215,18 +209,21 @@ impl Windows {
         done.recv_timeout(PATIENCE).unwrap_or(false)
     }
 
-    /// Makes durable what the guest has stored to the windows.
-    ///
-    /// # Errors
-    ///
-    /// The medium fails.
-    pub fn sync(&self) -> Result<(), MediaError> {
-        self.all.iter().try_for_each(Window::sync)
-    }
-
     fn connection(&self) -> MutexGuard<'_, Connection> {
         // Each field is whole by itself.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Syncs for Windows {
+    /// Makes durable what the guest has stored to the windows.
+    fn sync(&self) -> Result<(), MediaError> {
+        self.all.iter().try_for_each(Window::sync)
+    }
+
+    /// Nobody knows what a guest has stored, so there is something to sync always.
+    fn sync_takes_time(&self) -> bool {
+        true
     }
 }
 

@@ -2,12 +2,12 @@
 
 use vhost_user_backend::VringT;
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::Bytes;
+use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 use crate::btt::{Btt, CreateOptions, LbaSize, OpenOptions, Version, create};
 use crate::pmem::simulated::Simulated;
-use crate::virtio::block::{DeviceOptions, Discard, Serial};
+use crate::virtio::block::{DeviceOptions, Discard, Serial, Syncs};
 
 const RAM: GuestAddress = GuestAddress(0);
 const RAM_SIZE: usize = 0x10000;
@@ -20,6 +20,19 @@ const HEADER: GuestAddress = GuestAddress(0x8000);
 const STATUS: GuestAddress = GuestAddress(0x9000);
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
+
+/// A device at work, without anything special.
+struct AtWork;
+
+impl Conditions for AtWork {
+    fn must_sync(&self) -> bool {
+        false
+    }
+
+    fn is_stopping(&self) -> bool {
+        false
+    }
+}
 
 /// A queue of a BTT; something happens between the moment when the worker begins a turn and the one
 /// when it looks at the ring.
@@ -37,6 +50,10 @@ impl<F: FnMut() + Send> DiskQueue for Interrupted<F> {
     fn batch(&mut self) -> Self::Batch<'_> {
         (self.interrupt)();
         self.queue.batch()
+    }
+
+    fn syncs(&self) -> Arc<dyn Syncs> {
+        self.queue.btt().clone()
     }
 }
 
@@ -90,12 +107,14 @@ fn a_request_may_use_memory_that_was_plugged_in_just_before() {
         }
     };
     let (device, queue) = disk();
+    let flusher = Arc::new(Flusher::new(queue.btt().clone()));
     let mut worker = Worker::new(
         GuestLog::new("interrupted".into(), 0),
         Interrupted { queue, interrupt: offer },
         device,
+        flusher,
     );
-    worker.serve(&ring, &memory, &|| false);
+    worker.serve(&ring, &memory, &AtWork);
     assert_eq!(ram.read_obj::<u16>(GuestAddress(USED.0 + 2)).unwrap(), 1, "not completed");
     assert_eq!(ram.read_obj::<u8>(STATUS).unwrap(), 0, "the request failed");
 }

@@ -3,6 +3,8 @@
 //! As traits, so that a test can serve something else by the same device. They say what the device
 //! needs; what each operation does is written at [`Btt`], [`Queue`] and [`Batch`].
 
+use std::sync::Arc;
+
 use vm_memory::VolatileSlice;
 
 use crate::btt::{Batch, Btt, Error, NeverWritten, Queue, Tag};
@@ -23,6 +25,16 @@ pub trait Disk {
     fn durability(&self) -> Durability;
 }
 
+/// Making sectors durable, by any thread.
+pub trait Syncs: Send + Sync {
+    /// Makes every completed write durable on the backing medium.
+    fn sync(&self) -> Result<(), MediaError>;
+
+    /// Whether that takes the time of a system call or more; otherwise nothing was written since the
+    /// last, or a write is durable when it completes.
+    fn sync_takes_time(&self) -> bool;
+}
+
 /// A way to the sectors, for one thread at a time.
 pub trait DiskQueue: Send {
     /// Reads and writes, one after another.
@@ -32,12 +44,21 @@ pub trait DiskQueue: Send {
 
     /// Begins a batch.
     fn batch(&mut self) -> Self::Batch<'_>;
+
+    /// The disk, to be synced.
+    fn syncs(&self) -> Arc<dyn Syncs>;
 }
 
 /// Reads and writes of one queue, one after another.
 pub trait DiskBatch {
     /// Bytes of a sector.
     fn sector_size(&self) -> u32;
+
+    /// Sectors from `first` on, which need not exist, are about to be read or written.
+    fn announce(&self, first: u64, count: u64);
+
+    /// As [`announce`](Self::announce), and soon.
+    fn prepare(&self, first: u64, count: u64);
 
     /// Reads whole sectors from `first` on.
     fn read(&mut self, first: u64, into: &VolatileSlice<'_>) -> Result<(), Error>;
@@ -102,7 +123,17 @@ impl<M: PersistentMemory> Disk for Btt<M> {
     }
 }
 
-impl<M: PersistentMemory> DiskQueue for Queue<M> {
+impl<M: PersistentMemory> Syncs for Btt<M> {
+    fn sync(&self) -> Result<(), MediaError> {
+        self.sync()
+    }
+
+    fn sync_takes_time(&self) -> bool {
+        self.sync_takes_time()
+    }
+}
+
+impl<M: PersistentMemory + 'static> DiskQueue for Queue<M> {
     type Batch<'q>
         = Batch<'q, M>
     where
@@ -111,11 +142,23 @@ impl<M: PersistentMemory> DiskQueue for Queue<M> {
     fn batch(&mut self) -> Batch<'_, M> {
         self.batch()
     }
+
+    fn syncs(&self) -> Arc<dyn Syncs> {
+        self.btt().clone()
+    }
 }
 
 impl<M: PersistentMemory> DiskBatch for Batch<'_, M> {
     fn sector_size(&self) -> u32 {
         self.btt().sector_size()
+    }
+
+    fn announce(&self, first: u64, count: u64) {
+        self.announce(first, count);
+    }
+
+    fn prepare(&self, first: u64, count: u64) {
+        self.prepare(first, count);
     }
 
     fn read(&mut self, first: u64, into: &VolatileSlice<'_>) -> Result<(), Error> {

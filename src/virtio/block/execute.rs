@@ -4,7 +4,7 @@ use super::VIRTIO_SECTOR;
 use super::device::Device;
 use super::disk::DiskBatch;
 use super::error::RequestError;
-use super::request::{Kind, Request};
+use super::request::{Chain, Kind, Request};
 use super::{ranges, transfer};
 use crate::btt::Tag;
 use crate::virtio::memory::{GuestRam, Spans};
@@ -46,6 +46,29 @@ impl Executor {
     #[must_use]
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Says that the request in `chain` is to be carried out with `batch`: what that has to look up
+    /// comes into the caches.
+    pub fn announce<B: DiskBatch>(&self, batch: &B, chain: &Chain) {
+        if let Some((first, count)) = self.sectors(chain, &[Kind::In, Kind::Out]) {
+            batch.announce(first, count);
+        }
+    }
+
+    /// As [`announce`](Self::announce), and soon: so does what it has to read.
+    pub fn prepare<B: DiskBatch>(&self, batch: &B, chain: &Chain) {
+        if let Some((first, count)) = self.sectors(chain, &[Kind::In]) {
+            batch.prepare(first, count);
+        }
+    }
+
+    /// The first sector of a request of one of `kinds`, and how many; they need not exist.
+    fn sectors(&self, chain: &Chain, kinds: &[Kind]) -> Option<(u64, u64)> {
+        let request = chain.request().ok().filter(|request| kinds.contains(&request.kind))?;
+        let data = if request.kind == Kind::In { request.data_in } else { request.data_out };
+        let size = u64::from(self.device.sector_size);
+        Some((request.sector.checked_mul(VIRTIO_SECTOR)? / size, data.len().div_ceil(size)))
     }
 
     /// Carries out `request`, and returns how many bytes of `data_in` were filled.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
-use super::disk::{Disk, DiskBatch, DiskQueue};
+use super::disk::{Disk, DiskBatch, DiskQueue, Syncs};
 use crate::btt::{Error, NeverWritten, Tag};
-use crate::pmem::{Durability, MediaError, PersistentMemory};
+use crate::pmem::{Durability, Intent, MediaError, PersistentMemory};
 
 /// A sector's worth of zeroes.
 static ZEROES: [u8; 4096] = [0; 4096];
@@ -68,7 +68,17 @@ impl<M: PersistentMemory> Disk for Raw<M> {
     }
 }
 
-impl<M: PersistentMemory> DiskQueue for RawQueue<M> {
+impl<M: PersistentMemory> Syncs for Raw<M> {
+    fn sync(&self) -> Result<(), MediaError> {
+        self.medium.sync()
+    }
+
+    fn sync_takes_time(&self) -> bool {
+        self.medium.sync_takes_time()
+    }
+}
+
+impl<M: PersistentMemory + 'static> DiskQueue for RawQueue<M> {
     type Batch<'q>
         = RawBatch<'q, M>
     where
@@ -79,11 +89,23 @@ impl<M: PersistentMemory> DiskQueue for RawQueue<M> {
         self.failures.clear();
         RawBatch { raw: &self.raw, staged: &mut self.staged, failures: &mut self.failures }
     }
+
+    fn syncs(&self) -> Arc<dyn Syncs> {
+        self.raw.clone()
+    }
 }
 
 impl<M: PersistentMemory> DiskBatch for RawBatch<'_, M> {
     fn sector_size(&self) -> u32 {
         self.raw.sector_size
+    }
+
+    fn announce(&self, _first: u64, _count: u64) {
+        // There is no map to look into.
+    }
+
+    fn prepare(&self, first: u64, _count: u64) {
+        self.raw.medium.prefetch(self.raw.place(first, 0), Intent::Load);
     }
 
     fn read(&mut self, first: u64, into: &VolatileSlice<'_>) -> Result<(), Error> {

@@ -72,15 +72,24 @@ pub struct Request<'a> {
 }
 
 /// The spans of a descriptor chain; kept for the next chain, so that no request allocates.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Chain {
+    head: u16,
     readable: Vec<Span>,
     writable: Vec<Span>,
-    fault: Option<RequestError>,
+    /// What the header says, or why there is none.
+    header: Result<(Kind, u64), RequestError>,
+}
+
+impl Default for Chain {
+    fn default() -> Chain {
+        let header = Err(RequestError::NoHeader(0));
+        Chain { head: 0, readable: Vec::new(), writable: Vec::new(), header }
+    }
 }
 
 impl Chain {
-    /// Takes the spans of `descriptors`.
+    /// Takes the spans of `descriptors`; [`parse`](Self::parse) comes next.
     ///
     /// Direct and indirect descriptors alike; the iterator ends a loop after as many steps as the
     /// table has entries.
@@ -88,10 +97,11 @@ impl Chain {
     where
         M: Deref<Target = GuestRam>,
     {
+        self.head = descriptors.head_index();
         self.readable.clear();
         self.writable.clear();
-        self.fault = None;
         let mut ends = false;
+        let mut in_order = true;
         for descriptor in descriptors {
             let span = Span { address: descriptor.addr(), length: descriptor.len() };
             ends = !descriptor.has_next();
@@ -101,12 +111,38 @@ impl Chain {
                 self.readable.push(span);
             } else {
                 // VIRTIO 1.2, 2.7.4.2: readable ones come first.
-                self.fault = Some(RequestError::OutOfOrder);
+                in_order = false;
             }
         }
-        if !ends {
-            self.fault = Some(RequestError::Endless);
+        self.header = match (ends, in_order) {
+            (true, true) => Err(RequestError::NoHeader(0)),
+            (true, false) => Err(RequestError::OutOfOrder),
+            (false, _) => Err(RequestError::Endless),
+        };
+    }
+
+    /// Reads the header, if the descriptors are as they should be.
+    pub fn parse(&mut self, memory: &GuestRam) {
+        if matches!(self.header, Err(RequestError::NoHeader(_))) {
+            self.header = self.read_header(memory);
         }
+    }
+
+    fn read_header(&self, memory: &GuestRam) -> Result<(Kind, u64), RequestError> {
+        let mut readable = Spans::new(&self.readable);
+        if readable.len() < HEADER_SIZE as u64 {
+            return Err(RequestError::NoHeader(readable.len()));
+        }
+        let mut header = [0; HEADER_SIZE];
+        readable.gather(memory, &mut header)?;
+        let header: Header = zerocopy::transmute!(header);
+        Ok((Kind::new(header.kind.get()), header.sector.get()))
+    }
+
+    /// Index of the first descriptor.
+    #[must_use]
+    pub fn head(&self) -> u16 {
+        self.head
     }
 
     /// Where the status byte goes: the last byte that the device may write.
@@ -115,25 +151,13 @@ impl Chain {
         Spans::new(&self.writable).last()
     }
 
-    /// The request in the chain.
-    pub fn request(&self, memory: &GuestRam) -> Result<Request<'_>, RequestError> {
-        if let Some(fault) = &self.fault {
-            return Err(fault.clone());
-        }
+    /// The request in the chain, which was parsed.
+    pub fn request(&self) -> Result<Request<'_>, RequestError> {
+        let (kind, sector) = self.header.clone()?;
         let mut data_out = Spans::new(&self.readable);
-        if data_out.len() < HEADER_SIZE as u64 {
-            return Err(RequestError::NoHeader(data_out.len()));
-        }
-        let mut header = [0; HEADER_SIZE];
-        data_out.gather(memory, &mut header)?;
-        let header: Header = zerocopy::transmute!(header);
+        data_out.advance(HEADER_SIZE as u64);
         let writable = Spans::new(&self.writable);
         let status = u64::from(!writable.is_empty());
-        Ok(Request {
-            kind: Kind::new(header.kind.get()),
-            sector: header.sector.get(),
-            data_out,
-            data_in: writable.without_last(status),
-        })
+        Ok(Request { kind, sector, data_out, data_in: writable.without_last(status) })
     }
 }

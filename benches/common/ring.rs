@@ -1,0 +1,107 @@
+//! A guest with one ring, and its device in the same thread: no socket, no event loop.
+
+use vhost_user_backend::{VhostUserBackend, VringT};
+use vhost_user_btt::btt::Queue;
+use vhost_user_btt::pmem::Mapping;
+use vhost_user_btt::vhost_user::Backend;
+use vhost_user_btt::virtio::GuestRam;
+use vhost_user_btt::virtio::block::{Device, DeviceOptions, Discard, Serial};
+use virtio_queue::desc::split::Descriptor;
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::epoll::EventSet;
+
+use super::Shuffled;
+
+type Device1 = Backend<Queue<Mapping>>;
+type Ring = <Device1 as VhostUserBackend>::Vring;
+
+const RAM_SIZE: usize = 4 << 20;
+const QUEUE_SIZE: u16 = 256;
+const DESCRIPTORS: u64 = 0x1000;
+const AVAILABLE: u64 = 0x3000;
+const USED: u64 = 0x4000;
+const HEADERS: u64 = 0x10000;
+const STATUSES: u64 = 0x20000;
+const DATA: u64 = 0x10_0000;
+/// Descriptor flags (VIRTIO 1.2, 2.7.5).
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+
+/// A guest.
+pub struct Guest {
+    backend: Device1,
+    ring: Ring,
+    memory: GuestRam,
+    sector_size: u32,
+    sectors: u64,
+    index: u16,
+}
+
+impl Guest {
+    /// A guest of the disk with these queues, the first of which it uses.
+    pub fn new(queues: Vec<Queue<Mapping>>, sector_size: u32) -> Guest {
+        let btt = queues[0].btt().clone();
+        let options = DeviceOptions {
+            read_only: false,
+            discard: Discard::Off,
+            serial: Serial::new("bench").expect("five letters"),
+            queues: 1,
+            queue_size: QUEUE_SIZE,
+        };
+        let backend = Backend::new("bench", Device::new(&*btt, &options), queues);
+        let memory = GuestRam::from_ranges(&[(GuestAddress(0), RAM_SIZE)]).expect("room");
+        backend.memory().lock().expect("nobody else").replace(memory.clone());
+        let ring = Ring::new(backend.memory().clone(), QUEUE_SIZE).expect("a power of two");
+        ring.set_queue_info(DESCRIPTORS, AVAILABLE, USED).expect("aligned");
+        ring.set_queue_ready(true);
+        ring.set_queue_event_idx(true);
+        ring.set_enabled(true);
+        Guest { backend, ring, memory, sector_size, sectors: btt.sectors(), index: 0 }
+    }
+
+    /// Offers `count` requests of a sector each.
+    pub fn offer(&mut self, count: u16, writes: bool, shuffled: &mut Shuffled) {
+        for number in 0..count {
+            let sector = shuffled.below(self.sectors) * u64::from(self.sector_size / 512);
+            let header = [u64::from(writes).to_le_bytes(), sector.to_le_bytes()].concat();
+            let at = |base: u64, size: u64| base + u64::from(number) * size;
+            let (place, status) = (at(HEADERS, 16), at(STATUSES, 1));
+            self.put(&header, place);
+            self.put(&[0xee], status);
+            let data = if writes { NEXT } else { NEXT | WRITE };
+            let parts = [
+                (place, 16, NEXT),
+                (at(DATA, self.sector_size.into()), self.sector_size, data),
+                (status, 1, WRITE),
+            ];
+            let head = number * 3;
+            for ((address, length, flags), index) in parts.into_iter().zip(head..) {
+                let descriptor = Descriptor::new(address, length, flags, index + 1);
+                let place = GuestAddress(DESCRIPTORS + 16 * u64::from(index));
+                self.memory.write_obj(descriptor, place).expect("inside");
+            }
+            let slot = u64::from(self.index.wrapping_add(number) % QUEUE_SIZE);
+            self.put(&head.to_le_bytes(), AVAILABLE + 4 + 2 * slot);
+        }
+        self.index = self.index.wrapping_add(count);
+        self.put(&self.index.to_le_bytes(), AVAILABLE + 2);
+    }
+
+    /// Lets the device carry out what is offered.
+    pub fn kick(&self) {
+        let rings = std::slice::from_ref(&self.ring);
+        self.backend.handle_event(0, EventSet::IN, rings, 0).expect("never fails");
+    }
+
+    /// Makes sure that everything is completed, and went well.
+    pub fn check(&self) {
+        let index: u16 = self.memory.read_obj(GuestAddress(USED + 2)).expect("inside");
+        assert_eq!(index, self.index);
+        let status: u8 = self.memory.read_obj(GuestAddress(STATUSES)).expect("inside");
+        assert_eq!(status, 0);
+    }
+
+    fn put(&self, bytes: &[u8], place: u64) {
+        self.memory.write_slice(bytes, GuestAddress(place)).expect("inside");
+    }
+}

@@ -1,0 +1,166 @@
+//! Completions: requests that have been carried out, on their way back to the guest, in order.
+//!
+//! The used index moves once for all that are done, after their sectors are committed and their status
+//! bytes are stored: whoever takes over the ring at its used index repeats what the guest has not been
+//! told of. Behind a flush that is still under way, completions wait.
+
+use std::collections::VecDeque;
+use std::num::Wrapping;
+use std::sync::atomic::{Ordering, fence};
+
+use log::Level;
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::{Error, Queue, QueueT};
+use vm_memory::{Address, Bytes, GuestAddress};
+
+use super::flusher::Flush;
+use super::guest_log::GuestLog;
+use crate::virtio::block::RequestError;
+use crate::virtio::{GuestRam, store_byte};
+
+/// The used ring (VIRTIO 1.2, 2.7.8): bytes before its elements, and of each.
+const USED_HEADER: u64 = 4;
+const USED_ELEMENT: u64 = 8;
+/// The available ring (VIRTIO 1.2, 2.7.6): the same.
+const AVAILABLE_HEADER: u64 = 4;
+const AVAILABLE_ELEMENT: u64 = 2;
+/// Of either ring: where its index is.
+const INDEX: u64 = 2;
+
+/// A request that has been carried out, but for its flush.
+#[derive(Debug)]
+pub(super) struct Completion {
+    /// Index of its first descriptor.
+    pub head: u16,
+    /// Where its status byte goes.
+    pub status: Option<GuestAddress>,
+    /// How many bytes were filled for it.
+    pub result: Result<u32, RequestError>,
+    /// What it waits for.
+    pub flush: Option<Flush>,
+}
+
+impl Completion {
+    /// Whether it can be told.
+    fn is_done(&self) -> bool {
+        self.flush.as_ref().is_none_or(|flush| flush.result().is_some())
+    }
+
+    /// Stores the status byte. Returns how many bytes the guest can find in its buffers.
+    fn tell(self, memory: &GuestRam, log: &mut GuestLog) -> u32 {
+        let flushed = self.flush.and_then(|flush| flush.result()).unwrap_or(Ok(()));
+        let result = self.result.and_then(|filled| flushed.map(|()| filled).map_err(Into::into));
+        if let Err(error) = &result {
+            let level = if error.is_the_guests() { Level::Warn } else { Level::Error };
+            log.line(level, error);
+        }
+        let filled = result.as_ref().map_or(0, |filled| *filled);
+        let status = result.as_ref().map_or_else(RequestError::status, |_| 0);
+        match self.status.map(|address| store_byte(memory, address, status)) {
+            Some(Ok(())) => return filled + 1,
+            Some(Err(error)) => log.line(Level::Warn, &format_args!("status byte: {error}")),
+            None => log.line(Level::Warn, &"a request without a status byte"),
+        }
+        0
+    }
+}
+
+/// The completions of a queue that the guest has not been told of.
+#[derive(Debug, Default)]
+pub(super) struct Completions(VecDeque<Completion>);
+
+impl Completions {
+    pub(super) fn push(&mut self, completion: Completion) {
+        self.0.push_back(completion);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is one that can be told.
+    pub(super) fn has_ready(&self) -> bool {
+        self.0.front().is_some_and(Completion::is_done)
+    }
+
+    /// Waits until all of them can be told.
+    pub(super) fn wait(&self) {
+        self.0.iter().filter_map(|completion| completion.flush.as_ref()).for_each(Flush::wait);
+    }
+
+    /// Forgets all of them.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Tells the guest of all that are done, up to the first that is not. Whether it wants to be
+    /// interrupted for that.
+    pub(super) fn publish(
+        &mut self,
+        ring: &mut Queue,
+        memory: &GuestRam,
+        log: &mut GuestLog,
+    ) -> Result<bool, Error> {
+        let before = Wrapping(ring.next_used());
+        let mut next = before;
+        while self.has_ready()
+            && let Some(completion) = self.0.pop_front()
+        {
+            let head = completion.head;
+            let length = completion.tell(memory, log);
+            // The guest named a descriptor that is not there: there is no element for it.
+            if head < ring.size() {
+                store_element(ring, memory, next, head, length)?;
+                next += 1;
+            }
+        }
+        if next == before {
+            return Ok(false);
+        }
+        let index = at(ring.used_ring(), INDEX)?;
+        memory.store(next.0.to_le(), index, Ordering::Release).map_err(Error::GuestMemory)?;
+        ring.set_next_used(next.0);
+        wants_interrupt(ring, memory, before, next)
+    }
+}
+
+fn at(start: u64, offset: u64) -> Result<GuestAddress, Error> {
+    GuestAddress(start).checked_add(offset).ok_or(Error::AddressOverflow)
+}
+
+fn store_element(
+    ring: &Queue,
+    memory: &GuestRam,
+    index: Wrapping<u16>,
+    head: u16,
+    length: u32,
+) -> Result<(), Error> {
+    let place = u64::from(index.0 % ring.size());
+    let address = at(ring.used_ring(), USED_HEADER + place * USED_ELEMENT)?;
+    let element = u64::from(length) << 32 | u64::from(head);
+    memory.write_obj(element.to_le(), address).map_err(Error::GuestMemory)
+}
+
+/// Whether the guest wants to be interrupted once the used index has moved from `before` to `next`
+/// (VIRTIO 1.2, 2.7.7).
+fn wants_interrupt(
+    ring: &Queue,
+    memory: &GuestRam,
+    before: Wrapping<u16>,
+    next: Wrapping<u16>,
+) -> Result<bool, Error> {
+    // The guest sees the index before what it has last said is looked at, or it looks at the index
+    // after saying it.
+    fence(Ordering::SeqCst);
+    let load = |address| -> Result<u16, Error> {
+        memory.load(address, Ordering::Relaxed).map(u16::from_le).map_err(Error::GuestMemory)
+    };
+    if ring.event_idx_enabled() {
+        let used_event = AVAILABLE_HEADER + u64::from(ring.size()) * AVAILABLE_ELEMENT;
+        let event = Wrapping(load(at(ring.avail_ring(), used_event)?)?);
+        Ok(next - event - Wrapping(1) < next - before)
+    } else {
+        let flags = load(GuestAddress(ring.avail_ring()))?;
+        Ok(u32::from(flags) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+    }
+}

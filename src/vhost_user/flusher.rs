@@ -1,0 +1,238 @@
+//! Flushes beside the queues: a thread that makes a disk's writes durable while its workers go on.
+//!
+//! A sync of a file takes as long as a thousand requests and more. All flushes that have been asked for
+//! when one begins share it: each of them only promises what was written before it.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+
+use vmm_sys_util::event::EventNotifier;
+
+use crate::pmem::MediaError;
+use crate::virtio::block::Syncs;
+
+/// What became of a flush, once it is known. Clones are of the same flush.
+#[derive(Debug, Clone)]
+pub(super) struct Flush(Arc<OnceLock<Result<(), MediaError>>>);
+
+impl Flush {
+    /// What became of it, if it is over.
+    pub(super) fn result(&self) -> Option<Result<(), MediaError>> {
+        self.0.get().copied()
+    }
+
+    /// Waits until it is over.
+    pub(super) fn wait(&self) {
+        self.0.wait();
+    }
+}
+
+/// A disk, and what else its flushes are to make durable.
+struct Both {
+    disk: Arc<dyn Syncs>,
+    beside: Arc<dyn Syncs>,
+}
+
+impl Syncs for Both {
+    fn sync(&self) -> Result<(), MediaError> {
+        self.disk.sync()?;
+        self.beside.sync()
+    }
+
+    fn sync_takes_time(&self) -> bool {
+        self.disk.sync_takes_time() || self.beside.sync_takes_time()
+    }
+}
+
+/// The thread that flushes a disk. It runs from the first flush on, until this is dropped.
+pub(super) struct Flusher {
+    disk: Arc<dyn Syncs>,
+    queue: Arc<Queue>,
+    thread: OnceLock<Option<thread::JoinHandle<()>>>,
+}
+
+/// Flushes that wait for the thread.
+#[derive(Debug, Default)]
+struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Each with the worker that wants to know.
+    waiting: Vec<(Flush, Arc<EventNotifier>)>,
+    is_over: bool,
+}
+
+impl Flusher {
+    /// A flusher of `disk`.
+    pub(super) fn new(disk: Arc<dyn Syncs>) -> Flusher {
+        Flusher { disk, queue: Arc::default(), thread: OnceLock::new() }
+    }
+
+    /// A flusher of the same disk, and of what is `beside` it.
+    pub(super) fn with(&self, beside: Arc<dyn Syncs>) -> Flusher {
+        Flusher::new(Arc::new(Both { disk: self.disk.clone(), beside }))
+    }
+
+    /// Whether a flush would take its time: otherwise there is nothing to write, or nothing to wait for.
+    pub(super) fn takes_time(&self) -> bool {
+        self.disk.sync_takes_time()
+    }
+
+    /// Makes all that was written durable.
+    pub(super) fn flush_now(&self) -> Result<(), MediaError> {
+        self.disk.sync()
+    }
+
+    /// Begins to make all that was written durable. The worker behind `wake` is woken when it is.
+    pub(super) fn begin(&self, wake: &Arc<EventNotifier>) -> Flush {
+        let flush = Flush(Arc::default());
+        let thread = self.thread.get_or_init(|| self.start());
+        if thread.is_some() {
+            self.queue.state().waiting.push((flush.clone(), wake.clone()));
+            self.queue.changed.notify_one();
+        } else {
+            finish(&flush, self.disk.sync());
+        }
+        flush
+    }
+
+    /// `None`: there can be no more threads, and flushes are carried out by whoever wants one.
+    fn start(&self) -> Option<thread::JoinHandle<()>> {
+        let (queue, disk) = (self.queue.clone(), self.disk.clone());
+        let run = move || queue.run(&*disk);
+        thread::Builder::new().name("flusher".into()).spawn(run).ok()
+    }
+}
+
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        self.queue.state().is_over = true;
+        self.queue.changed.notify_one();
+        if let Some(Some(thread)) = self.thread.take() {
+            // It does not panic, and if it did, there would be nobody left to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries out flushes, all that wait with one sync, until it is over.
+    fn run(&self, disk: &dyn Syncs) {
+        loop {
+            let idle = |state: &mut State| state.waiting.is_empty() && !state.is_over;
+            let waited = self.changed.wait_while(self.state(), idle);
+            let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+            let flushes = std::mem::take(&mut state.waiting);
+            if flushes.is_empty() {
+                return;
+            }
+            drop(state);
+            let result = disk.sync();
+            for (flush, wake) in flushes {
+                finish(&flush, result);
+                // A worker that cannot be woken looks when the guest next kicks.
+                let _ = wake.notify();
+            }
+        }
+    }
+}
+
+fn finish(flush: &Flush, result: Result<(), MediaError>) {
+    let first = flush.0.set(result);
+    debug_assert!(first.is_ok(), "a flush ends once");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use nix::errno::Errno;
+    use vmm_sys_util::event::{EventFlag, new_event_consumer_and_notifier};
+
+    use super::*;
+    use crate::pmem::{Access, Cause};
+
+    /// A disk each sync of which waits for the test to let it begin and end.
+    #[derive(Debug)]
+    struct Slow {
+        syncs: AtomicUsize,
+        gate: Barrier,
+    }
+
+    impl Syncs for Slow {
+        fn sync(&self) -> Result<(), MediaError> {
+            self.gate.wait();
+            self.gate.wait();
+            self.syncs.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+
+        fn sync_takes_time(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn flushes_that_wait_share_a_sync_and_not_the_one_that_has_begun() {
+        let disk = Arc::new(Slow { syncs: AtomicUsize::new(0), gate: Barrier::new(2) });
+        let flusher = Flusher::new(disk.clone());
+        let (woken, wake) = new_event_consumer_and_notifier(EventFlag::NONBLOCK).unwrap();
+        let wake = Arc::new(wake);
+        let first = flusher.begin(&wake);
+        disk.gate.wait();
+        // The first has begun, and may have missed what these are to make durable.
+        let others = [(); 3].map(|()| flusher.begin(&wake));
+        disk.gate.wait();
+        first.wait();
+        assert_eq!(first.result(), Some(Ok(())));
+        assert!(others.iter().all(|flush| flush.result().is_none()));
+        disk.gate.wait();
+        disk.gate.wait();
+        others.iter().for_each(Flush::wait);
+        drop(flusher);
+        assert_eq!(disk.syncs.load(Ordering::SeqCst), 2);
+        woken.consume().unwrap();
+    }
+
+    /// Counts its syncs, which fail if told so.
+    #[derive(Debug, Default)]
+    struct Counted {
+        syncs: AtomicUsize,
+        failure: Option<MediaError>,
+    }
+
+    impl Syncs for Counted {
+        fn sync(&self) -> Result<(), MediaError> {
+            self.syncs.fetch_add(1, Ordering::SeqCst);
+            self.failure.map_or(Ok(()), Err)
+        }
+
+        fn sync_takes_time(&self) -> bool {
+            self.failure.is_some()
+        }
+    }
+
+    #[test]
+    fn a_flush_is_about_the_disk_and_what_is_beside_it() {
+        let cause = Cause::System(Errno::EIO);
+        let error = MediaError { access: Access::Sync, offset: 0, length: 0, cause };
+        let disk = Arc::new(Counted::default());
+        let well = Arc::new(Counted::default());
+        let ill = Arc::new(Counted { failure: Some(error), ..Counted::default() });
+        let flusher = Flusher::new(disk.clone());
+        assert_eq!(flusher.with(well.clone()).flush_now(), Ok(()));
+        assert!(!flusher.with(well.clone()).takes_time());
+        assert_eq!(flusher.with(ill.clone()).flush_now(), Err(error));
+        assert!(flusher.with(ill.clone()).takes_time());
+        let counts = [disk, well, ill].map(|one| one.syncs.load(Ordering::SeqCst));
+        assert_eq!(counts, [2, 1, 1]);
+    }
+}
