@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::error::{Error, Space};
-use super::layout::{self, BODY_AT, LINK_AT, PageKind, RECORDS};
+use super::layout::{self, BODY_AT, LINK_AT, RECORDS};
+use super::page_kind::PageKind;
 use super::transaction::Transaction;
 
 /// A chain of metadata pages.

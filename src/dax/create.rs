@@ -7,8 +7,8 @@ use super::error::Error;
 use super::fault::Fault;
 use super::layout::{
     self, BODY_AT, HEAD_RECORDS_AT, METADATA_OFFSET, OWNER_TABLE_OFFSET, PAGES_OFFSET, PageBytes,
-    PageKind,
 };
+use super::page_kind::PageKind;
 use super::superblock::{BACKUP_OFFSET, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock};
 use super::units::{Align, PAGE_SIZE};
 use crate::pmem::{MediaError, PersistentMemory};

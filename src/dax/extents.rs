@@ -1,8 +1,9 @@
 //! The extents of a device: which pages it grows by, and how they are written.
 
 use super::error::{Error, Space};
-use super::layout::{self, BODY_AT, EXTENTS, INLINE_EXTENTS, LINK_AT, MOST_EXTENTS, PageKind};
+use super::layout::{self, BODY_AT, EXTENTS, INLINE_EXTENTS, LINK_AT, MOST_EXTENTS};
 use super::owners::no_space;
+use super::page_kind::PageKind;
 use super::state::{Device, State, extent_pages};
 use super::transaction::Transaction;
 use super::units::Extent;

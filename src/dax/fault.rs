@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::layout::PageKind;
+use super::page_kind::PageKind;
 use crate::pmem::MediaError;
 
 /// Why bytes are not the metadata that belongs at their place.
@@ -98,6 +98,9 @@ pub enum Fault {
     /// The pages of the journal are not those of owner 0.
     #[error("the journal's pages are not recorded as owner 0's")]
     Journal,
+    /// The journal's newest entry has a number that no region ever gets to.
+    #[error("journal entry {0} leaves too few numbers for entries to come")]
+    Sequence(u64),
     /// It could not be read.
     #[error(transparent)]
     Media(#[from] MediaError),

@@ -18,16 +18,22 @@
 //! commits; then its stores are made, flushed and fenced, before anything else is written. So one
 //! entry at most is not applied, the newest, `last_seq` equals `seq`, and the space of all older ones
 //! is free: the ring is never full. There are two buckets or more, so the newest entry is never
-//! written over by the next one.
+//! written over by the next one. Before an entry takes the first place of a bucket, the header that is
+//! there is made void, so that two torn entries never make a whole one.
 //!
 //! Replay makes the stores of the entries from the newest one's `last_seq` on. A torn entry is none;
 //! the one before it is applied already, and applying it again changes nothing.
+//!
+//! Entries are looked for at every multiple of 64 bytes, behind what is none as well. Bit rot in an
+//! older entry is thus without effect: it hides no newer one, over which the ring would go on with
+//! numbers that are there already.
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::layout::{OWNER_TABLE_OFFSET, PAGES_OFFSET};
+use super::fault::Fault;
+use super::layout::{MOST_SEQ, OWNER_TABLE_OFFSET, PAGES_OFFSET};
 use super::superblock::Superblock;
 use super::units::PAGE_SIZE;
 use crate::pmem::{MediaError, PersistentMemory, fletcher64};
@@ -175,9 +181,11 @@ impl Ring {
         for bucket in 0..ring.buckets {
             medium.read_bytes(ring.start + bucket * BUCKET_SIZE, &mut bytes)?;
             let mut position = 0;
-            while let Some(rest) = bytes.get(position as usize..)
-                && let Some(entry) = Entry::decode(rest, ring.magic)
-            {
+            while position < BUCKET_SIZE {
+                let Some(entry) = Entry::decode(&bytes[position as usize..], ring.magic) else {
+                    position += ENTRY_ALIGN;
+                    continue;
+                };
                 position += Entry::size(entry.stores.len());
                 if entry.seq >= ring.seq {
                     ring.seq = entry.seq + 1;
@@ -204,6 +212,12 @@ impl Ring {
         Ok(ring.seq - 1)
     }
 
+    /// Makes sure that there are numbers for all entries to come.
+    pub fn check_numbers(&self) -> Result<(), Fault> {
+        let newest = self.seq - 1;
+        if newest > MOST_SEQ { Err(Fault::Sequence(newest)) } else { Ok(()) }
+    }
+
     /// Commits `stores`, at most [`MOST_STORES`]: durable on return, and not yet applied.
     pub fn commit<M: PersistentMemory>(
         &mut self,
@@ -214,8 +228,7 @@ impl Ring {
         if self.position + size > BUCKET_SIZE {
             let crosses = mutant!(EntryCrossesBucket) && self.bucket + 1 < self.buckets;
             if !crosses {
-                self.bucket = (self.bucket + 1) % self.buckets;
-                self.position = 0;
+                self.enter_next_bucket(medium)?;
             }
         }
         let entry = Entry { seq: self.seq, last_seq: self.seq, stores: stores.to_vec() };
@@ -227,6 +240,37 @@ impl Ring {
         self.position += size;
         self.seq += 1;
         Ok(())
+    }
+
+    /// Goes on at the start of the next bucket.
+    ///
+    /// What is there may have been torn by a power failure, whereupon a smaller entry of the same
+    /// number went behind the one before. Were it written over as it is, another power failure could
+    /// supply just the line that it lacks, and there would be two entries of that number.
+    fn enter_next_bucket<M: PersistentMemory>(&mut self, medium: &M) -> Result<(), MediaError> {
+        self.bucket = (self.bucket + 1) % self.buckets;
+        self.position = 0;
+        medium.write_bytes(self.start + self.bucket * BUCKET_SIZE, &[0; HEADER_SIZE])?;
+        medium.fence()
+    }
+
+    /// Completes the newest entry, which had `pending`; durable on return. Returns how many of its
+    /// stores were not on the medium yet.
+    ///
+    /// Whoever wrote it may have been killed before a fence: what is seen, the entry or a store, is
+    /// then durable only by chance. So the entry is flushed before anything is stored, and each of its
+    /// words is, whether it is there already or not.
+    pub fn replay<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        pending: &[Store],
+    ) -> Result<usize, MediaError> {
+        if pending.is_empty() {
+            return Ok(0);
+        }
+        medium.flush(self.start + self.bucket * BUCKET_SIZE, BUCKET_SIZE)?;
+        medium.fence()?;
+        apply(medium, pending)
     }
 }
 
@@ -248,20 +292,20 @@ fn pending(mut entries: Vec<Entry>) -> Vec<Store> {
     if mutant!(NoReplay) { Vec::new() } else { stores }
 }
 
-/// Makes `stores`, as far as they are not on the medium yet; durable on return. Returns how many were
-/// not.
+/// Makes `stores`, as far as they are not on the medium yet; all are durable on return. Returns how many
+/// were not there.
 pub fn apply<M: PersistentMemory>(medium: &M, stores: &[Store]) -> Result<usize, MediaError> {
     let mut made = 0;
     for &Store { offset, value } in stores {
         if medium.load_u64(offset)? != value {
             medium.store_u64(offset, value)?;
-            if !mutant!(ApplyUnflushed) {
-                medium.flush(offset, 8)?;
-            }
             made += 1;
         }
+        if !mutant!(ApplyUnflushed) {
+            medium.flush(offset, 8)?;
+        }
     }
-    if made > 0 && !mutant!(ApplyUnfenced) {
+    if !stores.is_empty() && !mutant!(ApplyUnfenced) {
         medium.fence()?;
     }
     Ok(made)

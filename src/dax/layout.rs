@@ -23,6 +23,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::fault::Fault;
+use super::page_kind::PageKind;
 use super::units::{Extent, PAGE_SIZE};
 use crate::pmem::fletcher64_without_field;
 
@@ -36,6 +37,8 @@ pub const METADATA_OFFSET: u64 = 16 << 10;
 pub const PAGES_OFFSET: u64 = 16 << 20;
 /// Metadata pages behind the owner table.
 pub const METADATA_PAGES: u64 = (PAGES_OFFSET - METADATA_OFFSET) / METADATA_PAGE_SIZE;
+/// The highest number of a journal entry behind which there may be others: as good as endless.
+pub const MOST_SEQ: u64 = u64::MAX / 2;
 /// Heads in the owner table, that of owner 0 among them.
 pub const OWNERS: usize = 127;
 /// Records in a record page.
@@ -51,43 +54,6 @@ pub const TEXT_SIZE: usize = 32;
 
 /// The bytes of a metadata page.
 pub type PageBytes = [u8; METADATA_PAGE_SIZE as usize];
-
-/// What kind of metadata page it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PageKind {
-    /// The owner table, of which there is one.
-    Owners,
-    /// Records of an owner's pages.
-    Records,
-    /// Devices.
-    Devices,
-    /// Extents of a device that has more than fit into its slot.
-    Extents,
-}
-
-impl PageKind {
-    /// The first bytes after the checksum.
-    #[must_use]
-    pub fn magic(self) -> [u8; 16] {
-        match self {
-            PageKind::Owners => *b"NVM_OWNER_TABLE\0",
-            PageKind::Records => *b"NVM_RECORD_PAGE\0",
-            PageKind::Devices => *b"NVM_DEVICE_PAGE\0",
-            PageKind::Extents => *b"NVM_EXTENT_PAGE\0",
-        }
-    }
-
-    /// The words used in messages.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            PageKind::Owners => "owner table",
-            PageKind::Records => "record page",
-            PageKind::Devices => "device page",
-            PageKind::Extents => "extent page",
-        }
-    }
-}
 
 /// What every metadata page begins with.
 #[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -10,13 +10,14 @@ use super::buddy::Buddy;
 use super::chain::Chain;
 use super::error::Error;
 use super::fault::Fault;
-use super::journal::{self, Ring, Store};
+use super::journal::{Ring, Store};
 use super::layout::{
     self, BODY_AT, CONTIGUOUS, DEVICES, DevicePage, DeviceSlot, EXTENTS, ExtentPage,
     HEAD_RECORDS_AT, INLINE_EXTENTS, LINK_AT, METADATA_OFFSET, METADATA_PAGE_SIZE, MOST_EXTENTS,
-    OWNER_TABLE_OFFSET, OWNERS, OwnerTable, PAGES_OFFSET, PageBytes, PageKind, RECORDS, RecordPage,
+    OWNER_TABLE_OFFSET, OWNERS, OwnerTable, PAGES_OFFSET, PageBytes, RECORDS, RecordPage,
     SLOT_SIZE,
 };
+use super::page_kind::PageKind;
 use super::state::{Block, Device, Owner, State, extent_pages};
 use super::superblock::{BACKUP_OFFSET, SUPERBLOCK_OFFSET, Superblock};
 use super::units::{Align, Extent, PAGE_SIZE};
@@ -57,7 +58,9 @@ pub fn load<M: PersistentMemory>(
 ) -> Result<State, Error> {
     let (mut pending, ring) = Ring::read(medium, superblock)?;
     if !read_only {
-        replay(medium, &pending)?;
+        let offset = superblock.journal().bytes().start;
+        ring.check_numbers().map_err(|fault| Error::Damaged { offset, fault })?;
+        replay(medium, &ring, &pending)?;
         pending = Vec::new();
     }
     let pool = (METADATA_OFFSET..PAGES_OFFSET).step_by(METADATA_PAGE_SIZE as usize).collect();
@@ -96,7 +99,7 @@ pub fn load<M: PersistentMemory>(
     Ok(state)
 }
 
-fn replay<M: PersistentMemory>(medium: &M, pending: &[Store]) -> Result<(), Error> {
+fn replay<M: PersistentMemory>(medium: &M, ring: &Ring, pending: &[Store]) -> Result<(), Error> {
     let replayed = if mutant!(ReplayUnfenced) {
         let changes =
             pending.iter().filter(|store| medium.load_u64(store.offset) != Ok(store.value));
@@ -105,7 +108,7 @@ fn replay<M: PersistentMemory>(medium: &M, pending: &[Store]) -> Result<(), Erro
             .collect::<Result<Vec<()>, _>>()?
             .len()
     } else {
-        journal::apply(medium, pending)?
+        ring.replay(medium, pending)?
     };
     if replayed > 0 {
         log::info!("replayed {replayed} stores of a change that was cut off");

@@ -38,6 +38,7 @@ mod layout;
 mod load;
 mod namespace;
 mod owners;
+mod page_kind;
 mod region;
 mod repair;
 mod state;
@@ -50,12 +51,13 @@ pub use create::{CreateOptions, create};
 pub use devices::{DeviceInfo, DeviceOptions, Held, Hold};
 pub use error::{Error, Space};
 pub use fault::Fault;
-pub use layout::{OWNERS, PAGES_OFFSET, PageKind};
+pub use layout::{OWNERS, PAGES_OFFSET};
 pub use namespace::{
     Found, NamespaceError, NamespaceOptions, erase, find, find_in, is_ambiguous, is_there,
     region_error, resolve,
 };
 pub use owners::{OwnedBlock, OwnerInfo};
+pub use page_kind::PageKind;
 pub use region::{Region, RegionInfo};
 pub use repair::{Repaired, repair};
 pub use units::{Align, Extent, PAGE_SIZE};

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::dax::layout::{OWNER_TABLE_OFFSET, PAGES_OFFSET};
+use crate::dax::fault::Fault;
+use crate::dax::layout::{MOST_SEQ, OWNER_TABLE_OFFSET, PAGES_OFFSET};
 use crate::dax::superblock::Superblock;
 use crate::dax::units::PAGE_SIZE;
-use crate::pmem::{MediaError, PersistentMemory, fletcher64};
+use crate::pmem::{PersistentMemory, fletcher64};
 
-/// The words that opening would store, with their offsets: those that differ from what is there.
+/// The words that opening would store, with their offsets: those that differ from what is there. A
+/// journal that cannot be read, or whose numbers are used up, is a fault.
 pub fn pending<M: PersistentMemory>(
     medium: &M,
     superblock: &Superblock,
-) -> Result<BTreeMap<u64, u64>, MediaError> {
+) -> Result<BTreeMap<u64, u64>, Fault> {
     let journal = superblock.journal().bytes();
     // By sequence number: the oldest that was needed, and the stores.
     let mut entries: BTreeMap<u64, (u64, Vec<(u64, u64)>)> = BTreeMap::new();
@@ -27,17 +29,19 @@ pub fn pending<M: PersistentMemory>(
             let is_ours = entry[1].to_le_bytes() == superblock.set_uuid.as_bytes()[..8]
                 && entry[2].to_le_bytes() == superblock.set_uuid.as_bytes()[8..]
                 && entry[3] & 0xffff_ffff == 1;
-            let sums = length <= entry.len()
-                && fletcher64(&bucket[at * 8 + 8..(at + length) * 8]) == entry[0];
-            if !is_ours || !sums || entry[4] == u64::MAX || entry[5] > entry[4] {
-                break;
-            }
-            let (stores, _) = entry[8..length].as_chunks::<2>();
+            let sums = || {
+                length <= entry.len()
+                    && fletcher64(&bucket[at * 8 + 8..(at + length) * 8]) == entry[0]
+            };
             let is_metadata = |[offset, _]: &[u64; 2]| {
                 (OWNER_TABLE_OFFSET..PAGES_OFFSET).contains(offset) && offset.is_multiple_of(8)
             };
-            if !stores.iter().all(is_metadata) {
-                break;
+            let stores = entry.get(8..length).map_or(&[][..], |words| words.as_chunks::<2>().0);
+            let is_numbered = entry[4] != u64::MAX && entry[5] <= entry[4];
+            if !is_ours || !is_numbered || !sums() || !stores.iter().all(is_metadata) {
+                // What is none hides no entry behind it.
+                at += 8;
+                continue;
             }
             let stores = stores.iter().map(|[offset, value]| (*offset, *value)).collect();
             entries.entry(entry[4]).or_insert((entry[5], stores));
@@ -46,6 +50,9 @@ pub fn pending<M: PersistentMemory>(
     }
     let mut pending = BTreeMap::new();
     if let Some((newest, (oldest, _))) = entries.last_key_value() {
+        if *newest > MOST_SEQ {
+            return Err(Fault::Sequence(*newest));
+        }
         for seq in *oldest..=*newest {
             let Some((_, stores)) = entries.get(&seq) else { break };
             pending.extend(stores.iter().copied());

@@ -128,9 +128,9 @@ pub fn check<M: PersistentMemory>(medium: &M) -> Report {
     if let Some(superblock) = superblock {
         match journal::pending(medium, &superblock) {
             Ok(pending) => walk::walk(medium, &superblock, pending, &mut report),
-            Err(error) => {
+            Err(fault) => {
                 let offset = superblock.journal().bytes().start;
-                report.findings.push(Finding { offset, fault: error.into(), fix: Fix::None });
+                report.findings.push(Finding { offset, fault, fix: Fix::None });
             }
         }
     }

@@ -9,9 +9,10 @@ use super::{Finding, Fix, Report};
 use crate::dax::fault::Fault;
 use crate::dax::layout::{
     CONTIGUOUS, DevicePage, DeviceSlot, ExtentPage, HEAD_SIZE, Header, METADATA_OFFSET,
-    METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET, OwnerTable, PAGES_OFFSET, PageBytes, PageKind,
-    RecordPage, SLOT_SIZE, TEXT_SIZE,
+    METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET, OwnerTable, PAGES_OFFSET, PageBytes, RecordPage,
+    SLOT_SIZE, TEXT_SIZE,
 };
+use crate::dax::page_kind::PageKind;
 use crate::dax::superblock::Superblock;
 use crate::dax::units::{Align, PAGE_SIZE};
 use crate::pmem::{PersistentMemory, fletcher64_without_field};

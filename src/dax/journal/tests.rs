@@ -1,6 +1,6 @@
 use super::*;
 use crate::dax::units::Align;
-use crate::pmem::simulated::Simulated;
+use crate::pmem::simulated::{Effort, Event, Random, Recorder, Simulated, Unfenced};
 
 const MAGIC: Uuid = Uuid::from_u128(7);
 
@@ -81,6 +81,101 @@ fn replay_begins_at_last_seq_and_stops_at_the_first_gap() {
     assert_eq!(values(vec![entry(4, 2), entry(1, 1), entry(3, 2), entry(2, 2)]), [2, 3, 4]);
     assert_eq!(values(vec![entry(2, 2), entry(4, 2), entry(5, 2)]), [2]);
     assert!(values(vec![entry(3, 2), entry(4, 2)]).is_empty());
+}
+
+/// An entry that can no longer be read must not hide newer ones: their numbers would be given again, and
+/// once it was written over, they would be the newest again.
+#[test]
+fn bit_rot_in_one_entry_brings_no_other_one_back() {
+    let medium = medium();
+    let mut ring = Ring::read(&medium, &superblock()).unwrap().1;
+    for value in 1..=40 {
+        ring.commit(&medium, &stores(1 + value % 3, value)).unwrap();
+    }
+    let whole = medium.contents();
+    for rotten in (PAGES_OFFSET..PAGES_OFFSET + 2 * BUCKET_SIZE).step_by(8) {
+        let medium = Simulated::with_contents(&whole);
+        medium.store_u64(rotten, medium.load_u64(rotten).unwrap() ^ 1 << 40).unwrap();
+        let (_, mut ring) = Ring::read(&medium, &superblock()).unwrap();
+        for value in 100..106 {
+            let stores = stores(1 + value % 2, value);
+            ring.commit(&medium, &stores).unwrap();
+            let (pending, again) = Ring::read(&medium, &superblock()).unwrap();
+            assert_eq!(pending, stores, "value {value}, rotten at {rotten:#x}");
+            assert_eq!(again, ring);
+        }
+    }
+}
+
+#[test]
+fn bit_rot_in_an_older_entry_changes_nothing() {
+    let medium = medium();
+    let mut ring = Ring::read(&medium, &superblock()).unwrap().1;
+    for value in 1..=20 {
+        ring.commit(&medium, &stores(3, value)).unwrap();
+    }
+    let expected = (stores(3, 20), ring);
+    for word in (0..19 * Entry::size(3)).step_by(8) {
+        let rotten = PAGES_OFFSET + word;
+        let was = medium.load_u64(rotten).unwrap();
+        medium.store_u64(rotten, !was).unwrap();
+        assert_eq!(Ring::read(&medium, &superblock()).unwrap(), expected, "byte {word}");
+        medium.store_u64(rotten, was).unwrap();
+    }
+}
+
+/// Two power failures: the first tears an entry that begins a bucket, after which a smaller one has its
+/// number, in the bucket before; the second tears one with the same stores as the first, in its place.
+#[test]
+fn a_torn_entry_is_not_made_whole_by_the_next_one_torn() {
+    let medium = Recorder::new(medium());
+    let mut ring = Ring::read(&medium, &superblock()).unwrap().1;
+    while ring.bucket == 0 || ring.position < 3840 {
+        ring.commit(&medium, &stores(12, ring.seq)).unwrap();
+    }
+    let (big, small) = (stores(40, 99), stores(1, 100));
+    let torn = Entry { seq: ring.seq, last_seq: ring.seq, stores: big.clone() }.encode(MAGIC);
+    medium.write_bytes(PAGES_OFFSET, &torn[..torn.len() - 64]).unwrap();
+    let mut ring = Ring::read(&medium, &superblock()).unwrap().1;
+    ring.commit(&medium, &small).unwrap();
+    let seq = ring.seq;
+    let mut durable = medium.medium().snapshot();
+    drop(medium.take_trace());
+    ring.commit(&medium, &big).unwrap();
+    let mut unfenced = Unfenced::default();
+    let effort = Effort { most: 1000, random: 20, lines: 64 };
+    for event in medium.take_trace() {
+        unfenced.images(&durable, &effort, &mut Random::new(1), &mut |image| {
+            let (pending, ring) = Ring::read(&Simulated::of(image), &superblock()).unwrap();
+            assert_eq!(pending, if ring.seq == seq { small.clone() } else { big.clone() });
+        });
+        event.replay(&mut unfenced, &mut durable);
+    }
+}
+
+/// Whoever wrote the entry may have been killed before its fence.
+#[test]
+fn a_replay_makes_all_of_the_entry_durable_before_and_after_it_stores() {
+    let medium = Recorder::new(medium());
+    let mut ring = Ring::read(&medium, &superblock()).unwrap().1;
+    ring.commit(&medium, &stores(3, 5)).unwrap();
+    // The first of the three is there already.
+    apply(&medium, &stores(1, 5)).unwrap();
+    drop(medium.take_trace());
+    let (pending, ring) = Ring::read(&medium, &superblock()).unwrap();
+    assert_eq!(ring.replay(&medium, &pending), Ok(2));
+    let kinds: String = medium
+        .take_trace()
+        .iter()
+        .map(|event| match *event {
+            Event::Flush { offset: PAGES_OFFSET, length: BUCKET_SIZE, .. } => 'J',
+            Event::Store { .. } => 's',
+            Event::Flush { .. } => 'f',
+            Event::Fence { .. } => '|',
+            _ => '?',
+        })
+        .collect();
+    assert_eq!(kinds, "J|fsfsf|");
 }
 
 #[test]

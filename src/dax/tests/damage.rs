@@ -100,6 +100,49 @@ fn an_entry_that_stores_outside_the_metadata_is_none_to_the_checker_either() {
     }
 }
 
+/// No region gets there; so it is a forgery, behind which no entry could have a higher number.
+#[test]
+fn a_journal_whose_numbers_are_used_up_is_read_and_no_more() {
+    let medium = sample();
+    let before = everything(&open(&medium));
+    let write = |seq: u64| {
+        let entry = Entry { seq, last_seq: seq, stores: Vec::new() }.encode(Uuid::from_u128(1));
+        medium.write_bytes(PAGES_OFFSET, &entry).unwrap();
+    };
+    for seq in [u64::MAX / 2 + 1, u64::MAX - 1] {
+        write(seq);
+        let offset = PAGES_OFFSET;
+        let fault = Fault::Sequence(seq);
+        assert_eq!(repair(&medium, true).unwrap().left.findings[0].fault, fault);
+        let opened = Region::open(Arc::clone(&medium), false).map(drop);
+        assert_eq!(opened, Err(Error::Damaged { offset, fault }));
+        assert_eq!(everything(&Region::open(Arc::clone(&medium), true).unwrap()), before);
+    }
+    write(u64::MAX / 2);
+    assert_eq!(check(&medium).findings, []);
+    open(&medium).create_device(&device("new", 1)).unwrap();
+}
+
+/// Whatever repair makes of bit rot in the journal, no stale entry is replayed later.
+#[test]
+fn a_journal_with_bit_rot_is_in_order_after_a_repair() {
+    let whole = sample().contents();
+    for line in (PAGES_OFFSET..PAGES_OFFSET + 2 * PAGE).step_by(64) {
+        let medium = Arc::new(Simulated::with_contents(&whole));
+        if medium.load_u64(line) == Ok(0) {
+            continue;
+        }
+        medium.store_u64(line, 0).unwrap();
+        assert!(repair(&medium, true).unwrap().left.is_clean());
+        for name in ["x", "y", "z"] {
+            open(&medium).create_device(&device(name, 2)).unwrap();
+            let before = everything(&open(&medium));
+            assert_eq!(check(&medium).findings, [], "line {line:#x}");
+            assert_eq!(everything(&open(&medium)), before);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 

@@ -172,7 +172,8 @@ fn opening_writes_nothing_but_a_journal_replay() {
     let medium = one_of_everything();
     let recorder = Arc::new(Recorder::new(Simulated::of(medium.snapshot())));
     drop(Region::open(Arc::clone(&recorder), false).unwrap());
-    assert_eq!(recorder.take_trace().len(), 0);
+    let writes = |event: &Event| !matches!(event, Event::Flush { .. } | Event::Fence { .. });
+    assert!(!recorder.take_trace().iter().any(writes));
     // The last change is not applied: the record of the device's slot is missing.
     let before = everything(&open(&medium));
     let size = slot_offset(DEVICES, 0) + 80;
@@ -184,10 +185,9 @@ fn opening_writes_nothing_but_a_journal_replay() {
     assert_eq!(recorder.take_trace().len(), 0);
     let region = Region::open(Arc::clone(&recorder), false).unwrap();
     assert_eq!(everything(&region), before);
-    let trace = recorder.take_trace();
-    assert!(
-        matches!(trace[..], [Event::Store { offset, .. }, Event::Flush { .. }, Event::Fence { .. }] if offset == size)
-    );
+    let mut trace = recorder.take_trace();
+    trace.retain(writes);
+    assert!(matches!(trace[..], [Event::Store { offset, .. }] if offset == size));
 }
 
 #[test]
