@@ -2,9 +2,10 @@
 
 use log::{error, warn};
 
+use super::discovery::Copies;
 use super::error::Error;
 use super::flog::{FlogEntry, LogLayout};
-use super::geometry::MAP_ENTRY_SIZE;
+use super::geometry::{FLOG_PAIR_SIZE, INFO_SIZE, MAP_ENTRY_SIZE};
 use super::info_block::InfoBlock;
 use super::lane::Lane;
 use super::map::MapEntry;
@@ -49,6 +50,35 @@ impl Arena {
             error: AtomicBool::new(info.error),
             replayed: Vec::new(),
         }
+    }
+
+    /// Makes durable what recovery relies on: the info blocks that are `usable`, the flog, and the map
+    /// entries of its `newest` entries.
+    ///
+    /// A daemon that was killed has stored some of it, and not come to its fence. Such stores are seen by
+    /// everybody, and a power failure still takes them away.
+    pub(super) fn settle<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        usable: Copies,
+        newest: &[FlogEntry],
+    ) -> Result<(), MediaError> {
+        if mutant!(KilledTrusted) {
+            return Ok(());
+        }
+        let geometry = &self.info.geometry;
+        if !matches!(usable, Copies::OnlyBackup(_)) {
+            medium.flush(self.start, INFO_SIZE)?;
+        }
+        if !matches!(usable, Copies::OnlyPrimary(_)) {
+            medium.flush(self.start + geometry.info2off, INFO_SIZE)?;
+        }
+        medium.flush(self.start + geometry.logoff, u64::from(geometry.nfree) * FLOG_PAIR_SIZE)?;
+        // A lane that was never used names a sector that is not its own, and no map entry was stored.
+        for entry in newest.iter().filter(|entry| entry.old_block() != entry.new_block()) {
+            self.flush_entry(medium, entry.lba())?;
+        }
+        medium.fence()
     }
 
     /// Completes the pending writes on the medium; durable on return.

@@ -28,6 +28,7 @@ macro_rules! mutants {
     (
         crash: { $($(#[$doc:meta])* $name:ident,)* }
         order: { $($(#[$order_doc:meta])* $order:ident,)* }
+        opening: { $($(#[$opening_doc:meta])* $opening:ident,)* }
         repair: { $($(#[$repair_doc:meta])* $repair:ident,)* }
     ) => {
         /// An error that the engine can be made to have.
@@ -35,13 +36,14 @@ macro_rules! mutants {
         pub enum Mutant {
             $($(#[$doc])* $name,)*
             $($(#[$order_doc])* $order,)*
+            $($(#[$opening_doc])* $opening,)*
             $($(#[$repair_doc])* $repair,)*
         }
 
         impl Mutant {
-            /// Those that the crash tests must notice. All others but those of repair are for
-            /// `tests/loom`: they let CPUs see each other's stores in another order, which takes a model
-            /// of that to notice.
+            /// Those that the crash tests must notice. Those of `order` are for `tests/loom`: they let
+            /// CPUs see each other's stores in another order, which takes a model of that to notice.
+            /// Those of `opening` are noticed where a daemon is killed before the power fails.
             pub const ALL: &[Mutant] = &[$(Mutant::$name,)*];
 
             /// Those that the tests of repair must notice.
@@ -120,6 +122,10 @@ mutants! {
         RelaxedClear,
         /// Map locks are released before the map entries are stored.
         UnlockedMap,
+    }
+    opening: {
+        /// What a killed daemon has stored is taken for durable.
+        KilledTrusted,
     }
     repair: {
         /// No step of a repair is durable before the next.

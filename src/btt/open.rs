@@ -36,7 +36,8 @@ pub type Opened<M> = (Arc<Btt<M>>, Vec<Queue<M>>);
 impl<M: PersistentMemory> Btt<M> {
     /// Opens the BTT on `medium`, with its queues.
     ///
-    /// Writes nothing but the map entries of pending writes, and those only if not `read_only`.
+    /// Writes nothing but the map entries of pending writes, and those only if not `read_only`. What a daemon
+    /// that was killed has stored and not made durable is durable then.
     ///
     /// # Errors
     ///
@@ -82,10 +83,14 @@ fn open_arena<M: PersistentMemory>(
     report(number, found);
     let recovered = recovery::recover(medium, number, found.start, &found.info.geometry)?;
     let mut arena = Arena::new(number, found.start, first_sector, found.info, recovered.layout);
+    let changes_nothing = read_only || found.info.error;
+    if !changes_nothing {
+        arena.settle(medium, found.copies, &recovered.newest)?;
+    }
     if !recovered.pending.is_empty() {
         let sectors = recovered.pending.len();
         info!("arena {number}: completing the interrupted writes of {sectors} sectors");
-        if read_only || found.info.error {
+        if changes_nothing {
             arena.replay_in_memory(recovered.pending);
         } else {
             arena.replay(medium, &recovered.pending)?;
@@ -110,5 +115,7 @@ fn report(number: usize, found: &FoundArena) {
     }
 }
 
+#[cfg(test)]
+mod killed;
 #[cfg(test)]
 mod tests;
