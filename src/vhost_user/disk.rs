@@ -1,12 +1,12 @@
 //! A namespace as a disk, from its options to a server.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{info, warn};
+use log::info;
 use uuid::Uuid;
 
+use super::announce::{announce, title, warn_of_losses};
 use super::backend::Backend;
 use super::error::Error;
 #[cfg(not(feature = "power-fail"))]
@@ -17,7 +17,7 @@ use super::stop::Stop;
 use super::windows::{Regions, Window, WindowConfig, Windows};
 use crate::btt::{self, MappedNamespace, NamespaceError, NamespaceOptions, Version};
 use crate::nvdimm::{Claim, ClaimKind};
-use crate::pmem::{Backing, Durability, Mapping, PersistentMemory};
+use crate::pmem::{Mapping, PersistentMemory};
 use crate::virtio::block::{Device, DeviceOptions, Discard, Disk, DiskQueue, Serial};
 
 /// What is served, where, and how.
@@ -172,43 +172,4 @@ fn with_windows<Q: DiskQueue + 'static>(
         sectors = now;
         Ok(Some(larger.with_windows(windows.clone())))
     })
-}
-
-/// What the log calls a disk.
-pub(super) fn title(claim: &Claim) -> String {
-    format!("{}: {}", claim.path().display(), claim.namespace().device_name())
-}
-
-/// Says what is served.
-pub(super) fn announce(claim: &Claim, device: &Device, durability: Durability) {
-    let path = claim.path().display();
-    info!(
-        "{path}: serving {}{}: {} sectors of {} bytes, {} queues, {durability} durability{}",
-        claim.namespace().device_name(),
-        match claim.namespace().name.as_str() {
-            "" => String::new(),
-            name => format!(" {name:?}"),
-        },
-        device.sectors,
-        device.sector_size,
-        device.queues,
-        if device.read_only { ", read-only" } else { "" },
-    );
-}
-
-/// Says what a completed write is not safe from.
-fn warn_of_losses(path: &Path, durability: Durability, backing: Backing) {
-    let path = path.display();
-    match (durability, backing) {
-        (Durability::PageCache, _) => warn!(
-            "{path}: sectors are atomic across a crash of guest, VMM or daemon, and durable when the guest \
-             flushes; they are NOT atomic across a power failure of this host: that takes a DAX \
-             file, or --durability=strict"
-        ),
-        (Durability::Dax, Backing::PageCache) => warn!(
-            "{path}: the file is not DAX: flushing CPU caches makes nothing durable here, whatever the \
-             guest is told; --durability=dax on such a file is for measurements only"
-        ),
-        (Durability::Dax | Durability::Strict, _) => {}
-    }
 }

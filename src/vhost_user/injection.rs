@@ -8,8 +8,9 @@ use log::warn;
 use signal_hook::consts::SIGUSR1;
 use signal_hook::iterator::Signals;
 
+use super::announce::{announce, title};
 use super::backend::Backend;
-use super::disk::{DiskConfig, OpenDisk, announce, title};
+use super::disk::{DiskConfig, OpenDisk};
 use super::error::Error;
 use super::server::{AnyServer, Server};
 use super::socket::Endpoint;

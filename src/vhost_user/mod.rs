@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+mod announce;
 mod backend;
 mod completions;
 pub mod control;

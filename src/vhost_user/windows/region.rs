@@ -160,7 +160,7 @@ impl RegionConfig {
         let region = Region::open(medium, kind == ClaimKind::Shared)
             .map_err(|source| dax::region_error(&self.path, claim.namespace(), source))?;
         Ok(OpenRegion {
-            title: super::super::disk::title(&claim),
+            title: super::super::announce::title(&claim),
             claim,
             region,
             read_only: Arc::new(read_only),

@@ -1,0 +1,48 @@
+//! What the log says of what is about to be served.
+
+use std::path::Path;
+
+use log::{info, warn};
+
+use crate::nvdimm::Claim;
+use crate::pmem::{Backing, Durability};
+use crate::virtio::block::Device;
+
+/// What the log calls a disk.
+pub(super) fn title(claim: &Claim) -> String {
+    format!("{}: {}", claim.path().display(), claim.namespace().device_name())
+}
+
+/// Says what is served.
+pub(super) fn announce(claim: &Claim, device: &Device, durability: Durability) {
+    let path = claim.path().display();
+    info!(
+        "{path}: serving {}{}: {} sectors of {} bytes, {} queues, {durability} durability{}",
+        claim.namespace().device_name(),
+        match claim.namespace().name.as_str() {
+            "" => String::new(),
+            name => format!(" {name:?}"),
+        },
+        device.sectors,
+        device.sector_size,
+        device.queues,
+        if device.read_only { ", read-only" } else { "" },
+    );
+}
+
+/// Says what a completed write is not safe from.
+pub(super) fn warn_of_losses(path: &Path, durability: Durability, backing: Backing) {
+    let path = path.display();
+    match (durability, backing) {
+        (Durability::PageCache, _) => warn!(
+            "{path}: sectors are atomic across a crash of guest, VMM or daemon, and durable when the guest \
+             flushes; they are NOT atomic across a power failure of this host: that takes a DAX \
+             file, or --durability=strict"
+        ),
+        (Durability::Dax, Backing::PageCache) => warn!(
+            "{path}: the file is not DAX: flushing CPU caches makes nothing durable here, whatever the \
+             guest is told; --durability=dax on such a file is for measurements only"
+        ),
+        (Durability::Dax | Durability::Strict, _) => {}
+    }
+}
