@@ -12,7 +12,7 @@ use vhost_user_btt::pmem::simulated::Simulated;
 use vhost_user_btt::virtio::block::{
     Chain, Config, Device, DeviceOptions, Discard, Executor, RequestError, Serial,
 };
-use vhost_user_btt::virtio::{GuestRam, store_byte};
+use vhost_user_btt::virtio::{GuestRam, store};
 use vhost_user_btt_fuzz::originals;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
@@ -302,11 +302,8 @@ fuzz_target!(|input: Input| {
     drop(batch);
     for (head, status, result) in taken {
         if let Some(address) = status {
-            let _ = store_byte(
-                &memory,
-                address,
-                result.as_ref().map_or_else(RequestError::status, |_| 0),
-            );
+            let _ =
+                store(&memory, address, result.as_ref().map_or_else(RequestError::status, |_| 0));
         }
         let _ = ring.add_used(&memory, head, result.unwrap_or(0));
     }
