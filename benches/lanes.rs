@@ -7,18 +7,18 @@
 //!
 //! Lanes are locked in both, as threads may share them. Every thread writes sectors of its own.
 
+#[allow(dead_code, reason = "the other benches use more of it")]
+#[path = "common/disk.rs"]
+mod disk;
+
 use std::hint::black_box;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use uuid::Uuid;
-use vhost_user_btt::btt::{
-    ARENA_MAX_SIZE, Btt, CreateOptions, LbaSize, OpenOptions, Queue, Version, create,
-};
-use vhost_user_btt::pmem::{DurabilityRequest, Mapping, Protection};
+use vhost_user_btt::btt::Queue;
+use vhost_user_btt::pmem::{DurabilityRequest, Mapping};
 use vm_memory::VolatileSlice;
 
 const SIZE: u64 = 256 << 20;
@@ -29,24 +29,7 @@ const SECTORS: u64 = 1000;
 
 /// A BTT in memory, with one queue for each set of lanes.
 fn lanes(sector_size: u32) -> Vec<Mutex<Queue<Mapping>>> {
-    let folder = Path::new("/dev/shm");
-    let file = if folder.is_dir() { tempfile::tempfile_in(folder) } else { tempfile::tempfile() };
-    let file = file.expect("room for a temporary file");
-    file.set_len(SIZE).expect("room for a temporary file");
-    let protection = Protection::ReadWrite;
-    let medium = Mapping::new(file, 0..SIZE, protection, DurabilityRequest::Dax)
-        .expect("a temporary file can be mapped");
-    let options = CreateOptions {
-        lba_size: LbaSize::new(sector_size).expect("512 or 4096"),
-        version: Version::V1_1,
-        uuid: Uuid::max(),
-        parent_uuid: Uuid::nil(),
-        arena_size: ARENA_MAX_SIZE,
-        force: false,
-    };
-    create(&medium, &options, |_, _| {}).expect("the medium is large enough");
-    let options = OpenOptions { version: None, namespace: None, read_only: false, queues: LANES };
-    let (_, queues) = Btt::open(medium, &options).expect("it was just made");
+    let (_, queues) = disk::new_disk(sector_size, SIZE, DurabilityRequest::Dax, LANES);
     queues.into_iter().map(Mutex::new).collect()
 }
 

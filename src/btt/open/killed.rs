@@ -7,22 +7,18 @@
 use std::sync::Arc;
 use std::thread;
 
-use uuid::Uuid;
 use vm_memory::VolatileSlice;
 
+use super::tests::{OPEN, new_medium};
 use super::*;
 use crate::btt::check::{self, CheckOptions, Verdict};
-use crate::btt::lba_size::LbaSize;
-use crate::btt::{CreateOptions, create};
 use crate::pmem::simulated::{Contents, Effort, Event, Random, Recorder, Simulated, Unfenced};
 
-const SIZE: u64 = 17 << 20;
 /// Sectors that are looked at.
 const SECTORS: usize = 8;
 
 fn open<M: PersistentMemory>(medium: M) -> Queue<M> {
-    let options = OpenOptions { version: None, namespace: None, read_only: false, queues: 1 };
-    Btt::open(medium, &options).unwrap().1.remove(0)
+    Btt::open(medium, &OPEN).unwrap().1.remove(0)
 }
 
 /// Writes `count` sectors from `first` on, all with `byte`, in one round.
@@ -42,16 +38,7 @@ fn contents<M: PersistentMemory>(queue: &mut Queue<M>) -> Vec<u8> {
 
 /// A BTT with some sectors written.
 fn prepared() -> Contents {
-    let medium = Simulated::new(SIZE);
-    let options = CreateOptions {
-        lba_size: LbaSize::new(512).unwrap(),
-        version: Version::V2_0,
-        uuid: Uuid::max(),
-        parent_uuid: Uuid::nil(),
-        arena_size: SIZE,
-        force: false,
-    };
-    create(&medium, &options, |_, _| {}).unwrap();
+    let medium = new_medium(512, Version::V2_0);
     let medium = Arc::new(medium);
     let mut queue = open(medium.clone());
     write(&mut queue, 0, 3, 1);

@@ -12,7 +12,7 @@ use crate::pmem::simulated::Simulated;
 
 const SIZE: u64 = 17 << 20;
 
-fn new_medium(lbasize: u32, version: Version) -> Simulated {
+pub(super) fn new_medium(lbasize: u32, version: Version) -> Simulated {
     let medium = Simulated::new(SIZE);
     create(&medium, &options(lbasize, version, SIZE), |_, _| {}).unwrap();
     medium
@@ -29,7 +29,7 @@ fn options(lbasize: u32, version: Version, arena_size: u64) -> CreateOptions {
     }
 }
 
-const OPEN: OpenOptions =
+pub(super) const OPEN: OpenOptions =
     OpenOptions { version: None, namespace: None, read_only: false, queues: 1 };
 
 fn open(medium: Simulated) -> (Arc<Btt<Simulated>>, Queue<Simulated>) {
