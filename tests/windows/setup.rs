@@ -59,12 +59,17 @@ impl Place {
 
     /// A daemon with `arguments` that listens on the socket `name`, among others.
     pub fn serve(&self, name: &str, arguments: &[String]) -> Daemon {
-        let mut daemon = Daemon::spawn(self.command(arguments), self.socket(name));
+        let mut daemon = self.begin(name, arguments);
         daemon.wait_for_log("serving");
         if arguments.iter().any(|argument| argument.starts_with("--control")) {
             daemon.wait_for_log("an administrator may ask here");
         }
         daemon
+    }
+
+    /// As `serve`, without waiting.
+    pub fn begin(&self, name: &str, arguments: &[String]) -> Daemon {
+        Daemon::spawn(self.command(arguments), self.socket(name))
     }
 
     pub fn command(&self, arguments: &[String]) -> Command {
