@@ -101,7 +101,10 @@ impl NvdimmFile {
         // Also without DAX every step is durable before the next: this is rare, and short.
         let medium =
             Mapping::new(file, locked.clone(), Protection::ReadWrite, DurabilityRequest::Strict)
-                .map_err(|source| Error::Map { path, source })?;
+                .map_err(|source| Error::Map { path: path.clone(), source })?;
+        // Before anything is made in bytes that are free by labels which a power failure could undo.
+        let settled = self.labels().map_or(Ok(()), |area| area.settle(&medium));
+        settled.map_err(|source| Error::LabelMedia { path, source })?;
         Ok(LabelEditor { file: self, medium, locked })
     }
 }

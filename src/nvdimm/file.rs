@@ -218,11 +218,26 @@ impl NvdimmFile {
             // from now on.
             self.refresh()?;
             if self.namespaces.contains(claim.namespace()) {
+                self.settle()?;
                 return Ok(claim);
             }
             self.unlock(&claim.namespace().range)?;
         }
         Err(Error::Changed { path: self.path })
+    }
+
+    /// Makes the labels that were read durable, if the file was opened for writing: what is written to
+    /// the namespaces relies on them.
+    pub(super) fn settle(&self) -> Result<(), Error> {
+        let Some(area) = self.labels.as_ref().filter(|_| self.kind == ClaimKind::Exclusive) else {
+            return Ok(());
+        };
+        let file = duplicate(&self.path, &self.file)?;
+        // Where the file is not on DAX, a sync of what was written makes the labels durable as well.
+        let range = self.size - area.size..self.size;
+        let medium = Mapping::new(file, range, Protection::ReadWrite, DurabilityRequest::Auto)
+            .map_err(|source| Error::Map { path: self.path.clone(), source })?;
+        area.settle(&medium).map_err(|source| Error::LabelMedia { path: self.path.clone(), source })
     }
 
     /// Claims a namespace as the labels were when they were last read.
