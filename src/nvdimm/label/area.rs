@@ -114,12 +114,21 @@ impl LabelArea {
 
     /// The labels, by slot, each with what is wrong with it if it cannot be used.
     pub fn labels(&self) -> impl Iterator<Item = (u32, Result<NamespaceLabel, LabelFault>)> {
-        self.index.used_slots().map(|slot| {
-            let start = self.index.slot_offset(slot) as usize;
-            // The index block was checked to have no more slots than the area has room for.
-            let bytes = &self.bytes[start..start + self.index.version.label_size() as usize];
-            (slot, NamespaceLabel::decode(bytes, self.index.version, slot))
-        })
+        self.index
+            .used_slots()
+            .map(|slot| (slot, NamespaceLabel::decode(self.slot(slot), self.index.version, slot)))
+    }
+
+    /// What slot `slot`, which exists, says, whether that is a label that counts or not.
+    #[must_use]
+    pub fn as_it_seems(&self, slot: u32) -> NamespaceLabel {
+        NamespaceLabel::as_it_seems(self.slot(slot), self.index.version, slot)
+    }
+
+    fn slot(&self, slot: u32) -> &[u8] {
+        let start = self.index.slot_offset(slot) as usize;
+        // The index block was checked to have no more slots than the area has room for.
+        &self.bytes[start..start + self.index.version.label_size() as usize]
     }
 }
 
