@@ -10,11 +10,12 @@
 //! * they accept on a listening socket only: `relay` serves a connected one;
 //! * they do not say when a device starts: `windows` maps when the first of its rings runs;
 //! * one request, one lock, one memory guard and one move of the used index is too slow: `worker` takes
-//!   them per batch, and `completions` writes the used ring itself.
+//!   them per batch, and reads and writes the rings by `available` and `completions`.
 
 #![forbid(unsafe_code)]
 
 mod announce;
+mod available;
 mod backend;
 mod completions;
 pub mod control;

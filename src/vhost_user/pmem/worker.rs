@@ -8,9 +8,9 @@ use vhost_user_backend::VringState;
 use virtio_queue::{QueueOwnedT, QueueT};
 use vm_memory::GuestAddressSpace;
 
+use super::super::available::look;
 use super::super::guest_log::GuestLog;
 use super::super::ring::{Memory, Ring};
-use super::super::worker::look;
 use crate::virtio::pmem::{Request, Unsynced};
 
 /// The worker of the flush queue.
