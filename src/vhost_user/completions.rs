@@ -130,7 +130,7 @@ fn at(start: u64, offset: u64) -> Result<GuestAddress, Error> {
 
 /// Whether the guest wants to be interrupted once the used index has moved from `before` to `next`
 /// (VIRTIO 1.2, 2.7.7).
-fn wants_interrupt(
+pub(super) fn wants_interrupt(
     ring: &Queue,
     memory: &GuestRam,
     before: Wrapping<u16>,
