@@ -22,6 +22,8 @@ pub mod control;
 mod devices;
 mod disk;
 mod error;
+#[cfg(feature = "power-fail")]
+mod failing_disk;
 mod flusher;
 mod guest_log;
 #[cfg(feature = "power-fail")]
