@@ -13,13 +13,6 @@
 
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "mutants")]
-#[macro_use]
-pub mod mutant;
-#[cfg(not(feature = "mutants"))]
-#[macro_use]
-mod mutant;
-
 mod arena;
 mod batch;
 pub mod check;
@@ -41,6 +34,8 @@ mod lba_size;
 pub mod map;
 mod map_locks;
 mod modify;
+#[cfg(feature = "mutants")]
+pub mod mutant;
 mod namespace;
 mod open;
 mod orphan;
