@@ -467,6 +467,34 @@ fn damage_is_found_and_repaired_as_far_as_nothing_is_lost_unless_forced() {
 }
 
 #[test]
+fn a_repair_is_backed_up_and_taken_back_unless_the_region_was_changed_since() {
+    let (folder, path) = region();
+    for name in ["a", "b"] {
+        dax_ok(&path, "create-device", &[name, "-s", "2M"]);
+    }
+    damage(&path, 8192 + 40, &[0xff; 8]);
+    let damaged = fs::read(&path).unwrap();
+    let (status, report) = check(&path, &["--repair", "--force"]);
+    assert_eq!((status, &report["verdict"]), (1, &"clean".into()));
+    let backup = folder.path().join("nvdimm.before-repair");
+    assert_eq!(report["backup"], text(&backup));
+    let undo = ["dax", "check", text(&path), "--undo", text(&backup)];
+    nvdimmctl_ok(&undo);
+    assert!(fs::read(&path).unwrap() == damaged, "every byte");
+
+    let second = folder.path().join("second");
+    let repair = ["--repair", "--force", "--backup", text(&second)];
+    assert_eq!(check(&path, &repair).0, 1);
+    let dropped = fs::read(&path).unwrap();
+    // The pages that the repair freed are given to another.
+    dax_ok(&path, "create-device", &["c", "-s", "2M"]);
+    let undo = ["dax", "check", text(&path), "--undo", text(&second)];
+    assert!(refused(8, &undo).contains("written to since the repair"));
+    assert!(fs::read(&path).unwrap() != dropped);
+    assert_eq!(check(&path, &["--repair"]).1["backup"], Value::Null, "nothing to save");
+}
+
+#[test]
 fn inspection_shows_devices_and_what_is_free_in_numbers_and_drawn() {
     let (_folder, path) = region();
     for (name, size) in [("cache", "100M"), ("gone", "20M"), ("<log>", "50M")] {

@@ -54,7 +54,7 @@ pub use namespace::{
 pub use owners::{OwnedBlock, OwnerInfo};
 pub use page_kind::PageKind;
 pub use region::{Region, RegionInfo};
-pub use repair::{Repaired, repair};
+pub use repair::{Repaired, preview_repair, repair};
 pub use units::{Align, Extent, PAGE_SIZE};
 
 #[cfg(test)]
