@@ -73,7 +73,7 @@ fn a_namespace_in_dax_mode_has_a_label_that_says_so() {
     assert!(String::from_utf8(listed).unwrap().contains("namespace0.1 memory  dax     80 MiB"));
 
     // It is no disk, and the disk is no region.
-    for command in ["export", "import", "check-namespace", "grow-namespace"] {
+    for command in ["export", "import", "check-namespace"] {
         let code = if command == "check-namespace" { 8 } else { 1 };
         let complaint = refused(code, &[command, path, "-n", "memory"]);
         assert!(complaint.contains("is in dax mode, not in sector mode"), "{command}: {complaint}");
@@ -90,6 +90,36 @@ fn a_namespace_in_dax_mode_has_a_label_that_says_so() {
     nvdimmctl_ok(&["destroy-namespace", path, "memory", "--force"]);
     let again = json(&["create-namespace", path, "--name", "second", "--json"]);
     assert_eq!((&again["mode"], &again["start"]), (&"sector".into(), &(32 * M).into()));
+}
+
+#[test]
+fn a_region_grows_with_its_namespace_while_nobody_holds_it() {
+    let (_folder, path) = folder();
+    nvdimmctl_ok(&["create", text(&path), "--size", "128M", "--label-size", "128K"]);
+    nvdimmctl_ok(&["create-namespace", text(&path), "-m", "dax", "-n", "memory", "-s", "32M"]);
+    dax_ok(&path, "create-device", &["a", "-s", "8M"]);
+    let before = fs::read(&path).unwrap();
+    {
+        let (_claim, _device) = options(&path).claim_device("a").unwrap();
+        let complaint = refused(1, &["grow-namespace", text(&path), "-n", "memory", "-s", "64M"]);
+        assert!(complaint.contains("grows only while nobody holds it"), "{complaint}");
+        assert!(fs::read(&path).unwrap() == before, "its label neither");
+    }
+    nvdimmctl_ok(&["grow-namespace", text(&path), "-n", "memory", "-s", "64M"]);
+    let listed = &json(&["list", text(&path), "--json"])[0];
+    assert_eq!((&listed["raw_size"], &listed["size"]), (&(64 * M).into(), &(48 * M).into()));
+    dax_ok(&path, "create-device", &["b", "-s", "30M"]);
+    // The rest of the file; and there is no more.
+    for _ in 0..2 {
+        nvdimmctl_ok(&["grow-namespace", text(&path)]);
+    }
+    assert_eq!(json(&["list", text(&path), "--json"])[0]["size"], 112 * M);
+    assert_eq!(check(&path, &[]).0, 0);
+
+    let (_folder, path) = region();
+    nvdimmctl_ok(&["grow-namespace", text(&path), "--size", "512M"]);
+    dax_ok(&path, "create-device", &["large", "-s", "300M"]);
+    assert_eq!(check(&path, &[]).0, 0);
 }
 
 #[test]

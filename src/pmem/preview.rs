@@ -186,8 +186,8 @@ impl<M: PersistentMemory> PersistentMemory for Preview<'_, M> {
     fn next_stored(&self, offset: u64) -> u64 {
         let stored = self.medium.next_stored(offset);
         let changes = self.changes();
-        let changed = changes.lines.range(offset / CACHE_LINE..).next();
-        changed.map_or(stored, |(number, _)| stored.min((number * CACHE_LINE).max(offset)))
+        let next = changes.lines.range(offset / CACHE_LINE..).next();
+        next.map_or(stored, |(number, _)| stored.min((number * CACHE_LINE).max(offset)))
     }
 
     fn read_bytes(&self, offset: u64, into: &mut [u8]) -> Result<(), MediaError> {
@@ -200,10 +200,10 @@ impl<M: PersistentMemory> PersistentMemory for Preview<'_, M> {
         for (number, line) in touched {
             let start = (number * CACHE_LINE).max(offset);
             let stop = ((number + 1) * CACHE_LINE).min(end);
-            let (before, changed) = rest.split_at_mut((start - at) as usize);
-            let (changed, behind) = changed.split_at_mut((stop - start) as usize);
+            let (before, here) = rest.split_at_mut((start - at) as usize);
+            let (here, behind) = here.split_at_mut((stop - start) as usize);
             self.read_medium(at, before)?;
-            changed.copy_from_slice(&line[(start % CACHE_LINE) as usize..][..changed.len()]);
+            here.copy_from_slice(&line[(start % CACHE_LINE) as usize..][..here.len()]);
             (rest, at) = (behind, stop);
         }
         self.read_medium(at, rest)
