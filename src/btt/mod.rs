@@ -38,6 +38,7 @@ mod modify;
 pub mod mutant;
 mod namespace;
 mod open;
+mod orphan;
 mod provision;
 mod queue;
 mod read;
@@ -67,6 +68,7 @@ pub use inspect::{LaneState, lanes};
 pub use lba_size::LbaSize;
 pub use namespace::{MappedNamespace, NamespaceError, NamespaceOptions, resolve};
 pub use open::{OpenOptions, Opened};
+pub use orphan::{Orphan, restore_label};
 pub use provision::{
     Mode, Provision, create_namespace, destroy_namespace, edit_labels, init_labels,
     reconfigure_namespace,
