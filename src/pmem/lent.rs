@@ -1,7 +1,9 @@
 //! The file of a mapping, lent to others who map parts of it themselves.
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -52,6 +54,16 @@ impl Lent {
     #[must_use]
     pub fn file_offset(&self, offset: u64) -> u64 {
         self.file_offset + offset
+    }
+
+    /// Whether `other` is the same file, whoever opened it.
+    ///
+    /// # Errors
+    ///
+    /// The operating system does not say.
+    pub fn is(&self, other: &File) -> io::Result<bool> {
+        let identity = |file: &File| file.metadata().map(|it| (it.dev(), it.ino()));
+        Ok(identity(&self.file)? == identity(other)?)
     }
 
     /// Makes durable what others have stored to their mappings, as far as it is not their business:

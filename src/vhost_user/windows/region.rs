@@ -73,6 +73,11 @@ impl OpenRegion {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The file that it is in.
+    pub(super) fn file(&self) -> &Lent {
+        &self.read_only
+    }
+
     /// The file, for a frontend.
     pub(super) fn lent(&self, protection: Protection) -> Option<&Arc<Lent>> {
         match protection {
