@@ -5,10 +5,14 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+#[cfg(feature = "power-fail")]
+use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 
+#[cfg(feature = "power-fail")]
+use super::power_fail::Loans;
 use super::{Access, Backing, Cause, MapError, MediaError, Protection};
 
 /// The file of a mapping, for others to map parts of it.
@@ -25,6 +29,9 @@ pub struct Lent {
     backing: Backing,
     /// The first failure of a sync. It stays: what was dropped then, a later sync reports as written.
     failure: Mutex<Option<Errno>>,
+    /// What is durable of what others store, if the power is to fail.
+    #[cfg(feature = "power-fail")]
+    loans: Option<Arc<Loans>>,
 }
 
 impl Lent {
@@ -41,7 +48,31 @@ impl Lent {
             .write(protection == Protection::ReadWrite)
             .open(itself)
             .map_err(|source| MapError::System { call: "open /proc/self/fd", source })?;
-        Ok(Lent { file, file_offset, protection, backing, failure: Mutex::new(None) })
+        Ok(Lent {
+            file,
+            file_offset,
+            protection,
+            backing,
+            failure: Mutex::new(None),
+            #[cfg(feature = "power-fail")]
+            loans: None,
+        })
+    }
+
+    /// The same, with a power that fails.
+    #[cfg(feature = "power-fail")]
+    pub(super) fn with_loans(self, loans: Arc<Loans>) -> Lent {
+        Lent { loans: Some(loans), ..self }
+    }
+
+    /// Others will store to `length` bytes at `offset` in the file, from now on: what of it they have not had
+    /// made durable when the power fails may be lost. Both are multiples of a page.
+    #[cfg(feature = "power-fail")]
+    pub fn lend(&self, offset: u64, length: u64) {
+        let start = offset - self.file_offset;
+        if let Some(loans) = &self.loans {
+            loans.lend(start..start + length);
+        }
     }
 
     /// What others may do with what they map.
@@ -80,6 +111,10 @@ impl Lent {
         if failure.is_none() {
             // A mapping's stores are found by the kernel, whoever's it is.
             *failure = nix::unistd::fdatasync(&self.file).err();
+        }
+        #[cfg(feature = "power-fail")]
+        if let (None, Some(loans)) = (*failure, &self.loans) {
+            loans.flushed();
         }
         failure.map_or(Ok(()), |errno| {
             let cause = Cause::System(errno);

@@ -15,7 +15,7 @@ use super::error::Error;
 use super::server::{AnyServer, Server};
 use super::socket::Endpoint;
 use super::stop::Stop;
-use super::windows::Regions;
+use super::windows::{Lend, Regions};
 use crate::btt::MappedNamespace;
 use crate::pmem::{MapError, Mapping, PersistentMemory, PowerFail, PowerFailure};
 use crate::virtio::block::{Disk, Raw};
@@ -77,13 +77,19 @@ impl DiskConfig {
 }
 
 impl Injection {
-    /// The medium of a region: `mapping`, or that with a power that fails.
-    pub(super) fn medium(&self, mapping: Mapping) -> Result<Arc<dyn PersistentMemory>, MapError> {
-        let Some(failure) = self.power_fail else { return Ok(Arc::new(mapping)) };
+    /// The medium of a region: `mapping`, or that with a power that fails; and how its file is lent.
+    pub(super) fn medium(
+        &self,
+        mapping: Mapping,
+    ) -> Result<(Arc<dyn PersistentMemory>, Lend), MapError> {
+        let Some(failure) = self.power_fail else {
+            let medium = Arc::new(mapping);
+            return Ok((medium.clone(), Box::new(move |protection| medium.lend(protection))));
+        };
         let medium = Arc::new(PowerFail::new(mapping, failure)?);
         fail_on_signal(Arc::downgrade(&medium))
             .map_err(|source| MapError::System { call: "watch for SIGUSR1", source })?;
-        Ok(medium)
+        Ok((medium.clone(), Box::new(move |protection| medium.lend(protection))))
     }
 }
 

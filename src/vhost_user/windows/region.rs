@@ -15,6 +15,9 @@ use crate::vhost_user::Injection;
 /// Any medium: nothing that a window does is worth one kind of code for each.
 type Medium = Arc<dyn PersistentMemory>;
 
+/// Lends a medium's file.
+pub type Lend = Box<dyn Fn(Protection) -> Result<Lent, MapError>>;
+
 /// A region, as it is asked for.
 #[derive(Debug, Clone)]
 pub struct RegionConfig {
@@ -157,11 +160,11 @@ impl RegionConfig {
         };
         let (claim, mapping) = options.map(kind)?;
         let fails = |source| nvdimm::Error::Map { path: self.path.clone(), source };
-        let read_only = mapping.lend(Protection::ReadOnly).map_err(fails)?;
+        let (medium, lend) = self.medium(mapping).map_err(fails)?;
+        let read_only = lend(Protection::ReadOnly).map_err(fails)?;
         let writable = (kind == ClaimKind::Exclusive)
-            .then(|| mapping.lend(Protection::ReadWrite).map_err(fails))
+            .then(|| lend(Protection::ReadWrite).map_err(fails))
             .transpose()?;
-        let medium = self.medium(mapping).map_err(fails)?;
         let region = Region::open(medium, kind == ClaimKind::Shared)
             .map_err(|source| dax::region_error(&self.path, claim.namespace(), source))?;
         Ok(OpenRegion {
@@ -180,12 +183,13 @@ impl RegionConfig {
         clippy::unused_self,
         reason = "with power failures it needs both"
     )]
-    fn medium(&self, mapping: Mapping) -> Result<Medium, MapError> {
-        Ok(Arc::new(mapping))
+    fn medium(&self, mapping: Mapping) -> Result<(Medium, Lend), MapError> {
+        let medium = Arc::new(mapping);
+        Ok((medium.clone(), Box::new(move |protection| medium.lend(protection))))
     }
 
     #[cfg(feature = "power-fail")]
-    fn medium(&self, mapping: Mapping) -> Result<Medium, MapError> {
+    fn medium(&self, mapping: Mapping) -> Result<(Medium, Lend), MapError> {
         self.injection.medium(mapping)
     }
 }
