@@ -19,6 +19,8 @@ mod seeds;
 mod back_end_killed;
 mod dax;
 mod dax_power_cut;
+#[cfg(feature = "power-fail")]
+mod dax_power_failure;
 mod disk_features;
 mod ext4;
 mod growth;

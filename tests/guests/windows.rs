@@ -12,7 +12,7 @@ use crate::harness::{Daemon, Guest, Tool, programs, scratch, sha256_of_file};
 const M: u64 = 1 << 20;
 
 /// A file with a namespace `disk` in sector mode, and a device `data` of 16 MiB and 44 MiB in `pool`.
-fn make(folder: &Path) -> PathBuf {
+pub fn make(folder: &Path) -> PathBuf {
     let file = folder.join("pool.nvdimm");
     let tool = Tool::on(&file);
     tool.create_labelled("224M", 128 << 10);

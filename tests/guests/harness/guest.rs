@@ -122,6 +122,13 @@ impl Guest {
         assert!(status.success(), "QEMU ended with {status}");
     }
 
+    /// Stops the guest's QEMU for good: from here on it stores nothing.
+    #[track_caller]
+    #[cfg(feature = "power-fail")]
+    pub fn stop(&self) {
+        self.process.stop(STEP_LIMIT);
+    }
+
     /// Kills the guest's QEMU with SIGKILL: to the guest, a power failure. Returns what the program `guest-load` had
     /// said by then.
     #[track_caller]
