@@ -26,6 +26,7 @@ mod ext4;
 mod growth;
 mod linux_btt;
 mod namespaces;
+mod older_frontends;
 #[cfg(feature = "power-fail")]
 mod power_failure;
 mod repaired;

@@ -176,18 +176,15 @@ impl Windows {
             return drop(orders.send(Order::MapAll));
         }
         connection.refused.store(true, Ordering::Release);
-        match &connection.orders {
-            Some(_) => warn!(
-                "{}: the frontend does not know shared memory regions (VHOST_USER_PROTOCOL_F_SHMEM; QEMU \
-                 11.1 does): the windows stay empty; nvdimmctl dax export tells how else to attach them",
-                self.title
-            ),
-            None => warn!(
-                "{}: the frontend has handed over no socket for requests \
-                 (VHOST_USER_SET_BACKEND_REQ_FD): the windows stay empty",
-                self.title
-            ),
-        }
+        let reason = match &connection.orders {
+            Some(_) => "does not know shared memory regions (VHOST_USER_PROTOCOL_F_SHMEM)",
+            None => "has handed over no socket for requests (VHOST_USER_SET_BACKEND_REQ_FD)",
+        };
+        warn!(
+            "{}: the frontend {reason}: the windows stay empty; QEMU fills them from 11.1 on, and nvdimmctl \
+             dax export tells how else to attach devices",
+            self.title
+        );
     }
 
     /// Ring `number` was stopped.

@@ -39,6 +39,7 @@ fn shows(region: &GuestRegionMmap, file: &Lent, ranges: &[Range<u64>]) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::slice;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
@@ -115,8 +116,8 @@ mod tests {
         assert!(!scenario.lets_go_of(8191..8192));
         // Its neighbours, and the same bytes of another file.
         assert!(scenario.lets_go_of(0..4096) && scenario.lets_go_of(8192..SIZE));
-        let Scenario { lent, .. } = Scenario::new();
-        assert!(scenario.windows.lets_go_of(&lent, &[4096..8192]));
+        let Scenario { lent: other, .. } = Scenario::new();
+        assert!(scenario.windows.lets_go_of(&other, slice::from_ref(&(4096..8192))));
         // The same file, opened by somebody else.
         assert!(scenario.lent.is(&scenario.file).unwrap());
         scenario.ring.set_enabled(false);

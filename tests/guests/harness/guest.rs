@@ -81,9 +81,14 @@ impl Guest {
 
     /// As [`Guest::machine`], with the QEMU that knows shared memory regions.
     pub fn windows_machine(scratch: &Path) -> Machine<'_> {
-        let qemu = "target/guest/qemu-system-x86_64.trixie-backports";
+        Guest::machine_of(scratch, "trixie-backports")
+    }
+
+    /// As [`Guest::machine`], with the QEMU that `qemu/fetch-qemu` has unpacked from `suite`.
+    pub fn machine_of<'a>(scratch: &'a Path, suite: &str) -> Machine<'a> {
+        let qemu = format!("target/guest/qemu-system-x86_64.{suite}");
         let qemu = Path::new(env!("CARGO_MANIFEST_DIR")).join(qemu);
-        assert!(qemu.exists(), "qemu/fetch-qemu --suite trixie-backports --suite trixie");
+        assert!(qemu.exists(), "no {}: see prepare_guests in scripts/test", qemu.display());
         let mut machine = Guest::machine(scratch);
         machine.command.arg("--qemu").arg(qemu);
         machine
