@@ -15,6 +15,9 @@
 //!
 //! `unsafe` code lives in [`pmem`] alone.
 
+#[macro_use]
+mod mutants;
+
 pub mod btt;
 pub mod cli;
 pub mod dax;

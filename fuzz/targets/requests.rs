@@ -12,7 +12,7 @@ use vhost_user_btt::pmem::simulated::Simulated;
 use vhost_user_btt::virtio::block::{
     Chain, Config, Device, DeviceOptions, Discard, Executor, RequestError, Serial,
 };
-use vhost_user_btt::virtio::{GuestRam, store};
+use vhost_user_btt::virtio::{DescriptorTable, GuestRam, store};
 use vhost_user_btt_fuzz::originals;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
@@ -283,16 +283,19 @@ fuzz_target!(|input: Input| {
     let mut taken = Vec::new();
     let mut batch = queues[0].batch();
     // A broken ring is the guest's: its worker stops.
-    let Ok(descriptors) = ring.iter(&memory) else { return };
-    for (mut descriptors, tag) in descriptors.take(TURN).zip(0..) {
-        chain.take(&mut descriptors);
+    let Ok(heads) = ring.iter(&memory) else { return };
+    let heads: Vec<u16> = heads.take(TURN).map(|chain| chain.head_index()).collect();
+    let table = DescriptorTable::new(&memory, GuestAddress(DESCRIPTORS), QUEUE_SIZE);
+    for (head, tag) in heads.into_iter().zip(0..) {
+        chain.take(table.chain(head));
         chain.parse(&memory);
         executor.announce(&batch, &chain);
         executor.prepare(&batch, &chain);
         let result = chain
             .request()
+            .map_err(Clone::clone)
             .and_then(|request| executor.execute(&mut batch, &memory, &request, tag));
-        taken.push((descriptors.head_index(), chain.status(), result));
+        taken.push((head, chain.status(), result));
     }
     batch.commit();
     for (tag, error) in batch.take_failures() {

@@ -63,7 +63,7 @@ impl Arena {
         usable: Copies,
         newest: &[FlogEntry],
     ) -> Result<(), MediaError> {
-        if mutant!(KilledTrusted) {
+        if mutant!(btt::KilledTrusted) {
             return Ok(());
         }
         let geometry = &self.info.geometry;
@@ -90,7 +90,7 @@ impl Arena {
         for (lba, entry) in pending {
             self.store_entry(medium, *lba, *entry)?;
         }
-        if mutant!(ReplayUnfenced) {
+        if mutant!(btt::ReplayUnfenced) {
             return Ok(());
         }
         medium.fence()
@@ -228,7 +228,7 @@ impl Arena {
         seen: MapEntry,
     ) -> Result<(), Error> {
         let _guard = self.locks.lock(LockKey::of(self.number, lba));
-        if self.load_entry(medium, lba)? == seen || mutant!(ErrorMarkedBlindly) {
+        if self.load_entry(medium, lba)? == seen || mutant!(btt::ErrorMarkedBlindly) {
             self.store_unreadable(medium, lba, seen.block(lba))?;
         }
         Ok(())

@@ -51,7 +51,7 @@ pub fn create<M: PersistentMemory>(
     if medium.size() < needed {
         return Err(Error::TooSmall { size: medium.size(), needed });
     }
-    if !mutant!(OldBttLeft) {
+    if !mutant!(btt::OldBttLeft) {
         if !options.force {
             Remains::find(medium)?.check_nothing()?;
         }
@@ -72,7 +72,7 @@ pub(super) fn create_arenas<M: PersistentMemory>(
     let mut arenas: Vec<(u64, Geometry)> = layout(size, options.arena_size, options.lba_size)
         .map(|(offset, geometry)| (start + offset, geometry))
         .collect();
-    if mutant!(FirstArenaFirst) {
+    if mutant!(btt::FirstArenaFirst) {
         arenas.reverse();
     }
     let total = arenas.iter().map(|(_, geometry)| zeroed_bytes(geometry)).sum();
@@ -116,7 +116,7 @@ fn create_arena<M: PersistentMemory>(
     let (mut offset, end) = (geometry.mapoff, geometry.info2off);
     while offset < end {
         let step = ZERO_STEP.min(end - offset);
-        if !mutant!(MapNotZeroed) {
+        if !mutant!(btt::MapNotZeroed) {
             medium.zero(start + offset, step)?;
         }
         zeroed(step);
@@ -132,7 +132,7 @@ fn create_arena<M: PersistentMemory>(
         geometry: *geometry,
     };
     let mut copies = [start + geometry.info2off, start];
-    if mutant!(PrimaryBeforeBackup) {
+    if mutant!(btt::PrimaryBeforeBackup) {
         copies.reverse();
     }
     copies.into_iter().try_for_each(|copy| info.write(medium, copy))

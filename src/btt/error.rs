@@ -131,7 +131,9 @@ pub enum Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FlogFault {
     /// Entries stand in places that no implementation uses together.
-    #[error("entries stand in places {0} of the four of a lane")]
+    #[error(
+        "of the places 0 to 3 of a lane, entries stand in {0}; they belong in 0 and 1, or in 0 and 2"
+    )]
     Places(PlacesInUse),
     /// The two sequence numbers never occur together.
     #[error("{lane} has the sequence numbers {first} and {second}")]
@@ -181,6 +183,9 @@ impl std::fmt::Display for PlacesInUse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let used = self.0.iter().enumerate().filter(|(_, used)| **used);
         let places: Vec<String> = used.map(|(place, _)| place.to_string()).collect();
-        write!(f, "{{{}}}", places.join(", "))
+        match places.as_slice() {
+            [] => f.write_str("none"),
+            places => f.write_str(&places.join(", ")),
+        }
     }
 }

@@ -86,7 +86,7 @@ impl Sequence {
     /// The one that follows.
     #[must_use]
     pub fn next(self) -> Sequence {
-        if mutant!(SequenceRunsOn) {
+        if mutant!(btt::SequenceRunsOn) {
             return Sequence(self.0 + 1);
         }
         Sequence(self.0 % 3 + 1)
@@ -155,7 +155,7 @@ impl FlogEntry {
     /// The block that the write freed.
     #[must_use]
     pub fn old_block(&self) -> Block {
-        if mutant!(FlogFlagsKept) {
+        if mutant!(btt::FlogFlagsKept) {
             return Block(self.old_map);
         }
         strip_flags(self.old_map)

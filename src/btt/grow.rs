@@ -59,7 +59,7 @@ pub fn grow<M: PersistentMemory>(
         arena_size,
         force: false,
     };
-    if mutant!(LinkedEarly) {
+    if mutant!(btt::LinkedEarly) {
         link(medium, &last, end)?;
     }
     let arenas = create::create_arenas(medium, end, room, &options, progress)?;

@@ -65,7 +65,8 @@ pub fn grow_namespace(
     let namespace = if has_labels {
         let mut editor = edit_labels(&options.path, options.label_size)?;
         let growth = editor.growth(&selection, size, LINUX_ALIGNMENT)?;
-        if !force {
+        if !force && !growth.is_empty() {
+            editor.refuse_unknown_places()?;
             refuse_remains(editor.file(), &growth)?;
         }
         editor.grow(&selection, &growth)?
@@ -85,9 +86,6 @@ pub fn grow_namespace(
 
 /// Refuses free bytes that hold a BTT: that of a namespace whose label was lost.
 fn refuse_remains(file: &NvdimmFile, range: &Range<u64>) -> Result<(), NamespaceError> {
-    if range.is_empty() {
-        return Ok(());
-    }
     let path = || file.path().to_path_buf();
     let medium = file.map_bytes_to_look(range.clone())?;
     let cannot_look = |source| nvdimm::Error::FreeMedia { path: path(), source };

@@ -25,14 +25,14 @@ pub(super) struct Lane {
 impl Lane {
     /// The lane after a write that freed `free`.
     pub(super) fn advance(&mut self, free: Block, free_has_error: bool) {
-        if !mutant!(FreeBlockKept) {
+        if !mutant!(btt::FreeBlockKept) {
             self.free = free;
         }
         self.free_has_error = free_has_error;
-        if !mutant!(SlotKept) {
+        if !mutant!(btt::SlotKept) {
             self.slot = self.slot.other();
         }
-        if !mutant!(SequenceKept) {
+        if !mutant!(btt::SequenceKept) {
             self.sequence = self.sequence.next();
         }
     }

@@ -45,6 +45,13 @@ impl LbaSize {
         if self.0 < 4096 { 512 } else { 4096 }
     }
 
+    /// What the label of a namespace has as sector size: Linux has sizes with metadata in the BTT alone,
+    /// and 0 here.
+    #[must_use]
+    pub fn in_label(self) -> u64 {
+        if self.metadata() == 0 { self.0.into() } else { 0 }
+    }
+
     /// Bytes of a sector that are not served.
     #[must_use]
     pub fn metadata(self) -> u32 {

@@ -93,7 +93,11 @@ pub fn has_error_flag(old_map: u32) -> bool {
 #[must_use]
 pub fn old_map(entry: MapEntry, lba: Lba) -> u32 {
     let block = entry.block(lba);
-    if entry.is_error() && !mutant!(ErrorForgotten) { MapEntry::error(block).0 } else { block.0 }
+    if entry.is_error() && !mutant!(btt::ErrorForgotten) {
+        MapEntry::error(block).0
+    } else {
+        block.0
+    }
 }
 
 #[cfg(test)]

@@ -13,13 +13,6 @@
 
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "mutants")]
-#[macro_use]
-pub mod mutant;
-#[cfg(not(feature = "mutants"))]
-#[macro_use]
-mod mutant;
-
 mod arena;
 mod batch;
 pub mod check;
@@ -41,8 +34,11 @@ mod lba_size;
 pub mod map;
 mod map_locks;
 mod modify;
+#[cfg(feature = "mutants")]
+pub mod mutant;
 mod namespace;
 mod open;
+mod orphan;
 mod provision;
 mod queue;
 mod read;
@@ -72,6 +68,7 @@ pub use inspect::{LaneState, lanes};
 pub use lba_size::LbaSize;
 pub use namespace::{MappedNamespace, NamespaceError, NamespaceOptions, resolve};
 pub use open::{OpenOptions, Opened};
+pub use orphan::{Orphan, restore_label};
 pub use provision::{
     Mode, Provision, create_namespace, destroy_namespace, edit_labels, init_labels,
     reconfigure_namespace,

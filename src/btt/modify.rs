@@ -31,7 +31,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let lane = self.take_lane(arena.number)?;
         self.make_fillable(arena.number, lane)?;
 
-        if !mutant!(ModifyUnlocked) {
+        if !mutant!(btt::ModifyUnlocked) {
             self.guards.push(arena.locks.lock(LockKey::of(arena.number, lba)));
         }
         let contents = std::mem::take(&mut self.scratch);

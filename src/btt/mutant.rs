@@ -1,60 +1,8 @@
-//! Mutants: errors that tests must notice, one at a time, in the engine's own code.
-//!
-//! They are there with the feature `mutants` only, which those tests need; without it `mutant!` is
-//! `false`. Mutants that only drop or move what is done to the medium are in the tests.
+//! Errors that tests can give the engine, its opening and its repair.
 
-#[cfg(feature = "mutants")]
-use std::cell::Cell;
-
-/// Whether the mutant is the one that the current thread runs.
-#[cfg(feature = "mutants")]
-macro_rules! mutant {
-    ($name:ident) => {
-        $crate::btt::mutant::is_active($crate::btt::mutant::Mutant::$name)
-    };
-}
-
-/// No mutant is ever run.
-#[cfg(not(feature = "mutants"))]
-macro_rules! mutant {
-    ($name:ident) => {
-        false
-    };
-}
-
-/// Declares the mutants.
-#[cfg(feature = "mutants")]
-macro_rules! mutants {
-    (
-        crash: { $($(#[$doc:meta])* $name:ident,)* }
-        order: { $($(#[$order_doc:meta])* $order:ident,)* }
-        opening: { $($(#[$opening_doc:meta])* $opening:ident,)* }
-        repair: { $($(#[$repair_doc:meta])* $repair:ident,)* }
-    ) => {
-        /// An error that the engine can be made to have.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Mutant {
-            $($(#[$doc])* $name,)*
-            $($(#[$order_doc])* $order,)*
-            $($(#[$opening_doc])* $opening,)*
-            $($(#[$repair_doc])* $repair,)*
-        }
-
-        impl Mutant {
-            /// Those that the crash tests must notice. Those of `order` are for `tests/loom`: they let
-            /// CPUs see each other's stores in another order, which takes a model of that to notice.
-            /// Those of `opening` are noticed where a daemon is killed before the power fails.
-            pub const ALL: &[Mutant] = &[$(Mutant::$name,)*];
-
-            /// Those that the tests of repair must notice.
-            pub const REPAIR: &[Mutant] = &[$(Mutant::$repair,)*];
-        }
-    };
-}
-
-#[cfg(feature = "mutants")]
 mutants! {
-    crash: {
+    /// Those that the crash tests must notice.
+    CRASH: {
         /// Sequence numbers go 1, 2, 3, 4.
         SequenceRunsOn,
         /// A lane's next entry has the sequence number of its last.
@@ -111,7 +59,9 @@ mutants! {
         /// A trim takes it for durable that another one has zeroed its sector.
         TrimTrustsZero,
     }
-    order: {
+    /// Those that `tests/loom` must notice: they let CPUs see each other's stores in another order, which
+    /// takes a model of that to notice.
+    ORDER: {
         /// A reader looks its sector up again before writers can see which block it is to read.
         NoReaderFence,
         /// A writer looks for readers before they can see what it has mapped.
@@ -123,11 +73,13 @@ mutants! {
         /// Map locks are released before the map entries are stored.
         UnlockedMap,
     }
-    opening: {
+    /// Those that are noticed where a daemon is killed before the power fails.
+    OPENING: {
         /// What a killed daemon has stored is taken for durable.
         KilledTrusted,
     }
-    repair: {
+    /// Those that the tests of repair must notice.
+    REPAIR: {
         /// No step of a repair is durable before the next.
         RepairUnfenced,
         /// Map entries that a repair stores are not flushed.
@@ -159,20 +111,4 @@ mutants! {
         /// A rebuilt info block is believed wherever it leads.
         AnyInfoFits,
     }
-}
-
-#[cfg(feature = "mutants")]
-thread_local! {
-    static ACTIVE: Cell<Option<Mutant>> = const { Cell::new(None) };
-}
-
-/// Makes the current thread run `mutant` from now on, or none.
-#[cfg(feature = "mutants")]
-pub fn activate(mutant: Option<Mutant>) {
-    ACTIVE.set(mutant);
-}
-
-#[cfg(feature = "mutants")]
-pub(super) fn is_active(mutant: Mutant) -> bool {
-    ACTIVE.get() == Some(mutant)
 }

@@ -103,9 +103,7 @@ impl Plan {
                 return Err(NamespaceError::OldLabels { path: editor.file().path().into() });
             }
         };
-        // Linux has sizes with metadata in the BTT alone.
-        let external = lba_size.external();
-        let label_sector_size = if external == lba_size.data() { external.into() } else { 0 };
+        let label_sector_size = lba_size.in_label();
         Ok(Plan { abstraction, label_sector_size, contents: Contents::Btt(lba_size, version) })
     }
 
@@ -173,6 +171,9 @@ pub fn create_namespace(
     progress: impl FnMut(u64, u64),
 ) -> Result<Namespace, NamespaceError> {
     let plan = Plan::new(editor, provision.mode)?;
+    if !provision.force {
+        editor.refuse_unknown_places()?;
+    }
     let reservation = reserve(editor, &plan, provision, provision.place.clone())?;
     plan.check_size(&reservation.claim)?;
     let medium = reservation.claim.map(DurabilityRequest::Strict)?;

@@ -95,7 +95,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
             let mut is_settled = true;
             for (lba, entry) in (first..).zip(&mut group.entries) {
                 let again = load(lba)?;
-                if again != *entry && !mutant!(NoSecondLook) {
+                if again != *entry && !mutant!(btt::NoSecondLook) {
                     *entry = again;
                     is_settled = false;
                 }

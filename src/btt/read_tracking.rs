@@ -55,18 +55,20 @@ impl ReadTracking {
     ) {
         // Released as by `clear`: a writer that waits for the queue's last block may see this store
         // rather than the one that cleared the slot, and then fills that block.
-        let release = if mutant!(RelaxedPublish) { Ordering::Relaxed } else { Ordering::Release };
+        let release =
+            if mutant!(btt::RelaxedPublish) { Ordering::Relaxed } else { Ordering::Release };
         for (slot, block) in self.queues[queue].0.iter().zip(blocks) {
             slot.store(tracked(arena, block), release);
         }
-        if !mutant!(NoReaderFence) {
+        if !mutant!(btt::NoReaderFence) {
             full_fence();
         }
     }
 
     /// Says that `queue` is done reading the `count` blocks that it has published.
     pub(super) fn clear(&self, queue: usize, count: usize) {
-        let release = if mutant!(RelaxedClear) { Ordering::Relaxed } else { Ordering::Release };
+        let release =
+            if mutant!(btt::RelaxedClear) { Ordering::Relaxed } else { Ordering::Release };
         for slot in &self.queues[queue].0[..count] {
             slot.store(0, release);
         }
@@ -102,7 +104,7 @@ fn wait_while(slot: &AtomicU64, tracked: u64) {
 
 /// The writer's full fence, after its map stores and before it looks for readers.
 pub(super) fn after_mapping() {
-    if !mutant!(NoWriterFence) {
+    if !mutant!(btt::NoWriterFence) {
         full_fence();
     }
 }

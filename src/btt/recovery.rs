@@ -145,7 +145,7 @@ fn plan_replay(
             let lba = write.lba();
             let now = planned.get(&lba).map_or_else(|| entry(lba), |planned| Ok(*planned))?;
             let superseded = now.block(lba) != write.old_block();
-            if !superseded || mutant!(SupersededReplayed) {
+            if !superseded || mutant!(btt::SupersededReplayed) {
                 planned.insert(lba, MapEntry::data(write.new_block()));
                 replayed.push(write);
             } else {

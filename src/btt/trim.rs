@@ -64,7 +64,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
     ) -> Result<u64, Error> {
         let medium = &self.btt.medium;
         let lock = || arena.locks.lock(LockKey::of(arena.number, first));
-        let _guard = (!mutant!(TrimUnlocked)).then(lock);
+        let _guard = (!mutant!(btt::TrimUnlocked)).then(lock);
         // Under the lock: the arena may have failed in a write of one of these sectors, which
         // recovery will complete.
         arena.check_writable()?;
@@ -72,13 +72,18 @@ impl<M: PersistentMemory> Batch<'_, M> {
         for (index, lba) in (first.0..).map(Lba).take(count as usize).enumerate() {
             let entry = arena.load_entry(medium, lba)?;
             match entry.mapped() {
-                Mapped::Zero(_) if !mutant!(TrimTrustsZero) => arena.flush_entry(medium, lba)?,
+                Mapped::Zero(_) if !mutant!(btt::TrimTrustsZero) => {
+                    arena.flush_entry(medium, lba)?;
+                }
                 Mapped::Zero(_) => {}
                 Mapped::NeverWritten if never_written == NeverWritten::Leave => {}
-                Mapped::Error(_) if !mutant!(TrimForgetsError) => errors |= 1 << index,
+                Mapped::Error(_) if !mutant!(btt::TrimForgetsError) => errors |= 1 << index,
                 Mapped::NeverWritten | Mapped::Data(_) | Mapped::Error(_) => {
-                    let own =
-                        if mutant!(TrimForgetsBlock) { Block(lba.0) } else { entry.block(lba) };
+                    let own = if mutant!(btt::TrimForgetsBlock) {
+                        Block(lba.0)
+                    } else {
+                        entry.block(lba)
+                    };
                     arena.store_entry(medium, lba, MapEntry::zero(own))?;
                 }
             }

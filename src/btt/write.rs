@@ -34,7 +34,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let Place { arena, lba, .. } = self.btt.locate(sector);
         arena.check_writable()?;
         // Two writes of one sector must not commit together: recovery could take either for the last.
-        let again = self.round.holds(arena.number, lba) && !mutant!(SameSectorTwice);
+        let again = self.round.holds(arena.number, lba) && !mutant!(btt::SameSectorTwice);
         if self.round.is_full() || again {
             self.commit();
         }
@@ -57,10 +57,10 @@ impl<M: PersistentMemory> Batch<'_, M> {
     /// Waits until nobody reads the free block of a lane any more, and clears its poison.
     pub(super) fn make_fillable(&mut self, arena: usize, lane: usize) -> Result<(), Error> {
         let lane = self.lanes.arenas[arena].lane(lane);
-        if !mutant!(NoWaitForReaders) {
+        if !mutant!(btt::NoWaitForReaders) {
             self.btt.tracking.wait_until_unread(arena, lane.free);
         }
-        if lane.free_has_error && !mutant!(PoisonKept) {
+        if lane.free_has_error && !mutant!(btt::PoisonKept) {
             let arena = &self.btt.arenas[arena];
             let length = u64::from(arena.info.geometry.internal_lbasize);
             self.btt.medium.zero(arena.block_offset(lane.free), length)?;
@@ -116,11 +116,11 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let key = |staged: &Staged| LockKey::of(staged.arena, staged.lba);
         let mut keys: ArrayVec<LockKey, ROUND_SECTORS> =
             self.round.staged.iter().map(key).collect();
-        if !mutant!(UnsortedLocks) {
+        if !mutant!(btt::UnsortedLocks) {
             keys.sort_unstable();
         }
         for (position, key) in keys.iter().enumerate() {
-            if (position == 0 || keys[position - 1] != *key) && !mutant!(NoMapLocks) {
+            if (position == 0 || keys[position - 1] != *key) && !mutant!(btt::NoMapLocks) {
                 self.guards.push(self.btt.arenas[key.arena].locks.lock(*key));
             }
         }
@@ -130,7 +130,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
     /// their data are durable.
     pub(super) fn publish(&mut self) {
         let broken = self.log();
-        if mutant!(UnlockedMap) {
+        if mutant!(btt::UnlockedMap) {
             self.guards.clear();
         }
         match self.btt.medium.fence() {
@@ -189,7 +189,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
                 self.failures.push((staged.tag, error.into()));
             }
         }
-        if mutant!(EarlyUnlock) {
+        if mutant!(btt::EarlyUnlock) {
             self.guards.clear();
         }
         if let Err(error) = btt.medium.fence() {
@@ -209,7 +209,8 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let arena = &self.btt.arenas[staged.arena];
         arena.store_entry_only(medium, staged.lba, MapEntry::data(staged.new))?;
         let line = |staged: &Staged| (staged.arena, staged.lba.0 / ENTRIES);
-        let neighbour = if mutant!(FlushedTooSoon) { index.wrapping_sub(1) } else { index + 1 };
+        let neighbour =
+            if mutant!(btt::FlushedTooSoon) { index.wrapping_sub(1) } else { index + 1 };
         let neighbour = self.round.staged.get(neighbour);
         if neighbour.is_none_or(|neighbour| line(neighbour) != line(staged)) {
             arena.flush_entry(medium, staged.lba)?;

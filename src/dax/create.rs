@@ -89,19 +89,19 @@ pub fn create<M: PersistentMemory>(medium: &M, options: &CreateOptions) -> Resul
         journal_first: options.journal_first(),
         journal_order: options.journal_order,
     };
-    if !mutant!(OldRegionLeft) {
+    if !mutant!(dax::OldRegionLeft) {
         medium.zero(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)?;
         medium.zero(BACKUP_OFFSET, SUPERBLOCK_SIZE)?;
     }
-    if mutant!(SuperblockFirst) {
+    if mutant!(dax::SuperblockFirst) {
         superblock.write(medium, BACKUP_OFFSET)?;
     }
     let journal = superblock.journal().bytes();
-    if !mutant!(JournalNotZeroed) {
+    if !mutant!(dax::JournalNotZeroed) {
         medium.zero(journal.start, journal.end - journal.start)?;
     }
     write_tables(medium, &superblock)?;
-    if mutant!(SuperblocksUnfenced) {
+    if mutant!(dax::SuperblocksUnfenced) {
         medium.write_bytes(SUPERBLOCK_OFFSET, &superblock.encode())?;
         return Ok(medium.write_bytes(BACKUP_OFFSET, &superblock.encode())?);
     }

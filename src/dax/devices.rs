@@ -195,7 +195,7 @@ impl<M: PersistentMemory> Region<M> {
         let extents = device.extents.clone();
         let mut change = Transaction::default();
         state.slots.empty(slot, &mut change);
-        if mutant!(ZeroedBeforeFree) {
+        if mutant!(dax::ZeroedBeforeFree) {
             self.zero(&extents)?;
         }
         self.commit(state, change)?;
@@ -260,7 +260,7 @@ impl<M: PersistentMemory> Region<M> {
             change.store_bytes(device.slot, &encode(name, &device));
             self.zero_for_new_owner(&taken)?;
             self.commit(state, change)?;
-            if mutant!(ZeroedLate) {
+            if mutant!(dax::ZeroedLate) {
                 self.zero(&taken)?;
             }
             Ok(fresh)
@@ -296,7 +296,7 @@ impl<M: PersistentMemory> Region<M> {
         let (new, gone) = extents::cut(&old, pages);
         let changed = extents::write(&mut device, &old, new, iter::empty(), &mut change)?;
         change.store_bytes(device.slot, &encode(name, &device));
-        if mutant!(ZeroedBeforeFree) {
+        if mutant!(dax::ZeroedBeforeFree) {
             self.zero(&gone)?;
         }
         self.commit(state, change)?;

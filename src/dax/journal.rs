@@ -125,7 +125,7 @@ impl Entry {
         }
         let stores = rest.get(..count * STORE_SIZE)?;
         let sum = fletcher64(&bytes[8..HEADER_SIZE + stores.len()]);
-        if sum != header.checksum.get() && !mutant!(TornEntryReplayed) {
+        if sum != header.checksum.get() && !mutant!(dax::TornEntryReplayed) {
             return None;
         }
         let (seq, last_seq) = (header.seq.get(), header.last_seq.get());
@@ -194,10 +194,10 @@ impl Ring {
                 entries.push(entry);
             }
         }
-        if mutant!(SequenceRestarts) {
+        if mutant!(dax::SequenceRestarts) {
             ring.seq = 1;
         }
-        if mutant!(RingRestarts) {
+        if mutant!(dax::RingRestarts) {
             (ring.bucket, ring.position) = (0, 0);
         }
         Ok((pending(entries), ring))
@@ -226,7 +226,7 @@ impl Ring {
     ) -> Result<(), MediaError> {
         let size = Entry::size(stores.len());
         if self.position + size > BUCKET_SIZE {
-            let crosses = mutant!(EntryCrossesBucket) && self.bucket + 1 < self.buckets;
+            let crosses = mutant!(dax::EntryCrossesBucket) && self.bucket + 1 < self.buckets;
             if !crosses {
                 self.enter_next_bucket(medium)?;
             }
@@ -234,7 +234,7 @@ impl Ring {
         let entry = Entry { seq: self.seq, last_seq: self.seq, stores: stores.to_vec() };
         let offset = self.start + self.bucket * BUCKET_SIZE + self.position;
         medium.write_bytes(offset, &entry.encode(self.magic))?;
-        if !mutant!(AppliedBeforeFence) {
+        if !mutant!(dax::AppliedBeforeFence) {
             medium.fence()?;
         }
         self.position += size;
@@ -277,7 +277,7 @@ impl Ring {
 /// The stores of the entries from the newest one's `last_seq` on, up to the first gap.
 fn pending(mut entries: Vec<Entry>) -> Vec<Store> {
     entries.sort_by_key(|entry| entry.seq);
-    if mutant!(OldestReplayed) {
+    if mutant!(dax::OldestReplayed) {
         entries.truncate(1);
     }
     let Some(newest) = entries.last() else { return Vec::new() };
@@ -289,7 +289,7 @@ fn pending(mut entries: Vec<Entry>) -> Vec<Store> {
             stores.extend(entry.stores);
         }
     }
-    if mutant!(NoReplay) { Vec::new() } else { stores }
+    if mutant!(dax::NoReplay) { Vec::new() } else { stores }
 }
 
 /// Makes `stores`, as far as they are not on the medium yet; all are durable on return. Returns how many
@@ -301,11 +301,11 @@ pub fn apply<M: PersistentMemory>(medium: &M, stores: &[Store]) -> Result<usize,
             medium.store_u64(offset, value)?;
             made += 1;
         }
-        if !mutant!(ApplyUnflushed) {
+        if !mutant!(dax::ApplyUnflushed) {
             medium.flush(offset, 8)?;
         }
     }
-    if !stores.is_empty() && !mutant!(ApplyUnfenced) {
+    if !stores.is_empty() && !mutant!(dax::ApplyUnfenced) {
         medium.fence()?;
     }
     Ok(made)

@@ -100,7 +100,7 @@ pub fn load<M: PersistentMemory>(
 }
 
 fn replay<M: PersistentMemory>(medium: &M, ring: &Ring, pending: &[Store]) -> Result<(), Error> {
-    let replayed = if mutant!(ReplayUnfenced) {
+    let replayed = if mutant!(dax::ReplayUnfenced) {
         let changes =
             pending.iter().filter(|store| medium.load_u64(store.offset) != Ok(store.value));
         changes

@@ -18,13 +18,6 @@
 
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "mutants")]
-#[macro_use]
-pub mod mutant;
-#[cfg(not(feature = "mutants"))]
-#[macro_use]
-mod mutant;
-
 mod buddy;
 mod chain;
 pub mod check;
@@ -36,6 +29,8 @@ mod fault;
 mod journal;
 mod layout;
 mod load;
+#[cfg(feature = "mutants")]
+pub mod mutant;
 mod namespace;
 mod owners;
 mod page_kind;

@@ -74,7 +74,7 @@ impl<M: PersistentMemory> Region<M> {
         change.store(filled.slot, record);
         self.zero_for_new_owner(&[block])?;
         self.commit(state, change)?;
-        if mutant!(ZeroedLate) {
+        if mutant!(dax::ZeroedLate) {
             self.zero(&[block])?;
         }
 
@@ -122,7 +122,7 @@ impl<M: PersistentMemory> Region<M> {
         } else {
             found.records.empty(block.record, &mut change);
         }
-        if mutant!(ZeroedBeforeFree) {
+        if mutant!(dax::ZeroedBeforeFree) {
             self.zero(&[extent])?;
         }
         self.commit(state, change)?;

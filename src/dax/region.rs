@@ -167,10 +167,10 @@ impl<M: PersistentMemory> Region<M> {
     /// Makes free pages zero before somebody gets them: what an earlier owner left is never seen,
     /// wherever a crash came between. What is known to be a hole is left alone.
     pub(super) fn zero_for_new_owner(&self, extents: &[Extent]) -> Result<(), MediaError> {
-        if mutant!(ZeroedAtFreeOnly) {
+        if mutant!(dax::ZeroedAtFreeOnly) {
             return Ok(());
         }
-        if mutant!(ZeroedLate) {
+        if mutant!(dax::ZeroedLate) {
             return Ok(());
         }
         self.zero(extents)
@@ -179,7 +179,7 @@ impl<M: PersistentMemory> Region<M> {
     /// Gives pages that are free now back to the file system. That this may fail is no harm, since
     /// they are zeroed again before somebody gets them.
     pub(super) fn give_back(&self, extents: &[Extent]) {
-        if mutant!(ZeroedBeforeFree) {
+        if mutant!(dax::ZeroedBeforeFree) {
             return;
         }
         if let Err(error) = self.zero(extents) {

@@ -65,10 +65,10 @@ fn complete_pending<M: PersistentMemory>(
     superblock: &Superblock,
 ) -> Result<Ring, MediaError> {
     let (pending, ring) = Ring::read(medium, superblock)?;
-    if !mutant!(PendingForgotten) {
+    if !mutant!(dax::PendingForgotten) {
         ring.replay(medium, &pending)?;
     }
-    if mutant!(JournalEmptied) {
+    if mutant!(dax::JournalEmptied) {
         // From its end on: the newest entry is gone while the one before is still there.
         let bytes = superblock.journal().bytes();
         for back in (64..=bytes.end - bytes.start).step_by(64) {
@@ -92,7 +92,7 @@ fn mend<M: PersistentMemory>(
         Fix::Drop { offset, length } => blank(medium, offset, length)?,
         Fix::None => return Ok(()),
     };
-    if !mutant!(MendedInPlace) {
+    if !mutant!(dax::MendedInPlace) {
         ring.commit(medium, &stores)?;
     }
     journal::apply(medium, &stores).map(drop)

@@ -51,11 +51,11 @@ impl Transaction {
             return Err(Error::TooManyStores { stores: stores.len(), most: MOST_STORES });
         }
         self.write_fresh_pages(medium)?;
-        if mutant!(NoJournal) {
+        if mutant!(dax::NoJournal) {
             journal::apply(medium, &stores)?;
             return Ok(());
         }
-        if mutant!(OneEntryEach) {
+        if mutant!(dax::OneEntryEach) {
             for store in stores {
                 ring.commit(medium, &[store])?;
                 journal::apply(medium, &[store])?;
@@ -85,7 +85,7 @@ impl Transaction {
                 }
             }
             let is_changed = changes.last().is_some_and(|store| store.offset >= start);
-            if is_changed && !mutant!(ChecksumForgotten) {
+            if is_changed && !mutant!(dax::ChecksumForgotten) {
                 changes.push(Store { offset: start, value: layout::checksum(&page) });
             }
         }
@@ -99,7 +99,7 @@ impl Transaction {
             page[..8].copy_from_slice(&checksum.to_le_bytes());
             medium.write_bytes(*offset, &page[..])?;
         }
-        if !self.fresh.is_empty() && !mutant!(FreshPageUnfenced) {
+        if !self.fresh.is_empty() && !mutant!(dax::FreshPageUnfenced) {
             medium.fence()?;
         }
         Ok(())

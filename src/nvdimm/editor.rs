@@ -17,6 +17,7 @@ use super::label::{
     LabelArea, LabelName, LabelVersion, LabelWriter, NamespaceLabel, UpdateError, qemu_cookie,
 };
 use super::lock::{self, ClaimKind, duplicate};
+use super::lost::LostLabel;
 use super::namespace::{Abstraction, Namespace, PERSISTENT_MEMORY, Selection};
 use super::space;
 use crate::pmem::{DurabilityRequest, Mapping, Protection};
@@ -101,7 +102,10 @@ impl NvdimmFile {
         // Also without DAX every step is durable before the next: this is rare, and short.
         let medium =
             Mapping::new(file, locked.clone(), Protection::ReadWrite, DurabilityRequest::Strict)
-                .map_err(|source| Error::Map { path, source })?;
+                .map_err(|source| Error::Map { path: path.clone(), source })?;
+        // Before anything is made in bytes that are free by labels which a power failure could undo.
+        let settled = self.labels().map_or(Ok(()), |area| area.settle(&medium));
+        settled.map_err(|source| Error::LabelMedia { path, source })?;
         Ok(LabelEditor { file: self, medium, locked })
     }
 }
@@ -122,6 +126,22 @@ impl LabelEditor {
     /// Claims a namespace that exists.
     pub fn claim(&self, selection: &Selection) -> Result<Claim, Error> {
         self.file.claim_as_read(selection)
+    }
+
+    /// Refuses to give free bytes to anybody while those of a namespace whose label is lost may be
+    /// among them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LostLabel`].
+    pub fn refuse_unknown_places(&self) -> Result<(), Error> {
+        match self.file.lost().iter().find(|lost| !lost.is_whole) {
+            Some(LostLabel { slot, fault, .. }) => {
+                let (path, slot, fault) = (self.file.path().into(), *slot, *fault);
+                Err(Error::LostLabel { path, slot, fault })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Finds a place for a namespace, and claims it.
@@ -157,6 +177,37 @@ impl LabelEditor {
     pub fn delete(&mut self, claim: &Claim) -> Result<(), Error> {
         let slot = self.label_of(claim)?.slot;
         self.write(|writer| writer.delete(&[slot]))
+    }
+
+    /// Writes the label of a namespace that has lost it, into another slot than `lost`, which is free from
+    /// then on, in the same step.
+    pub fn restore(
+        &mut self,
+        reservation: &Reservation,
+        lost: Option<u32>,
+    ) -> Result<Namespace, Error> {
+        let Some(slot) = lost else { return self.commit(reservation) };
+        self.write(|writer| writer.update(slot, &reservation.label).map(drop))?;
+        let uuid = reservation.label.uuid.to_string();
+        self.file.select(&Selection::Named(uuid)).cloned()
+    }
+
+    /// Takes a label away that does not count: the bytes that it named are free.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotLost`]: that of a namespace, or none.
+    pub fn drop_lost(&mut self, slot: u32) -> Result<(), Error> {
+        if !self.file.lost().iter().any(|lost| lost.slot == slot) {
+            return Err(Error::NotLost { path: self.file.path().into(), slot });
+        }
+        self.write(|writer| writer.delete(&[slot]))
+    }
+
+    /// Writes the index block anew that does not count, with the same contents as the other.
+    pub fn mend_index(&mut self) -> Result<(), Error> {
+        // Every change writes it, this one among them.
+        self.write(|writer| writer.delete(&[]))
     }
 
     /// Gives a namespace another name.
@@ -252,6 +303,11 @@ impl LabelEditor {
     ) -> Result<(), Error> {
         let mut others = self.file.namespaces().iter().filter(|other| other.uuid != except);
         let name = name.to_string();
+        let mut lost = self.file.lost().iter().filter(|lost| lost.is_whole);
+        if let Some(lost) = lost.find(|lost| lost.label.uuid == uuid) {
+            let (what, namespace) = (format!("uuid {uuid}"), format!("label slot {}", lost.slot));
+            return Err(Error::Exists { path: self.file.path().into(), what, namespace });
+        }
         let same = others.find_map(|other| {
             let what = if other.uuid == Some(uuid) {
                 format!("uuid {uuid}")

@@ -56,7 +56,8 @@ pub enum Error {
     /// There is a label storage area, and none of its index blocks can be used.
     #[error(
         "{path}: both index blocks of the label storage area are unusable; first: {first}; second: \
-         {second}; 'nvdimmctl init-labels --force' makes new ones, without namespaces"
+         {second}; 'nvdimmctl init-labels --force' makes new ones, without namespaces, and 'check-labels' \
+         then finds those that can be told"
     )]
     Labels {
         /// The file.
@@ -73,19 +74,6 @@ pub enum Error {
         path: PathBuf,
         /// The size that was asked for.
         size: u64,
-    },
-    /// The label of a namespace cannot be honoured.
-    #[error(
-        "{path}: the label in slot {slot} is unusable: {fault}; 'nvdimmctl init-labels --force' makes \
-         new labels, without namespaces"
-    )]
-    Label {
-        /// The file.
-        path: PathBuf,
-        /// The label's slot.
-        slot: u32,
-        /// What is wrong with it.
-        fault: LabelFault,
     },
     /// No namespace goes by that name or uuid.
     #[error("{path}: no namespace {wanted:?}; there are: {there}")]
@@ -153,6 +141,31 @@ pub enum Error {
         path: PathBuf,
         /// Why; part of the message.
         source: UpdateError,
+    },
+    /// A label is lost, and the bytes of its namespace look free.
+    #[error(
+        "{path}: label slot {slot}: {fault}; where its namespace is nobody knows, so free bytes may \
+         belong to it; 'nvdimmctl check-labels' looks for it and mends labels; --force takes free bytes \
+         all the same"
+    )]
+    LostLabel {
+        /// The file.
+        path: PathBuf,
+        /// The label's slot.
+        slot: u32,
+        /// What is wrong with it.
+        fault: LabelFault,
+    },
+    /// A label that counts, or none, was to be taken away as one that does not.
+    #[error(
+        "{path}: label slot {slot} holds no label that is lost; 'nvdimmctl destroy-namespace' takes that \
+         of a namespace"
+    )]
+    NotLost {
+        /// The file.
+        path: PathBuf,
+        /// The slot.
+        slot: u32,
     },
     /// There is no room for a namespace of that size.
     #[error(

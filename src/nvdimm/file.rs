@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::claim::Claim;
 use super::error::Error;
-use super::label::{self, LabelArea, LabelFault, NamespaceLabel};
+use super::label::{self, LabelArea, LabelFault};
 use super::lock::{self, ClaimKind, duplicate};
+use super::lost::{self, LostLabel, Sorted};
 use super::namespace::{Namespace, Selection};
 use super::space;
 use crate::pmem::{self, DurabilityRequest, Mapping, PAGE, Protection};
@@ -41,6 +42,7 @@ pub struct NvdimmFile {
     label_size: LabelSize,
     labels: Option<LabelArea>,
     namespaces: Vec<Namespace>,
+    lost: Vec<LostLabel>,
 }
 
 impl NvdimmFile {
@@ -51,14 +53,23 @@ impl NvdimmFile {
     /// The file cannot be opened or read, is smaller than a page, or has a label storage area that
     /// is damaged beyond use.
     pub fn open(path: &Path, kind: ClaimKind, label_size: LabelSize) -> Result<NvdimmFile, Error> {
+        let opened = NvdimmFile::open_quietly(path, kind, label_size)?;
+        opened.warn_of_faults();
+        Ok(opened)
+    }
+
+    /// As [`open`](Self::open), without a warning of what is passed over in the labels: for who says so.
+    pub fn open_quietly(
+        path: &Path,
+        kind: ClaimKind,
+        label_size: LabelSize,
+    ) -> Result<NvdimmFile, Error> {
         let file = OpenOptions::new()
             .read(true)
             .write(kind == ClaimKind::Exclusive)
             .open(path)
             .map_err(|source| Error::File { action: "open", path: path.into(), source })?;
-        let opened = NvdimmFile::from_open(path, file, kind, label_size)?;
-        opened.labels.iter().for_each(|area| warn_of_faults(path, area));
-        Ok(opened)
+        NvdimmFile::from_open(path, file, kind, label_size)
     }
 
     /// As [`open`](Self::open), of a file that is open already for what `kind` needs. What is passed
@@ -74,19 +85,42 @@ impl NvdimmFile {
         if size < PAGE {
             return Err(Error::TooSmall { path: path.into(), size });
         }
-        let (labels, namespaces) = (None, Vec::new());
+        let (labels, namespaces, lost) = (None, Vec::new(), Vec::new());
         let path = path.into();
-        let mut opened = NvdimmFile { path, file, size, kind, label_size, labels, namespaces };
+        let mut opened =
+            NvdimmFile { path, file, size, kind, label_size, labels, namespaces, lost };
         opened.refresh()?;
         Ok(opened)
+    }
+
+    /// Says which parts of the label storage area are passed over.
+    fn warn_of_faults(&self) {
+        let path = self.path.display();
+        if let Some((number, fault)) = self.labels.as_ref().and_then(|area| area.unusable) {
+            log::warn!(
+                "{path}: label index block {number}: {fault}; the other one is used, which may be \
+                 older: namespaces made or changed last may be missing"
+            );
+        }
+        for LostLabel { slot, fault, .. } in self.lost.iter().take(MOST_WARNINGS) {
+            log::warn!("{path}: label slot {slot}: {fault}; its namespace is passed over");
+        }
+        if let more @ 1.. = self.lost.len().saturating_sub(MOST_WARNINGS) {
+            log::warn!("{path}: {more} more label slots are passed over");
+        }
     }
 
     /// Reads the labels again, which somebody may have changed.
     pub(super) fn refresh(&mut self) -> Result<(), Error> {
         self.labels = read_labels(&self.path, &self.file, self.size, self.label_size)?;
-        self.namespaces = match &self.labels {
-            Some(area) => labelled_namespaces(&self.path, area, self.data_size())?,
-            None => vec![Namespace::whole_file(self.size)],
+        let data_size = self.data_size();
+        let sorted = self.labels.as_ref().map(|area| lost::sort(area, data_size));
+        (self.namespaces, self.lost) = match sorted {
+            Some(Sorted { usable, lost }) => {
+                let numbered = usable.into_iter().enumerate();
+                (numbered.map(|(number, label)| Namespace::labelled(number, label)).collect(), lost)
+            }
+            None => (vec![Namespace::whole_file(self.size)], Vec::new()),
         };
         Ok(())
     }
@@ -134,10 +168,19 @@ impl NvdimmFile {
         (self.size - labels) / PAGE * PAGE
     }
 
-    /// The bytes that belong to no namespace, by address.
+    /// The bytes that belong to no namespace, by address; as far as that is known: the label of one
+    /// may be [lost](Self::lost).
     #[must_use]
     pub fn free_extents(&self) -> Vec<Range<u64>> {
-        space::free_extents(self.data_size(), self.namespaces.iter().map(|n| n.range.clone()))
+        let namespaces = self.namespaces.iter().map(|namespace| namespace.range.clone());
+        let lost = self.lost.iter().filter_map(LostLabel::range);
+        space::free_extents(self.data_size(), namespaces.chain(lost).collect())
+    }
+
+    /// The labels that do not count, by slot.
+    #[must_use]
+    pub fn lost(&self) -> &[LostLabel] {
+        &self.lost
     }
 
     /// What the file was opened for.
@@ -218,11 +261,26 @@ impl NvdimmFile {
             // from now on.
             self.refresh()?;
             if self.namespaces.contains(claim.namespace()) {
+                self.settle()?;
                 return Ok(claim);
             }
             self.unlock(&claim.namespace().range)?;
         }
         Err(Error::Changed { path: self.path })
+    }
+
+    /// Makes the labels that were read durable, if the file was opened for writing: what is written to
+    /// the namespaces relies on them.
+    pub(super) fn settle(&self) -> Result<(), Error> {
+        let Some(area) = self.labels.as_ref().filter(|_| self.kind == ClaimKind::Exclusive) else {
+            return Ok(());
+        };
+        let file = duplicate(&self.path, &self.file)?;
+        // Where the file is not on DAX, a sync of what was written makes the labels durable as well.
+        let range = self.size - area.size..self.size;
+        let medium = Mapping::new(file, range, Protection::ReadWrite, DurabilityRequest::Auto)
+            .map_err(|source| Error::Map { path: self.path.clone(), source })?;
+        area.settle(&medium).map_err(|source| Error::LabelMedia { path: self.path.clone(), source })
     }
 
     /// Claims a namespace as the labels were when they were last read.
@@ -274,53 +332,4 @@ fn map_end(path: &Path, file: &File, range: Range<u64>) -> Result<Mapping, Error
     let file = duplicate(path, file)?;
     Mapping::new(file, range, Protection::ReadOnly, DurabilityRequest::PageCache)
         .map_err(|source| Error::Map { path: path.into(), source })
-}
-
-/// Says which parts of a label storage area are passed over.
-fn warn_of_faults(path: &Path, area: &LabelArea) {
-    let path = path.display();
-    if let Some((number, fault)) = area.unusable {
-        log::warn!(
-            "{path}: label index block {number}: {fault}; the other one is used, which may be older: \
-             namespaces made or changed last may be missing"
-        );
-    }
-    let mut passed_over = area.labels().filter_map(|(slot, label)| Some((slot, label.err()?)));
-    for (slot, fault) in passed_over.by_ref().take(MOST_WARNINGS) {
-        log::warn!("{path}: label slot {slot}: {fault}; it is passed over");
-    }
-    match passed_over.count() {
-        0 => {}
-        more => log::warn!("{path}: {more} more label slots are passed over"),
-    }
-}
-
-/// The namespaces that labels describe, by address.
-fn labelled_namespaces(
-    path: &Path,
-    area: &LabelArea,
-    data_size: u64,
-) -> Result<Vec<Namespace>, Error> {
-    let unusable = |slot, fault| Error::Label { path: path.into(), slot, fault };
-    // Linux passes over slots whose label does not count (`slot_valid`).
-    let mut labels: Vec<NamespaceLabel> =
-        area.labels().filter_map(|(_, label)| label.ok()).collect();
-    labels.sort_by_key(|label| label.dpa);
-    let mut end = 0;
-    for (index, label) in labels.iter().enumerate() {
-        let (slot, dpa, rawsize) = (label.slot, label.dpa, label.rawsize);
-        if label.nlabel > 1 || labels[..index].iter().any(|other| other.uuid == label.uuid) {
-            return Err(unusable(slot, LabelFault::Interleaved { labels: label.nlabel.max(2) }));
-        }
-        if dpa < end {
-            let other = labels[index - 1].uuid;
-            return Err(unusable(slot, LabelFault::Overlap { other }));
-        }
-        end = match dpa.checked_add(rawsize) {
-            Some(end) if end <= data_size && rawsize > 0 => end,
-            _ => return Err(unusable(slot, LabelFault::Range { dpa, rawsize })),
-        };
-    }
-    let numbered = labels.into_iter().enumerate();
-    Ok(numbered.map(|(number, label)| Namespace::labelled(number, label)).collect())
 }

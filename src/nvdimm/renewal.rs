@@ -18,6 +18,8 @@ impl Claim {
     pub fn renew(&self, label_size: LabelSize) -> Result<Claim, Error> {
         let file = duplicate(self.path(), self.file())?;
         let looked = NvdimmFile::from_open(self.path(), file, self.kind(), label_size)?;
+        // Something is going to be made in the new bytes.
+        looked.settle()?;
         let (uuid, range) = (self.namespace().uuid, &self.namespace().range);
         let is_this = |other: &&Namespace| {
             other.uuid == uuid && other.range.start == range.start && other.range.end > range.end

@@ -6,16 +6,16 @@ use std::ops::Range;
 /// bytes (the kernel's `default_align` of a region, `MEMREMAP_COMPAT_ALIGN_MAX`).
 pub const LINUX_ALIGNMENT: u64 = 16 << 20;
 
-/// The parts of `0..size` that none of `used` covers, by address; `used` is ordered, and none
-/// overlaps another.
-pub fn free_extents(size: u64, used: impl IntoIterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+/// The parts of `0..size` that none of `used` covers, by address.
+pub fn free_extents(size: u64, mut used: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    used.sort_by_key(|range| range.start);
     let mut extents = Vec::new();
     let mut start = 0;
     for range in used {
         if start < range.start {
             extents.push(start..range.start);
         }
-        start = range.end;
+        start = range.end.max(start);
     }
     if start < size {
         extents.push(start..size);
@@ -67,14 +67,15 @@ mod tests {
 
     #[test]
     fn the_first_extent_that_is_large_enough_is_taken() {
-        let extents = free_extents(256 * M, [16 * M..32 * M, 64 * M..128 * M]);
+        let extents = free_extents(256 * M, vec![64 * M..128 * M, 16 * M..32 * M]);
         assert_eq!(extents, [0..16 * M, 32 * M..64 * M, 128 * M..256 * M]);
         assert_eq!(first_fit(&extents, 16 * M, 16 * M), Some(0..16 * M));
         assert_eq!(first_fit(&extents, 32 * M, 16 * M), Some(32 * M..64 * M));
         assert_eq!(first_fit(&extents, 48 * M, 16 * M), Some(128 * M..176 * M));
         assert_eq!(first_fit(&extents, 144 * M, 16 * M), None);
         assert_eq!(largest(&extents, 16 * M), 128 * M);
-        assert_eq!(free_extents(32 * M, [0..16 * M, 16 * M..32 * M]), []);
+        assert_eq!(free_extents(32 * M, vec![0..16 * M, 16 * M..32 * M]), []);
+        assert_eq!(free_extents(3 * M, vec![M..2 * M, M..M + 1]), [0..M, 2 * M..3 * M]);
         assert_eq!(largest(&[], 16 * M), 0);
     }
 
@@ -90,7 +91,7 @@ mod tests {
     #[test]
     fn what_cannot_be_aligned_is_no_use() {
         // Namespaces that were made with another alignment leave odd ends.
-        let extents = free_extents(65 * M, [0..M, 24 * M..33 * M]);
+        let extents = free_extents(65 * M, vec![0..M, 24 * M..33 * M]);
         assert_eq!(extents, [M..24 * M, 33 * M..65 * M]);
         assert_eq!(largest(&extents, 16 * M), 16 * M);
         assert_eq!(first_fit(&extents, 16 * M, 16 * M), Some(48 * M..64 * M));

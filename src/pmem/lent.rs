@@ -34,6 +34,9 @@ pub struct Lent {
     loans: Option<Arc<Loans>>,
 }
 
+/// Lends the file of a mapping.
+pub type Lend = Box<dyn Fn(Protection) -> Result<Lent, MapError>>;
+
 impl Lent {
     /// Opens `file` anew.
     pub(super) fn new(

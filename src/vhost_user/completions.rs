@@ -11,21 +11,17 @@ use std::sync::atomic::{Ordering, fence};
 use log::Level;
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Error, Queue, QueueT};
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryError};
+use vm_memory::{Address, Bytes, GuestAddress};
 
+use super::available::{AVAILABLE_ELEMENT, AVAILABLE_HEADER, not_there};
 use super::flusher::Flush;
 use super::guest_log::GuestLog;
 use crate::virtio::block::RequestError;
-use crate::virtio::{GuestRam, store};
+use crate::virtio::{GuestArray, GuestRam, store};
 
-/// The used ring (VIRTIO 1.2, 2.7.8): bytes before its elements, and of each.
+/// The used ring (VIRTIO 1.2, 2.7.8): bytes before its elements, and where its index is.
 const USED_HEADER: u64 = 4;
-const USED_ELEMENT: u64 = 8;
-/// The available ring (VIRTIO 1.2, 2.7.6): the same.
-const AVAILABLE_HEADER: u64 = 4;
-const AVAILABLE_ELEMENT: u64 = 2;
-/// Of either ring: where its index is.
-const INDEX: u64 = 2;
+const USED_INDEX: u64 = 2;
 
 /// A request that has been carried out, but for its flush.
 #[derive(Debug)]
@@ -101,6 +97,9 @@ impl Completions {
         memory: &GuestRam,
         log: &mut GuestLog,
     ) -> Result<bool, Error> {
+        let size = ring.size();
+        let elements = at(ring.used_ring(), USED_HEADER)?;
+        let elements = GuestArray::<u64>::new(memory, elements, size.into());
         let before = Wrapping(ring.next_used());
         let mut next = before;
         while self.has_ready()
@@ -109,15 +108,16 @@ impl Completions {
             let head = completion.head;
             let length = completion.tell(memory, log);
             // The guest named a descriptor that is not there: there is no element for it.
-            if head < ring.size() {
-                store_element(ring, memory, next, head, length)?;
+            if head < size {
+                let element = u64::from(length) << 32 | u64::from(head);
+                elements.store((next.0 % size).into(), element.to_le()).map_err(not_there)?;
                 next += 1;
             }
         }
         if next == before {
             return Ok(false);
         }
-        let index = at(ring.used_ring(), INDEX)?;
+        let index = at(ring.used_ring(), USED_INDEX)?;
         memory.store(next.0.to_le(), index, Ordering::Release).map_err(Error::GuestMemory)?;
         ring.set_next_used(next.0);
         wants_interrupt(ring, memory, before, next)
@@ -128,23 +128,9 @@ fn at(start: u64, offset: u64) -> Result<GuestAddress, Error> {
     GuestAddress(start).checked_add(offset).ok_or(Error::AddressOverflow)
 }
 
-fn store_element(
-    ring: &Queue,
-    memory: &GuestRam,
-    index: Wrapping<u16>,
-    head: u16,
-    length: u32,
-) -> Result<(), Error> {
-    let place = u64::from(index.0 % ring.size());
-    let address = at(ring.used_ring(), USED_HEADER + place * USED_ELEMENT)?;
-    let element = u64::from(length) << 32 | u64::from(head);
-    store(memory, address, element.to_le())
-        .map_err(|_| Error::GuestMemory(GuestMemoryError::InvalidGuestAddress(address)))
-}
-
 /// Whether the guest wants to be interrupted once the used index has moved from `before` to `next`
 /// (VIRTIO 1.2, 2.7.7).
-fn wants_interrupt(
+pub(super) fn wants_interrupt(
     ring: &Queue,
     memory: &GuestRam,
     before: Wrapping<u16>,

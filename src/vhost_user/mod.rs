@@ -10,17 +10,20 @@
 //! * they accept on a listening socket only: `relay` serves a connected one;
 //! * they do not say when a device starts: `windows` maps when the first of its rings runs;
 //! * one request, one lock, one memory guard and one move of the used index is too slow: `worker` takes
-//!   them per batch, and `completions` writes the used ring itself.
+//!   them per batch, and reads and writes the rings by `available` and `completions`.
 
 #![forbid(unsafe_code)]
 
 mod announce;
+mod available;
 mod backend;
 mod completions;
 pub mod control;
 mod devices;
 mod disk;
 mod error;
+#[cfg(feature = "power-fail")]
+mod failing_disk;
 mod flusher;
 mod guest_log;
 #[cfg(feature = "power-fail")]

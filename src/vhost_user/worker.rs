@@ -7,49 +7,32 @@
 //! beside the turns; those that come after it are carried out meanwhile, and completed after it.
 
 use std::io;
-use std::num::Wrapping;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use log::Level;
 use vhost_user_backend::VringState;
-use virtio_queue::{QueueOwnedT, QueueT};
-use vm_memory::GuestAddressSpace;
+use virtio_queue::QueueT;
+use vm_memory::{GuestAddress, GuestAddressSpace};
 use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
+use super::available::{Snapshot, look, take_heads};
 use super::completions::{Completion, Completions};
 use super::flusher::Flusher;
 use super::guest_log::GuestLog;
 use super::polling::Polling;
 use super::ring::{Memory, Ring};
-use crate::virtio::GuestRam;
 use crate::virtio::block::{Chain, Device, DiskBatch, DiskQueue, Executor, Kind};
+use crate::virtio::{DescriptorTable, GuestRam};
 
 /// Most requests of a turn; the connection can get at the ring in between.
 const TURN_REQUESTS: usize = 64;
 /// How many requests ahead of the one that is carried out the sectors are fetched: as far as a memory
 /// access takes, in the smallest requests.
 const LOOK_AHEAD: usize = 3;
-
-/// Guest memory as it was at some moment.
-type Snapshot = <Memory as GuestAddressSpace>::T;
-
-/// How many requests are offered in `ring`, and guest memory with all that they refer to.
-///
-/// In this order: a frontend adds memory while rings are running, and a guest may use it as soon as
-/// it is there. A request that is offered after the look at the ring is left for the next one.
-pub(super) fn look(
-    ring: &virtio_queue::Queue,
-    memory: &Memory,
-) -> Result<(usize, Snapshot), virtio_queue::Error> {
-    let index = ring.avail_idx(&*memory.memory(), Ordering::Acquire)?;
-    let offered = index - Wrapping(ring.next_avail());
-    Ok((offered.0.into(), memory.memory()))
-}
 
 /// What a worker asks its device while it is at work.
 pub(super) trait Conditions {
@@ -268,12 +251,10 @@ impl<Q: DiskQueue> Worker<Q> {
         let mut batch = self.queue.batch();
         let (offered, snapshot) = look(ring, memory)?;
         let memory = &*snapshot;
-        let descriptors = ring.iter(memory)?.take(offered.min(most).min(TURN_REQUESTS));
-        let mut count = 0;
-        for (mut descriptors, chain) in descriptors.zip(&mut self.chains) {
-            chain.take(&mut descriptors);
-            count += 1;
-        }
+        let table = DescriptorTable::new(memory, GuestAddress(ring.desc_table()), ring.size());
+        let chains = &mut self.chains;
+        let take = |number: usize, head| chains[number].take(table.chain(head));
+        let count = take_heads(ring, memory, offered, most.min(TURN_REQUESTS), take)?;
         // Each step through all requests before the next: what one step of a request waits for comes
         // into the caches while that of others is done.
         for chain in &mut self.chains[..count] {
@@ -286,10 +267,10 @@ impl<Q: DiskQueue> Worker<Q> {
             }
             let chain = &self.chains[tag];
             let request = chain.request();
-            let is = |kinds: &[Kind]| request.as_ref().is_ok_and(|it| kinds.contains(&it.kind));
-            let (writes, flushes) = (is(&[Kind::Out, Kind::WriteZeroes]), is(&[Kind::Flush]));
+            let kind = request.as_ref().ok().map(|request| request.kind);
+            let writes = matches!(kind, Some(Kind::Out | Kind::WriteZeroes));
             let mut flush = None;
-            let result = if flushes
+            let result = if kind == Some(Kind::Flush)
                 && self.flusher.takes_time()
                 && let Some(wake) = &self.wake
             {
@@ -297,7 +278,8 @@ impl<Q: DiskQueue> Worker<Q> {
                 flush = Some(self.flusher.begin(&wake.notifier));
                 Ok(0)
             } else {
-                request.and_then(|it| self.executor.execute(&mut batch, memory, &it, tag))
+                let execute = |it| self.executor.execute(&mut batch, memory, &it, tag);
+                request.map_err(Clone::clone).and_then(execute)
             };
             let (head, status) = (chain.head(), chain.status());
             self.taken.push((Completion { head, status, result, flush }, writes));

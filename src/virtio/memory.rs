@@ -2,8 +2,10 @@
 
 use vm_memory::{
     Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap,
-    GuestMemoryRegion, VolatileSlice,
+    GuestMemoryRegion, VolatileMemory, VolatileSlice,
 };
+
+use super::array::together;
 
 /// Guest memory, mapped.
 pub type GuestRam = GuestMemoryMmap<()>;
@@ -30,8 +32,16 @@ pub struct BadAddress {
 /// Bytes that lie in several spans, taken from front to back.
 #[derive(Debug, Clone, Copy)]
 pub struct Spans<'a> {
-    rest: &'a [Span],
-    /// Bytes of the first span that are taken already; fewer than it has, unless there is none.
+    spans: &'a [Span],
+    place: Place,
+}
+
+/// What is left of spans, which it does not borrow: [`Spans::at`] is the way back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The first span that is not all taken.
+    first: usize,
+    /// Bytes of it that are taken already; fewer than it has, unless there is none.
     taken: u32,
     /// Bytes that are left.
     left: u64,
@@ -42,53 +52,82 @@ impl<'a> Spans<'a> {
     #[must_use]
     pub fn new(spans: &'a [Span]) -> Spans<'a> {
         let left = spans.iter().map(|span| u64::from(span.length)).sum();
-        let mut new = Spans { rest: spans, taken: 0, left };
+        let mut new = Spans { spans, place: Place { first: 0, taken: 0, left } };
         new.skip_empty();
         new
+    }
+
+    /// What is left of `spans` by `place`, which is one in them.
+    #[must_use]
+    pub fn at(spans: &'a [Span], place: Place) -> Spans<'a> {
+        Spans { spans, place }
+    }
+
+    /// What is left.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    fn first(&self) -> Option<&'a Span> {
+        self.spans.get(self.place.first)
     }
 
     /// Number of bytes that are left.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.left
+        self.place.left
     }
 
     /// Whether nothing is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.left == 0
+        self.place.left == 0
     }
 
     /// Without the last `count` bytes, of which there are at least as many.
     #[must_use]
     pub fn without_last(self, count: u64) -> Spans<'a> {
-        Spans { left: self.left - count, ..self }
+        Spans { place: Place { left: self.place.left - count, ..self.place }, ..self }
     }
 
     /// The bytes at the front that lie together in host memory: at least one, if any are left.
     pub fn front<'m>(&self, memory: &'m GuestRam) -> Result<VolatileSlice<'m>, BadAddress> {
-        let Some(span) = self.rest.first() else {
+        let Some(span) = self.first() else {
             return Err(BadAddress { address: 0, length: 0 });
         };
-        let length = u64::from(span.length - self.taken).min(self.left) as usize;
+        let Place { taken, left, .. } = self.place;
+        let length = u64::from(span.length - taken).min(left) as usize;
         let bad = BadAddress { address: span.address.raw_value(), length };
-        let address = span.address.checked_add(self.taken.into()).ok_or(bad)?;
+        let address = span.address.checked_add(taken.into()).ok_or(bad)?;
         front(memory, address, length).filter(|slice| !slice.is_empty()).ok_or(bad)
     }
 
     /// Takes `count` bytes off the front; there are at least as many.
     pub fn advance(&mut self, mut count: u64) {
-        self.left -= count;
-        while let Some(span) = self.rest.first() {
-            let here = u64::from(span.length - self.taken);
+        self.place.left -= count;
+        while let Some(span) = self.first() {
+            let here = u64::from(span.length - self.place.taken);
             if count < here {
-                self.taken += count as u32;
+                self.place.taken += count as u32;
                 return;
             }
             count -= here;
-            self.rest = &self.rest[1..];
-            self.taken = 0;
+            self.place.first += 1;
+            self.place.taken = 0;
         }
+    }
+
+    /// Takes an object off the front; there are at least as many bytes. Each of its fields is loaded on
+    /// its own, so wide ones come sooner.
+    pub fn object<T: ByteValued>(&mut self, memory: &GuestRam) -> Result<T, BadAddress> {
+        if let Ok(together) = self.front(memory)?.get_ref::<T>(0) {
+            self.advance(size_of::<T>() as u64);
+            return Ok(together.load());
+        }
+        let mut object = T::zeroed();
+        self.gather(memory, object.as_mut_slice())?;
+        Ok(object)
     }
 
     /// Takes as many bytes as `into` has off the front, and copies them there; there are at least
@@ -124,7 +163,8 @@ impl<'a> Spans<'a> {
     /// Address of the last byte.
     #[must_use]
     pub fn last(&self) -> Option<GuestAddress> {
-        let last = self.rest.iter().rev().find(|span| span.length > 0)?;
+        let rest = self.spans.get(self.place.first..)?;
+        let last = rest.iter().rev().find(|span| span.length > 0)?;
         last.address.checked_add(u64::from(last.length) - 1)
     }
 }
@@ -145,13 +185,13 @@ pub fn store<T: ByteValued>(
     address: GuestAddress,
     object: T,
 ) -> Result<(), BadAddress> {
-    let length = size_of::<T>();
-    let stored = match front(memory, address, length) {
-        Some(slice) if slice.len() == length => slice.write_obj(object, 0).is_ok(),
-        // Across two regions, or outside of all.
-        _ => memory.write_obj(object, address).is_ok(),
-    };
-    if stored { Ok(()) } else { Err(BadAddress { address: address.raw_value(), length }) }
+    if let Some(place) = together(memory, address, 1) {
+        place.store(0, object);
+        return Ok(());
+    }
+    // Across two regions, or outside of all.
+    let bad = BadAddress { address: address.raw_value(), length: size_of::<T>() };
+    memory.write_obj(object, address).map_err(|_| bad)
 }
 
 #[cfg(test)]
@@ -278,6 +318,13 @@ mod tests {
                 place += piece;
             }
             let mut from = all.without_last(all.len() - named.len() as u64);
+            if from.len() >= 16 {
+                let (mut first, mut gathered) = (from, [0; 16]);
+                first.gather(&memory, &mut gathered).unwrap();
+                let mut rest = from;
+                prop_assert_eq!(rest.object::<[u8; 16]>(&memory).unwrap(), gathered);
+                prop_assert_eq!(rest.place(), first.place());
+            }
             let mut found = vec![0xee; named.len()];
             from.gather(&memory, &mut found).unwrap();
             let expected: Vec<u8> = named.iter().map(|at| plain.get(at).copied().unwrap_or(0)).collect();

@@ -1,11 +1,15 @@
 //! Virtio devices as functions of guest memory and an engine: what is asked, and what is answered.
 //!
-//! Nothing here knows of sockets, threads or rings.
+//! Nothing here knows of sockets or threads, and of rings only their descriptor tables.
 
 #![forbid(unsafe_code)]
 
+mod array;
 pub mod block;
+mod descriptors;
 mod memory;
 pub mod pmem;
 
+pub use array::GuestArray;
+pub use descriptors::{DescriptorChain, DescriptorTable};
 pub use memory::{BadAddress, GuestRam, Span, Spans, store};

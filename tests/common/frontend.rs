@@ -257,6 +257,12 @@ impl Driver {
         self.memory.store(index, GuestAddress(place), Ordering::Release).unwrap();
     }
 
+    /// Says whether interrupts are wanted, to a device that does not know event indexes.
+    pub fn want_interrupts(&self, queue: usize, wanted: bool) {
+        let flags = u16::from(!wanted);
+        self.memory.store(flags, GuestAddress(avail_at(queue)), Ordering::Release).unwrap();
+    }
+
     pub fn kick(&self, queue: usize) {
         self.queues[queue].kick.write(1).unwrap();
     }

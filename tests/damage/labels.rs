@@ -15,10 +15,19 @@ const HEAD: &str = "\
 # Labels
 
 Here the file has labels of version 1.2, and namespaces `first` and `second` of 16 MiB each; behind them, 16 MiB are free. Daemon, check and repair are
-asked for `second`. A repair does not touch labels: what can be read of them counts, as for Linux. A change of them heals index blocks, for it writes the
-one that does not count. No change is made to labels that cannot be understood; `init-labels --force` then makes new ones, without namespaces, and leaves what the old ones
-described where it is. All of it holds: no program panics; looking changes no byte; what is refused changes no byte; where `create-namespace` refuses,
-`init-labels --force` succeeds.
+asked for `second`.
+
+One bad label costs its own namespace and no other. Of labels that contradict each other, by their bytes or their uuid, none counts, for nobody can tell which is right (Linux
+refuses all labels of the NVDIMM then). The bytes that such a label names are not free. Where a label is not whole in itself, nobody knows which bytes its namespace has: then
+nothing is made in free bytes, and no namespace grows into them, unless forced; the other namespaces are listed, served, renamed and destroyed as ever.
+
+`check-labels` says which labels are lost, and finds what has lost its label: a BTT names the namespace that it is of, and a DAX region is of the same uuid. `--repair` writes the
+label again where the lost one is of that uuid, in one step, and an index block that cannot be used; it does nothing else. `--restore UUID` makes a label for what is found,
+`--drop SLOT` gives a lost one up. Where both index blocks are lost, `init-labels --force` makes new ones, without namespaces, leaves what the old ones described where it is, and `check-labels`
+finds it. Not found: what is in raw mode, which nothing tells, and what does not start at a multiple of 16 MiB, unless the lost label says where.
+
+All of it holds: no program panics; looking changes no byte; what is refused changes no byte; where `create-namespace` refuses, `init-labels --force` succeeds. A change of labels heals
+index blocks by itself, for it writes the one that does not count.
 
 ";
 
@@ -30,6 +39,7 @@ struct Outcome {
     check: String,
     forced: String,
     create: String,
+    mended: String,
 }
 
 fn template(folder: &Path) -> Labelled {
@@ -64,6 +74,31 @@ fn list(file: &Path) -> String {
     if said.is_empty() { listed } else { format!("{listed}; warns: {}", said.join("; ")) }
 }
 
+/// Mends the labels: what comes of it, and what is there then.
+fn mend(file: &Path, before: &[u8]) -> String {
+    let (checked, ..) = run(file, &["check-labels", "--json"]);
+    assert!(fs::read(file).unwrap() == before, "looking changes nothing");
+    let (code, json, complaint) = run(file, &["check-labels", "--repair", "--json"]);
+    if code == 8 {
+        assert!(checked == 8 && fs::read(file).unwrap() == before, "{checked}");
+        return complaint;
+    }
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let count = |what: &str| json[what].as_array().unwrap().len();
+    let (lost, found) = (count("lost"), count("found"));
+    let changed = fs::read(file).unwrap() != before;
+    assert_eq!((code == 1 || checked == 0, code == 2), (lost + found == 0, lost + found > 0));
+    assert_eq!(count("repaired") > 0, changed, "what is not said to be repaired is not changed");
+    match (code, changed) {
+        (0, _) => "**clean** nothing".into(),
+        (1, _) => format!("**clean** {}", list(file)),
+        (_, changed) => {
+            let done = if changed { list(file) } else { "nothing".into() };
+            format!("**problems** {done}; {lost} lost, {found} found")
+        }
+    }
+}
+
 /// Makes a further namespace: what comes of it.
 fn create(file: &Path, before: &[u8]) -> String {
     let options = ["create-namespace", "--name", "third", "--size", "16M"];
@@ -96,6 +131,8 @@ fn try_out(folder: &Path, template: &Labelled, damage: &LabelDamage) -> Outcome 
         nvdimmctl_ok(&[&["check-namespace", path_argument(&file)], &second[..], &undo].concat());
     }
     assert!(fs::read(&file).unwrap() == image.bytes, "{}: all is put back", damage.name);
+    let mended = mend(&file, &image.bytes);
+    image.write(&file);
     let create = create(&file, &image.bytes);
     Outcome {
         name: damage.name,
@@ -104,6 +141,7 @@ fn try_out(folder: &Path, template: &Labelled, damage: &LabelDamage) -> Outcome 
         check: found(&checked),
         forced: done(&repaired),
         create,
+        mended,
     }
 }
 
@@ -115,19 +153,23 @@ pub fn tables(failed: &mut Vec<&'static str>) -> String {
     for (title, all) in sections() {
         write!(text, "## {title}\n\n").unwrap();
         text.push_str(
-            "| damage | `list` | the daemon | `check-namespace` | `--repair --force` | `create-namespace` |\n",
+            "| damage | `list` | the daemon | `check-namespace` | `--repair --force` | `create-namespace` | `check-labels --repair` |\n",
         );
-        text.push_str("|---|---|---|---|---|---|\n");
+        text.push_str("|---|---|---|---|---|---|---|\n");
         for damage in all {
             let tried = panic::catch_unwind(|| {
                 let folder = tempfile::tempdir().unwrap();
                 try_out(folder.path(), &template, &damage)
             });
-            let Ok(Outcome { name, list, open, check, forced, create }) = tried else {
+            let Ok(Outcome { name, list, open, check, forced, create, mended }) = tried else {
                 failed.push(damage.name);
                 continue;
             };
-            writeln!(text, "| {name} | {list} | {open} | {check} | {forced} | {create} |").unwrap();
+            writeln!(
+                text,
+                "| {name} | {list} | {open} | {check} | {forced} | {create} | {mended} |"
+            )
+            .unwrap();
         }
         text.push('\n');
     }

@@ -16,7 +16,7 @@
 //! (a fence orders more there than it does in C++). Nothing here fails but where it is said to: power
 //! failures are for another test.
 //!
-//! `scripts/loom` runs all models, `scripts/loom --preemptions 5` more thoroughly.
+//! `scripts/loom` runs all models, `scripts/loom --preemptions 4` more thoroughly.
 
 mod explore;
 mod failures;

@@ -1,10 +1,13 @@
 //! What is mapped, when, and what becomes of it.
 
 use std::process::Output;
+use std::time::Duration;
 
 use vhost::vhost_user::VhostUserFrontend;
 
-use crate::common::frontend::{BUFFERS, Driver, OK, linked, new_memory, readable, writable};
+use crate::common::frontend::{
+    BUFFERS, Driver, F_EVENT_IDX, OK, linked, new_memory, readable, writable,
+};
 use crate::common::shmem::{Manner, Regions, region_sizes};
 use crate::setup::{Guest, M, Place, send};
 
@@ -58,6 +61,23 @@ fn flushes_fail_while_a_part_of_the_memory_is_not_mapped() {
     // A frontend that knows no regions has no memory for its guest at all.
     let mut driver = Driver::connect(daemon.connect(), 1);
     assert_eq!(send(&mut driver, 0), (1, 4));
+}
+
+#[test]
+fn flushes_interrupt_a_guest_that_wants_it() {
+    let place = Place::new();
+    let daemon = place.pmem("data", "");
+    for features in [0, F_EVENT_IDX] {
+        let mut driver = Driver::connect_with(daemon.connect(), 1, features);
+        for wanted in [true, false, true] {
+            driver.want_interrupts(0, wanted || features == F_EVENT_IDX);
+            let event = driver.used_index(0).wrapping_add(if wanted { 0 } else { 100 });
+            driver.set_used_event(0, event);
+            send(&mut driver, 0);
+            let time = Duration::from_millis(if wanted { 10_000 } else { 30 });
+            assert_eq!(driver.interrupted(0, time), wanted, "{features:#x}");
+        }
+    }
 }
 
 #[test]

@@ -162,7 +162,7 @@ pub enum Fault {
     ArenaError,
     /// No implementation puts flog entries into these places together.
     #[error(
-        "flog entries in places {places} of the four of a lane; taken as the {} ones",
+        "of the places 0 to 3 of a lane, entries stand in {places}; taken as the {} layout",
         match .layout {
             LogLayout::Standard => "standard",
             LogLayout::Old => "old",

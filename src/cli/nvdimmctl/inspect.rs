@@ -1,5 +1,7 @@
 //! `inspect`.
 
+mod bar;
+mod btt_drawing;
 mod drawing;
 mod region;
 mod region_drawing;
@@ -11,6 +13,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
+use self::btt_drawing::Btt;
 use self::drawing::{Contents, Inside};
 use self::region::Region;
 use super::Error;
@@ -213,9 +216,9 @@ impl Inspect {
         let report = check::check(&mapped.medium, &check_options, &mut |done, total| {
             progress.set(done, total);
         });
-        let density = |arena| crate::btt::density(&mapped.medium, arena, drawing::PIECES).ok();
+        let density = |arena| crate::btt::density(&mapped.medium, arena, btt_drawing::PIECES).ok();
         let densities = arenas.iter().map(density).collect();
-        Ok(Contents::Btt(Box::new(drawing::Btt { arenas, densities, report })))
+        Ok(Contents::Btt(Box::new(Btt { arenas, densities, report })))
     }
 
     fn describe(&self, device: &str, found: &[FoundArena], report: &Report) -> Inspected {

@@ -51,6 +51,8 @@ struct Region {
     max_available_extent: u64,
     namespaces: usize,
     labels: Option<Labels>,
+    /// Labels that do not count; see 'check-labels'.
+    lost_labels: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -104,6 +106,7 @@ impl Region {
             available_size: free.iter().map(|extent| extent.end - extent.start).sum(),
             max_available_extent: nvdimm::largest(&free, LINUX_ALIGNMENT),
             namespaces: file.namespaces().len(),
+            lost_labels: file.lost().len(),
             labels: file.labels().map(|area| Labels {
                 size: area.size,
                 version: area.index.version.to_string(),
@@ -125,11 +128,15 @@ impl Region {
             None => "no labels".into(),
         };
         say!(
-            "{}: {} for namespaces, {} free, largest extent {}; {labels}",
+            "{}: {} for namespaces, {} free, largest extent {}; {labels}{}",
             display(&self.file),
             Size(self.size),
             Size(self.available_size),
             Size(self.max_available_extent),
+            match self.lost_labels {
+                0 => String::new(),
+                lost => format!(", {lost} labels lost: see nvdimmctl check-labels"),
+            }
         );
     }
 }

@@ -1,6 +1,7 @@
 //! The command line of `nvdimmctl`, in the words of ndctl.
 
 mod check;
+mod check_labels;
 mod contents;
 mod create_file;
 mod create_namespace;
@@ -44,8 +45,7 @@ pub struct ToolArgs {
     control: Option<PathBuf>,
 }
 
-const EXIT_CODES: &str =
-    "Exit status: 0 done, 1 failed, 2 wrong usage; check-namespace and dax check have their own.";
+const EXIT_CODES: &str = "Exit status: 0 done, 1 failed, 2 wrong usage; check-labels, check-namespace and dax check have their own.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -57,6 +57,7 @@ enum Command {
     GrowNamespace(grow_namespace::GrowNamespace),
     List(list::List),
     Inspect(inspect::Inspect),
+    CheckLabels(check_labels::CheckLabels),
     CheckNamespace(check::CheckNamespace),
     Import(import::Import),
     Export(export::Export),
@@ -142,6 +143,16 @@ pub enum Error {
         /// The first such byte.
         offset: u64,
     },
+    /// A namespace that is not to be found among those without a label.
+    #[error(
+        "{path}: nothing that has no label is of namespace {uuid}; 'check-labels' says what is"
+    )]
+    NoOrphan {
+        /// The file.
+        path: PathBuf,
+        /// The namespace.
+        uuid: uuid::Uuid,
+    },
     /// A file that is no backup of this namespace.
     #[error("{path}, line {line}: {reason}")]
     BadBackup {
@@ -190,7 +201,7 @@ impl Command {
     /// Whether the exit status is that of a check.
     fn is_check(&self) -> bool {
         match self {
-            Command::CheckNamespace(_) => true,
+            Command::CheckLabels(_) | Command::CheckNamespace(_) => true,
             Command::Dax(dax) => dax.is_check(),
             _ => false,
         }
@@ -201,6 +212,7 @@ impl Command {
             return Err(Error::Usage("--control is for 'dax resize-device' alone"));
         }
         let done = match self {
+            Command::CheckLabels(command) => return command.run(),
             Command::CheckNamespace(command) => return command.run(),
             Command::Dax(command) => return command.run(control),
             Command::Create(command) => command.run(),

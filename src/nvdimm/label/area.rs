@@ -73,7 +73,7 @@ impl LabelArea {
         let mut bytes = vec![0; size as usize];
         medium.read_bytes(start, &mut bytes)?;
         for _ in 0..MOST_ATTEMPTS {
-            let mut again = vec![0; index_bytes(&bytes)];
+            let mut again = vec![0; index_bytes(size) as usize];
             medium.read_bytes(start, &mut again)?;
             if bytes.starts_with(&again) {
                 break;
@@ -81,6 +81,24 @@ impl LabelArea {
             medium.read_bytes(start, &mut bytes)?;
         }
         Ok(LabelArea::decode(bytes))
+    }
+
+    /// Makes durable what was read from `medium`: the index blocks that can be used, and the labels.
+    ///
+    /// A tool that was killed, or Linux in a guest that was, has stored some of it and not come to its
+    /// fence. Such stores are seen by everybody, and a power failure still takes them away, with what was
+    /// built on them: whoever writes anywhere in the file makes them durable first.
+    pub fn settle<M: PersistentMemory>(&self, medium: &M) -> Result<(), MediaError> {
+        let start = medium.size() - self.size;
+        let is_usable = |number: &u64| self.unusable.is_none_or(|(bad, _)| bad != *number);
+        for number in [0, 1].into_iter().filter(is_usable) {
+            medium.flush(start + number * self.index.size, self.index.size)?;
+        }
+        for slot in self.index.used_slots() {
+            let label_size = self.index.version.label_size();
+            medium.flush(start + self.index.slot_offset(slot), label_size)?;
+        }
+        medium.fence()
     }
 
     /// Decodes a label storage area.
@@ -96,19 +114,27 @@ impl LabelArea {
 
     /// The labels, by slot, each with what is wrong with it if it cannot be used.
     pub fn labels(&self) -> impl Iterator<Item = (u32, Result<NamespaceLabel, LabelFault>)> {
-        self.index.used_slots().map(|slot| {
-            let start = self.index.slot_offset(slot) as usize;
-            // The index block was checked to have no more slots than the area has room for.
-            let bytes = &self.bytes[start..start + self.index.version.label_size() as usize];
-            (slot, NamespaceLabel::decode(bytes, self.index.version, slot))
-        })
+        self.index
+            .used_slots()
+            .map(|slot| (slot, NamespaceLabel::decode(self.slot(slot), self.index.version, slot)))
+    }
+
+    /// What slot `slot`, which exists, says, whether that is a label that counts or not.
+    #[must_use]
+    pub fn as_it_seems(&self, slot: u32) -> NamespaceLabel {
+        NamespaceLabel::as_it_seems(self.slot(slot), self.index.version, slot)
+    }
+
+    fn slot(&self, slot: u32) -> &[u8] {
+        let start = self.index.slot_offset(slot) as usize;
+        // The index block was checked to have no more slots than the area has room for.
+        &self.bytes[start..start + self.index.version.label_size() as usize]
     }
 }
 
-/// Bytes of both index blocks together, at the least.
-fn index_bytes(area: &[u8]) -> usize {
+/// Bytes of both index blocks together, at the least, in an area of `size` bytes.
+pub(super) fn index_bytes(size: u64) -> u64 {
     let layouts = LabelVersion::ALL.into_iter();
-    let sizes =
-        layouts.filter_map(|version| Layout::of(area.len() as u64, version)).map(|l| l.index_size);
-    sizes.max().map_or(area.len(), |size| 2 * size as usize)
+    let sizes = layouts.filter_map(|version| Layout::of(size, version)).map(|l| l.index_size);
+    sizes.max().map_or(size, |index_size| 2 * index_size)
 }

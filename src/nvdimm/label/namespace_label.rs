@@ -42,6 +42,15 @@ const _: () = {
     assert!(offset_of!(OnMedia, checksum) == CHECKSUM_OFFSET);
 };
 
+impl OnMedia {
+    /// The bytes of a slot, which are fewer in version 1.1, filled up with zeroes.
+    fn whole(bytes: &[u8]) -> [u8; size_of::<OnMedia>()] {
+        let mut whole = [0; size_of::<OnMedia>()];
+        whole[..bytes.len()].copy_from_slice(bytes);
+        whole
+    }
+}
+
 /// The contents of a label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamespaceLabel {
@@ -87,8 +96,7 @@ impl NamespaceLabel {
         version: LabelVersion,
         slot: u32,
     ) -> Result<NamespaceLabel, LabelFault> {
-        let mut whole = [0; size_of::<OnMedia>()];
-        whole[..bytes.len()].copy_from_slice(bytes);
+        let whole = OnMedia::whole(bytes);
         let raw: &OnMedia = zerocopy::transmute_ref!(&whole);
         if version == LabelVersion::V1_2 {
             let (found, expected) =
@@ -104,7 +112,15 @@ impl NamespaceLabel {
         if !dpa.is_multiple_of(PAGE) || !rawsize.is_multiple_of(PAGE) {
             return Err(LabelFault::Range { dpa, rawsize });
         }
-        Ok(NamespaceLabel {
+        Ok(NamespaceLabel::as_it_seems(bytes, version, slot))
+    }
+
+    /// What the slot `slot` says, whether it is a label that counts or not.
+    #[must_use]
+    pub fn as_it_seems(bytes: &[u8], version: LabelVersion, slot: u32) -> NamespaceLabel {
+        let whole = OnMedia::whole(bytes);
+        let raw: &OnMedia = zerocopy::transmute_ref!(&whole);
+        NamespaceLabel {
             version,
             uuid: Uuid::from_bytes(raw.uuid),
             name: LabelName::from_bytes(raw.name),
@@ -113,13 +129,13 @@ impl NamespaceLabel {
             position: raw.position.get(),
             isetcookie: raw.isetcookie.get(),
             lbasize: raw.lbasize.get(),
-            dpa,
-            rawsize,
+            dpa: raw.dpa.get(),
+            rawsize: raw.rawsize.get(),
             slot,
             align: raw.align,
             type_guid: Uuid::from_bytes_le(raw.type_guid),
             abstraction_guid: Uuid::from_bytes_le(raw.abstraction_guid),
-        })
+        }
     }
 
     /// The bytes of the label, as many as its version has, checksum included: what

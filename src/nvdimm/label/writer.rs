@@ -14,6 +14,7 @@
 //! label twice, first with the flag "updating", which matters for namespaces that are interleaved over
 //! several NVDIMMs: with one label, one index block commits it all.
 
+use super::area::index_bytes;
 use super::index_block::CHECKSUM_OFFSET;
 use super::{IndexBlock, LabelArea, LabelFault, LabelVersion, Layout, NamespaceLabel};
 use crate::pmem::{MediaError, PersistentMemory};
@@ -63,10 +64,12 @@ pub struct LabelWriter<'m, M> {
 }
 
 impl<'m, M: PersistentMemory> LabelWriter<'m, M> {
-    /// Opens the label storage area in the last `size` bytes of `medium`.
+    /// Opens the label storage area in the last `size` bytes of `medium`; what it holds is durable on
+    /// return, whoever stored it.
     pub fn open(medium: &'m M, size: u64) -> Result<Self, UpdateError> {
         let start = medium.size().checked_sub(size).ok_or(UpdateError::TooSmall { size })?;
         let area = LabelArea::read(medium, size)?.map_err(UpdateError::NoIndex)?;
+        area.settle(medium)?;
         Ok(LabelWriter { medium, start, area })
     }
 
@@ -166,13 +169,21 @@ impl<'m, M: PersistentMemory> LabelWriter<'m, M> {
 /// they start. A crash leaves the area as it was, or none.
 pub fn erase<M: PersistentMemory>(medium: &M, size: u64) -> Result<u64, UpdateError> {
     let start = medium.size().checked_sub(size).ok_or(UpdateError::TooSmall { size })?;
-    // What cannot be read is nothing that anybody could take for labels.
-    if let Ok(Ok(area)) = LabelArea::read(medium, size) {
-        // Not the one in force first: what it has replaced would be in force again.
-        let current = area.index;
-        for offset in [current.successor().offset(), current.offset()] {
-            store_checksum(medium, start + offset, 0)?;
+    match LabelArea::read(medium, size) {
+        Ok(Ok(area)) => {
+            // Not the one in force first: what it has replaced would be in force again.
+            let current = area.index;
+            for offset in [current.successor().offset(), current.offset()] {
+                store_checksum(medium, start + offset, 0)?;
+            }
         }
+        // Void, as it seems: where a tool was killed that made them so, not before this fence.
+        Ok(Err(_)) => {
+            medium.flush(start, index_bytes(size))?;
+            medium.fence()?;
+        }
+        // What cannot be read is nothing that anybody could take for labels.
+        Err(_) => {}
     }
     medium.zero(start, size)?;
     Ok(start)
@@ -210,5 +221,7 @@ fn store_checksum<M: PersistentMemory>(
     medium.fence()
 }
 
+#[cfg(test)]
+mod killed;
 #[cfg(test)]
 mod tests;

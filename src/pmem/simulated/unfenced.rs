@@ -146,7 +146,8 @@ impl Unfenced {
             stream.thread.is_none()
                 && (stream.offset, stream.bytes.len() as u64) == (offset, length)
         };
-        if let Some(position) = self.streams.iter().position(is_this) {
+        // The latest: one before it may have been cut off, by a kill, and does not end any more.
+        if let Some(position) = self.streams.iter().rposition(is_this) {
             let order = self.streams.remove(position).order;
             durable.zero(offset, length);
             self.supersede(order, offset, length);

@@ -3,14 +3,17 @@
 //! All requests that wait share one sync: what a guest wants to be durable it has stored before it
 //! asked, and all of them have asked before the sync begins.
 
+use std::num::Wrapping;
+
 use log::Level;
 use vhost_user_backend::VringState;
 use virtio_queue::{QueueOwnedT, QueueT};
 use vm_memory::GuestAddressSpace;
 
+use super::super::available::look;
+use super::super::completions::wants_interrupt;
 use super::super::guest_log::GuestLog;
 use super::super::ring::{Memory, Ring};
-use super::super::worker::look;
 use crate::virtio::pmem::{Request, Unsynced};
 
 /// The worker of the flush queue.
@@ -61,6 +64,7 @@ impl Worker {
             return queue.enable_notification(memory);
         }
         let synced = if requests.iter().any(Request::is_flush) { sync() } else { Ok(()) };
+        let before = Wrapping(queue.next_used());
         for request in requests {
             let head = request.head();
             let (filled, error) = request.answer(synced);
@@ -73,7 +77,9 @@ impl Worker {
                 queue.add_used(memory, head, filled)?;
             }
         }
-        if queue.needs_notification(memory)?
+        let next = Wrapping(queue.next_used());
+        if next != before
+            && wants_interrupt(queue, memory, before, next)?
             && let Err(error) = state.signal_used_queue()
         {
             self.log.line(Level::Warn, &format_args!("cannot notify the guest: {error}"));

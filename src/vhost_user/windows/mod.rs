@@ -19,8 +19,6 @@ mod window;
 
 pub use config::WindowConfig;
 pub use live::{Live, Resized, Wanted};
-#[cfg(feature = "power-fail")]
-pub use region::Lend;
 pub use region::{RegionConfig, Regions};
 pub use window::Window;
 

@@ -8,15 +8,12 @@ use super::super::error::Error;
 use super::Windows;
 use crate::dax::{self, NamespaceOptions, Region};
 use crate::nvdimm::{self, Claim, ClaimKind, LabelSize, NvdimmFile, Selection};
-use crate::pmem::{DurabilityRequest, Lent, MapError, Mapping, PersistentMemory, Protection};
+use crate::pmem::{DurabilityRequest, Lend, Lent, MapError, Mapping, PersistentMemory, Protection};
 #[cfg(feature = "power-fail")]
 use crate::vhost_user::Injection;
 
 /// Any medium: nothing that a window does is worth one kind of code for each.
 type Medium = Arc<dyn PersistentMemory>;
-
-/// Lends a medium's file.
-pub type Lend = Box<dyn Fn(Protection) -> Result<Lent, MapError>>;
 
 /// A region, as it is asked for.
 #[derive(Debug, Clone)]

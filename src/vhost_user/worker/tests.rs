@@ -1,4 +1,4 @@
-//! A turn of a worker whose guest changes things meanwhile.
+//! Turns of a worker whose guest changes things meanwhile, or has broken its ring.
 
 use vhost_user_backend::VringT;
 use virtio_queue::desc::split::Descriptor;
@@ -80,6 +80,31 @@ fn disk() -> (Arc<Device>, crate::btt::Queue<Simulated>) {
     (Arc::new(Device::new(&*btt, &options)), queues.remove(0))
 }
 
+/// A worker of a disk of its own; `interrupt` happens when it is about to look at the ring.
+fn worker<F: FnMut() + Send>(interrupt: F) -> Worker<Interrupted<F>> {
+    let (device, queue) = disk();
+    let flusher = Arc::new(Flusher::new(queue.btt().clone()));
+    let log = GuestLog::new("interrupted".into(), 0);
+    Worker::new(log, Interrupted { queue, interrupt }, device, flusher)
+}
+
+#[test]
+fn a_ring_that_is_not_all_guest_memory_ends_its_worker_and_not_the_thread() {
+    let memory = Memory::new(GuestRam::from_ranges(&[(RAM, RAM_SIZE)]).unwrap());
+    let ram = memory.memory();
+    let ring = Ring::new(memory.clone(), 16).unwrap();
+    // Flags, index, one element, and then the memory ends.
+    let available = RAM_SIZE as u64 - 6;
+    ring.set_queue_size(16);
+    ring.set_queue_info(DESCRIPTORS.0, available, USED.0).unwrap();
+    ring.set_queue_ready(true);
+    ring.set_enabled(true);
+    ram.write_obj(2u16, GuestAddress(available + 2)).unwrap();
+    worker(|| {}).serve(&ring, &memory, &AtWork);
+    assert_eq!(ring.queue_next_avail(), 0);
+    assert_eq!(ram.read_obj::<u16>(GuestAddress(USED.0 + 2)).unwrap(), 0);
+}
+
 #[test]
 fn a_request_may_use_memory_that_was_plugged_in_just_before() {
     let memory = Memory::new(GuestRam::from_ranges(&[(RAM, RAM_SIZE)]).unwrap());
@@ -106,15 +131,7 @@ fn a_request_may_use_memory_that_was_plugged_in_just_before() {
             ram.write_obj(1u16, GuestAddress(AVAILABLE.0 + 2)).unwrap();
         }
     };
-    let (device, queue) = disk();
-    let flusher = Arc::new(Flusher::new(queue.btt().clone()));
-    let mut worker = Worker::new(
-        GuestLog::new("interrupted".into(), 0),
-        Interrupted { queue, interrupt: offer },
-        device,
-        flusher,
-    );
-    worker.serve(&ring, &memory, &AtWork);
+    worker(offer).serve(&ring, &memory, &AtWork);
     assert_eq!(ram.read_obj::<u16>(GuestAddress(USED.0 + 2)).unwrap(), 1, "not completed");
     assert_eq!(ram.read_obj::<u8>(STATUS).unwrap(), 0, "the request failed");
 }

@@ -67,8 +67,9 @@ impl Executor {
     fn sectors(&self, chain: &Chain, kinds: &[Kind]) -> Option<(u64, u64)> {
         let request = chain.request().ok().filter(|request| kinds.contains(&request.kind))?;
         let data = if request.kind == Kind::In { request.data_in } else { request.data_out };
-        let size = u64::from(self.device.sector_size);
-        Some((request.sector.checked_mul(VIRTIO_SECTOR)? / size, data.len().div_ceil(size)))
+        let shift = self.device.sector_size.trailing_zeros();
+        let first = request.sector.checked_mul(VIRTIO_SECTOR)? >> shift;
+        Some((first, data.len().div_ceil(1 << shift)))
     }
 
     /// Carries out `request`, and returns how many bytes of `data_in` were filled.

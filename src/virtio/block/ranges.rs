@@ -53,9 +53,7 @@ fn ranges(
     };
     let mut ranges = Ranges::new();
     while !data.is_empty() {
-        let mut segment = [0; SEGMENT_SIZE];
-        data.gather(memory, &mut segment)?;
-        let segment: Segment = zerocopy::transmute!(segment);
+        let segment: Segment = zerocopy::transmute!(data.object::<[u64; 2]>(memory)?);
         let (sector, count) = (segment.sector.get(), segment.num_sectors.get());
         if segment.flags.get() & !known_flags != 0 {
             return Err(RequestError::UnsupportedFlags(segment.flags.get()));

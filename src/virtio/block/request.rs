@@ -1,18 +1,16 @@
 //! From a descriptor chain to a request.
 
-use std::ops::Deref;
-
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
     VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
 };
-use virtio_queue::DescriptorChain;
 use vm_memory::GuestAddress;
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U32, U64};
 
 use super::error::RequestError;
-use crate::virtio::memory::{GuestRam, Span, Spans};
+use crate::virtio::descriptors::DescriptorChain;
+use crate::virtio::memory::{GuestRam, Place, Span, Spans};
 
 /// The header of every request (VIRTIO 1.2, 5.2.6).
 #[derive(FromBytes)]
@@ -77,27 +75,32 @@ pub struct Chain {
     head: u16,
     readable: Vec<Span>,
     writable: Vec<Span>,
-    /// What the header says, or why there is none.
-    header: Result<(Kind, u64), RequestError>,
+    /// What it asks for, once it is parsed.
+    found: Result<Found, RequestError>,
+}
+
+/// A [`Request`] that lies in the spans of its chain.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    kind: Kind,
+    sector: u64,
+    /// In those to read.
+    data_out: Place,
+    /// In those to write.
+    data_in: Place,
 }
 
 impl Default for Chain {
     fn default() -> Chain {
-        let header = Err(RequestError::NoHeader(0));
-        Chain { head: 0, readable: Vec::new(), writable: Vec::new(), header }
+        let found = Err(RequestError::NoHeader(0));
+        Chain { head: 0, readable: Vec::new(), writable: Vec::new(), found }
     }
 }
 
 impl Chain {
     /// Takes the spans of `descriptors`; [`parse`](Self::parse) comes next.
-    ///
-    /// Direct and indirect descriptors alike; the iterator ends a loop after as many steps as the
-    /// table has entries.
-    pub fn take<M>(&mut self, descriptors: &mut DescriptorChain<M>)
-    where
-        M: Deref<Target = GuestRam>,
-    {
-        self.head = descriptors.head_index();
+    pub fn take(&mut self, descriptors: DescriptorChain<'_>) {
+        self.head = descriptors.head();
         self.readable.clear();
         self.writable.clear();
         let mut ends = false;
@@ -114,7 +117,7 @@ impl Chain {
                 in_order = false;
             }
         }
-        self.header = match (ends, in_order) {
+        self.found = match (ends, in_order) {
             (true, true) => Err(RequestError::NoHeader(0)),
             (true, false) => Err(RequestError::OutOfOrder),
             (false, _) => Err(RequestError::Endless),
@@ -123,20 +126,25 @@ impl Chain {
 
     /// Reads the header, if the descriptors are as they should be.
     pub fn parse(&mut self, memory: &GuestRam) {
-        if matches!(self.header, Err(RequestError::NoHeader(_))) {
-            self.header = self.read_header(memory);
+        if matches!(self.found, Err(RequestError::NoHeader(_))) {
+            self.found = self.find(memory);
         }
     }
 
-    fn read_header(&self, memory: &GuestRam) -> Result<(Kind, u64), RequestError> {
-        let mut readable = Spans::new(&self.readable);
-        if readable.len() < HEADER_SIZE as u64 {
-            return Err(RequestError::NoHeader(readable.len()));
+    fn find(&self, memory: &GuestRam) -> Result<Found, RequestError> {
+        let mut data_out = Spans::new(&self.readable);
+        if data_out.len() < HEADER_SIZE as u64 {
+            return Err(RequestError::NoHeader(data_out.len()));
         }
-        let mut header = [0; HEADER_SIZE];
-        readable.gather(memory, &mut header)?;
-        let header: Header = zerocopy::transmute!(header);
-        Ok((Kind::new(header.kind.get()), header.sector.get()))
+        let header: Header = zerocopy::transmute!(data_out.object::<[u64; 2]>(memory)?);
+        let writable = Spans::new(&self.writable);
+        let status = u64::from(!writable.is_empty());
+        Ok(Found {
+            kind: Kind::new(header.kind.get()),
+            sector: header.sector.get(),
+            data_out: data_out.place(),
+            data_in: writable.without_last(status).place(),
+        })
     }
 
     /// Index of the first descriptor.
@@ -152,12 +160,10 @@ impl Chain {
     }
 
     /// The request in the chain, which was parsed.
-    pub fn request(&self) -> Result<Request<'_>, RequestError> {
-        let (kind, sector) = self.header.clone()?;
-        let mut data_out = Spans::new(&self.readable);
-        data_out.advance(HEADER_SIZE as u64);
-        let writable = Spans::new(&self.writable);
-        let status = u64::from(!writable.is_empty());
-        Ok(Request { kind, sector, data_out, data_in: writable.without_last(status) })
+    pub fn request(&self) -> Result<Request<'_>, &RequestError> {
+        let Found { kind, sector, data_out, data_in } = *self.found.as_ref()?;
+        let data_out = Spans::at(&self.readable, data_out);
+        let data_in = Spans::at(&self.writable, data_in);
+        Ok(Request { kind, sector, data_out, data_in })
     }
 }

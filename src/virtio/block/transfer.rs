@@ -28,13 +28,15 @@ struct Cursor<'a> {
     spans: Spans<'a>,
     /// Byte on the device.
     position: u64,
-    sector_size: u64,
+    /// Binary logarithm of the bytes of a sector.
+    sector_shift: u32,
 }
 
 impl<'a> Cursor<'a> {
     /// Begins at virtio sector `sector`.
     fn new(sector: u64, spans: Spans<'a>, sector_size: u32) -> Cursor<'a> {
-        Cursor { spans, position: sector * VIRTIO_SECTOR, sector_size: sector_size.into() }
+        let sector_shift = sector_size.trailing_zeros();
+        Cursor { spans, position: sector * VIRTIO_SECTOR, sector_shift }
     }
 
     /// The next part, and its guest memory if that lies together: as many whole sectors as do, or
@@ -46,14 +48,12 @@ impl<'a> Cursor<'a> {
         if self.spans.is_empty() {
             return Ok(None);
         }
-        let (sector, offset) = (self.position / self.sector_size, self.position % self.sector_size);
+        let size = 1 << self.sector_shift;
+        let (sector, offset) = (self.position >> self.sector_shift, self.position & (size - 1));
         let front = self.spans.front(memory)?;
-        let whole = front.len() as u64 / self.sector_size * self.sector_size;
-        let length = if offset == 0 && whole > 0 {
-            whole
-        } else {
-            self.spans.len().min(self.sector_size - offset)
-        };
+        let whole = front.len() as u64 & !(size - 1);
+        let length =
+            if offset == 0 && whole > 0 { whole } else { self.spans.len().min(size - offset) };
         let part = Part { sector, offset: offset as usize, length: length as usize };
         Ok(Some((part, front.subslice(0, part.length).ok())))
     }

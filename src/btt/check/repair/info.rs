@@ -22,7 +22,7 @@ pub(super) fn write_both(start: u64, info: &InfoBlock) -> Vec<Store> {
         Store::Bytes { offset: start, bytes },
         Store::Barrier,
     ];
-    if mutant!(InfosTogether) {
+    if mutant!(btt::InfosTogether) {
         stores.remove(1);
     }
     stores
@@ -85,7 +85,7 @@ impl<M: PersistentMemory> Round<'_, M> {
         else {
             return None;
         };
-        if judged.error && !info.error && !mutant!(ErrorFlagForgotten) {
+        if judged.error && !info.error && !mutant!(btt::ErrorFlagForgotten) {
             return Some(write_both(start, &InfoBlock { error: true, ..info }));
         }
         let mut bytes = vec![0; INFO_SIZE as usize];
@@ -180,7 +180,7 @@ impl<M: PersistentMemory> Round<'_, M> {
         let is_damage = |finding: &Finding| {
             finding.arena == Some(number) && finding.fault.kind().severity() == Severity::Damage
         };
-        mutant!(AnyInfoFits)
+        mutant!(btt::AnyInfoFits)
             || is_done && report.arenas.len() > number && !report.findings.iter().any(is_damage)
     }
 

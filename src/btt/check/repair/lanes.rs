@@ -54,7 +54,7 @@ pub(super) fn rewrite<M: PersistentMemory>(
     let [first, second] = slots.map(|place| entries[place].seq);
     let newest = newer(first, second).filter(|_| from == From::Legal);
     let Some(mut slot) = newest else {
-        if !mutant!(LaneNotSilenced) {
+        if !mutant!(btt::LaneNotSilenced) {
             store(slots[0], 1, u64::from(NO_SEQUENCE) << 32);
         }
         for place in others {
@@ -80,13 +80,13 @@ pub(super) fn rewrite<M: PersistentMemory>(
         store(layout.place(slot), 0, what);
         store(layout.place(slot), 1, commit);
     }
-    if mutant!(OtherSlotKept) {
+    if mutant!(btt::OtherSlotKept) {
         return Ok(stores);
     }
     // The half that says when comes last: an entry without it counts as none, whatever else it says.
     store(slots[1], 0, 0);
     store(slots[1], 1, 0);
-    if mutant!(LaneCommitFirst) {
+    if mutant!(btt::LaneCommitFirst) {
         stores.chunks_mut(2).for_each(<[Store]>::reverse);
     }
     Ok(stores)
@@ -141,7 +141,7 @@ impl<M: PersistentMemory> Round<'_, M> {
         let mut repairs: BTreeMap<(usize, Lba), Repair> = BTreeMap::new();
         for &PendingWrite { arena: number, lane, lba, old, new } in pending {
             let offset = self.arena(number).map_offset(lba);
-            let entry = MapEntry::data(if mutant!(PendingKept) { old } else { new });
+            let entry = MapEntry::data(if mutant!(btt::PendingKept) { old } else { new });
             let stores = vec![Store::Word { offset, value: entry.0 }];
             let first_old = match repairs.get(&(number, lba)).map(|repair| repair.remedy) {
                 Some(Remedy::Replay { old, .. }) => old,

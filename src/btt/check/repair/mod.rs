@@ -224,8 +224,9 @@ impl<M: PersistentMemory> Round<'_, M> {
     /// unless forced.
     fn writable(&self) -> impl Iterator<Item = usize> {
         let arenas = self.report.arenas.iter().enumerate();
-        let writable = arenas
-            .filter(|(_, arena)| self.options.force || !arena.info.error || mutant!(ErrorIgnored));
+        let writable = arenas.filter(|(_, arena)| {
+            self.options.force || !arena.info.error || mutant!(btt::ErrorIgnored)
+        });
         writable.map(|(number, _)| number)
     }
 

@@ -81,7 +81,7 @@ impl<M: PersistentMemory> Round<'_, M> {
                 let free = disorder.missing.iter().copied();
                 self.give_to_lanes(&arena, &lanes, &needy.lanes, free)
             }
-            _ if self.options.force || mutant!(UnaskedLoss) => {
+            _ if self.options.force || mutant!(btt::UnaskedLoss) => {
                 self.give_up_sectors(&arena, &lanes, &needy, &disorder)
             }
             _ => Vec::new(),
@@ -156,7 +156,7 @@ impl<M: PersistentMemory> Round<'_, M> {
                 Some(_) => From::Legal,
                 None => From::Nonsense,
             };
-            let block = if mutant!(OneBlockForAll) { Block(0) } else { block };
+            let block = if mutant!(btt::OneBlockForAll) { Block(0) } else { block };
             let stores = lanes::rewrite(arena, layout, *lane, block.0, from).ok()?;
             let remedy = Remedy::GiveFreeBlock { lane: *lane, block };
             Some(Repair { arena: Some(arena.number), remedy, stores })
@@ -218,7 +218,7 @@ impl Disorder {
                 lanes.partition(|lane| self.dubious.contains(lane));
             let sectors: Vec<Lba> = sectors.collect();
             if sectors.len() > 1 || !sectors.is_empty() && !sound.is_empty() {
-                let marked = sectors.iter().skip(usize::from(mutant!(DoubtForgotten)));
+                let marked = sectors.iter().skip(usize::from(mutant!(btt::DoubtForgotten)));
                 needy.doubtful.extend(marked);
             }
             // The first keeps the block: a sector before a sound lane before a dubious one.
@@ -236,7 +236,7 @@ fn store_entry<M: PersistentMemory>(
     entry: MapEntry,
     remedy: Remedy,
 ) -> Repair {
-    let is_forgotten = mutant!(LossForgotten) && matches!(entry.mapped(), Mapped::Error(_));
+    let is_forgotten = mutant!(btt::LossForgotten) && matches!(entry.mapped(), Mapped::Error(_));
     let entry = if is_forgotten { MapEntry::data(entry.block(lba)) } else { entry };
     let stores = vec![Store::Word { offset: arena.map_offset(lba), value: entry.0 }];
     Repair { arena: Some(arena.number), remedy, stores }
@@ -245,7 +245,7 @@ fn store_entry<M: PersistentMemory>(
 /// Makes all so far durable before what follows.
 fn end_step(repairs: &mut [Repair]) {
     if let Some(last) = repairs.last_mut()
-        && !mutant!(StepsMerged)
+        && !mutant!(btt::StepsMerged)
     {
         last.stores.push(Store::Barrier);
     }

@@ -178,7 +178,7 @@ impl Store {
         match *self {
             Store::Word { offset, value } => {
                 medium.store_u32(offset, value)?;
-                if mutant!(RepairedMapUnflushed) {
+                if mutant!(btt::RepairedMapUnflushed) {
                     return Ok(());
                 }
                 medium.flush(offset, 4)
@@ -189,7 +189,7 @@ impl Store {
             }
             Store::Bytes { offset, ref bytes } => medium.write_bytes(offset, bytes),
             Store::Zero { offset, length } => medium.zero(offset, length),
-            Store::Barrier if mutant!(RepairUnfenced) => Ok(()),
+            Store::Barrier if mutant!(btt::RepairUnfenced) => Ok(()),
             Store::Barrier => medium.fence(),
         }
     }

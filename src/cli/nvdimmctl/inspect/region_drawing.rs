@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::drawing::{BAR, INNER, MARGIN};
+use super::bar::{BAR, INNER, MARGIN};
 use super::region::Region;
 use super::svg::{Rect, Svg};
 use crate::cli::size::Size;

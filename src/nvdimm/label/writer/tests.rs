@@ -10,11 +10,11 @@ use crate::nvdimm::label::{LEAST_AREA_SIZE, LabelName, qemu_cookie};
 use crate::pmem::Durability;
 use crate::pmem::simulated::{Contents, Effort, Random, Recorder, Simulated, Unfenced};
 
-const SIZE: u64 = LEAST_AREA_SIZE;
+pub(super) const SIZE: u64 = LEAST_AREA_SIZE;
 /// Something before the area, to notice when offsets are counted from the wrong end.
 const BEFORE: u64 = 8192;
 
-fn label(version: LabelVersion, number: u64) -> NamespaceLabel {
+pub(super) fn label(version: LabelVersion, number: u64) -> NamespaceLabel {
     NamespaceLabel {
         version,
         uuid: Uuid::from_u128(u128::from(number) + 1),
@@ -38,11 +38,11 @@ fn medium() -> Simulated {
 }
 
 /// What a reader finds: the namespaces, by name and slot.
-type State = Option<Names>;
-type Names = Vec<(String, u32)>;
+pub(super) type State = Option<Names>;
+pub(super) type Names = Vec<(String, u32)>;
 type Change = fn(&mut LabelWriter<'_, Recorder>, LabelVersion);
 
-fn state<M: PersistentMemory>(medium: &M, size: u64) -> State {
+pub(super) fn state<M: PersistentMemory>(medium: &M, size: u64) -> State {
     let area = LabelArea::read(medium, size).unwrap().ok()?;
     let name = |(slot, label): (u32, Result<NamespaceLabel, LabelFault>)| {
         (label.expect("a label in force is whole").name.to_string(), slot)
@@ -98,7 +98,7 @@ fn torn_only_when_void(before_after_now: [&Contents; 3]) {
 }
 
 /// An area with the labels 0, 1 and 2, in slots of these numbers, and in the second index block.
-fn three_labels(version: LabelVersion) -> Contents {
+pub(super) fn three_labels(version: LabelVersion) -> Contents {
     let medium = medium();
     let mut writer = LabelWriter::initialize(&medium, SIZE, version).unwrap();
     for number in 0..3 {
@@ -108,7 +108,7 @@ fn three_labels(version: LabelVersion) -> Contents {
     medium.snapshot()
 }
 
-fn names(numbers: &[(u64, u32)]) -> Names {
+pub(super) fn names(numbers: &[(u64, u32)]) -> Names {
     numbers.iter().map(|(number, slot)| (format!("disk {number}"), *slot)).collect()
 }
 
@@ -238,8 +238,8 @@ fn a_medium_that_fails_leaves_the_labels_as_they_were() {
     // The slot of the new label; the other index block, which is the first.
     for full in [BEFORE + 512 + 3 * 256..BEFORE + 512 + 4 * 256, BEFORE..BEFORE + 64] {
         let medium = Simulated::of(contents.clone());
-        medium.fill_up(full);
         let mut writer = LabelWriter::open(&medium, SIZE).unwrap();
+        medium.fill_up(full);
         let created = writer.create(&label(LabelVersion::V1_2, 7));
         assert!(matches!(created, Err(UpdateError::Media(_))));
         assert_eq!(state(&medium, SIZE).as_ref(), Some(&before));

@@ -1,0 +1,140 @@
+//! A tool is killed while it changes labels, the next one goes on, and then the power fails.
+//!
+//! What the first has stored is seen by the second, durable or not: the caches of the CPU outlive a
+//! process. So opening has to make durable what it sees, or a power failure takes away what the second has
+//! built on, a namespace's label for one.
+
+use std::thread;
+
+use super::tests::{SIZE, State, label, names, state, three_labels};
+use super::*;
+use crate::pmem::simulated::{Contents, Effort, Event, Random, Recorder, Simulated, Unfenced};
+
+const VERSION: LabelVersion = LabelVersion::V1_2;
+const EFFORT: Effort = Effort { most: 256, random: 16, lines: 32 };
+/// Bytes of a label storage area that is small enough to leave out each line of it.
+const SMALL: u64 = 2048;
+
+type Tool = fn(&Recorder);
+
+/// What the tools do that are killed.
+const KILLED: [Tool; 4] = [
+    |medium| assert_eq!(opened(medium).create(&label(VERSION, 7)), Ok(3)),
+    |medium| assert_eq!(opened(medium).update(1, &label(VERSION, 7)), Ok(3)),
+    |medium| opened(medium).delete(&[0, 2]).unwrap(),
+    |medium| opened(medium).clear().unwrap(),
+];
+
+fn opened(medium: &Recorder) -> LabelWriter<'_, Recorder> {
+    LabelWriter::open(medium, SIZE).unwrap()
+}
+
+/// What `tool` does to a medium. It is another thread than the next one, whose fences speak for itself
+/// alone.
+fn trace(base: &Contents, tool: Tool) -> Vec<Event> {
+    let run = || {
+        let recorder = Recorder::new(Simulated::of(base.clone()));
+        tool(&recorder);
+        recorder.take_trace()
+    };
+    thread::scope(|scope| scope.spawn(run).join().unwrap())
+}
+
+/// A medium, as it is to those who see all that was stored, and to those who come after a power failure.
+struct Medium {
+    unfenced: Unfenced,
+    durable: Contents,
+}
+
+impl Medium {
+    /// What is left of `base` where a process was killed after `events`.
+    fn left(base: &Contents, events: &[Event]) -> Medium {
+        let mut medium = Medium { unfenced: Unfenced::default(), durable: base.clone() };
+        medium.replay(events);
+        medium
+    }
+
+    fn replay(&mut self, events: &[Event]) {
+        for event in events {
+            event.replay(&mut self.unfenced, &mut self.durable);
+        }
+    }
+
+    fn seen(&self) -> Contents {
+        let mut seen = self.durable.clone();
+        self.unfenced.apply_all(&mut seen);
+        seen
+    }
+
+    /// Whether a power failure now leaves one of `states` of the labels in the last `size` bytes, whatever
+    /// it does.
+    fn is_in(&self, states: &[&State], size: u64, random: &mut Random) -> bool {
+        let mut is_in = true;
+        self.unfenced.images(&self.durable, &EFFORT, random, &mut |image| {
+            is_in &= states.contains(&&state(&Simulated::of(image), size));
+        });
+        is_in
+    }
+}
+
+/// Kills `tool` everywhere, and lets the next one open the labels and make another. `opening` is what
+/// becomes of what the opening does to the medium.
+fn kill_everywhere(tool: Tool, opening: impl Fn(Vec<Event>) -> Vec<Event>) {
+    let base = three_labels(VERSION);
+    let trace = trace(&base, tool);
+    let mut random = Random::new(1);
+    for killed in 0..=trace.len() {
+        let mut medium = Medium::left(&base, &trace[..killed]);
+        let recorder = Recorder::new(Simulated::of(medium.seen()));
+        let seen = state(recorder.medium(), SIZE);
+        let mut writer = opened(&recorder);
+        medium.replay(&opening(recorder.take_trace()));
+        assert!(medium.is_in(&[&seen], SIZE, &mut random), "killed after event {killed}: opened");
+
+        writer.create(&label(VERSION, 9)).unwrap();
+        let after = state(recorder.medium(), SIZE);
+        for event in recorder.take_trace() {
+            medium.replay(&[event]);
+            let is_right = medium.is_in(&[&seen, &after], SIZE, &mut random);
+            assert!(is_right, "killed after event {killed}: while a label is made");
+        }
+        assert!(medium.is_in(&[&after], SIZE, &mut random), "killed after event {killed}: made");
+    }
+}
+
+#[test]
+fn labels_that_are_seen_after_a_kill_are_there_after_a_power_failure() {
+    for tool in KILLED {
+        kill_everywhere(tool, |events| events);
+    }
+}
+
+#[test]
+#[should_panic(expected = "killed after event")]
+fn a_tool_that_trusts_what_a_killed_one_has_stored_is_noticed() {
+    kill_everywhere(KILLED[0], |_| Vec::new());
+}
+
+/// Of labels that two tools give up, one after the other, all are there or none.
+#[test]
+fn labels_that_are_given_up_do_not_come_back_in_part() {
+    let small = Simulated::new(SMALL);
+    let mut writer = LabelWriter::initialize(&small, SMALL, VERSION).unwrap();
+    writer.create(&label(VERSION, 0)).unwrap();
+    let (base, empty) = (small.snapshot(), Some(names(&[])));
+    let before = state(&small, SMALL);
+    let initialize: Tool = |medium| drop(LabelWriter::initialize(medium, SMALL, VERSION).unwrap());
+    let trace = trace(&base, initialize);
+    let mut random = Random::new(1);
+    for killed in 0..=trace.len() {
+        let mut medium = Medium::left(&base, &trace[..killed]);
+        let recorder = Recorder::new(Simulated::of(medium.seen()));
+        initialize(&recorder);
+        for event in recorder.take_trace() {
+            medium.replay(&[event]);
+            let is_right = medium.is_in(&[&before, &None, &empty], SMALL, &mut random);
+            assert!(is_right, "killed after event {killed}");
+        }
+        assert!(medium.is_in(&[&empty], SMALL, &mut random), "killed after event {killed}");
+    }
+}

@@ -1,0 +1,63 @@
+//! What the guest offers: the available ring.
+
+use std::num::Wrapping;
+use std::sync::atomic::Ordering;
+
+use virtio_queue::{Error, Queue, QueueT};
+use vm_memory::{Address, GuestAddress, GuestAddressSpace, GuestMemoryError};
+
+use super::ring::Memory;
+use crate::virtio::{BadAddress, GuestArray, GuestRam};
+
+/// Bytes before the elements (VIRTIO 1.2, 2.7.6).
+pub(super) const AVAILABLE_HEADER: u64 = 4;
+/// Bytes of each.
+pub(super) const AVAILABLE_ELEMENT: u64 = 2;
+
+/// Guest memory as it was at some moment.
+pub(super) type Snapshot = <Memory as GuestAddressSpace>::T;
+
+/// How many requests are offered in `ring`, and guest memory with all that they refer to.
+///
+/// In this order: a frontend adds memory while rings are running, and a guest may use it as soon as
+/// it is there. A request that is offered after the look at the ring is left for the next one.
+pub(super) fn look(ring: &Queue, memory: &Memory) -> Result<(usize, Snapshot), Error> {
+    let index = ring.avail_idx(&*memory.memory(), Ordering::Acquire)?;
+    let offered = index - Wrapping(ring.next_avail());
+    Ok((offered.0.into(), memory.memory()))
+}
+
+/// Takes up to `most` of the `offered` requests off `ring`, each of which `take` gets by the index of
+/// its first descriptor. Returns how many.
+///
+/// An error if the guest offers more than the ring holds, or where there is no memory; then none are
+/// taken off.
+pub(super) fn take_heads(
+    ring: &mut Queue,
+    memory: &GuestRam,
+    offered: usize,
+    most: usize,
+    mut take: impl FnMut(usize, u16),
+) -> Result<usize, Error> {
+    let size = ring.size();
+    if offered > usize::from(size) {
+        return Err(Error::InvalidAvailRingIndex);
+    }
+    let start = GuestAddress(ring.avail_ring());
+    let start = start.checked_add(AVAILABLE_HEADER).ok_or(Error::AddressOverflow)?;
+    let heads = GuestArray::<u16>::new(memory, start, size.into());
+    let count = offered.min(most);
+    let mut next = Wrapping(ring.next_avail());
+    for number in 0..count {
+        let head = heads.load((next.0 % size).into()).map_err(not_there)?;
+        take(number, u16::from_le(head));
+        next += 1;
+    }
+    ring.set_next_avail(next.0);
+    Ok(count)
+}
+
+/// A part of a ring is not guest memory.
+pub(super) fn not_there(error: BadAddress) -> Error {
+    Error::GuestMemory(GuestMemoryError::InvalidGuestAddress(GuestAddress(error.address)))
+}
