@@ -1,7 +1,7 @@
 //! DAX devices in guests: as persistent memory, and as windows of a disk. QEMU knows the shared memory
 //! regions of a vhost-user device since 11.1: `qemu/fetch-qemu --suite trixie-backports --suite trixie`.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +38,9 @@ pub fn sha256_of_data(file: &Path) -> String {
     let image = file.with_extension("image");
     let output = image.to_str().expect("a name in UTF-8");
     Tool::on(file).dax("export", &["data", "--format", "raw", "--output", output]);
-    sha256_of_file(&image)
+    let hash = sha256_of_file(&image);
+    fs::remove_file(image).expect("the image");
+    hash
 }
 
 /// The bytes of the file that are `data`'s.
