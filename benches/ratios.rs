@@ -112,6 +112,7 @@ fn one_queue(sector_size: u32, as_json: bool, wanted: &dyn Fn(&str) -> bool) {
             let mut subjects = vec![
                 Subject::new("engine-dax", || write(dax, &mut one, size, &mut a)),
                 Subject::new("floor", || floor.borrow_mut().write(&data)),
+                Subject::new("floor-locked", || floor.borrow_mut().write_locked(&data)),
                 Subject::new("streaming", || floor.borrow_mut().stream_only(&data)),
                 Subject::new("engine-page-cache", || write(page_cache, &mut two, size, &mut b)),
                 Subject::new("plain", || floor.borrow_mut().copy_only(&data)),
@@ -137,46 +138,68 @@ fn one_queue(sector_size: u32, as_json: bool, wanted: &dyn Fn(&str) -> bool) {
 }
 
 /// Two queues against one, which write at the same time: how many times the sectors of one they write
-/// in as much CPU time as each of them has.
+/// in as much CPU time as each of them has. And two floors, which share nothing but the machine.
 fn two_queues(sector_size: u32, as_json: bool, wanted: &dyn Fn(&str) -> bool) {
     let title = format!("queues/{sector_size}/16");
     if !wanted(&title) {
         return;
     }
-    for durability in [DurabilityRequest::Dax, DurabilityRequest::PageCache] {
-        let (_, mut queues) = disk(sector_size, SIZE, durability, 2);
-        let mut ratios = Vec::new();
-        for _ in 0..TURNS {
-            let [one, both] = [1, 2].map(|count| together(&mut queues[..count], sector_size));
-            ratios.push(2.0 * one / both);
-        }
-        let (name, ratio) = (format!("two-{durability:?}").to_lowercase(), median(ratios));
+    let say = |name: &str, ratio: f64| {
         if as_json {
             println!("{}", json!({ "case": title, "name": name, "ratio": ratio }));
         } else {
             println!("{title:16} {name:18} {ratio:5.2} times one");
         }
+    };
+    let size = sector_size as usize;
+    for durability in [DurabilityRequest::Dax, DurabilityRequest::PageCache] {
+        let (_, mut queues) = disk(sector_size, SIZE, durability, 2);
+        let write = |queue: &mut Queue<Mapping>, shuffled: &mut Shuffled, data: &mut [u8]| {
+            write(queue, shuffled, size, data);
+        };
+        let ratio = two_against_one(&mut queues, 16 * size, write);
+        say(&format!("two-{durability:?}").to_lowercase(), ratio);
     }
+    let mut floors = [(); 2].map(|()| Floor::new(size, SIZE));
+    let write = |floor: &mut Floor, _: &mut Shuffled, data: &mut [u8]| floor.write(data);
+    say("two-floor", two_against_one(&mut floors, 16 * size, write));
 }
 
-/// Lets each of the queues write 20 MB in batches of 16; returns the CPU seconds of the slowest.
-fn together(queues: &mut [Queue<Mapping>], sector_size: u32) -> f64 {
-    let barrier = Barrier::new(queues.len());
-    let write_all = |queue: &mut Queue<Mapping>, seed| {
-        let mut data = vec![0x5a; 16 * sector_size as usize];
-        let mut shuffled = Shuffled::new(seed);
+/// How many times the batches of one of two subjects both do in as much CPU time as each has.
+fn two_against_one<T: Send>(
+    subjects: &mut [T],
+    length: usize,
+    act: impl Fn(&mut T, &mut Shuffled, &mut [u8]) + Sync,
+) -> f64 {
+    let turn = |_| {
+        let [one, both] = [1, 2].map(|count| together(&mut subjects[..count], length, &act));
+        2.0 * one / both
+    };
+    median((0..TURNS).map(turn).collect())
+}
+
+/// Lets each of the subjects write 20 MB in batches of `length` bytes; returns the CPU seconds of the
+/// slowest.
+fn together<T: Send>(
+    subjects: &mut [T],
+    length: usize,
+    act: &(impl Fn(&mut T, &mut Shuffled, &mut [u8]) + Sync),
+) -> f64 {
+    let barrier = Barrier::new(subjects.len());
+    let write_all = |subject: &mut T, seed| {
+        let (mut data, mut shuffled) = (vec![0x5a; length], Shuffled::new(seed));
         barrier.wait();
         let begin = cpu_seconds();
-        for _ in 0..20_000_000 / data.len() {
-            write(queue, &mut shuffled, sector_size as usize, &mut data);
+        for _ in 0..20_000_000 / length {
+            act(subject, &mut shuffled, &mut data);
         }
         cpu_seconds() - begin
     };
     std::thread::scope(|scope| {
         let write_all = &write_all;
         let threads: Vec<_> = (1..)
-            .zip(queues)
-            .map(|(seed, queue)| scope.spawn(move || write_all(queue, seed)))
+            .zip(subjects)
+            .map(|(seed, subject)| scope.spawn(move || write_all(subject, seed)))
             .collect();
         let seconds = threads.into_iter().map(|thread| thread.join().expect("no panic"));
         seconds.fold(0.0, f64::max)

@@ -8,6 +8,7 @@ use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
 
 use super::Shuffled;
 use memmap2::MmapMut;
+use vhost_user_btt::pmem::full_fence;
 
 /// Sectors of raw memory with a map and a flog.
 pub struct Floor {
@@ -70,6 +71,15 @@ impl Floor {
             self.write_back(entry);
         }
         fence();
+    }
+
+    /// As [`write`](Self::write), with the locked instructions that threads which share a BTT need beside
+    /// it: for the lanes, one map lock, and the reader's side of the read tracking. Each waits for all
+    /// stores before it, which the next write otherwise does not.
+    pub fn write_locked(&mut self, from: &[u8]) {
+        (0..2).for_each(|_| full_fence());
+        self.write(from);
+        (0..3).for_each(|_| full_fence());
     }
 
     /// Streams as many sectors as `from` has, somewhere, with a fence at the end.

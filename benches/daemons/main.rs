@@ -51,6 +51,10 @@ struct Options {
     #[arg(long, default_value = "")]
     only: String,
 
+    /// Let this daemon wait for as long at an empty ring (its --poll-us), instead of its default
+    #[arg(long)]
+    poll_us: Option<u32>,
+
     /// Where the disks are; a tmpfs, or the medium is measured instead of the daemons
     #[arg(long, default_value = "/dev/shm")]
     folder: PathBuf,
@@ -103,7 +107,7 @@ fn measure_group(
         .into_iter()
         .map(|kind| {
             progress.set_message(format!("filling {kind}"));
-            Peer::start(kind, group, options.mebibytes << 20, folder.path())
+            Peer::start(kind, group, options.mebibytes << 20, options.poll_us, folder.path())
         })
         .collect();
     for cell in cells {

@@ -68,19 +68,23 @@ impl Drop for Daemon {
 }
 
 impl Peer {
-    /// Starts a daemon on a new disk of `size` bytes in `folder`, connects, and fills the disk.
-    pub fn start(kind: Kind, group: Group, size: u64, folder: &Path) -> Peer {
+    /// Starts a daemon on a new disk of `size` bytes in `folder`, connects, and fills the disk. This
+    /// daemon of ours waits for `poll_us` microseconds at an empty ring, if that is given.
+    pub fn start(kind: Kind, group: Group, size: u64, poll_us: Option<u32>, folder: &Path) -> Peer {
         let pins = group.queues == 1;
         if pins {
             pin(Some(DAEMON_CPU));
         }
         let (file, socket) =
             (folder.join(kind.name()), folder.join(format!("{}.sock", kind.name())));
-        let command = match kind {
+        let mut command = match kind {
             Kind::QemuStorageDaemon => storage_daemon(group, size, &file, &socket),
             Kind::PageCache => ours(group, "page-cache", size, &file, &socket),
             Kind::Dax => ours(group, "dax", size, &file, &socket),
         };
+        if let (Kind::PageCache | Kind::Dax, Some(poll_us)) = (kind, poll_us) {
+            command.arg(format!("--poll-us={poll_us}"));
+        }
         let daemon = start(command, folder, kind);
         // The child has taken this thread's CPU over; now the thread takes its own.
         pin(pins.then_some(CLIENT_CPU));

@@ -39,7 +39,11 @@ impl Lane {
 }
 
 /// The lanes of one arena that belong to a set.
+///
+/// What is changed with every sector is in cache lines that no other queue touches, nor the CPU when it
+/// fetches another's: it fetches lines in pairs.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(super) struct ArenaLanes {
     lanes: Vec<Lane>,
     /// Where the next lane is taken from: they go round, so that a block is not filled again as soon
@@ -78,8 +82,9 @@ impl ArenaLanes {
     }
 }
 
-/// A queue's lanes in every arena.
+/// A queue's lanes in every arena; in cache lines of its own, as its lock then is.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(super) struct LaneSet {
     pub arenas: Box<[ArenaLanes]>,
 }

@@ -11,8 +11,9 @@ use super::round::{Round, Tag};
 use crate::pmem::PersistentMemory;
 
 /// A queue: its place in the read tracking table is its own, its lanes too unless there are more
-/// queues than lanes.
+/// queues than lanes. So are its cache lines, which change with every sector.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Queue<M> {
     btt: Arc<Btt<M>>,
     number: usize,

@@ -28,9 +28,9 @@ const VALID: u64 = 1 << 63;
 /// Most sectors that a queue reads together. A model has no more than it takes to have several.
 pub(super) const GROUP: usize = if cfg!(feature = "loom") { 2 } else { 8 };
 
-/// A queue's slots, on a cache line of their own.
+/// A queue's slots, on a cache line of their own, and of those that are fetched in pairs.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(align(128))]
 struct Slots([AtomicU64; GROUP]);
 
 /// The blocks that are being read.

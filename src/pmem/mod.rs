@@ -33,7 +33,7 @@ pub use backing::{Backing, file_size};
 pub use durability::{Durability, DurabilityRequest};
 pub use error::{Access, Cause, MapError, MediaError};
 pub use fletcher::{CHECKSUM_SIZE, fletcher64, fletcher64_without_field};
-pub use lent::Lent;
+pub use lent::{Lend, Lent};
 pub use mapping::{Mapping, Protection};
 #[cfg(feature = "power-fail")]
 pub use power_fail::{PowerFail, PowerFailure};
