@@ -82,13 +82,17 @@ pub(super) fn a_page_of_lanes_that_is_cleared_may_be_cut_off() {
         let plan_all = plan(&*poisoned(base.clone(), false).medium, CAREFULLY);
         plan_all.carry_out(&recorder, &mut |_, _| {}).unwrap();
         let (end, trace) = (recorder.medium().snapshot(), recorder.take_trace());
-        let (mut unfenced, mut durable) = (Unfenced::default(), base);
+        let (mut unfenced, mut durable) = (Unfenced::default(), base.clone());
         let (mut random, mut is_clear) = (Random::new(seed), false);
-        let effort = Effort { most: 400, random: 300, lines: 4 };
+        let effort = Effort { most: 100, random: 60, lines: 4 };
+        let mut seen = HashSet::new();
         for event in trace {
             event.replay(&mut unfenced, &mut durable);
             is_clear |= matches!(event, Event::ZeroEnds { .. });
             unfenced.images(&durable, &effort, &mut random, &mut |left| {
+                if !seen.insert((left.fingerprint(&base), is_clear)) {
+                    return;
+                }
                 let left = poisoned(left, is_clear);
                 let again = plan(&*left.medium, CAREFULLY);
                 again.carry_out(&*left.medium, &mut |_, _| {}).unwrap();
