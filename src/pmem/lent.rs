@@ -1,12 +1,18 @@
 //! The file of a mapping, lent to others who map parts of it themselves.
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+#[cfg(feature = "power-fail")]
+use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 
+#[cfg(feature = "power-fail")]
+use super::power_fail::Loans;
 use super::{Access, Backing, Cause, MapError, MediaError, Protection};
 
 /// The file of a mapping, for others to map parts of it.
@@ -23,7 +29,13 @@ pub struct Lent {
     backing: Backing,
     /// The first failure of a sync. It stays: what was dropped then, a later sync reports as written.
     failure: Mutex<Option<Errno>>,
+    /// What is durable of what others store, if the power is to fail.
+    #[cfg(feature = "power-fail")]
+    loans: Option<Arc<Loans>>,
 }
+
+/// Lends the file of a mapping.
+pub type Lend = Box<dyn Fn(Protection) -> Result<Lent, MapError>>;
 
 impl Lent {
     /// Opens `file` anew.
@@ -39,7 +51,31 @@ impl Lent {
             .write(protection == Protection::ReadWrite)
             .open(itself)
             .map_err(|source| MapError::System { call: "open /proc/self/fd", source })?;
-        Ok(Lent { file, file_offset, protection, backing, failure: Mutex::new(None) })
+        Ok(Lent {
+            file,
+            file_offset,
+            protection,
+            backing,
+            failure: Mutex::new(None),
+            #[cfg(feature = "power-fail")]
+            loans: None,
+        })
+    }
+
+    /// The same, with a power that fails.
+    #[cfg(feature = "power-fail")]
+    pub(super) fn with_loans(self, loans: Arc<Loans>) -> Lent {
+        Lent { loans: Some(loans), ..self }
+    }
+
+    /// Others will store to `length` bytes at `offset` in the file, from now on: what of it they have not had
+    /// made durable when the power fails may be lost. Both are multiples of a page.
+    #[cfg(feature = "power-fail")]
+    pub fn lend(&self, offset: u64, length: u64) {
+        let start = offset - self.file_offset;
+        if let Some(loans) = &self.loans {
+            loans.lend(start..start + length);
+        }
     }
 
     /// What others may do with what they map.
@@ -52,6 +88,16 @@ impl Lent {
     #[must_use]
     pub fn file_offset(&self, offset: u64) -> u64 {
         self.file_offset + offset
+    }
+
+    /// Whether `other` is the same file, whoever opened it.
+    ///
+    /// # Errors
+    ///
+    /// The operating system does not say.
+    pub fn is(&self, other: &File) -> io::Result<bool> {
+        let identity = |file: &File| file.metadata().map(|it| (it.dev(), it.ino()));
+        Ok(identity(&self.file)? == identity(other)?)
     }
 
     /// Makes durable what others have stored to their mappings, as far as it is not their business:
@@ -68,6 +114,10 @@ impl Lent {
         if failure.is_none() {
             // A mapping's stores are found by the kernel, whoever's it is.
             *failure = nix::unistd::fdatasync(&self.file).err();
+        }
+        #[cfg(feature = "power-fail")]
+        if let (None, Some(loans)) = (*failure, &self.loans) {
+            loans.flushed();
         }
         failure.map_or(Ok(()), |errno| {
             let cause = Cause::System(errno);

@@ -23,6 +23,7 @@ mod lent;
 mod mapping;
 #[cfg(feature = "power-fail")]
 mod power_fail;
+mod preview;
 mod shared;
 mod sigbus;
 pub mod simulated;
@@ -32,10 +33,12 @@ pub use backing::{Backing, file_size};
 pub use durability::{Durability, DurabilityRequest};
 pub use error::{Access, Cause, MapError, MediaError};
 pub use fletcher::{CHECKSUM_SIZE, fletcher64, fletcher64_without_field};
-pub use lent::Lent;
+pub use lent::{Lend, Lent};
 pub use mapping::{Mapping, Protection};
 #[cfg(feature = "power-fail")]
 pub use power_fail::{PowerFail, PowerFailure};
+
+pub use preview::{Preview, Saved};
 
 use vm_memory::VolatileSlice;
 

@@ -5,12 +5,19 @@
 //! file gets a part of the rest as well, one that a CPU might have written back just then (the model
 //! of [`simulated`](super::simulated)), and the process is gone, as by SIGKILL.
 //!
+//! What others store, to whom the file is lent, is in it at once; when the power fails, what they have not
+//! made durable is taken out of it again, in part (`loans`).
+//!
 //! All stores, flushes and fences take turns, so this is slower than a plain [`Mapping`]; and pages
-//! that were ever stored to stay in memory.
+//! that were ever stored to stay in memory, and so does a copy of what is lent.
+
+mod loans;
+
+pub use loans::Loans;
 
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use rustix::process::{Signal, getpid, kill_process};
@@ -28,6 +35,8 @@ pub struct PowerFailure {
     pub after_fences: Option<u64>,
     /// Decides what is left of what was not fenced.
     pub seed: u64,
+    /// What others flush is not made durable: the control experiment.
+    pub loses_flushes: bool,
 }
 
 /// A mapping that lets its power fail.
@@ -35,8 +44,9 @@ pub struct PowerFailure {
 pub struct PowerFail {
     /// What the running system sees.
     view: Mapping,
-    /// What is durable.
-    file: Mapping,
+    /// What is durable, and what others store.
+    file: Arc<Mapping>,
+    loans: Arc<Loans>,
     failure: PowerFailure,
     state: Mutex<State>,
 }
@@ -63,7 +73,9 @@ impl PowerFail {
     /// Keeps from `mapping`, which can be stored to, what is not durable.
     pub fn new(mapping: Mapping, failure: PowerFailure) -> Result<PowerFail, MapError> {
         let view = mapping.private_view()?;
-        Ok(PowerFail { view, file: mapping, failure, state: Mutex::default() })
+        let file = Arc::new(mapping);
+        let loans = Loans::new(file.clone(), failure.loses_flushes);
+        Ok(PowerFail { view, file, loans, failure, state: Mutex::default() })
     }
 
     /// What stands behind the mapping.
@@ -91,11 +103,13 @@ impl PowerFail {
         state
     }
 
-    /// Lets the power fail. Nobody stores or fences meanwhile, since the state is locked: what was
-    /// acknowledged to a guest by then had been fenced.
+    /// Lets the power fail. Nobody stores, fences or flushes meanwhile, since all of that is locked: what
+    /// was acknowledged to a guest by then had been fenced, or flushed.
     fn fail_in(&self, state: &mut State) -> ! {
-        let Remains { fences, pending, kept } = self.leave(state);
         let seed = self.failure.seed;
+        let lent = loans::fail_all(seed);
+        let Remains { fences, pending, kept } = self.leave(state);
+        let (pending, kept) = (lent.pending + pending, lent.kept + kept);
         // Not by way of the log, which may be off, and may be locked by somebody who waits for us.
         let _ = writeln!(
             io::stderr(),
@@ -122,9 +136,9 @@ impl PowerFail {
         Remains { fences: state.fences, pending: state.unfenced.bytes(), kept }
     }
 
-    /// The file, for others to map parts of it. What they store there is in it at once.
+    /// The file, for others to map parts of it, which are to be named ([`Lent::lend`]).
     pub fn lend(&self, protection: Protection) -> Result<Lent, MapError> {
-        self.file.lend(protection)
+        Ok(self.file.lend(protection)?.with_loans(self.loans.clone()))
     }
 
     /// The part of the file that durable bytes go to.
@@ -230,6 +244,7 @@ impl PersistentMemory for PowerFail {
         let mut durable = self.durable();
         state.unfenced.end_zeroing(offset, length, &mut durable);
         durable.result?;
+        self.loans.state().zero(offset, length);
         // The file's poison is gone, so that its pages can be copied.
         self.view.write_bytes(offset, &vec![0; length as usize])
     }
@@ -261,107 +276,10 @@ impl fmt::Display for PowerFailure {
             Some(fences) => write!(f, "after {fences} fences")?,
             None => write!(f, "at SIGUSR1")?,
         }
-        write!(f, ", seed {}", self.seed)
+        let flushes = if self.loses_flushes { ", and what guests flush is lost" } else { "" };
+        write!(f, ", seed {}{flushes}", self.seed)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-    use std::ops::Range;
-    use std::os::unix::fs::FileExt;
-
-    use super::super::DurabilityRequest;
-    use super::*;
-
-    const ALL: Range<u64> = 0..16384;
-
-    struct Scenario {
-        file: std::fs::File,
-        medium: PowerFail,
-    }
-
-    impl Scenario {
-        fn new(seed: u64) -> Scenario {
-            let file = tempfile::tempfile().unwrap();
-            file.set_len(ALL.end).unwrap();
-            let clone = file.try_clone().unwrap();
-            let mapping =
-                Mapping::new(clone, ALL, Protection::ReadWrite, DurabilityRequest::Auto).unwrap();
-            let failure = PowerFailure { after_fences: None, seed };
-            Scenario { file, medium: PowerFail::new(mapping, failure).unwrap() }
-        }
-
-        fn in_file(&self, offset: u64) -> u8 {
-            let mut byte = [0];
-            self.file.read_exact_at(&mut byte, offset).unwrap();
-            byte[0]
-        }
-
-        fn seen(&self, offset: u64) -> u8 {
-            let mut byte = [0];
-            self.medium.read_bytes(offset, &mut byte).unwrap();
-            byte[0]
-        }
-    }
-
-    #[test]
-    fn the_file_gets_what_is_fenced_and_the_system_sees_all() {
-        let scenario = Scenario::new(0);
-        let medium = &scenario.medium;
-        medium.store_u64(64, 1).unwrap();
-        medium.write_bytes(4096, &[2; 64]).unwrap();
-        medium.store_u32(128, 3).unwrap();
-        medium.flush(64, 8).unwrap();
-        for (offset, value) in [(64, 1), (4096, 2), (128, 3)] {
-            assert_eq!((scenario.seen(offset), scenario.in_file(offset)), (value, 0));
-        }
-        medium.fence().unwrap();
-        assert_eq!([64, 4096, 128].map(|offset| scenario.in_file(offset)), [1, 2, 0]);
-        assert_eq!(medium.load_u32(128).unwrap(), 3);
-    }
-
-    #[test]
-    fn zeroes_are_seen_and_durable_at_once() {
-        let scenario = Scenario::new(0);
-        scenario.medium.write_bytes(0, &[7; 8192]).unwrap();
-        scenario.medium.fence().unwrap();
-        scenario.medium.zero(4032, 4160).unwrap();
-        for (offset, value) in [(4031, 7), (4032, 0), (8191, 0)] {
-            assert_eq!((scenario.seen(offset), scenario.in_file(offset)), (value, value));
-        }
-    }
-
-    #[test]
-    fn a_failure_leaves_what_the_seed_says() {
-        let remains = |seed| {
-            let Scenario { file, medium } = Scenario::new(seed);
-            medium.write_bytes(0, &[1; 512]).unwrap();
-            medium.fence().unwrap();
-            medium.write_bytes(0, &[2; 512]).unwrap();
-            medium.write_bytes(512, &[2; 512]).unwrap();
-            let remains = medium.leave(&medium.state());
-            let mut bytes = vec![0; 1024];
-            file.read_exact_at(&mut bytes, 0).unwrap();
-            assert!(bytes[..512].iter().all(|byte| [1, 2].contains(byte)));
-            assert!(bytes[512..].iter().all(|byte| [0, 2].contains(byte)));
-            let kept = bytes.iter().map(|byte| u64::from(*byte == 2)).sum();
-            assert_eq!(remains, Remains { fences: 1, pending: 1024, kept });
-            bytes
-        };
-        let all: HashSet<Vec<u8>> = (0..32).map(remains).collect();
-        assert!(all.len() > 8, "{} different images", all.len());
-        assert_eq!(remains(5), remains(5));
-    }
-
-    #[test]
-    fn an_orderly_end_loses_nothing() {
-        let scenario = Scenario::new(0);
-        scenario.medium.store_u32(0, 9).unwrap();
-        let Scenario { file, medium } = scenario;
-        drop(medium);
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, 0).unwrap();
-        assert_eq!(byte, [9]);
-    }
-}
+mod tests;

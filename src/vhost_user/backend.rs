@@ -241,7 +241,7 @@ impl<Q: DiskQueue> VhostUserBackend for Backend<Q> {
             warn!("unexpected event {event} ({set:?}) on thread {thread}");
             return Ok(());
         };
-        self.windows.start(thread, ring);
+        self.windows.start(thread, ring, &self.memory);
         let mut worker = lock(worker);
         if is_wake {
             worker.woken();

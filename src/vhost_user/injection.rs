@@ -7,7 +7,7 @@ use std::thread;
 use signal_hook::consts::SIGUSR1;
 use signal_hook::iterator::Signals;
 
-use crate::pmem::{MapError, Mapping, PersistentMemory, PowerFail, PowerFailure};
+use crate::pmem::{Lend, MapError, Mapping, PersistentMemory, PowerFail, PowerFailure};
 
 /// What is to go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,13 +19,19 @@ pub struct Injection {
 }
 
 impl Injection {
-    /// The medium of a region: `mapping`, or that with a power that fails.
-    pub(super) fn medium(&self, mapping: Mapping) -> Result<Arc<dyn PersistentMemory>, MapError> {
-        let Some(failure) = self.power_fail else { return Ok(Arc::new(mapping)) };
+    /// The medium of a region: `mapping`, or that with a power that fails; and how its file is lent.
+    pub(super) fn medium(
+        &self,
+        mapping: Mapping,
+    ) -> Result<(Arc<dyn PersistentMemory>, Lend), MapError> {
+        let Some(failure) = self.power_fail else {
+            let medium = Arc::new(mapping);
+            return Ok((medium.clone(), Box::new(move |protection| medium.lend(protection))));
+        };
         let medium = Arc::new(PowerFail::new(mapping, failure)?);
         fail_on_signal(Arc::downgrade(&medium))
             .map_err(|source| MapError::System { call: "watch for SIGUSR1", source })?;
-        Ok(medium)
+        Ok((medium.clone(), Box::new(move |protection| medium.lend(protection))))
     }
 }
 

@@ -23,7 +23,7 @@ pub type Memory = GuestMemoryAtomic<GuestRam>;
 #[derive(Clone)]
 pub struct Ring {
     ring: VringMutex<Memory>,
-    /// Number of connection threads that want the lock.
+    /// Number of connection threads, and of others that are to come first, that want the lock.
     waiting: Arc<AtomicUsize>,
 }
 
@@ -43,6 +43,12 @@ impl Ring {
             std::thread::yield_now();
         }
         self.ring.get_mut()
+    }
+
+    /// Whether the connection, or who else comes first, waits for a turn to end.
+    #[cfg(test)]
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
     }
 
     fn first(&self) -> Waiting<'_> {

@@ -10,6 +10,7 @@ use super::creation;
 use super::cuts::Violation;
 use super::dax;
 use super::dax_creation;
+use super::dax_growth;
 use super::dax_repair;
 use super::exhaust::exhaust;
 use super::figures::Figures;
@@ -107,13 +108,19 @@ fn hunt_dax(mutant: AnyMutant) -> Option<(String, Violation)> {
         let violation = creation.exhaust(mutant, &mut Figures::default());
         violation.map(|violation| (creation.to_string(), violation))
     });
+    let growths = || {
+        dax_growth::all().into_iter().find_map(|growth| {
+            let violation = growth.exhaust(mutant, &mut Figures::default());
+            violation.map(|violation| (growth.to_string(), violation))
+        })
+    };
     let repairs = || {
         dax_repair::all().into_iter().find_map(|repair| {
             let violation = repair.exhaust(mutant, &mut Figures::default());
             violation.map(|violation| (repair.to_string(), violation))
         })
     };
-    creations.or_else(repairs).or_else(|| {
+    creations.or_else(growths).or_else(repairs).or_else(|| {
         dax::all().into_iter().find_map(|history| {
             let violation = history.exhaust(mutant, &mut Figures::default());
             violation.map(|violation| (history.to_string(), violation))

@@ -19,11 +19,14 @@ mod seeds;
 mod back_end_killed;
 mod dax;
 mod dax_power_cut;
+#[cfg(feature = "power-fail")]
+mod dax_power_failure;
 mod disk_features;
 mod ext4;
 mod growth;
 mod linux_btt;
 mod namespaces;
+mod older_frontends;
 #[cfg(feature = "power-fail")]
 mod power_failure;
 mod repaired;

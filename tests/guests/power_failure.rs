@@ -16,7 +16,7 @@ const REPLAY: &str =
 
 /// What the guest has acknowledged of a file, by its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Synced {
+pub enum Synced {
     /// It has this version, or a later one.
     Kept {
         name: String,
@@ -55,7 +55,7 @@ fn path_of(said: &Said) -> (String, String, u64) {
 }
 
 /// What was acknowledged last of each file.
-fn synced(said: &[Said]) -> HashMap<String, Synced> {
+pub fn synced(said: &[Said]) -> HashMap<String, Synced> {
     let mut synced = HashMap::new();
     for said in said {
         let (path, name, number) = path_of(said);
@@ -71,7 +71,7 @@ fn synced(said: &[Said]) -> HashMap<String, Synced> {
 }
 
 /// What is wrong with what was found.
-fn violations(synced: &HashMap<String, Synced>, found: &[Said]) -> Vec<String> {
+pub fn violations(synced: &HashMap<String, Synced>, found: &[Said]) -> Vec<String> {
     let found: HashMap<String, (&str, String, u64)> = found
         .iter()
         .map(|said| (path_of(said), said.name.as_str()))

@@ -12,7 +12,7 @@ use crate::harness::{Daemon, Guest, Tool, programs, scratch, sha256_of_file};
 const M: u64 = 1 << 20;
 
 /// A file with a namespace `disk` in sector mode, and a device `data` of 16 MiB and 44 MiB in `pool`.
-fn make(folder: &Path) -> PathBuf {
+pub fn make(folder: &Path) -> PathBuf {
     let file = folder.join("pool.nvdimm");
     let tool = Tool::on(&file);
     tool.create_labelled("224M", 128 << 10);
@@ -23,6 +23,24 @@ fn make(folder: &Path) -> PathBuf {
     tool.dax("resize-device", &["data", "--size", "60M"]);
     assert_eq!(extents(&file).len(), 2);
     file
+}
+
+/// QEMU's arguments for `data`, as `dax export` prints them: an NVDIMM slot for each of its two extents.
+pub fn exported_arguments(file: &Path) -> Vec<String> {
+    let exported = Tool::on(file).dax("export", &["data", "--format", "qemu"]);
+    let exported = String::from_utf8(exported).expect("text");
+    let words = exported.split_whitespace().filter(|word| *word != "\\");
+    ["-m", "512M,slots=2,maxmem=4G"].into_iter().chain(words).map(str::to_owned).collect()
+}
+
+/// The SHA-256 of all bytes of `data`.
+pub fn sha256_of_data(file: &Path) -> String {
+    let image = file.with_extension("image");
+    let output = image.to_str().expect("a name in UTF-8");
+    Tool::on(file).dax("export", &["data", "--format", "raw", "--output", output]);
+    let hash = sha256_of_file(&image);
+    fs::remove_file(image).expect("the image");
+    hash
 }
 
 /// The bytes of the file that are `data`'s.
@@ -37,7 +55,7 @@ fn extents(file: &Path) -> Vec<std::ops::Range<u64>> {
 }
 
 /// Byte of the file that is byte `offset` of `data`.
-fn place(file: &Path, mut offset: u64) -> u64 {
+pub fn place(file: &Path, mut offset: u64) -> u64 {
     for extent in extents(file) {
         let length = extent.end - extent.start;
         if offset < length {
@@ -116,15 +134,9 @@ fn persistent_memory_of_two_extents_keeps_a_file_system_when_its_guest_is_killed
     daemon.stop();
 
     // The same bytes for the host ...
-    let image = scratch.path().join("image");
-    let output = image.to_str().expect("a name in UTF-8");
-    Tool::on(&file).dax("export", &["data", "--format", "raw", "--output", output]);
-    assert_eq!(sha256_of_file(&image), device);
+    assert_eq!(sha256_of_data(&file), device);
     // ... and for a guest whose QEMU maps them itself.
-    let mut arguments = vec!["-m".to_owned(), "512M,slots=2,maxmem=4G".to_owned()];
-    let exported = Tool::on(&file).dax("export", &["data"]);
-    let exported = String::from_utf8(exported).expect("text");
-    arguments.extend(exported.split_whitespace().filter(|word| *word != "\\").map(str::to_owned));
+    let arguments = exported_arguments(&file);
     let script = "cat /dev/pmem0 /dev/pmem1 >/tmp/all\n say_sha256 device </tmp/all";
     let mut guest = machine().arguments(&arguments).boot(script);
     assert_eq!(guest.wait_for("device"), device);
@@ -197,20 +209,4 @@ fn a_disk_and_two_windows_on_one_connection_talk_to_the_host_before_and_after_gr
     daemon.stop();
     Tool::on(&file).namespace("disk").assert_clean();
     Tool::on(&file).dax("check", &[]);
-}
-
-/// The QEMU of the other scenarios is an older one, or at least its device is.
-#[test]
-fn a_frontend_without_shared_memory_regions_gets_the_disk_and_says_so() {
-    let scratch = scratch();
-    let file = make(scratch.path());
-    let mut daemon = serve(&file, &["--window=data"]);
-    let script = "dd if=/dev/zero of=/dev/vda oflag=direct bs=64k count=4\n no_disk_errors";
-    let guest = Guest::machine(scratch.path()).disk(&daemon).boot(script);
-    let line = daemon.wait_for_line("the windows stay empty");
-    assert!(line.contains("WARN"), "{line}");
-    guest.finish();
-    daemon.stop();
-    Tool::on(&file).namespace("disk").assert_clean();
-    fs::remove_file(&file).expect("the file");
 }

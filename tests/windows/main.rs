@@ -4,6 +4,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[cfg(feature = "power-fail")]
+mod lost_stores;
 mod mapping;
 #[cfg(feature = "power-fail")]
 mod power_fail;

@@ -1,13 +1,19 @@
 //! Devices that change their size while guests have them.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
+use vhost::VhostUserMemoryRegionInfo;
+use vhost::vhost_user::VhostUserFrontend;
 use vhost_user_btt::vhost_user::control::Answer;
 
 use crate::common::daemon::{nvdimmctl, nvdimmctl_ok};
-use crate::common::frontend::OK;
+use crate::common::frontend::{
+    BUFFERS, Driver, IOERR, OK, T_IN, linked, readable, request_header, writable,
+};
 use crate::common::shmem::Manner;
 use crate::setup::{Guest, M, Place, control_option, resize, send, text};
 
@@ -85,6 +91,63 @@ fn a_silent_frontend_keeps_its_window_and_nothing_else() {
     assert_eq!(guest.driver.read(0, 0, 4096), [1; 4096]);
     resize(&place, "data", 4 * M, false).unwrap();
     guest.regions.wait_for(0, &[(0, 4 * M)]);
+}
+
+/// Reads the first 4096 bytes of a disk to a place in its guest's memory; returns the status byte.
+fn read_to(driver: &mut Driver, address: u64) -> u8 {
+    let (header, status) = (BUFFERS, BUFFERS + 0x800);
+    driver.put(header, &request_header(T_IN, 0));
+    driver.put(status, &[0xee]);
+    let chain = vec![readable(header, 16), writable(address, 4096), writable(status, 1)];
+    driver.run_chain(0, &linked(0, chain));
+    driver.get(status, 1)[0]
+}
+
+/// A frontend shows its guest's windows to all devices of the guest as memory: so that a disk can read into
+/// them.
+#[test]
+fn what_a_disk_can_still_store_to_is_not_given_to_another() {
+    let place = Place::new();
+    let (disk, data) = (place.socket("disk"), place.socket("data"));
+    let at_disk = 1 << 40;
+    let arguments = [
+        format!("--disk=socket={},namespace=disk", disk.display()),
+        format!("--pmem=socket={},device=data", data.display()),
+        control_option(&place),
+    ];
+    let mut daemon = place.serve("disk", &arguments);
+    let mut driver = Driver::connect(daemon.connect(), 1);
+    assert_eq!(driver.write(0, 0, &[7; 4096]), OK);
+    // The second extent of the device.
+    let file = File::options().read(true).write(true).open(&place.file).unwrap();
+    let window = VhostUserMemoryRegionInfo {
+        guest_phys_addr: at_disk,
+        memory_size: 4 * M,
+        userspace_addr: at_disk,
+        mmap_offset: place.place_of("data", 4 * M),
+        mmap_handle: file.as_raw_fd(),
+    };
+    driver.frontend.add_mem_region(&window).unwrap();
+    let mut guest = Guest::connect_to(&data, Manner::Obliging);
+    guest.driver.start_queue(0);
+    guest.regions.wait_for(0, &[(0, 4 * M), (4 * M, 4 * M)]);
+    assert_eq!(read_to(&mut driver, at_disk + 8192), OK);
+    assert_eq!(guest.regions.read(0, 4 * M + 8192, 4096), [7; 4096]);
+    // It has unmapped, and has not taken it from the memory that the disk works on.
+    let refused = resize(&place, "data", 4 * M, true).unwrap_err();
+    assert!(refused.contains("did not let go"), "{refused}");
+    guest.regions.wait_for(0, &[(0, 4 * M), (4 * M, 4 * M)]);
+    // The same when nobody has the window any more.
+    drop(guest);
+    daemon.wait_for_log("the frontend has disconnected");
+    let refused = resize(&place, "data", 4 * M, true).unwrap_err();
+    assert!(refused.contains("in the memory of a guest"), "{refused}");
+    resize(&place, "data", 12 * M, false).unwrap();
+    resize(&place, "data", 8 * M, false).unwrap();
+    driver.frontend.remove_mem_region(&window).unwrap();
+    resize(&place, "data", 4 * M, true).unwrap();
+    assert_eq!(read_to(&mut driver, at_disk + 8192), IOERR);
+    assert_eq!(driver.read(0, 0, 4096), [7; 4096]);
 }
 
 #[test]

@@ -93,12 +93,17 @@ impl Place {
         self.serve("disk", &arguments)
     }
 
+    /// Where byte `offset` of a device is in the file.
+    pub fn place_of(&self, device: &str, offset: u64) -> u64 {
+        let (namespace, region) = pool(&self.file).look().unwrap();
+        namespace.range.start + region.resolve(device, offset).unwrap().start
+    }
+
     /// Bytes of the file, where byte `offset` of a device is.
     pub fn in_file(&self, device: &str, offset: u64, length: usize) -> Vec<u8> {
-        let (namespace, region) = pool(&self.file).look().unwrap();
-        let place = namespace.range.start + region.resolve(device, offset).unwrap().start;
         let mut bytes = vec![0; length];
-        File::open(&self.file).unwrap().read_exact_at(&mut bytes, place).unwrap();
+        let file = File::open(&self.file).unwrap();
+        file.read_exact_at(&mut bytes, self.place_of(device, offset)).unwrap();
         bytes
     }
 
@@ -125,7 +130,12 @@ pub struct Guest {
 
 impl Guest {
     pub fn connect(daemon: &Daemon, manner: Manner) -> Guest {
-        let stream = UnixStream::connect(&daemon.socket).unwrap();
+        Guest::connect_to(&daemon.socket, manner)
+    }
+
+    /// As `connect`, to one of a daemon's sockets.
+    pub fn connect_to(socket: &Path, manner: Manner) -> Guest {
+        let stream = UnixStream::connect(socket).unwrap();
         let aside = stream.try_clone().unwrap();
         let mut driver = Driver::negotiate(stream, 1, u64::MAX, new_memory());
         let sizes = region_sizes(&aside);

@@ -159,7 +159,7 @@ impl VhostUserBackend for Backend {
             warn!("{}: unexpected event {event} ({set:?})", self.title);
             return Ok(());
         };
-        self.windows.start(thread, ring);
+        self.windows.start(thread, ring, &self.memory);
         // The state that a panic leaves is that between two requests.
         let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         worker.serve(ring, &self.memory, &|| self.sync());

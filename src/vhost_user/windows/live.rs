@@ -34,6 +34,12 @@ pub enum ResizeError {
          its machine starts again; --force does it all the same"
     )]
     Fixed(String),
+    /// A guest can still get at what would be freed.
+    #[error(
+        "busy: a part of device {0:?} that would be freed is in the memory of a guest still; try again when \
+         its frontend has taken it out"
+    )]
+    InUse(String),
     /// A window is too small.
     #[error(
         "busy: a guest has a window of {window} bytes to device {device:?}, which cannot show more; \
@@ -126,11 +132,17 @@ impl Live {
             refuse_surprise(&users, &before, size)?;
             refuse_loss(region, &before, size)?;
         }
-        let mut take_away = |gone: Range<u64>| {
+        let gone = behind(&before, size);
+        // A guest whose frontend has just gone has left its devices one by one.
+        if users.is_empty() && !self.is_unused(region, &gone) {
+            return Err(ResizeError::InUse(wanted.name.to_owned()));
+        }
+        let mut take_away = |cut: Range<u64>| {
             for user in &users {
-                user.window().cut(gone.start);
+                user.window().cut(cut.start);
             }
-            users.iter().all(|user| user.windows.unmap(user.number, gone.start))
+            users.iter().all(|user| user.windows.unmap(user.number, cut.start))
+                && self.is_unused(region, &gone)
         };
         let held = Held::TakeAway(&mut take_away);
         let resized = region.region().resize_device(wanted.name, size, held);
@@ -156,6 +168,16 @@ impl Live {
             (None, _) => Err(ResizeError::Unknown(wanted.name.to_owned())),
             (Some(_), Some(_)) => Err(ResizeError::Several(wanted.name.to_owned())),
         }
+    }
+
+    /// Waits until what guests have asked for is done. Whether nothing that they ask for from then on gets
+    /// at the bytes `ranges` of the region.
+    fn is_unused(&self, region: &OpenRegion, ranges: &[Range<u64>]) -> bool {
+        let file = region.file();
+        let in_file =
+            |range: &Range<u64>| file.file_offset(range.start)..file.file_offset(range.end);
+        let ranges: Vec<_> = ranges.iter().map(in_file).collect();
+        ranges.is_empty() || self.windows.iter().all(|windows| windows.lets_go_of(file, &ranges))
     }
 
     /// The windows that guests have to `device`.
@@ -191,15 +213,46 @@ fn refuse_surprise(users: &[User<'_>], device: &DeviceInfo, size: u64) -> Result
 /// Refuses to give up what is stored behind `size`, as far as it is known that something is.
 fn refuse_loss(region: &OpenRegion, device: &DeviceInfo, size: u64) -> Result<(), ResizeError> {
     let region = region.region();
-    let mut end = 0;
-    for extent in &device.extents {
-        let start = end;
-        end += extent.end - extent.start;
-        let kept = size.saturating_sub(start).min(extent.end - extent.start);
-        let gone = extent.start + kept..extent.end;
-        if !gone.is_empty() && region.next_stored(gone.start) < gone.end {
-            return Err(ResizeError::HoldsData { device: device.name.clone(), size });
-        }
+    if behind(device, size).iter().any(|gone| region.next_stored(gone.start) < gone.end) {
+        return Err(ResizeError::HoldsData { device: device.name.clone(), size });
     }
     Ok(())
+}
+
+/// The bytes of the region that are the device's behind its byte `size`.
+fn behind(device: &DeviceInfo, size: u64) -> Vec<Range<u64>> {
+    let mut end = 0;
+    let behind = |extent: &Range<u64>| {
+        let start = end;
+        end += extent.end - extent.start;
+        extent.start + size.saturating_sub(start).min(end - start)..extent.end
+    };
+    device.extents.iter().map(behind).filter(|range| !range.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dax::Align;
+
+    #[test]
+    fn what_is_behind_a_size_is_the_rest_of_an_extent_and_all_that_follow() {
+        let extents = vec![100..200, 1000..1200, 50..60];
+        let device = DeviceInfo {
+            name: "data".into(),
+            uuid: uuid::Uuid::nil(),
+            label: String::new(),
+            size: 310,
+            align: Align::default(),
+            contiguous: false,
+            held: false,
+            extents,
+        };
+        assert_eq!(behind(&device, 0), device.extents);
+        assert_eq!(behind(&device, 40), [140..200, 1000..1200, 50..60]);
+        assert_eq!(behind(&device, 100), [1000..1200, 50..60]);
+        assert_eq!(behind(&device, 250), [1150..1200, 50..60]);
+        assert_eq!(behind(&device, 310), []);
+        assert_eq!(behind(&device, 1000), []);
+    }
 }

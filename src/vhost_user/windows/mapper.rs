@@ -147,6 +147,10 @@ impl Mapper {
             Protection::ReadOnly => VhostUserMMapFlags::empty(),
             Protection::ReadWrite => VhostUserMMapFlags::WRITABLE,
         };
+        #[cfg(feature = "power-fail")]
+        if lent.protection() == Protection::ReadWrite {
+            lent.lend(piece.file_offset, piece.length);
+        }
         let request = request(window, piece, flags);
         judge(self.frontend.shmem_map(&request, lent))
     }

@@ -13,6 +13,7 @@
 mod config;
 mod live;
 mod mapper;
+mod quiet;
 mod region;
 mod window;
 
@@ -21,6 +22,8 @@ pub use live::{Live, Resized, Wanted};
 pub use region::{RegionConfig, Regions};
 pub use window::Window;
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,10 +33,9 @@ use std::time::Duration;
 use log::{error, warn};
 use vhost::vhost_user::Backend as Frontend;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig};
-use virtio_queue::QueueT;
 
-use super::ring::Ring;
-use crate::pmem::MediaError;
+use super::ring::{Memory, Ring};
+use crate::pmem::{Lent, MediaError};
 use crate::virtio::block::Syncs;
 use mapper::{Mapper, Order};
 
@@ -61,6 +63,8 @@ struct Connection {
     attached: bool,
     /// It has asked for the regions' sizes.
     knows_regions: bool,
+    /// The rings that have run, by number, and guest memory as it is for their requests.
+    rings: BTreeMap<usize, (Ring, Memory)>,
     /// The thread that it answers to.
     orders: Option<Sender<Order>>,
     /// It has not mapped all that it was to map. Not shared with the thread of an earlier connection,
@@ -129,20 +133,32 @@ impl Windows {
     }
 
     /// Has everything mapped if the device has just started: if ring `number`, of which there are 64 at
-    /// most, runs, and none did before.
+    /// most, runs, and none did before. Its requests refer to `memory`.
     ///
     /// Not before, and not after it was stopped: QEMU follows a pointer then that it has not set.
-    pub fn start(&self, number: usize, ring: &Ring) {
+    pub fn start(&self, number: usize, ring: &Ring, memory: &Memory) {
         let bit = 1 << number;
-        if self.is_empty() || self.running.load(Ordering::Relaxed) & bit != 0 {
+        if self.running.load(Ordering::Relaxed) & bit != 0 {
             return;
         }
         // While this is locked, the ring is not stopped.
         let state = ring.turn();
-        let runs = state.is_enabled() && state.get_queue().ready();
-        if runs && self.running.fetch_or(bit, Ordering::AcqRel) == 0 {
+        if !quiet::runs(&state) {
+            return;
+        }
+        // Before its first turn.
+        self.connection().rings.insert(number, (ring.clone(), memory.clone()));
+        if self.running.fetch_or(bit, Ordering::AcqRel) == 0 && !self.is_empty() {
             self.map_all();
         }
+    }
+
+    /// Waits until what the device had in hand is done. Whether nothing that its guest asks for from then on
+    /// gets at the bytes `ranges` of `file`, whatever device it has them from.
+    fn lets_go_of(&self, file: &Lent, ranges: &[Range<u64>]) -> bool {
+        // Not while the connection is locked: a ring that starts wants it.
+        let rings = self.connection().rings.clone();
+        rings.values().all(|(ring, memory)| quiet::lets_go_of(ring, memory, file, ranges))
     }
 
     /// Whether the guest lacks a part of what it was told of: the frontend has not mapped it, or it was
@@ -158,18 +174,15 @@ impl Windows {
             return drop(orders.send(Order::MapAll));
         }
         connection.refused.store(true, Ordering::Release);
-        match &connection.orders {
-            Some(_) => warn!(
-                "{}: the frontend does not know shared memory regions (VHOST_USER_PROTOCOL_F_SHMEM; QEMU \
-                 11.1 does): the windows stay empty; nvdimmctl dax export tells how else to attach them",
-                self.title
-            ),
-            None => warn!(
-                "{}: the frontend has handed over no socket for requests \
-                 (VHOST_USER_SET_BACKEND_REQ_FD): the windows stay empty",
-                self.title
-            ),
-        }
+        let reason = match &connection.orders {
+            Some(_) => "does not know shared memory regions (VHOST_USER_PROTOCOL_F_SHMEM)",
+            None => "has handed over no socket for requests (VHOST_USER_SET_BACKEND_REQ_FD)",
+        };
+        warn!(
+            "{}: the frontend {reason}: the windows stay empty; QEMU fills them from 11.1 on, and nvdimmctl \
+             dax export tells how else to attach devices",
+            self.title
+        );
     }
 
     /// Ring `number` was stopped.

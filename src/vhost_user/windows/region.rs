@@ -8,7 +8,7 @@ use super::super::error::Error;
 use super::Windows;
 use crate::dax::{self, NamespaceOptions, Region};
 use crate::nvdimm::{self, Claim, ClaimKind, LabelSize, NvdimmFile, Selection};
-use crate::pmem::{DurabilityRequest, Lent, MapError, Mapping, PersistentMemory, Protection};
+use crate::pmem::{DurabilityRequest, Lend, Lent, MapError, Mapping, PersistentMemory, Protection};
 #[cfg(feature = "power-fail")]
 use crate::vhost_user::Injection;
 
@@ -71,6 +71,11 @@ impl OpenRegion {
     pub(super) fn steady(&self) -> MutexGuard<'_, ()> {
         // What is guarded is not in the mutex, and whole after every panic.
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file that it is in.
+    pub(super) fn file(&self) -> &Lent {
+        &self.read_only
     }
 
     /// The file, for a frontend.
@@ -152,11 +157,11 @@ impl RegionConfig {
         };
         let (claim, mapping) = options.map(kind)?;
         let fails = |source| nvdimm::Error::Map { path: self.path.clone(), source };
-        let read_only = mapping.lend(Protection::ReadOnly).map_err(fails)?;
+        let (medium, lend) = self.medium(mapping).map_err(fails)?;
+        let read_only = lend(Protection::ReadOnly).map_err(fails)?;
         let writable = (kind == ClaimKind::Exclusive)
-            .then(|| mapping.lend(Protection::ReadWrite).map_err(fails))
+            .then(|| lend(Protection::ReadWrite).map_err(fails))
             .transpose()?;
-        let medium = self.medium(mapping).map_err(fails)?;
         let region = Region::open(medium, kind == ClaimKind::Shared)
             .map_err(|source| dax::region_error(&self.path, claim.namespace(), source))?;
         Ok(OpenRegion {
@@ -175,12 +180,13 @@ impl RegionConfig {
         clippy::unused_self,
         reason = "with power failures it needs both"
     )]
-    fn medium(&self, mapping: Mapping) -> Result<Medium, MapError> {
-        Ok(Arc::new(mapping))
+    fn medium(&self, mapping: Mapping) -> Result<(Medium, Lend), MapError> {
+        let medium = Arc::new(mapping);
+        Ok((medium.clone(), Box::new(move |protection| medium.lend(protection))))
     }
 
     #[cfg(feature = "power-fail")]
-    fn medium(&self, mapping: Mapping) -> Result<Medium, MapError> {
+    fn medium(&self, mapping: Mapping) -> Result<(Medium, Lend), MapError> {
         self.injection.medium(mapping)
     }
 }

@@ -98,6 +98,13 @@ impl Daemon {
         self.process.kill(END_LIMIT);
     }
 
+    /// Tells the back end to let the power fail.
+    #[track_caller]
+    #[cfg(feature = "power-fail")]
+    pub fn send_power_failure(&self) {
+        self.process.send("USR1");
+    }
+
     /// Waits until the back end has let the power fail; returns what it said of that.
     #[track_caller]
     #[cfg(feature = "power-fail")]

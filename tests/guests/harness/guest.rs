@@ -81,9 +81,14 @@ impl Guest {
 
     /// As [`Guest::machine`], with the QEMU that knows shared memory regions.
     pub fn windows_machine(scratch: &Path) -> Machine<'_> {
-        let qemu = "target/guest/qemu-system-x86_64.trixie-backports";
+        Guest::machine_of(scratch, "trixie-backports")
+    }
+
+    /// As [`Guest::machine`], with the QEMU that `qemu/fetch-qemu` has unpacked from `suite`.
+    pub fn machine_of<'a>(scratch: &'a Path, suite: &str) -> Machine<'a> {
+        let qemu = format!("target/guest/qemu-system-x86_64.{suite}");
         let qemu = Path::new(env!("CARGO_MANIFEST_DIR")).join(qemu);
-        assert!(qemu.exists(), "qemu/fetch-qemu --suite trixie-backports --suite trixie");
+        assert!(qemu.exists(), "no {}: see prepare_guests in scripts/test", qemu.display());
         let mut machine = Guest::machine(scratch);
         machine.command.arg("--qemu").arg(qemu);
         machine
@@ -120,6 +125,13 @@ impl Guest {
         assert_eq!(status, "0", "status of the guest's script");
         let status = self.process.wait_for_end(STEP_LIMIT);
         assert!(status.success(), "QEMU ended with {status}");
+    }
+
+    /// Stops the guest's QEMU for good: from here on it stores nothing.
+    #[track_caller]
+    #[cfg(feature = "power-fail")]
+    pub fn stop(&self) {
+        self.process.stop(STEP_LIMIT);
     }
 
     /// Kills the guest's QEMU with SIGKILL: to the guest, a power failure. Returns what the program `guest-load` had

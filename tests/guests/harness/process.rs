@@ -117,10 +117,34 @@ impl Process {
     /// Asks the process to end (SIGTERM) and waits until it has.
     #[track_caller]
     pub fn terminate(self, limit: Duration) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status();
-        assert!(sent.expect("a shell").success(), "{} is not there to be ended", self.name);
+        self.send("TERM");
         self.wait_for_end(limit)
+    }
+
+    /// Sends a signal, by its name.
+    #[track_caller]
+    pub fn send(&self, signal: &str) {
+        let (signal, pid) = (format!("-{signal}"), self.child.id().to_string());
+        let sent = Command::new("sh").args(["-c", "kill \"$0\" \"$1\"", &signal, &pid]).status();
+        assert!(sent.expect("a shell").success(), "{} is not there for a signal", self.name);
+    }
+
+    /// SIGSTOP, and waits until none of its threads runs any more.
+    #[track_caller]
+    #[cfg(feature = "power-fail")]
+    pub fn stop(&self, limit: Duration) {
+        self.send("STOP");
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let runs = |task: std::io::Result<std::fs::DirEntry>| {
+            let status = task.and_then(|task| std::fs::read_to_string(task.path().join("status")));
+            // A thread that is gone by now does not run.
+            status.is_ok_and(|status| !status.contains("State:\tT"))
+        };
+        let deadline = Instant::now() + limit;
+        while std::fs::read_dir(&tasks).expect("its threads").any(runs) {
+            assert!(Instant::now() < deadline, "{} does not stop", self.name);
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// SIGKILL, and waits for the kernel to have taken the process apart (locks, sockets, mappings). Returns all

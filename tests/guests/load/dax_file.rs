@@ -19,6 +19,43 @@ fn map(path: &Path) -> (File, MmapMut) {
     (file, mapping)
 }
 
+/// Bytes of a [`Log`].
+const LOG_SIZE: u64 = 1 << 20;
+
+/// Makes a file of `bytes`, durable, by stores to a mapping of it.
+pub fn write(path: &Path, bytes: &[u8]) {
+    File::create(path).and_then(|file| file.set_len(bytes.len() as u64)).unwrap();
+    let (_file, mut mapping) = map(path);
+    mapping.copy_from_slice(bytes);
+    mapping.flush().unwrap();
+}
+
+/// A file that is zero behind what was appended to it by stores to a mapping.
+pub struct Log {
+    mapping: MmapMut,
+    length: usize,
+}
+
+impl Log {
+    /// A new file, durable.
+    pub fn new(path: &Path) -> Log {
+        let file = File::create(path).unwrap();
+        // Not a hole, so that nothing but the bytes is left to be made durable.
+        file.write_all_at(&vec![0; LOG_SIZE as usize], 0).unwrap();
+        file.sync_all().unwrap();
+        Log { mapping: map(path).1, length: 0 }
+    }
+
+    /// Appends `bytes`, durable, if there is room; returns how many there are now.
+    pub fn append(&mut self, bytes: &[u8]) -> Option<usize> {
+        let end = self.length + bytes.len();
+        self.mapping.get_mut(self.length..end)?.copy_from_slice(bytes);
+        self.mapping.flush_range(self.length, bytes.len()).unwrap();
+        self.length = end;
+        Some(end)
+    }
+}
+
 fn faults() -> i64 {
     getrusage(UsageWho::RUSAGE_SELF).unwrap().minor_page_faults()
 }

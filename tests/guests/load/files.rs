@@ -1,5 +1,5 @@
 //! Files that are made, replaced, moved, appended to and removed, and synced each time; and files
-//! whose bytes follow from their name and version.
+//! whose bytes follow from their name and version. On a DAX file system, some of them by stores to mappings.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -8,6 +8,7 @@ use std::thread;
 
 use vhost_user_btt::pmem::simulated::Random;
 
+use super::dax_file::{self, Log};
 use super::say;
 
 const THREADS: u64 = 3;
@@ -44,12 +45,12 @@ fn log_contents(name: &str, length: usize) -> Vec<u8> {
 }
 
 /// Makes files in `folder`, and says of each what is durable: `kept NAME VERSION PATH`,
-/// `appended NAME LENGTH PATH`, or `gone NAME 0 PATH`.
-pub fn make(folder: &Path, seed: u64) {
+/// `appended NAME LENGTH PATH`, or `gone NAME 0 PATH`. With `maps`, the file system is one with DAX.
+pub fn make(folder: &Path, seed: u64, maps: bool) {
     thread::scope(|scope| {
         for number in 0..THREADS {
             let folder = folder.join(format!("t{number}"));
-            scope.spawn(move || Maker::new(folder, number, seed).run());
+            scope.spawn(move || Maker::new(folder, number, seed, maps).run());
         }
     });
 }
@@ -63,14 +64,28 @@ struct Maker {
     next: u64,
     /// Records in each log.
     records: [u64; LOGS as usize],
+    /// Logs that are mapped, if logs are.
+    mapped: Option<[Option<Log>; LOGS as usize]>,
 }
 
 impl Maker {
-    fn new(folder: PathBuf, thread: u64, seed: u64) -> Maker {
+    fn new(folder: PathBuf, thread: u64, seed: u64, maps: bool) -> Maker {
         let moved = folder.join("moved");
         fs::create_dir_all(&moved).unwrap();
         let random = Random::new(seed * THREADS + thread);
-        Maker { folder, moved, thread, random, next: 1, records: [0; LOGS as usize] }
+        let (records, mapped) =
+            ([0; LOGS as usize], maps.then(<[Option<Log>; LOGS as usize]>::default));
+        Maker { folder, moved, thread, random, next: 1, records, mapped }
+    }
+
+    /// Makes a file of `bytes`, durable.
+    fn write(&mut self, path: &Path, bytes: &[u8]) {
+        if self.mapped.is_some() && !bytes.is_empty() && self.random.one_in(2) {
+            return dax_file::write(path, bytes);
+        }
+        let mut file = File::create(path).unwrap();
+        file.write_all(bytes).unwrap();
+        file.sync_all().unwrap();
     }
 
     fn run(&mut self) {
@@ -95,7 +110,7 @@ impl Maker {
     fn keep(&mut self) {
         let name = self.name('k', self.next);
         let path = self.folder.join(&name);
-        write(&path, &contents(&name, 1));
+        self.write(&path, &contents(&name, 1));
         sync(&self.folder);
         say(&format!("kept {name} 1 {}", path.display()));
     }
@@ -104,7 +119,7 @@ impl Maker {
         let number = self.random.within(0..REPLACED);
         let name = self.name('r', number);
         let (path, new) = (self.folder.join(&name), self.folder.join("new"));
-        write(&new, &contents(&name, self.next));
+        self.write(&new, &contents(&name, self.next));
         fs::rename(&new, &path).unwrap();
         sync(&self.folder);
         say(&format!("kept {name} {} {}", self.next, path.display()));
@@ -114,6 +129,9 @@ impl Maker {
         let log = self.random.within(0..LOGS);
         let name = self.name('l', log);
         let path = self.folder.join(&name);
+        if self.mapped.is_some() {
+            return self.append_mapped(log as usize, &name, &path);
+        }
         let records = &mut self.records[log as usize];
         let mut file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
         file.write_all(&contents(&name, *records)).unwrap();
@@ -126,10 +144,22 @@ impl Maker {
         say(&format!("appended {name} {length} {}", path.display()));
     }
 
+    fn append_mapped(&mut self, log: usize, name: &str, path: &Path) {
+        let record = contents(name, self.records[log]);
+        let Some(logs) = &mut self.mapped else { return };
+        let file = logs[log].get_or_insert_with(|| Log::new(path));
+        let Some(length) = file.append(&record) else { return };
+        if self.records[log] == 0 {
+            sync(&self.folder);
+        }
+        self.records[log] += 1;
+        say(&format!("appended {name} {length} {}", path.display()));
+    }
+
     fn move_one(&mut self) {
         let name = self.name('m', self.next);
         let (from, to) = (self.folder.join(&name), self.moved.join(&name));
-        write(&from, &contents(&name, 1));
+        self.write(&from, &contents(&name, 1));
         sync(&self.folder);
         fs::rename(&from, &to).unwrap();
         sync(&self.moved);
@@ -141,7 +171,7 @@ impl Maker {
     fn remove(&mut self) {
         let name = self.name('g', self.next);
         let path = self.folder.join(&name);
-        write(&path, &contents(&name, 1));
+        self.write(&path, &contents(&name, 1));
         sync(&self.folder);
         fs::remove_file(&path).unwrap();
         sync(&self.folder);
@@ -167,12 +197,6 @@ impl Maker {
             fs::remove_dir_all(&folder).unwrap();
         }
     }
-}
-
-fn write(path: &Path, bytes: &[u8]) {
-    let mut file = File::create(path).unwrap();
-    file.write_all(bytes).unwrap();
-    file.sync_all().unwrap();
 }
 
 fn sync(folder: &Path) {

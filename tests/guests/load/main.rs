@@ -13,6 +13,8 @@ mod window;
 use std::io::Write;
 
 const USAGE: &str = "Usage: guest-load files FOLDER SEED        makes files, for ever
+       guest-load mapped-files FOLDER SEED
+                                          likewise, by stores to mappings as well
        guest-load find-files FOLDER       says which files are whole
        guest-load direct DEVICE SEED      writes sectors of a block device, for ever
        guest-load disk SOCKET SECTOR-SIZE VERSION SEED
@@ -33,7 +35,8 @@ fn main() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<u64>().expect("a number");
     match arguments[..] {
-        ["files", folder, seed] => files::make(folder.as_ref(), number(seed)),
+        ["files", folder, seed] => files::make(folder.as_ref(), number(seed), false),
+        ["mapped-files", folder, seed] => files::make(folder.as_ref(), number(seed), true),
         ["find-files", folder] => files::find(folder.as_ref()),
         ["direct", device, seed] => direct::write(device.as_ref(), number(seed)),
         ["disk", socket, sector_size, version, seed] => {

@@ -1,0 +1,130 @@
+//! Rings that are done with a part of a file.
+//!
+//! A guest's requests may name a window as their buffer, that of another device too: what a frontend maps
+//! for its guest is memory, and is shown to all devices as such. A worker takes one look at guest memory for
+//! all requests of a turn. So that a frontend has unmapped bytes, and has taken them out of guest memory, is
+//! not enough for them to be another's: a turn that began before may still store to them.
+
+use std::ops::Range;
+
+use vhost_user_backend::{VringState, VringT};
+use virtio_queue::QueueT;
+use vm_memory::{GuestAddressSpace, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
+
+use super::super::ring::{Memory, Ring};
+use crate::pmem::Lent;
+
+/// Whether requests of a ring are carried out.
+pub(super) fn runs(ring: &VringState<Memory>) -> bool {
+    ring.is_enabled() && ring.get_queue().ready()
+}
+
+/// Waits until the turn of `ring` that is under way is over. Whether those that come after it cannot get at
+/// the bytes `ranges` of `file`: guest memory shows none of them, or the ring is stopped, and frontends say
+/// anew what guest memory is before they start one.
+pub(super) fn lets_go_of(ring: &Ring, memory: &Memory, file: &Lent, ranges: &[Range<u64>]) -> bool {
+    let state = ring.get_ref();
+    !runs(&state) || !memory.memory().iter().any(|region| shows(region, file, ranges))
+}
+
+/// Whether a part of guest memory is one of `file`, too.
+fn shows(region: &GuestRegionMmap, file: &Lent, ranges: &[Range<u64>]) -> bool {
+    let Some(place) = region.file_offset() else { return false };
+    let (start, end) = (place.start(), place.start().saturating_add(region.len()));
+    let overlaps = |range: &Range<u64>| range.start < end && start < range.end;
+    // If that is not known, it is not known to be another.
+    ranges.iter().any(overlaps) && file.is(place.file()).unwrap_or(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::slice;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use vm_memory::{Bytes, FileOffset, GuestAddress};
+
+    use super::super::Windows;
+    use super::*;
+    use crate::pmem::{DurabilityRequest, Mapping, Protection};
+    use crate::virtio::GuestRam;
+
+    const SIZE: u64 = 16384;
+    const PLACE: GuestAddress = GuestAddress(0);
+
+    /// A device whose guest has a part of a file in its memory, from byte 4096 on.
+    struct Scenario {
+        file: File,
+        lent: Lent,
+        memory: Memory,
+        ring: Ring,
+        windows: Windows,
+    }
+
+    impl Scenario {
+        fn new() -> Scenario {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(SIZE).unwrap();
+            let (protection, durability) = (Protection::ReadWrite, DurabilityRequest::Auto);
+            let mapping =
+                Mapping::new(file.try_clone().unwrap(), 0..SIZE, protection, durability).unwrap();
+            let lent = mapping.lend(protection).unwrap();
+            let place = FileOffset::new(file.try_clone().unwrap(), 4096);
+            let ram = GuestRam::from_ranges_with_files([(PLACE, 4096, Some(place))]).unwrap();
+            let memory = Memory::new(ram);
+            let ring = Ring::new(memory.clone(), 16).unwrap();
+            ring.set_queue_ready(true);
+            ring.set_enabled(true);
+            let windows = Windows::new("quiet", Vec::new());
+            windows.start(0, &ring, &memory);
+            Scenario { file, lent, memory, ring, windows }
+        }
+
+        fn lets_go_of(&self, range: Range<u64>) -> bool {
+            self.windows.lets_go_of(&self.lent, &[range])
+        }
+    }
+
+    #[test]
+    fn a_turn_that_is_under_way_ends_before_its_memory_is_let_go() {
+        let scenario = Scenario::new();
+        let (turn, snapshot) = (scenario.ring.turn(), scenario.memory.memory());
+        scenario.memory.lock().unwrap().replace(GuestRam::new());
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let asked = scope.spawn(|| {
+                let lets_go = scenario.lets_go_of(4096..8192);
+                is_over.store(true, Ordering::Release);
+                lets_go
+            });
+            while !scenario.ring.is_waited_for() && !is_over.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            // What would be another's by now.
+            snapshot.write_obj(0x5au8, PLACE).unwrap();
+            assert!(!is_over.load(Ordering::Acquire), "the turn was not waited for");
+            drop(turn);
+            assert!(asked.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn what_is_guest_memory_still_is_not_let_go_while_its_rings_run() {
+        let scenario = Scenario::new();
+        assert!(!scenario.lets_go_of(0..4097));
+        assert!(!scenario.lets_go_of(8191..8192));
+        // Its neighbours, and the same bytes of another file.
+        assert!(scenario.lets_go_of(0..4096) && scenario.lets_go_of(8192..SIZE));
+        let Scenario { lent: other, .. } = Scenario::new();
+        assert!(scenario.windows.lets_go_of(&other, slice::from_ref(&(4096..8192))));
+        // The same file, opened by somebody else.
+        assert!(scenario.lent.is(&scenario.file).unwrap());
+        scenario.ring.set_enabled(false);
+        assert!(scenario.lets_go_of(4096..8192));
+        scenario.ring.set_enabled(true);
+        assert!(!scenario.lets_go_of(4096..8192));
+        scenario.memory.lock().unwrap().replace(GuestRam::new());
+        assert!(scenario.lets_go_of(4096..8192));
+    }
+}
