@@ -59,7 +59,7 @@ pub struct Provision {
     pub name: Option<LabelName>,
     /// Its uuid.
     pub uuid: Uuid,
-    /// QEMU's memory slot for the file; `None`: that of the other namespaces, or 0.
+    /// QEMU's memory slot for the file; `None`: that of the other namespaces, or 0; in dax mode none.
     pub qemu_slot: Option<u32>,
     /// Write over a BTT, or something else, that is there.
     pub force: bool,
