@@ -18,6 +18,7 @@ mod medium;
 mod mutants;
 mod oracle;
 mod random;
+mod ring;
 mod scenario;
 mod scenarios;
 mod trace;
@@ -73,6 +74,9 @@ fn main() -> ExitCode {
     let preemptions = scenarios::PREEMPTIONS + usize::from(args.deep);
     total += cut_all("scenarios", &args.wanted(scenarios::all()), |scenario, figures| {
         exhaust::exhaust(scenario, AnyMutant::None, preemptions, figures)
+    });
+    total += cut_all("through a ring", &args.wanted(ring::all()), |ring, figures| {
+        ring.exhaust(AnyMutant::None, figures)
     });
     total += cut_all("creation", &args.wanted(creation::all()), |creation, figures| {
         creation.exhaust(AnyMutant::None, figures)

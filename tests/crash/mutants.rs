@@ -4,6 +4,7 @@ use std::fmt;
 
 use vhost_user_btt::btt::mutant::Mutant;
 use vhost_user_btt::dax::mutant::Mutant as DaxMutant;
+use vhost_user_btt::vhost_user::mutant::Mutant as WorkerMutant;
 
 use super::creation;
 use super::cuts::Violation;
@@ -15,6 +16,7 @@ use super::exhaust::exhaust;
 use super::figures::Figures;
 use super::growth;
 use super::medium::MediumMutant;
+use super::ring;
 use super::scenarios;
 
 /// An engine with an error, or the one that we have.
@@ -24,6 +26,7 @@ pub enum AnyMutant {
     Engine(Mutant),
     Medium(MediumMutant),
     Dax(DaxMutant),
+    Worker(WorkerMutant),
 }
 
 impl AnyMutant {
@@ -31,7 +34,8 @@ impl AnyMutant {
         let engine = Mutant::CRASH.iter().map(|mutant| AnyMutant::Engine(*mutant));
         let medium = MediumMutant::ALL.map(AnyMutant::Medium);
         let dax = DaxMutant::CRASH.iter().map(|mutant| AnyMutant::Dax(*mutant));
-        engine.chain(medium).chain(dax).collect()
+        let worker = WorkerMutant::CRASH.iter().map(|mutant| AnyMutant::Worker(*mutant));
+        engine.chain(medium).chain(dax).chain(worker).collect()
     }
 
     pub fn of_engine(self) -> Option<Mutant> {
@@ -40,6 +44,10 @@ impl AnyMutant {
 
     pub fn of_dax(self) -> Option<DaxMutant> {
         if let AnyMutant::Dax(mutant) = self { Some(mutant) } else { None }
+    }
+
+    pub fn of_worker(self) -> Option<WorkerMutant> {
+        if let AnyMutant::Worker(mutant) = self { Some(mutant) } else { None }
     }
 
     pub fn of_medium(self) -> Option<MediumMutant> {
@@ -54,6 +62,7 @@ impl fmt::Display for AnyMutant {
             AnyMutant::Engine(mutant) => write!(f, "{mutant:?}"),
             AnyMutant::Medium(mutant) => write!(f, "{mutant:?}"),
             AnyMutant::Dax(mutant) => write!(f, "dax {mutant:?}"),
+            AnyMutant::Worker(mutant) => write!(f, "worker {mutant:?}"),
         }
     }
 }
@@ -62,6 +71,9 @@ impl fmt::Display for AnyMutant {
 pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
     if mutant.of_dax().is_some() {
         return hunt_dax(mutant);
+    }
+    if mutant.of_worker().is_some() {
+        return hunt_in(ring::all(), |ring| ring.exhaust(mutant, &mut Figures::default()));
     }
     let mut figures = Figures::default();
     let scenarios = scenarios::for_mutants().into_iter().find_map(|scenario| {
@@ -81,6 +93,14 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
         })
     };
     scenarios.or_else(creations).or_else(growths)
+}
+
+/// The first of `all` in which there is a violation.
+fn hunt_in<T: fmt::Display>(
+    all: Vec<T>,
+    exhaust: impl Fn(&T) -> Option<Violation>,
+) -> Option<(String, Violation)> {
+    all.into_iter().find_map(|item| Some((item.to_string(), exhaust(&item)?)))
 }
 
 fn hunt_dax(mutant: AnyMutant) -> Option<(String, Violation)> {
