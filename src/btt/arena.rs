@@ -6,7 +6,7 @@ use super::discovery::Copies;
 use super::error::Error;
 use super::flog::{FlogEntry, LogLayout};
 use super::geometry::{FLOG_PAIR_SIZE, INFO_SIZE, MAP_ENTRY_SIZE};
-use super::info_block::InfoBlock;
+use super::info_block::{InfoBlock, InfoFault};
 use super::lane::Lane;
 use super::map::MapEntry;
 use super::map_locks::{LockKey, MapLocks};
@@ -52,25 +52,26 @@ impl Arena {
         }
     }
 
-    /// Makes durable what recovery relies on: the info blocks that are `usable`, the flog, and the map
+    /// Makes durable what recovery relies on: the info blocks as they were found, the flog, and the map
     /// entries of its `newest` entries.
     ///
     /// A daemon that was killed has stored some of it, and not come to its fence. Such stores are seen by
-    /// everybody, and a power failure still takes them away.
+    /// everybody, and a power failure still takes them away. An info block that is torn is settled too,
+    /// lest it be what it was before, and count again.
     pub(super) fn settle<M: PersistentMemory>(
         &self,
         medium: &M,
-        usable: Copies,
+        found: Copies,
         newest: &[FlogEntry],
     ) -> Result<(), MediaError> {
         if mutant!(btt::KilledTrusted) {
             return Ok(());
         }
         let geometry = &self.info.geometry;
-        if !matches!(usable, Copies::OnlyBackup(_)) {
+        if !matches!(found, Copies::OnlyBackup(InfoFault::Media(_))) {
             medium.flush(self.start, INFO_SIZE)?;
         }
-        if !matches!(usable, Copies::OnlyPrimary(_)) {
+        if !matches!(found, Copies::OnlyPrimary(InfoFault::Media(_))) {
             medium.flush(self.start + geometry.info2off, INFO_SIZE)?;
         }
         medium.flush(self.start + geometry.logoff, u64::from(geometry.nfree) * FLOG_PAIR_SIZE)?;

@@ -102,6 +102,24 @@ fn what_is_seen_after_a_kill_is_there_after_a_power_failure() {
     assert_eq!(kill_everywhere(), 6);
 }
 
+/// The first info block is torn as long as a growth is under way, and the second leads on: were the first
+/// whole again after a power failure, the arenas behind would be gone.
+#[test]
+fn an_info_block_that_is_torn_is_settled_and_one_that_cannot_be_read_is_left_alone() {
+    let base = prepared();
+    let is_flushed = |damage: fn(&Simulated)| {
+        let medium = Simulated::of(base.clone());
+        damage(&medium);
+        let recorder = Arc::new(Recorder::new(medium));
+        open(recorder.clone());
+        let events = recorder.take_trace();
+        events.iter().any(|event| matches!(event, Event::Flush { offset: 0, .. }))
+    };
+    assert!(is_flushed(|_| {}));
+    assert!(is_flushed(|medium| medium.store_u64(96, 5).unwrap()));
+    assert!(!is_flushed(|medium| medium.poison(0..64)));
+}
+
 #[cfg(feature = "mutants")]
 #[test]
 #[should_panic(expected = "killed after event")]
