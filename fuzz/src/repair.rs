@@ -48,7 +48,8 @@ pub fn verify_repair(contents: &Contents, version: Option<Version>, how: HowToRe
         let mut found = vec![0; saved.after.len()];
         medium.read_bytes(saved.offset, &mut found).expect("inside the medium");
         assert!(found == saved.after, "another repair than the backup says");
-        medium.write_bytes(saved.offset, &saved.before).expect("inside the medium");
+        let before = saved.before.as_ref().expect("nothing is poisoned");
+        medium.write_bytes(saved.offset, before).expect("inside the medium");
     }
     assert!(medium.snapshot() == *contents, "a repair that is taken back leaves traces");
 }
