@@ -34,7 +34,7 @@ fn fail_under_dax(seed: u64) -> usize {
         || Guest::windows_machine(scratch.path()).cpus(2).initramfs(&programs()).pmem_at(&socket);
 
     // More than making and mounting the file system takes.
-    let fences = (!seed.is_multiple_of(3)).then(|| random.within(80..400));
+    let fences = (!seed.is_multiple_of(5)).then(|| random.within(80..400));
     let fences_option = fences.map(|count| format!(",after-fences={count}")).unwrap_or_default();
     let daemon = serve(&[format!("--power-fail=seed={seed}{fences_option}")]);
     let mut guest = machine().boot(&format!(
