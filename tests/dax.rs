@@ -73,7 +73,7 @@ fn a_namespace_in_dax_mode_has_a_label_that_says_so() {
     assert!(String::from_utf8(listed).unwrap().contains("namespace0.1 memory  dax     80 MiB"));
 
     // It is no disk, and the disk is no region.
-    for command in ["export", "import", "check-namespace", "grow-namespace"] {
+    for command in ["export", "import", "check-namespace"] {
         let code = if command == "check-namespace" { 8 } else { 1 };
         let complaint = refused(code, &[command, path, "-n", "memory"]);
         assert!(complaint.contains("is in dax mode, not in sector mode"), "{command}: {complaint}");
@@ -90,6 +90,36 @@ fn a_namespace_in_dax_mode_has_a_label_that_says_so() {
     nvdimmctl_ok(&["destroy-namespace", path, "memory", "--force"]);
     let again = json(&["create-namespace", path, "--name", "second", "--json"]);
     assert_eq!((&again["mode"], &again["start"]), (&"sector".into(), &(32 * M).into()));
+}
+
+#[test]
+fn a_region_grows_with_its_namespace_while_nobody_holds_it() {
+    let (_folder, path) = folder();
+    nvdimmctl_ok(&["create", text(&path), "--size", "128M", "--label-size", "128K"]);
+    nvdimmctl_ok(&["create-namespace", text(&path), "-m", "dax", "-n", "memory", "-s", "32M"]);
+    dax_ok(&path, "create-device", &["a", "-s", "8M"]);
+    let before = fs::read(&path).unwrap();
+    {
+        let (_claim, _device) = options(&path).claim_device("a").unwrap();
+        let complaint = refused(1, &["grow-namespace", text(&path), "-n", "memory", "-s", "64M"]);
+        assert!(complaint.contains("grows only while nobody holds it"), "{complaint}");
+        assert!(fs::read(&path).unwrap() == before, "its label neither");
+    }
+    nvdimmctl_ok(&["grow-namespace", text(&path), "-n", "memory", "-s", "64M"]);
+    let listed = &json(&["list", text(&path), "--json"])[0];
+    assert_eq!((&listed["raw_size"], &listed["size"]), (&(64 * M).into(), &(48 * M).into()));
+    dax_ok(&path, "create-device", &["b", "-s", "30M"]);
+    // The rest of the file; and there is no more.
+    for _ in 0..2 {
+        nvdimmctl_ok(&["grow-namespace", text(&path)]);
+    }
+    assert_eq!(json(&["list", text(&path), "--json"])[0]["size"], 112 * M);
+    assert_eq!(check(&path, &[]).0, 0);
+
+    let (_folder, path) = region();
+    nvdimmctl_ok(&["grow-namespace", text(&path), "--size", "512M"]);
+    dax_ok(&path, "create-device", &["large", "-s", "300M"]);
+    assert_eq!(check(&path, &[]).0, 0);
 }
 
 #[test]
@@ -464,6 +494,34 @@ fn damage_is_found_and_repaired_as_far_as_nothing_is_lost_unless_forced() {
 
     let (_claim, _region) = options(&path).open(ClaimKind::Exclusive).unwrap();
     assert!(refused(8, &["dax", "check", text(&path)]).contains("busy"));
+}
+
+#[test]
+fn a_repair_is_backed_up_and_taken_back_unless_the_region_was_changed_since() {
+    let (folder, path) = region();
+    for name in ["a", "b"] {
+        dax_ok(&path, "create-device", &[name, "-s", "2M"]);
+    }
+    damage(&path, 8192 + 40, &[0xff; 8]);
+    let damaged = fs::read(&path).unwrap();
+    let (status, report) = check(&path, &["--repair", "--force"]);
+    assert_eq!((status, &report["verdict"]), (1, &"clean".into()));
+    let backup = folder.path().join("nvdimm.before-repair");
+    assert_eq!(report["backup"], text(&backup));
+    let undo = ["dax", "check", text(&path), "--undo", text(&backup)];
+    nvdimmctl_ok(&undo);
+    assert!(fs::read(&path).unwrap() == damaged, "every byte");
+
+    let second = folder.path().join("second");
+    let repair = ["--repair", "--force", "--backup", text(&second)];
+    assert_eq!(check(&path, &repair).0, 1);
+    let dropped = fs::read(&path).unwrap();
+    // The pages that the repair freed are given to another.
+    dax_ok(&path, "create-device", &["c", "-s", "2M"]);
+    let undo = ["dax", "check", text(&path), "--undo", text(&second)];
+    assert!(refused(8, &undo).contains("written to since the repair"));
+    assert!(fs::read(&path).unwrap() != dropped);
+    assert_eq!(check(&path, &["--repair"]).1["backup"], Value::Null, "nothing to save");
 }
 
 #[test]

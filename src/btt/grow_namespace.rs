@@ -1,4 +1,4 @@
-//! Growing a namespace, and the BTT in it.
+//! Growing a namespace, and the BTT or the DAX region in it.
 //!
 //! The label, or the size of a file without labels, comes first: a BTT in a namespace that is larger
 //! than it needs is a BTT all the same. Then the BTT grows into the new bytes (the module `grow`). A
@@ -12,7 +12,8 @@ use super::geometry::ARENA_MAX_SIZE;
 use super::grow::{self, Growth};
 use super::info_block::Version;
 use super::namespace::{
-    MappedNamespace, NamespaceError, NamespaceOptions, btt_error, refuse_ambiguity, resolve,
+    MappedNamespace, NamespaceError, NamespaceOptions, btt_error, refuse_ambiguity, region_error,
+    resolve,
 };
 use super::provision::edit_labels;
 use crate::dax;
@@ -37,6 +38,8 @@ pub enum Contents {
     Grown(Growth),
     /// The BTT fills the namespace already, or as good as.
     Full,
+    /// The DAX region has grown, or fills the namespace already.
+    Region(dax::Growth),
     /// There is no BTT.
     Raw,
     /// Somebody holds the namespace: the BTT can grow when nobody does.
@@ -44,12 +47,12 @@ pub enum Contents {
 }
 
 /// Gives a namespace `size` bytes in all; `None`: all that are free behind it, or that a file without
-/// labels has. Then the BTT in it grows, unless somebody holds it.
+/// labels has. Then the BTT in it grows, unless somebody holds it, or the DAX region.
 ///
 /// # Errors
 ///
 /// The new size is smaller, misaligned, or not free; what is free holds a BTT that has lost its label,
-/// and `force` does not give it up; the BTT is damaged; it holds a DAX region.
+/// and `force` does not give it up; the BTT is damaged; somebody holds a DAX region.
 pub fn grow_namespace(
     options: &NamespaceOptions,
     size: Option<u64>,
@@ -60,8 +63,7 @@ pub fn grow_namespace(
     refuse_ambiguity(&file, options.label_size)?;
     let selection = resolve(&file, &options.selection);
     let has_labels = file.labels().is_some();
-    refuse_region(&file, &selection)?;
-    drop(file);
+    let region = claim_region(file, &selection)?;
     let namespace = if has_labels {
         let mut editor = edit_labels(&options.path, options.label_size)?;
         let growth = editor.growth(&selection, size, LINUX_ALIGNMENT)?;
@@ -73,6 +75,10 @@ pub fn grow_namespace(
     } else {
         grow_whole_file(&options.path, &selection, size)?
     };
+    if let Some(claim) = region {
+        let contents = Contents::Region(grow_region(&claim.renew(options.label_size)?)?);
+        return Ok(Grown { namespace, contents });
+    }
     let by_uuid = namespace.uuid.map(|uuid| Selection::Named(uuid.to_string()));
     let options = NamespaceOptions { selection: by_uuid.unwrap_or(selection), ..options.clone() };
     let contents = match options.map(ClaimKind::Exclusive) {
@@ -98,14 +104,25 @@ fn refuse_remains(file: &NvdimmFile, range: &Range<u64>) -> Result<(), Namespace
     }
 }
 
-/// A DAX region keeps the size that it was made with.
-fn refuse_region(file: &NvdimmFile, selection: &Selection) -> Result<(), NamespaceError> {
+/// The claim on a namespace that holds a DAX region; `None`: it holds none. Unlike a BTT, it grows only
+/// while nobody has it open, so that is known before the namespace does.
+fn claim_region(file: NvdimmFile, selection: &Selection) -> Result<Option<Claim>, NamespaceError> {
     let namespace = file.select(selection)?;
-    if dax::find_in(file, namespace).is_none() {
-        return Ok(());
+    if dax::find_in(&file, namespace).is_none() {
+        return Ok(None);
     }
-    let (path, namespace) = (file.path().into(), namespace.device_name());
-    Err(NamespaceError::NotSector { path, namespace, mode: "dax" })
+    match file.claim(selection) {
+        Ok(claim) => Ok(Some(claim)),
+        Err(nvdimm::Error::Busy { path, namespace, holder }) => {
+            Err(NamespaceError::RegionHeld { path, namespace, holder })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn grow_region(claim: &Claim) -> Result<dax::Growth, NamespaceError> {
+    let medium = claim.map(DurabilityRequest::Strict)?;
+    dax::grow(&medium).map_err(|source| region_error(claim, source))
 }
 
 fn grow_whole_file(

@@ -13,7 +13,7 @@ use super::info_block::Version;
 use super::open::{OpenOptions, Opened};
 use crate::dax;
 use crate::nvdimm::{
-    self, Abstraction, Claim, ClaimKind, LabelSize, Namespace, NvdimmFile, Selection,
+    self, Abstraction, Claim, ClaimKind, Holder, LabelSize, Namespace, NvdimmFile, Selection,
 };
 use crate::pmem::{DurabilityRequest, MapError, Mapping, PersistentMemory};
 
@@ -57,6 +57,19 @@ pub enum NamespaceError {
         namespace: String,
         /// What is wrong; part of the message.
         source: Box<dax::Error>,
+    },
+    /// A DAX region that somebody has open cannot grow.
+    #[error(
+        "{path}: {namespace} is held by {holder}, and a DAX region grows only while nobody holds it: end \
+         that first, and start it again afterwards"
+    )]
+    RegionHeld {
+        /// The file.
+        path: PathBuf,
+        /// The namespace.
+        namespace: String,
+        /// Who holds it.
+        holder: Holder,
     },
     /// The namespace holds something else by its label.
     #[error("{path}: {namespace} is in {mode} mode, not in sector mode")]
@@ -257,6 +270,11 @@ pub(super) fn btt_error(claim: &Claim, source: Error) -> NamespaceError {
         namespace: claim.namespace().device_name(),
         source: source.into(),
     }
+}
+
+pub(super) fn region_error(claim: &Claim, source: dax::Error) -> NamespaceError {
+    let (path, namespace) = (claim.path().into(), claim.namespace().device_name());
+    NamespaceError::Region { path, namespace, source: source.into() }
 }
 
 /// What is meant by `selection` where it is the uuid of a BTT, which is what ndctl lists for a namespace

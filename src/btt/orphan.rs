@@ -98,10 +98,10 @@ impl Orphan {
     fn abstraction(&self, version: LabelVersion) -> Option<Abstraction> {
         match (version, self.holds) {
             (LabelVersion::V1_1, Remains::Btt(Version::V2_0)) => None,
-            (LabelVersion::V1_1, _) => Some(Abstraction::Unstated),
+            (LabelVersion::V1_1, Remains::Btt(Version::V1_1)) => Some(Abstraction::Unstated),
             (LabelVersion::V1_2, Remains::Btt(Version::V1_1)) => Some(Abstraction::Btt),
             (LabelVersion::V1_2, Remains::Btt(Version::V2_0)) => Some(Abstraction::Btt2),
-            (LabelVersion::V1_2, _) => Some(Abstraction::Dax),
+            _ => Some(Abstraction::Dax),
         }
     }
 }

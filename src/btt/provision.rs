@@ -20,7 +20,7 @@ use super::error::Error;
 use super::geometry::{ARENA_MAX_SIZE, ARENA_MIN_SIZE};
 use super::info_block::Version;
 use super::lba_size::LbaSize;
-use super::namespace::{self, MappedNamespace, NamespaceError, btt_error};
+use super::namespace::{self, MappedNamespace, NamespaceError, btt_error, region_error};
 use crate::dax::{self, Align};
 use crate::nvdimm::label::{LabelName, LabelVersion};
 use crate::nvdimm::{
@@ -59,7 +59,7 @@ pub struct Provision {
     pub name: Option<LabelName>,
     /// Its uuid.
     pub uuid: Uuid,
-    /// QEMU's memory slot for the file; `None`: that of the other namespaces, or 0.
+    /// QEMU's memory slot for the file; `None`: that of the other namespaces, or 0; in dax mode none.
     pub qemu_slot: Option<u32>,
     /// Write over a BTT, or something else, that is there.
     pub force: bool,
@@ -281,11 +281,6 @@ impl<E: Into<Error>> From<E> for MakeError {
     fn from(error: E) -> MakeError {
         MakeError::Btt(error.into())
     }
-}
-
-fn region_error(claim: &Claim, source: dax::Error) -> NamespaceError {
-    let (path, namespace) = (claim.path().into(), claim.namespace().device_name());
-    NamespaceError::Region { path, namespace, source: source.into() }
 }
 
 fn region_options(uuid: Option<Uuid>, align: Align) -> dax::CreateOptions {

@@ -28,6 +28,8 @@
 //! older entry is thus without effect: it hides no newer one, over which the ring would go on with
 //! numbers that are there already.
 
+use std::ops::Range;
+
 use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -252,6 +254,16 @@ impl Ring {
         self.position = 0;
         medium.write_bytes(self.start + self.bucket * BUCKET_SIZE, &[0; HEADER_SIZE])?;
         medium.fence()
+    }
+
+    /// Where the next entry goes, by its size: behind the newest, if that does not fill its bucket, or to the
+    /// next bucket. Whatever is changed, one of these places is written to.
+    pub fn next_places(&self) -> impl Iterator<Item = Range<u64>> {
+        let behind = self.bucket * BUCKET_SIZE + self.position;
+        let next = (self.bucket + 1) % self.buckets * BUCKET_SIZE;
+        let is_full = self.position >= BUCKET_SIZE;
+        let behind = (!is_full).then_some(behind).into_iter();
+        behind.chain([next]).map(|place| self.start + place..self.start + place + ENTRY_ALIGN)
     }
 
     /// Completes the newest entry, which had `pending`; durable on return. Returns how many of its

@@ -10,6 +10,7 @@
 //!   them again by its uuid.
 //! * [`Region::create_device`] and its like: named devices; [`Region::resolve`] tells which bytes of
 //!   the namespace an offset in a device is.
+//! * [`grow`](fn@grow) makes a region as large as its namespace has become.
 //! * What is on the medium where: the module `layout`. How a change happens wholly or not at all: the
 //!   module `journal`. Which pages are free: the module `buddy`.
 //! * [`check`] proves the invariants of what is on the medium, and shares none of this logic.
@@ -26,6 +27,7 @@ mod devices;
 mod error;
 mod extents;
 mod fault;
+mod grow;
 mod journal;
 mod layout;
 mod load;
@@ -46,6 +48,7 @@ pub use create::{CreateOptions, create};
 pub use devices::{DeviceInfo, DeviceOptions, Held, Hold};
 pub use error::{Error, Space};
 pub use fault::Fault;
+pub use grow::{Growth, grow};
 pub use layout::{OWNERS, PAGES_OFFSET};
 pub use namespace::{
     Found, NamespaceError, NamespaceOptions, erase, find, find_in, is_ambiguous, is_there,
@@ -54,7 +57,7 @@ pub use namespace::{
 pub use owners::{OwnedBlock, OwnerInfo};
 pub use page_kind::PageKind;
 pub use region::{Region, RegionInfo};
-pub use repair::{Repaired, repair};
+pub use repair::{Repaired, preview_repair, repair};
 pub use units::{Align, Extent, PAGE_SIZE};
 
 #[cfg(test)]

@@ -45,6 +45,10 @@ mutants! {
         OldRegionLeft,
         /// The journal of a new region keeps what was there.
         JournalNotZeroed,
+        /// Superblock and backup of a region that grows are written in one go.
+        GrownAtOnce,
+        /// The backup of a region that grows is written while the superblock is unusable.
+        GrownFromBackup,
         /// A repair does not go through the journal.
         MendedInPlace,
         /// A repair empties the journal before it begins.

@@ -6,7 +6,7 @@ use super::journal::{self, Ring, Store};
 use super::layout::{self, METADATA_PAGE_SIZE, PageBytes};
 use super::load;
 use super::superblock::Superblock;
-use crate::pmem::{MediaError, PersistentMemory};
+use crate::pmem::{MediaError, PersistentMemory, Preview, Saved};
 
 /// Most rounds of checking and mending: a page that is mended can lead to others. Each round mends
 /// all that the one before brought to light, and chains of damaged pages are rarely long.
@@ -57,6 +57,28 @@ pub fn repair<M: PersistentMemory>(medium: &M, drop_damaged: bool) -> Result<Rep
         }
     }
     Ok(Repaired { mended, left: check(medium) })
+}
+
+/// The bytes that [`repair`] would change, as they are and as they would be; nothing is stored.
+///
+/// Where the next entry of the journal goes is among them: so whatever is changed after the repair is seen
+/// there, and the bytes are not put back then.
+///
+/// # Errors
+///
+/// As [`repair`].
+pub fn preview_repair<M: PersistentMemory>(
+    medium: &M,
+    drop_damaged: bool,
+) -> Result<Vec<Saved>, Error> {
+    let preview = Preview::new(medium);
+    repair(&preview, drop_damaged)?;
+    let (_, ring) = Ring::read(&preview, &load::superblock(&preview)?)?;
+    if preview.saved().is_empty() {
+        return Ok(Vec::new());
+    }
+    ring.next_places().for_each(|place| preview.note(place));
+    Ok(preview.saved())
 }
 
 /// Completes a change that was cut off, and returns where the journal goes on.

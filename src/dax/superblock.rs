@@ -1,4 +1,4 @@
-//! The superblock: what a region is. It is written at creation and never again.
+//! The superblock: what a region is. It is written at creation, and when the region grows.
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -84,6 +84,17 @@ impl Superblock {
         let mut bytes = [0; SUPERBLOCK_SIZE as usize];
         medium.read_bytes(offset, &mut bytes)?;
         Superblock::decode(&bytes, medium.size())
+    }
+
+    /// Makes durable what is seen of superblock and backup: whoever wrote it may have been killed before its
+    /// fence. One that cannot be used is among it, lest it can be after a power failure.
+    pub fn settle<M: PersistentMemory>(medium: &M) -> Result<(), MediaError> {
+        for offset in [SUPERBLOCK_OFFSET, BACKUP_OFFSET] {
+            if !matches!(Superblock::read(medium, offset), Err(Fault::Media(_))) {
+                medium.flush(offset, SUPERBLOCK_SIZE)?;
+            }
+        }
+        medium.fence()
     }
 
     /// Decodes a superblock of a namespace of `size` bytes; every field is in range.

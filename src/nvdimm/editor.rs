@@ -14,7 +14,8 @@ use super::error::Error;
 use super::file::NvdimmFile;
 use super::holder::Holder;
 use super::label::{
-    LabelArea, LabelName, LabelVersion, LabelWriter, NamespaceLabel, UpdateError, qemu_cookie,
+    LabelArea, LabelName, LabelVersion, LabelWriter, NO_COOKIE, NamespaceLabel, UpdateError,
+    qemu_cookie,
 };
 use super::lock::{self, ClaimKind, duplicate};
 use super::lost::LostLabel;
@@ -61,7 +62,8 @@ pub struct NewNamespace {
     pub abstraction: Abstraction,
     /// Bytes of a sector, 512 or 4096, or 0.
     pub sector_size: u64,
-    /// QEMU's memory slot for the NVDIMM; `None`: that of the other namespaces, or 0.
+    /// QEMU's memory slot for the NVDIMM; `None`: that of the other namespaces, or 0, and none in dax mode,
+    /// so that Linux passes over it.
     pub qemu_slot: Option<u32>,
 }
 
@@ -348,9 +350,12 @@ impl LabelEditor {
     fn label(&self, new: &NewNamespace, range: &Range<u64>) -> NamespaceLabel {
         let version = self.version();
         let others = self.file.namespaces().iter().filter_map(|other| other.label.as_ref());
-        let isetcookie = match new.qemu_slot {
-            Some(slot) => qemu_cookie(version, slot),
-            None => others.map(|label| label.isetcookie).next().unwrap_or(qemu_cookie(version, 0)),
+        let mut cookies = others.map(|label| label.isetcookie).filter(|other| *other != NO_COOKIE);
+        let isetcookie = match (new.qemu_slot, new.abstraction) {
+            (Some(slot), _) => qemu_cookie(version, slot),
+            // Linux knows nothing of regions like ours, and would have a disk of plain bytes there.
+            (None, Abstraction::Dax) => NO_COOKIE,
+            (None, _) => cookies.next().unwrap_or(qemu_cookie(version, 0)),
         };
         let (type_guid, abstraction_guid) = match version {
             LabelVersion::V1_1 => (Uuid::nil(), Uuid::nil()),

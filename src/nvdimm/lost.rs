@@ -1,9 +1,9 @@
 //! Labels that do not count, and whose namespaces are therefore missing.
 //!
 //! One bad label costs its own namespace, and no other. Linux passes over those that are not whole in
-//! themselves (`slot_valid`), and over namespaces whose labels are not all there
-//! (`has_uuid_at_pos`); of labels that contradict each other, it refuses all of the NVDIMM's
-//! (`nd_label_reserve_dpa`). Here those are passed over that do: which of them is right nobody can tell.
+//! themselves (`slot_valid`); where labels contradict each other by their bytes (`nd_label_reserve_dpa`)
+//! or their uuid (`has_uuid_at_pos`), it gives up all of the NVDIMM's. Here those are passed over that
+//! do: which of them is right nobody can tell.
 
 use std::collections::HashMap;
 use std::ops::Range;

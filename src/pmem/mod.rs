@@ -23,6 +23,7 @@ mod lent;
 mod mapping;
 #[cfg(feature = "power-fail")]
 mod power_fail;
+mod preview;
 mod shared;
 mod sigbus;
 pub mod simulated;
@@ -36,6 +37,8 @@ pub use lent::{Lend, Lent};
 pub use mapping::{Mapping, Protection};
 #[cfg(feature = "power-fail")]
 pub use power_fail::{PowerFail, PowerFailure};
+
+pub use preview::{Preview, Saved};
 
 use vm_memory::VolatileSlice;
 

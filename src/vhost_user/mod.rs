@@ -28,6 +28,8 @@ mod flusher;
 mod guest_log;
 #[cfg(feature = "power-fail")]
 mod injection;
+#[cfg(feature = "mutants")]
+pub mod mutant;
 mod pmem;
 mod polling;
 mod relay;

@@ -284,6 +284,10 @@ impl<Q: DiskQueue> Worker<Q> {
             let (head, status) = (chain.head(), chain.status());
             self.taken.push((Completion { head, status, result, flush }, writes));
         }
+        if mutant!(vhost_user::ToldBeforeCommit) {
+            self.taken.drain(..).for_each(|(completion, _)| self.completions.push(completion));
+            self.completions.publish(ring, memory, &mut self.log)?;
+        }
         batch.commit();
         for (tag, error) in batch.take_failures() {
             self.taken[tag].0.result = Err(error.into());
@@ -295,7 +299,8 @@ impl<Q: DiskQueue> Worker<Q> {
     /// Makes the writes of the turn durable if they have to be, or fails them.
     fn write_through(&mut self, conditions: &impl Conditions) {
         let mut writes = self.taken.iter_mut().filter(|(_, writes)| *writes).peekable();
-        if writes.peek().is_none() || !conditions.must_sync() {
+        let must_sync = conditions.must_sync() && !mutant!(vhost_user::WriteThroughForgotten);
+        if writes.peek().is_none() || !must_sync {
             return;
         }
         let Err(error) = self.flusher.flush_now() else { return };

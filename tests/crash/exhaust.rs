@@ -12,7 +12,7 @@ use super::trace::Start;
 use super::verify::Verified;
 
 /// What one queue leaves: every cache line of its data missing, and alone.
-const ONE_QUEUE: Effort = Effort { most: 20_000, random: 8, lines: 64 };
+pub const ONE_QUEUE: Effort = Effort { most: 20_000, random: 8, lines: 64 };
 /// What several leave, in each of many traces.
 const SEVERAL_QUEUES: Effort = Effort { most: 2_000, random: 2, lines: 2 };
 

@@ -9,6 +9,7 @@ mod creation;
 mod cuts;
 mod dax;
 mod dax_creation;
+mod dax_growth;
 mod dax_repair;
 mod exhaust;
 mod figures;
@@ -17,6 +18,7 @@ mod medium;
 mod mutants;
 mod oracle;
 mod random;
+mod ring;
 mod scenario;
 mod scenarios;
 mod trace;
@@ -73,6 +75,9 @@ fn main() -> ExitCode {
     total += cut_all("scenarios", &args.wanted(scenarios::all()), |scenario, figures| {
         exhaust::exhaust(scenario, AnyMutant::None, preemptions, figures)
     });
+    total += cut_all("through a ring", &args.wanted(ring::all()), |ring, figures| {
+        ring.exhaust(AnyMutant::None, figures)
+    });
     total += cut_all("creation", &args.wanted(creation::all()), |creation, figures| {
         creation.exhaust(AnyMutant::None, figures)
     });
@@ -81,6 +86,9 @@ fn main() -> ExitCode {
     });
     total += cut_all("dax creation", &args.wanted(dax_creation::all()), |creation, figures| {
         creation.exhaust(AnyMutant::None, figures)
+    });
+    total += cut_all("dax growth", &args.wanted(dax_growth::all()), |growth, figures| {
+        growth.exhaust(AnyMutant::None, figures)
     });
     total += cut_all("dax repair", &args.wanted(dax_repair::all()), |repair, figures| {
         repair.exhaust(AnyMutant::None, figures)

@@ -5,7 +5,7 @@
 //! by where the thread stored before.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, ThreadId};
 
 use vhost_user_btt::btt::{Geometry, find};
@@ -84,6 +84,17 @@ pub struct Medium {
     mutant: Option<MediumMutant>,
     arenas: Vec<(u64, Geometry)>,
     threads: Mutex<HashMap<ThreadId, Since>>,
+    durability: Durability,
+    watcher: OnceLock<Box<dyn Watcher>>,
+}
+
+/// Somebody who looks at what else there is, whenever something is about to be done to the medium.
+pub trait Watcher: Send + Sync {
+    /// A store, a flush or a fence.
+    fn before(&self);
+
+    /// A sync.
+    fn before_sync(&self);
 }
 
 impl Medium {
@@ -98,7 +109,32 @@ impl Medium {
             mutant,
             arenas: arenas.iter().map(|arena| (arena.start, arena.info.geometry)).collect(),
             threads: Mutex::default(),
+            durability: Durability::Dax,
+            watcher: OnceLock::new(),
         })
+    }
+
+    /// A page cache over `medium`: flush and fence do nothing, and what was not synced may be lost.
+    pub fn cached(medium: Simulated) -> Arc<Medium> {
+        Arc::new(Medium {
+            recorder: Recorder::new(medium),
+            mutant: None,
+            arenas: Vec::new(),
+            threads: Mutex::default(),
+            durability: Durability::PageCache,
+            watcher: OnceLock::new(),
+        })
+    }
+
+    /// Lets `watcher` look from now on; there is none yet.
+    pub fn watch(&self, watcher: impl Watcher + 'static) {
+        assert!(self.watcher.set(Box::new(watcher)).is_ok(), "watched already");
+    }
+
+    fn look(&self) {
+        if let Some(watcher) = self.watcher.get() {
+            watcher.before();
+        }
     }
 
     fn part(&self, offset: u64) -> Option<Part> {
@@ -181,7 +217,7 @@ impl PersistentMemory for Medium {
     }
 
     fn durability(&self) -> Durability {
-        self.recorder.durability()
+        self.durability
     }
 
     fn load_u32(&self, offset: u64) -> Result<u32, MediaError> {
@@ -193,11 +229,13 @@ impl PersistentMemory for Medium {
     }
 
     fn store_u32(&self, offset: u64, value: u32) -> Result<(), MediaError> {
+        self.look();
         self.note(offset);
         self.recorder.store_u32(offset, value)
     }
 
     fn store_u64(&self, offset: u64, value: u64) -> Result<(), MediaError> {
+        self.look();
         match self.note(offset) {
             Some(Part::Flog) => self.store_flog(offset, value),
             _ => self.recorder.store_u64(offset, value),
@@ -209,11 +247,16 @@ impl PersistentMemory for Medium {
     }
 
     fn write(&self, offset: u64, from: &VolatileSlice<'_>) -> Result<(), MediaError> {
+        self.look();
         self.note(offset);
         self.recorder.write(offset, from)
     }
 
     fn flush(&self, offset: u64, length: u64) -> Result<(), MediaError> {
+        self.look();
+        if self.durability == Durability::PageCache {
+            return Ok(());
+        }
         let dropped = match self.part(offset) {
             Some(Part::Flog) => {
                 let earlier = self.with_since(|since| {
@@ -230,6 +273,10 @@ impl PersistentMemory for Medium {
     }
 
     fn fence(&self) -> Result<(), MediaError> {
+        self.look();
+        if self.durability == Durability::PageCache {
+            return Ok(());
+        }
         let last = self.with_since(|since| {
             since.flog_flushes = 0;
             since.last.take()
@@ -246,7 +293,14 @@ impl PersistentMemory for Medium {
     }
 
     fn sync(&self) -> Result<(), MediaError> {
+        if let Some(watcher) = self.watcher.get() {
+            watcher.before_sync();
+        }
         self.recorder.sync()
+    }
+
+    fn sync_takes_time(&self) -> bool {
+        self.durability == Durability::PageCache
     }
 
     fn next_stored(&self, offset: u64) -> u64 {

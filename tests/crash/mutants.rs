@@ -4,16 +4,19 @@ use std::fmt;
 
 use vhost_user_btt::btt::mutant::Mutant;
 use vhost_user_btt::dax::mutant::Mutant as DaxMutant;
+use vhost_user_btt::vhost_user::mutant::Mutant as WorkerMutant;
 
 use super::creation;
 use super::cuts::Violation;
 use super::dax;
 use super::dax_creation;
+use super::dax_growth;
 use super::dax_repair;
 use super::exhaust::exhaust;
 use super::figures::Figures;
 use super::growth;
 use super::medium::MediumMutant;
+use super::ring;
 use super::scenarios;
 
 /// An engine with an error, or the one that we have.
@@ -23,6 +26,7 @@ pub enum AnyMutant {
     Engine(Mutant),
     Medium(MediumMutant),
     Dax(DaxMutant),
+    Worker(WorkerMutant),
 }
 
 impl AnyMutant {
@@ -30,7 +34,8 @@ impl AnyMutant {
         let engine = Mutant::CRASH.iter().map(|mutant| AnyMutant::Engine(*mutant));
         let medium = MediumMutant::ALL.map(AnyMutant::Medium);
         let dax = DaxMutant::CRASH.iter().map(|mutant| AnyMutant::Dax(*mutant));
-        engine.chain(medium).chain(dax).collect()
+        let worker = WorkerMutant::CRASH.iter().map(|mutant| AnyMutant::Worker(*mutant));
+        engine.chain(medium).chain(dax).chain(worker).collect()
     }
 
     pub fn of_engine(self) -> Option<Mutant> {
@@ -39,6 +44,10 @@ impl AnyMutant {
 
     pub fn of_dax(self) -> Option<DaxMutant> {
         if let AnyMutant::Dax(mutant) = self { Some(mutant) } else { None }
+    }
+
+    pub fn of_worker(self) -> Option<WorkerMutant> {
+        if let AnyMutant::Worker(mutant) = self { Some(mutant) } else { None }
     }
 
     pub fn of_medium(self) -> Option<MediumMutant> {
@@ -53,6 +62,7 @@ impl fmt::Display for AnyMutant {
             AnyMutant::Engine(mutant) => write!(f, "{mutant:?}"),
             AnyMutant::Medium(mutant) => write!(f, "{mutant:?}"),
             AnyMutant::Dax(mutant) => write!(f, "dax {mutant:?}"),
+            AnyMutant::Worker(mutant) => write!(f, "worker {mutant:?}"),
         }
     }
 }
@@ -61,6 +71,9 @@ impl fmt::Display for AnyMutant {
 pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
     if mutant.of_dax().is_some() {
         return hunt_dax(mutant);
+    }
+    if mutant.of_worker().is_some() {
+        return hunt_in(ring::all(), |ring| ring.exhaust(mutant, &mut Figures::default()));
     }
     let mut figures = Figures::default();
     let scenarios = scenarios::for_mutants().into_iter().find_map(|scenario| {
@@ -82,18 +95,32 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
     scenarios.or_else(creations).or_else(growths)
 }
 
+/// The first of `all` in which there is a violation.
+fn hunt_in<T: fmt::Display>(
+    all: Vec<T>,
+    exhaust: impl Fn(&T) -> Option<Violation>,
+) -> Option<(String, Violation)> {
+    all.into_iter().find_map(|item| Some((item.to_string(), exhaust(&item)?)))
+}
+
 fn hunt_dax(mutant: AnyMutant) -> Option<(String, Violation)> {
     let creations = dax_creation::all().into_iter().find_map(|creation| {
         let violation = creation.exhaust(mutant, &mut Figures::default());
         violation.map(|violation| (creation.to_string(), violation))
     });
+    let growths = || {
+        dax_growth::all().into_iter().find_map(|growth| {
+            let violation = growth.exhaust(mutant, &mut Figures::default());
+            violation.map(|violation| (growth.to_string(), violation))
+        })
+    };
     let repairs = || {
         dax_repair::all().into_iter().find_map(|repair| {
             let violation = repair.exhaust(mutant, &mut Figures::default());
             violation.map(|violation| (repair.to_string(), violation))
         })
     };
-    creations.or_else(repairs).or_else(|| {
+    creations.or_else(growths).or_else(repairs).or_else(|| {
         dax::all().into_iter().find_map(|history| {
             let violation = history.exhaust(mutant, &mut Figures::default());
             violation.map(|violation| (history.to_string(), violation))

@@ -38,7 +38,7 @@ struct Seen {
 
 /// The state that a scenario begins with.
 pub struct Start {
-    base: Contents,
+    pub base: Contents,
     poison: Vec<Range<u64>>,
 }
 
@@ -193,7 +193,8 @@ impl Worker<'_> {
     }
 }
 
-fn written(scenario: &Scenario, queue: u64, index: usize, sector: u64) -> Value {
+/// What operation `index` of `queue` writes to `sector`.
+pub fn written(scenario: &Scenario, queue: u64, index: usize, sector: u64) -> Value {
     let version = (queue + 1) * MOST_OPS + index as u64;
     Value::stamp(sector, version, scenario.disk.sector_size())
 }
@@ -212,12 +213,12 @@ fn part(
 }
 
 /// The mark of an operation's begin; that of its end is one more.
-fn mark_of(queue: u64, index: usize) -> u64 {
+pub fn mark_of(queue: u64, index: usize) -> u64 {
     2 * (queue * MOST_OPS + index as u64)
 }
 
 /// The position of `mark` in the trace.
-fn position(events: &[Event], mark: u64) -> Option<usize> {
+pub fn position(events: &[Event], mark: u64) -> Option<usize> {
     events.iter().position(|event| matches!(event, Event::Mark(at) if *at == mark))
 }
 

@@ -57,9 +57,10 @@ impl ByLinux {
 /// What both sides say of a namespace, in the same words.
 const COMMON: [&str; 5] = ["name", "mode", "size", "uuid", "sector_size"];
 
-/// Our list of all namespaces of a file, by size.
+/// Our list of all namespaces of a file, by size, but those that Linux is to pass over.
 fn by_us(tool: &Tool) -> Vec<Value> {
     let mut listed = tool.list().as_array().expect("an array").clone();
+    listed.retain(|namespace| namespace["mode"] != "dax");
     listed.sort_by_key(|namespace| namespace["size"].as_u64());
     listed
 }
@@ -77,7 +78,16 @@ fn assert_same(ours: &Value, linuxs: &Value) {
 fn namespaces_made_by_us_are_used_by_linux(labels: Labels) {
     let scratch = scratch();
     let file = scratch.path().join("ours.nvdimm");
-    Tool::on(&file).create_labelled("160M", labels.bytes());
+    Tool::on(&file).create_labelled("240M", labels.bytes());
+    // One that is not for Linux, at the first place, where it would make others if it took it for free.
+    Tool::on(&file).create_namespace(&["--name", "memory", "--size", "64M", "--mode", "dax"]);
+    Tool::on(&file).dax("create-device", &["device", "--size", "8M"]);
+    let region = |when: &str| {
+        let exported = scratch.path().join(when);
+        Tool::on(&file).namespace("memory").export_raw(&exported);
+        sha256_of_file(&exported)
+    };
+    let region_before = region("before");
     // Of different sizes, by which they are told apart; in the order of their places.
     for (name, size, sector_size) in
         [("old", "16M", "512"), ("blob", "48M", ""), ("root", "64M", "4096"), ("odd", "32M", "520")]
@@ -105,6 +115,7 @@ fn namespaces_made_by_us_are_used_by_linux(labels: Labels) {
         done
         ndctl destroy-namespace -f namespace0.0
         ndctl create-namespace -m sector -l 4096 -s 16M -n new
+        ndctl create-namespace -m raw -s 16M -n rest
         # Linux reads sectors that were never written as what the old namespace has left there, and we as zeroes.
         random \"$(blockdev --getsize64 /dev/pmem0s)\" | dd of=/dev/pmem0s bs=64k
         ndctl enable-namespace namespace0.2
@@ -130,6 +141,9 @@ fn namespaces_made_by_us_are_used_by_linux(labels: Labels) {
         assert_eq!(Tool::on(&file).namespace(name).sha256_of_export(), linuxs.sha256, "{name}");
     }
     assert_eq!(left[0].listed["name"], "new");
+    assert_eq!(left.len(), 5, "{left:?}");
+    assert_eq!(region("after"), region_before, "Linux has not stored to what it passes over");
+    Tool::on(&file).dax("check", &[]);
     for name in ["new", "root", "odd"] {
         Tool::on(&file).namespace(name).assert_clean();
     }

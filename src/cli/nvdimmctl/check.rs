@@ -1,14 +1,12 @@
 //! `check-namespace`.
 
-mod backup;
-
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{Error, PROBLEMS_LEFT, REPAIRED};
+use super::{Error, PROBLEMS_LEFT, REPAIRED, backup};
 use crate::btt::check::repair::{Plan, Repair, RepairOptions, advice};
 use crate::btt::check::{self, CheckOptions, PendingWrite, Report, Severity, Verdict};
 use crate::btt::{MappedNamespace, Version};
@@ -137,7 +135,9 @@ impl CheckNamespace {
         let mapped = options.map(kind)?;
         mapped.refuse_other_modes()?;
         if let Some(path) = &self.undo {
-            return self.undo_repair(path, &mapped);
+            let bytes = backup::undo(path, &mapped.claim, &mapped.medium)?;
+            say!("{}: {bytes} bytes are again as they were", self.file.display());
+            return Ok(ExitCode::SUCCESS);
         }
         let plan = self.plan(&mapped, mapped.version);
         let backup = self.carry_out(&plan, &mapped)?;
@@ -168,28 +168,11 @@ impl CheckNamespace {
         if !self.repair || plan.repairs.is_empty() {
             return Ok(None);
         }
-        let path = self.backup.clone().unwrap_or_else(|| backup::unused_name(&self.file));
-        backup::write(&path, &mapped.claim, &plan.save(&mapped.medium))?;
+        let path = backup::save(self.backup.as_deref(), &mapped.claim, &plan.save(&mapped.medium))?;
         let progress = Progress::new("repairing", None);
         plan.carry_out(&mapped.medium, &mut |done, total| progress.set(done, total))
             .map_err(|source| self.media_error(source))?;
         Ok(Some(path))
-    }
-
-    fn undo_repair(
-        &self,
-        path: &std::path::Path,
-        mapped: &MappedNamespace,
-    ) -> Result<ExitCode, Error> {
-        let saved = backup::read(path, &mapped.claim)?;
-        let changed = backup::changed_since(&mapped.medium, &saved);
-        if let Some(offset) = changed.map_err(|source| self.media_error(source))? {
-            return Err(Error::ChangedSince { path: self.file.clone(), offset });
-        }
-        backup::put_back(&mapped.medium, &saved).map_err(|source| self.media_error(source))?;
-        let bytes: usize = saved.iter().map(|saved| saved.before.len()).sum();
-        say!("{}: {bytes} bytes are again as they were", self.file.display());
-        Ok(ExitCode::SUCCESS)
     }
 
     fn media_error(&self, source: MediaError) -> Error {

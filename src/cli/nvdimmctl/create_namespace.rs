@@ -65,7 +65,7 @@ pub struct CreateNamespace {
     device_align: Option<Align>,
 
     /// QEMU's memory slot for the file; Linux passes over namespaces that were made for another
-    /// [default: as the other namespaces, or 0]
+    /// [default: as the other namespaces, or 0; in dax mode none, so that no Linux takes it for a disk]
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(..i64::from(MOST_QEMU_SLOTS)))]
     qemu_slot: Option<u32>,

@@ -12,10 +12,12 @@ use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::pmem::DurabilityRequest;
 
-/// Make a namespace larger: its disk grows by the bytes that are free behind it
+/// Make a namespace larger: its disk, or in dax mode the memory for its devices, grows by the bytes that are
+/// free behind it
 ///
 /// Nothing that is there is moved or lost, and a power failure leaves the old size or the new one.
-/// It takes 16 MiB at least to make the disk larger.
+/// It takes 16 MiB at least to make the disk larger. In dax mode, nobody may hold the namespace, or a device of
+/// it.
 ///
 /// A daemon that serves the namespace lets the disk grow itself, before the next frontend connects;
 /// the one that is connected keeps the size that it knows. QEMU asks for the size when the device is
@@ -55,6 +57,11 @@ impl GrowNamespace {
                 growth.old_sectors
             ),
             Contents::Full => say!("{file}: {name} has {size}, and its disk fills it"),
+            Contents::Region(growth) => say!(
+                "{file}: {name} has {size} now, and its devices {} where they had {}",
+                Size(growth.new_size),
+                Size(growth.old_size)
+            ),
             Contents::Raw => say!("{file}: {name} has {size} now"),
             Contents::Held(holder) => say!(
                 "{file}: {name} has {size} now; held by {holder}: a daemon that serves it for writing \

@@ -198,10 +198,11 @@ fn print_details(namespace: &Listing) {
         line("arenas", arenas.to_string());
     }
     if let Some(label) = &namespace.label {
-        let slot = label.qemu_slot.map_or_else(
-            || "another machine than QEMU's".into(),
-            |slot| format!("QEMU's memory slot {slot}"),
-        );
+        let slot = match label.qemu_slot {
+            Some(slot) => format!("QEMU's memory slot {slot}"),
+            None if label.is_hidden => "no machine: Linux passes over it".into(),
+            None => "another machine than QEMU's".into(),
+        };
         line("label", format!("version {}, slot {}, for {slot}", label.version, label.slot));
     }
     line("durability", namespace.durability.into());

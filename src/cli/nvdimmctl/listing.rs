@@ -9,7 +9,7 @@ use super::Error;
 use crate::btt::{self, FoundArena, Version};
 use crate::cli::size::Size;
 use crate::dax;
-use crate::nvdimm::label::{NamespaceLabel, qemu_slot};
+use crate::nvdimm::label::{NO_COOKIE, NamespaceLabel, qemu_slot};
 use crate::nvdimm::{Abstraction, Holder, Namespace, NvdimmFile};
 use crate::pmem::PersistentMemory;
 
@@ -75,8 +75,10 @@ pub(super) enum Health {
 pub(super) struct ListedLabel {
     pub version: String,
     pub slot: u32,
-    /// QEMU's memory slot that the label was written for; none: another machine's.
+    /// QEMU's memory slot that the label was written for; none: another machine's, or nobody's.
     pub qemu_slot: Option<u32>,
+    /// Whether it was written for nobody: Linux passes over the namespace.
+    pub is_hidden: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -243,6 +245,7 @@ impl From<&NamespaceLabel> for ListedLabel {
             version: label.version.to_string(),
             slot: label.slot,
             qemu_slot: qemu_slot(label.version, label.isetcookie),
+            is_hidden: label.isetcookie == NO_COOKIE,
         }
     }
 }

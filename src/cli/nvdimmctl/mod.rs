@@ -1,5 +1,6 @@
 //! The command line of `nvdimmctl`, in the words of ndctl.
 
+mod backup;
 mod check;
 mod check_labels;
 mod contents;

@@ -8,6 +8,7 @@ use crate::dax::journal::{Entry, Store};
 use crate::dax::layout::{
     METADATA_OFFSET, METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET, PageBytes, checksum, slot_offset,
 };
+use crate::pmem::Saved;
 
 /// A region with something of everything, and its journal emptied.
 fn sample() -> Arc<Simulated> {
@@ -73,6 +74,31 @@ fn nothing_is_dropped_unasked() {
     assert_eq!(dropped.mended[0].fix, Fix::Drop { offset: slot, length: 128 });
     assert!(dropped.left.is_clean());
     assert_eq!(open(&medium).devices().len(), 4);
+}
+
+/// Pages that a repair freed may be another's by then, and no byte that it stored another one.
+#[test]
+fn whatever_is_changed_after_a_repair_is_seen_in_what_was_saved() {
+    for changes in [0, 1, 40] {
+        let medium = sample();
+        medium.zero(PAGES_OFFSET, 2 * PAGE).unwrap();
+        let page = METADATA_OFFSET + 3 * METADATA_PAGE_SIZE;
+        medium.store_u64(slot_offset(page, 0) + 96, 5).unwrap();
+        seal(&medium, page);
+        let saved = preview_repair(&medium, true).unwrap();
+        assert_eq!(repair(&medium, true).unwrap().mended.len(), 1);
+        let region = open(&medium);
+        for _ in 0..changes {
+            let offset = region.allocate(A, "a", 0).unwrap();
+            region.free(A, offset, 0).unwrap();
+        }
+        let is_changed = |saved: &Saved| {
+            let mut now = vec![0; saved.after.len()];
+            medium.read_bytes(saved.offset, &mut now).unwrap();
+            now != saved.after
+        };
+        assert_eq!(saved.iter().any(is_changed), changes > 0, "{changes}");
+    }
 }
 
 /// A replay makes no store that an entry of ours cannot have; so the checker must not rely on one.
@@ -178,8 +204,19 @@ proptest! {
             prop_assert!(matches!(error, Error::Damaged { .. }), "{}", error);
         }
         prop_assert_eq!(clean, opened.is_ok());
+        let before = medium.snapshot();
+        let saved = preview_repair(&medium, true).unwrap();
+        prop_assert!(medium.snapshot() == before);
         let repaired = repair(&medium, true).unwrap();
         prop_assert_eq!(repaired.left.is_clean(), check(&medium).is_clean());
+        let undone = Simulated::of(medium.snapshot());
+        for Saved { offset, before, after } in saved {
+            let mut now = vec![0; after.len()];
+            medium.read_bytes(offset, &mut now).unwrap();
+            prop_assert_eq!(now, after);
+            undone.write_bytes(offset, &before).unwrap();
+        }
+        prop_assert!(undone.snapshot() == before, "all that was changed was said before");
         if repaired.left.is_clean() {
             let region = open(&medium);
             for device in region.devices() {

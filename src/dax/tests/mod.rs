@@ -2,6 +2,7 @@
 
 mod damage;
 mod devices;
+mod growth;
 mod media;
 mod model;
 mod owners;

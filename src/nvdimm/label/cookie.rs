@@ -41,6 +41,10 @@ const QEMU_SERIAL: u32 = 0x0012_3456;
 /// Most memory slots that QEMU has.
 pub const MOST_QEMU_SLOTS: u32 = 256;
 
+/// The cookie of no NVDIMM: Linux passes over a namespace with it, and gives its bytes to nobody (the
+/// kernel's `create_namespace_pmem`, and `nd_label_reserve_dpa`, which does not look at cookies).
+pub const NO_COOKIE: u64 = 0;
+
 /// The cookie in labels of `version` on QEMU's NVDIMM in memory slot `slot`.
 #[must_use]
 pub fn qemu_cookie(version: LabelVersion, slot: u32) -> u64 {

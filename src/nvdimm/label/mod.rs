@@ -17,7 +17,7 @@ mod namespace_label;
 mod writer;
 
 pub use area::{LEAST_AREA_SIZE, LabelArea, MOST_AREA_SIZE, find};
-pub use cookie::{MOST_QEMU_SLOTS, qemu_cookie, qemu_slot};
+pub use cookie::{MOST_QEMU_SLOTS, NO_COOKIE, qemu_cookie, qemu_slot};
 pub use fault::LabelFault;
 pub use index_block::{IndexBlock, LabelVersion, Layout};
 pub use name::{LabelName, NameFault};

@@ -38,25 +38,21 @@
 //! are rewritten within their one cache line, whose stores stay in order; a sector that is to be marked
 //! as lost is marked before anything that made it doubtful goes away.
 
-use std::collections::BTreeMap;
-
 use super::arena::Arena;
 use super::kind::Severity;
 use super::report::{Report, Verdict};
 use super::{CheckOptions, check};
-use crate::pmem::{MediaError, PersistentMemory};
+use crate::pmem::{MediaError, PersistentMemory, Preview, Saved};
 
 mod advice;
 mod info;
 mod lanes;
 mod owners;
-mod preview;
 mod remedy;
 
 pub use advice::advice;
 pub use remedy::{Remedy, Repair};
 
-use self::preview::Preview;
 use self::remedy::Store;
 
 /// Most findings of a kind that a repair deals with. Where there are more, this is no damage of a kind
@@ -86,17 +82,6 @@ pub struct Plan {
     pub repairs: Vec<Repair>,
     /// What will be found then.
     pub after: Report,
-}
-
-/// Bytes that a repair changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Saved {
-    /// Their offset in the namespace.
-    pub offset: u64,
-    /// What they were before.
-    pub before: Vec<u8>,
-    /// What they are afterwards; as many.
-    pub after: Vec<u8>,
 }
 
 impl Plan {
@@ -139,32 +124,12 @@ impl Plan {
     /// now are left out.
     #[must_use]
     pub fn save<M: PersistentMemory>(&self, medium: &M) -> Vec<Saved> {
-        let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
-        let stores = self.repairs.iter().flat_map(|repair| &repair.stores);
-        for (offset, length) in stores.filter_map(Store::range) {
-            let end = ends.entry(offset).or_default();
-            *end = (*end).max(offset + length);
-        }
-        let mut ranges: Vec<(u64, u64)> = Vec::new();
-        for (start, end) in ends {
-            match ranges.last_mut() {
-                Some((_, last)) if start <= *last => *last = end.max(*last),
-                _ => ranges.push((start, end)),
-            }
-        }
         let preview = Preview::new(medium);
         for store in self.repairs.iter().flat_map(|repair| &repair.stores) {
-            // It was done to a preview before; what the medium refuses by now is not read below.
+            // It was done to a preview before; what the medium refuses by now is not saved.
             let _ = store.apply(&preview);
         }
-        let read = |(start, end)| {
-            let mut before = vec![0; (end - start) as usize];
-            let mut after = before.clone();
-            medium.read_bytes(start, &mut before).ok()?;
-            preview.read_bytes(start, &mut after).ok()?;
-            Some(Saved { offset: start, before, after })
-        };
-        ranges.into_iter().filter_map(read).collect()
+        preview.saved()
     }
 
     /// Carries the plan out on `medium`, which is as it was when the plan was made; durable on return

@@ -163,17 +163,6 @@ pub(super) enum Store {
 }
 
 impl Store {
-    /// Offset and number of the bytes that are stored to.
-    pub(super) fn range(&self) -> Option<(u64, u64)> {
-        match *self {
-            Store::Word { offset, .. } => Some((offset, 4)),
-            Store::Double { offset, .. } => Some((offset, 8)),
-            Store::Bytes { offset, ref bytes } => Some((offset, bytes.len() as u64)),
-            Store::Zero { offset, length } => Some((offset, length)),
-            Store::Barrier => None,
-        }
-    }
-
     pub(super) fn apply<M: PersistentMemory>(&self, medium: &M) -> Result<(), MediaError> {
         match *self {
             Store::Word { offset, value } => {

@@ -1,18 +1,20 @@
 //! `dax check`.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::super::{Error, PROBLEMS_LEFT, REPAIRED, to_json};
+use super::super::{Error, PROBLEMS_LEFT, REPAIRED, backup, to_json};
 use super::RegionArgs;
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::dax::check::{Finding, Report, check};
-use crate::dax::{PAGE_SIZE, Repaired, region_error, repair};
-use crate::nvdimm::ClaimKind;
+use crate::dax::{PAGE_SIZE, Repaired, preview_repair, region_error, repair};
+use crate::nvdimm::{Claim, ClaimKind};
+use crate::pmem::Mapping;
 
 /// Check that a namespace in dax mode is whole: superblocks, journal, owners, devices, and every page
 /// somebody's once
@@ -22,8 +24,9 @@ use crate::nvdimm::ClaimKind;
 ///
 /// --repair mends what loses nothing: a superblock from the other one, checksums of pages whose contents
 /// are in order. --force also drops what cannot be kept: records, devices and chains that are damaged,
-/// of two that have the same page one; their pages are free then. If it is cut off, by a power failure
-/// or otherwise, repeat it.
+/// of two that have the same page one; their pages are free then. Before it changes a byte, it writes all
+/// that it will change to a new file; --undo puts that back. If it is cut off, by a power failure or
+/// otherwise, repeat it.
 ///
 /// Exit status: 0 clean, 1 repaired, 2 problems (left), 8 could not be checked.
 #[derive(Debug, Args)]
@@ -39,6 +42,15 @@ pub(super) struct Check {
     /// Also repair what means dropping something
     #[arg(short, long, requires = "repair")]
     force: bool,
+
+    /// Where to keep what the repair changes; otherwise FILE.before-repair, which must not exist yet
+    #[arg(long, value_name = "NEW-FILE", requires = "repair")]
+    backup: Option<PathBuf>,
+
+    /// Put back what an earlier repair changed, from its backup, and do nothing else; refused once the
+    /// region was changed since
+    #[arg(long, value_name = "BACKUP", conflicts_with_all = ["repair", "json"])]
+    undo: Option<PathBuf>,
 
     /// Print JSON: an object
     #[arg(short, long)]
@@ -60,6 +72,8 @@ struct Checked {
     /// What is wrong, or left after a repair.
     findings: Vec<ListedFinding>,
     repaired: Vec<ListedFinding>,
+    /// Where the bytes are that the repair changed.
+    backup: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
@@ -73,21 +87,26 @@ struct ListedFinding {
 
 impl Check {
     pub(super) fn run(&self) -> Result<ExitCode, Error> {
-        let kind = if self.repair { ClaimKind::Exclusive } else { ClaimKind::Shared };
+        let writes = self.repair || self.undo.is_some();
+        let kind = if writes { ClaimKind::Exclusive } else { ClaimKind::Shared };
         let (claim, medium) = self.region.options().map(kind)?;
+        if let Some(path) = &self.undo {
+            let bytes = backup::undo(path, &claim, &medium)?;
+            say!("{}: {bytes} bytes are again as they were", self.region.file.display());
+            return Ok(ExitCode::SUCCESS);
+        }
         let progress = Progress::new("checking", None);
-        let Repaired { mended, left } = if self.repair {
-            repair(&medium, self.force)
-                .map_err(|source| region_error(claim.path(), claim.namespace(), source))?
+        let (Repaired { mended, left }, backup) = if self.repair {
+            self.repair(&claim, &medium)?
         } else {
-            Repaired { mended: Vec::new(), left: check(&medium) }
+            (Repaired { mended: Vec::new(), left: check(&medium) }, None)
         };
         drop(progress);
         let dev = claim.namespace().device_name();
         if self.json {
-            say!("{}", to_json(&self.describe(dev, &mended, &left))?);
+            say!("{}", to_json(&self.describe(dev, &mended, &left, backup))?);
         } else {
-            self.print(&dev, &mended, &left);
+            self.print(&dev, &mended, &left, backup.as_deref());
         }
         Ok(match (left.is_clean(), mended.is_empty()) {
             (true, true) => ExitCode::SUCCESS,
@@ -96,7 +115,28 @@ impl Check {
         })
     }
 
-    fn describe(&self, dev: String, mended: &[Finding], left: &Report) -> Checked {
+    /// Saves what the repair will change, and repairs. Returns what was done, and where that is saved.
+    fn repair(
+        &self,
+        claim: &Claim,
+        medium: &Mapping,
+    ) -> Result<(Repaired, Option<PathBuf>), Error> {
+        let fails = |source| region_error(claim.path(), claim.namespace(), source);
+        let saved = preview_repair(medium, self.force).map_err(fails)?;
+        let backup = match &saved[..] {
+            [] => None,
+            saved => Some(backup::save(self.backup.as_deref(), claim, saved)?),
+        };
+        Ok((repair(medium, self.force).map_err(fails)?, backup))
+    }
+
+    fn describe(
+        &self,
+        dev: String,
+        mended: &[Finding],
+        left: &Report,
+        backup: Option<PathBuf>,
+    ) -> Checked {
         Checked {
             file: self.region.file.clone(),
             dev,
@@ -108,10 +148,11 @@ impl Check {
             free_size: left.free_pages * PAGE_SIZE,
             findings: left.findings.iter().map(ListedFinding::from).collect(),
             repaired: mended.iter().map(ListedFinding::from).collect(),
+            backup,
         }
     }
 
-    fn print(&self, dev: &str, mended: &[Finding], left: &Report) {
+    fn print(&self, dev: &str, mended: &[Finding], left: &Report, backup: Option<&Path>) {
         for finding in mended {
             say!("repaired: {finding}");
         }
@@ -132,6 +173,14 @@ impl Check {
         }
         if let Some(advice) = self.advice(left) {
             say!("{advice}");
+        }
+        if let Some(backup) = backup.map(Path::display) {
+            let namespace = match &self.region.namespace {
+                Some(name) => format!(" --namespace {name}"),
+                None => String::new(),
+            };
+            let undo = format!("nvdimmctl dax check {file}{namespace} --undo {backup}");
+            say!("what was there before is in {backup}; to put it back: {undo}");
         }
     }
 

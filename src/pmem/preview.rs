@@ -1,11 +1,12 @@
 //! A medium as it would be: changes kept in memory, over one that is only read.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vm_memory::VolatileSlice;
 
-use crate::pmem::{Access, CACHE_LINE, Cause, Durability, MediaError, PersistentMemory};
+use super::{Access, CACHE_LINE, Cause, Durability, MediaError, PersistentMemory};
 
 const LINE: usize = CACHE_LINE as usize;
 
@@ -14,20 +15,67 @@ const LINE: usize = CACHE_LINE as usize;
 /// What is stored here is kept by whole cache lines, and the medium itself is never written to. A
 /// line that was changed can be read even where the medium cannot.
 #[derive(Debug)]
-pub(super) struct Preview<'m, M> {
+pub struct Preview<'m, M> {
     medium: &'m M,
-    /// The lines that were changed, by number.
-    lines: Mutex<BTreeMap<u64, [u8; LINE]>>,
+    changes: Mutex<Changes>,
+}
+
+/// What was changed.
+#[derive(Debug, Default)]
+struct Changes {
+    /// The lines, by number.
+    lines: BTreeMap<u64, [u8; LINE]>,
+    /// The ends of what was stored to, by where it starts.
+    stored: BTreeMap<u64, u64>,
+}
+
+/// Bytes that a change replaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saved {
+    /// Their offset in the medium.
+    pub offset: u64,
+    /// What they were before.
+    pub before: Vec<u8>,
+    /// What they are afterwards; as many.
+    pub after: Vec<u8>,
 }
 
 impl<'m, M: PersistentMemory> Preview<'m, M> {
     /// `medium` as it is.
-    pub(super) fn new(medium: &'m M) -> Preview<'m, M> {
-        Preview { medium, lines: Mutex::default() }
+    pub fn new(medium: &'m M) -> Preview<'m, M> {
+        Preview { medium, changes: Mutex::default() }
     }
 
-    fn lines(&self) -> MutexGuard<'_, BTreeMap<u64, [u8; LINE]>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The bytes that were stored to, or [noted](Self::note), as they are in the medium and as they are
+    /// here, by offset; those that cannot be read in the medium are left out.
+    #[must_use]
+    pub fn saved(&self) -> Vec<Saved> {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for (&start, &end) in &self.changes().stored {
+            match ranges.last_mut() {
+                Some(last) if start <= last.end => last.end = last.end.max(end),
+                _ => ranges.push(start..end),
+            }
+        }
+        let read = |range: Range<u64>| {
+            let mut before = vec![0; (range.end - range.start) as usize];
+            let mut after = before.clone();
+            self.medium.read_bytes(range.start, &mut before).ok()?;
+            self.read_bytes(range.start, &mut after).ok()?;
+            Some(Saved { offset: range.start, before, after })
+        };
+        ranges.into_iter().filter_map(read).collect()
+    }
+
+    /// Counts `range` among the bytes that were stored to.
+    pub fn note(&self, range: Range<u64>) {
+        let mut changes = self.changes();
+        let end = changes.stored.entry(range.start).or_default();
+        *end = range.end.max(*end);
+    }
+
+    fn changes(&self) -> MutexGuard<'_, Changes> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check_range(&self, access: Access, offset: u64, length: u64) -> Result<(), MediaError> {
@@ -39,10 +87,7 @@ impl<'m, M: PersistentMemory> Preview<'m, M> {
 
     /// Hands out the parts of a range that lie in one cache line each: the line's number, where in it
     /// the part begins, and the part of `0..length`.
-    fn parts(
-        offset: u64,
-        length: usize,
-    ) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
+    fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, Range<usize>)> {
         let mut done = 0;
         std::iter::from_fn(move || {
             let at = offset + done as u64;
@@ -55,7 +100,7 @@ impl<'m, M: PersistentMemory> Preview<'m, M> {
 
     /// Changes part of a line. What else is in it has to be read first.
     fn change(&self, number: u64, within: usize, from: &[u8]) -> Result<(), MediaError> {
-        let mut lines = self.lines();
+        let lines = &mut self.changes().lines;
         let mut line = match lines.get(&number) {
             Some(line) => *line,
             None if from.len() == LINE => [0; LINE],
@@ -140,25 +185,25 @@ impl<M: PersistentMemory> PersistentMemory for Preview<'_, M> {
 
     fn next_stored(&self, offset: u64) -> u64 {
         let stored = self.medium.next_stored(offset);
-        let lines = self.lines();
-        let changed = lines.range(offset / CACHE_LINE..).next();
-        changed.map_or(stored, |(number, _)| stored.min((number * CACHE_LINE).max(offset)))
+        let changes = self.changes();
+        let next = changes.lines.range(offset / CACHE_LINE..).next();
+        next.map_or(stored, |(number, _)| stored.min((number * CACHE_LINE).max(offset)))
     }
 
     fn read_bytes(&self, offset: u64, into: &mut [u8]) -> Result<(), MediaError> {
         self.check_range(Access::Read, offset, into.len() as u64)?;
-        let lines = self.lines();
+        let changes = self.changes();
         let end = offset + into.len() as u64;
-        let touched = lines.range(offset / CACHE_LINE..end.div_ceil(CACHE_LINE));
+        let touched = changes.lines.range(offset / CACHE_LINE..end.div_ceil(CACHE_LINE));
         let mut rest = into;
         let mut at = offset;
         for (number, line) in touched {
             let start = (number * CACHE_LINE).max(offset);
             let stop = ((number + 1) * CACHE_LINE).min(end);
-            let (before, changed) = rest.split_at_mut((start - at) as usize);
-            let (changed, behind) = changed.split_at_mut((stop - start) as usize);
+            let (before, here) = rest.split_at_mut((start - at) as usize);
+            let (here, behind) = here.split_at_mut((stop - start) as usize);
             self.read_medium(at, before)?;
-            changed.copy_from_slice(&line[(start % CACHE_LINE) as usize..][..changed.len()]);
+            here.copy_from_slice(&line[(start % CACHE_LINE) as usize..][..here.len()]);
             (rest, at) = (behind, stop);
         }
         self.read_medium(at, rest)
@@ -168,6 +213,9 @@ impl<M: PersistentMemory> PersistentMemory for Preview<'_, M> {
         self.check_range(Access::Write, offset, from.len() as u64)?;
         for (number, within, part) in Self::parts(offset, from.len()) {
             self.change(number, within, &from[part])?;
+        }
+        if !from.is_empty() {
+            self.note(offset..offset + from.len() as u64);
         }
         Ok(())
     }
@@ -210,6 +258,25 @@ mod tests {
         preview.store_u32(4, 1).unwrap();
         assert_eq!(preview.load_u64(0), Ok(1 << 32));
         assert!(preview.load_u64(64).is_err());
+    }
+
+    #[test]
+    fn what_was_stored_to_is_saved_as_it_was_and_as_it_is() {
+        let medium = Simulated::with_contents(&[1; 4096]);
+        medium.poison(2048..2112);
+        let preview = Preview::new(&medium);
+        preview.write_bytes(1000, &[2; 8]).unwrap();
+        preview.write_bytes(1004, &[3; 8]).unwrap();
+        preview.write_bytes(1000, &[1; 4]).unwrap();
+        preview.note(2000..2001);
+        preview.zero(2048, 64).unwrap();
+        let saved = |offset, before: &[u8], after: &[u8]| Saved {
+            offset,
+            before: before.into(),
+            after: after.into(),
+        };
+        let after = [1, 1, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3];
+        assert_eq!(preview.saved(), [saved(1000, &[1; 12], &after), saved(2000, &[1], &[1])]);
     }
 
     #[test]

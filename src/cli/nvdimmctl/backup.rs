@@ -18,10 +18,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::super::{Error, io_error};
-use crate::btt::check::repair::Saved;
+use super::{Error, io_error};
 use crate::nvdimm::Claim;
-use crate::pmem::{MediaError, PersistentMemory};
+use crate::pmem::{Mapping, MediaError, PersistentMemory, Saved};
 
 /// Most backups of a file whose names are tried.
 const MOST_BACKUPS: u32 = 10_000;
@@ -29,8 +28,31 @@ const MOST_BACKUPS: u32 = 10_000;
 /// The first line of a backup.
 const HEAD: &str = "nvdimmctl-backup 1";
 
+/// Saves what a repair is going to change in a claimed namespace, durably, in the new file `path`, or in one
+/// beside the NVDIMM file. Returns its path.
+pub(super) fn save(path: Option<&Path>, claim: &Claim, saved: &[Saved]) -> Result<PathBuf, Error> {
+    let path = path.map_or_else(|| unused_name(claim.path()), PathBuf::from);
+    write(&path, claim, saved)?;
+    Ok(path)
+}
+
+/// Puts back what a repair has changed, from the backup `path`, unless it was changed since. Returns
+/// the number of bytes.
+pub(super) fn undo(path: &Path, claim: &Claim, medium: &Mapping) -> Result<usize, Error> {
+    let fails = |source: MediaError| {
+        let (path, source) = (claim.path().into(), source.into());
+        Error::Sectors { path, source }
+    };
+    let saved = read(path, claim)?;
+    if let Some(offset) = changed_since(medium, &saved).map_err(fails)? {
+        return Err(Error::ChangedSince { path: claim.path().into(), offset });
+    }
+    put_back(medium, &saved).map_err(fails)?;
+    Ok(saved.iter().map(|saved| saved.before.len()).sum())
+}
+
 /// Writes the bytes of a claimed namespace to the new file `path`; durable on return.
-pub(super) fn write(path: &Path, claim: &Claim, saved: &[Saved]) -> Result<(), Error> {
+fn write(path: &Path, claim: &Claim, saved: &[Saved]) -> Result<(), Error> {
     let range = &claim.namespace().range;
     let mut text = format!(
         "{HEAD}\nfile {}\nnamespace {} {} {}\n",
@@ -62,7 +84,7 @@ pub(super) fn write(path: &Path, claim: &Claim, saved: &[Saved]) -> Result<(), E
 }
 
 /// A name for the backup that nothing has yet: beside the file, or, for a device, here.
-pub(super) fn unused_name(file: &Path) -> PathBuf {
+fn unused_name(file: &Path) -> PathBuf {
     let is_device = file.starts_with("/dev");
     let base = if is_device { file.file_name().map_or(file, Path::new) } else { file };
     let name = |number: u32| {
@@ -78,13 +100,13 @@ pub(super) fn unused_name(file: &Path) -> PathBuf {
 }
 
 /// Reads a backup of a claimed namespace; offsets are those in the namespace.
-pub(super) fn read(path: &Path, claim: &Claim) -> Result<Vec<Saved>, Error> {
+fn read(path: &Path, claim: &Claim) -> Result<Vec<Saved>, Error> {
     let text = fs::read_to_string(path).map_err(io_error("read the backup"))?;
     let range = &claim.namespace().range;
     let bad = |line, reason| Error::BadBackup { path: path.into(), line, reason };
     let mut lines = (1..).zip(text.lines());
     if lines.next().is_none_or(|(_, line)| line != HEAD) {
-        return Err(bad(1, "not a backup that check-namespace --repair has written"));
+        return Err(bad(1, "not a backup that a repair has written"));
     }
     let mut saved = Vec::new();
     let mut is_whole = false;
@@ -129,7 +151,7 @@ fn bytes_of(hex: &str) -> Option<Vec<u8>> {
 
 /// Offset in the namespace of the first byte that is neither as before the repair nor as after it: a repair
 /// that was cut off leaves some of each.
-pub(super) fn changed_since<M: PersistentMemory>(
+fn changed_since<M: PersistentMemory>(
     medium: &M,
     saved: &[Saved],
 ) -> Result<Option<u64>, MediaError> {
@@ -146,7 +168,7 @@ pub(super) fn changed_since<M: PersistentMemory>(
 }
 
 /// Writes bytes back as they were; durable on return if fences are.
-pub(super) fn put_back<M: PersistentMemory>(medium: &M, saved: &[Saved]) -> Result<(), MediaError> {
+fn put_back<M: PersistentMemory>(medium: &M, saved: &[Saved]) -> Result<(), MediaError> {
     for Saved { offset, before, .. } in saved {
         medium.write_bytes(*offset, before)?;
     }

@@ -1,0 +1,13 @@
+//! Errors that tests can give a queue's worker.
+
+mutants! {
+    /// Those that the crash tests must notice.
+    CRASH: {
+        /// The guest is told of its writes before they are committed.
+        ToldBeforeCommit,
+        /// The guest is told of a flush before that is over.
+        ToldBeforeFlushed,
+        /// The guest is told of writes that are not durable, though it has chosen that they are.
+        WriteThroughForgotten,
+    }
+}
