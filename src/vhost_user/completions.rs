@@ -80,6 +80,15 @@ impl Completions {
         self.0.front().is_some_and(Completion::is_done)
     }
 
+    /// Takes out the first, if it can be told.
+    fn take_ready(&mut self) -> Option<Completion> {
+        if mutant!(vhost_user::ToldOutOfOrder) {
+            let ready = self.0.iter().position(Completion::is_done)?;
+            return self.0.remove(ready);
+        }
+        if self.has_ready() { self.0.pop_front() } else { None }
+    }
+
     /// Waits until all of them can be told.
     pub(super) fn wait(&self) {
         self.0.iter().filter_map(|completion| completion.flush.as_ref()).for_each(Flush::wait);
@@ -103,9 +112,7 @@ impl Completions {
         let elements = GuestArray::<u64>::new(memory, elements, size.into());
         let before = Wrapping(ring.next_used());
         let mut next = before;
-        while self.has_ready()
-            && let Some(completion) = self.0.pop_front()
-        {
+        while let Some(completion) = self.take_ready() {
             let head = completion.head;
             let length = completion.tell(memory, log);
             // The guest named a descriptor that is not there: there is no element for it.

@@ -7,6 +7,8 @@ mutants! {
         ToldBeforeCommit,
         /// The guest is told of a flush before that is over.
         ToldBeforeFlushed,
+        /// The guest is told of requests before a flush that they are behind.
+        ToldOutOfOrder,
         /// The guest is told of writes that are not durable, though it has chosen that they are.
         WriteThroughForgotten,
     }
