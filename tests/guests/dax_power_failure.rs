@@ -41,8 +41,7 @@ fn lost(said: &str) -> u64 {
 /// Stores that nobody flushes, all the time.
 const UNSYNCED: &str = "( set +x; while :; do random 64k >/mnt/unsynced; sleep 0.05; done ) &";
 
-/// The first e2fsck replays the journal up to a transaction that is torn, and the second finds what that has left
-/// undone, which is nothing.
+/// The first e2fsck replays the journal, up to a transaction that is torn; the second finds nothing that is wrong.
 const FIND: &str = "
 e2fsck -p /dev/pmem0 || [ $? -eq 1 ]
 mount -o dax=always /dev/pmem0 /mnt
