@@ -1,10 +1,8 @@
 //! Arrays in guest memory: tables and rings.
 
-use vm_memory::{
-    Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, VolatileArrayRef, VolatileMemory,
-};
+use vm_memory::{Address, ByteValued, Bytes, GuestAddress, VolatileArrayRef};
 
-use super::memory::{BadAddress, GuestRam};
+use super::memory::{BadAddress, GuestRam, together};
 
 /// Objects that lie one behind another in guest memory.
 ///
@@ -71,16 +69,6 @@ impl<'m, T: ByteValued> GuestArray<'m, T> {
         let address = self.address.checked_add(offset as u64).ok_or(bad)?;
         act(address).ok_or(BadAddress { address: address.raw_value(), length })
     }
-}
-
-/// `length` objects at `address`, if they lie together in host memory.
-pub(super) fn together<T: ByteValued>(
-    memory: &GuestRam,
-    address: GuestAddress,
-    length: usize,
-) -> Option<VolatileArrayRef<'_, T>> {
-    let (region, start) = memory.to_region_addr(address)?;
-    region.get_array_ref(start.raw_value() as usize, length).ok()
 }
 
 #[cfg(test)]

@@ -2,10 +2,8 @@
 
 use vm_memory::{
     Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap,
-    GuestMemoryRegion, VolatileMemory, VolatileSlice,
+    GuestMemoryRegion, VolatileArrayRef, VolatileMemory, VolatileSlice,
 };
-
-use super::array::together;
 
 /// Guest memory, mapped.
 pub type GuestRam = GuestMemoryMmap<()>;
@@ -192,6 +190,16 @@ pub fn store<T: ByteValued>(
     // Across two regions, or outside of all.
     let bad = BadAddress { address: address.raw_value(), length: size_of::<T>() };
     memory.write_obj(object, address).map_err(|_| bad)
+}
+
+/// `length` objects at `address`, if they lie together in host memory.
+pub(super) fn together<T: ByteValued>(
+    memory: &GuestRam,
+    address: GuestAddress,
+    length: usize,
+) -> Option<VolatileArrayRef<'_, T>> {
+    let (region, start) = memory.to_region_addr(address)?;
+    region.get_array_ref(start.raw_value() as usize, length).ok()
 }
 
 #[cfg(test)]
