@@ -102,6 +102,37 @@ fn nothing_is_changed_without_a_backup() {
 }
 
 #[test]
+fn sectors_that_cannot_be_read_are_left_out_of_an_export_that_skips_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = make_namespace(folder.path(), "32M", 4096);
+    let image = folder.path().join("image");
+    fs::write(&image, vec![7; 10 * PAGE as usize]).unwrap();
+    nvdimmctl_ok(&["import", text(&path), text(&image)]);
+    let inspected = nvdimmctl_ok(&["inspect", text(&path), "--json"]);
+    let inspected: Value = serde_json::from_slice(&inspected).unwrap();
+    let arena = &inspected["arenas"][0];
+    let map = arena["start"].as_u64().unwrap() + arena["mapoff"].as_u64().unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    for lba in [3, 5] {
+        let mut entry = [0; 4];
+        file.read_exact_at(&mut entry, map + lba * 4).unwrap();
+        // Not zero any more, but an error.
+        entry[3] = entry[3] & 0x3f | 0x40;
+        file.write_all_at(&entry, map + lba * 4).unwrap();
+    }
+    let out = folder.path().join("out");
+    run(1, &["export", text(&path), text(&out)]);
+    fs::remove_file(&out).unwrap();
+    let (_, said) = run(0, &["export", text(&path), text(&out), "--skip-unreadable"]);
+    assert!(said.contains("8192 bytes could not be read, and are zero, the first at byte 12288"));
+    let exported = fs::read(&out).unwrap();
+    for (sector, lba) in exported.chunks(PAGE as usize).zip(0..10) {
+        let byte = if [3, 5].contains(&lba) { 0 } else { 7 };
+        assert!(sector.iter().all(|held| *held == byte), "{lba}");
+    }
+}
+
+#[test]
 fn only_a_whole_backup_of_this_namespace_is_put_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = damaged(folder.path());

@@ -90,6 +90,8 @@ mutants! {
         LaneCommitFirst,
         /// A lane that says nothing may say something while it is written anew.
         LaneNotSilenced,
+        /// A page of the flog is zeroed while lanes in it still say something.
+        PageNotSilenced,
         /// What an entry in a lane's other slot said stays there.
         OtherSlotKept,
         /// Sectors are given blocks while the last of them are being marked as lost.

@@ -34,8 +34,8 @@ struct Changes {
 pub struct Saved {
     /// Their offset in the medium.
     pub offset: u64,
-    /// What they were before.
-    pub before: Vec<u8>,
+    /// What they were before; `None`: they cannot be read, not all of them.
+    pub before: Option<Vec<u8>>,
     /// What they are afterwards; as many.
     pub after: Vec<u8>,
 }
@@ -47,7 +47,7 @@ impl<'m, M: PersistentMemory> Preview<'m, M> {
     }
 
     /// The bytes that were stored to, or [noted](Self::note), as they are in the medium and as they are
-    /// here, by offset; those that cannot be read in the medium are left out.
+    /// here, by offset.
     #[must_use]
     pub fn saved(&self) -> Vec<Saved> {
         let mut ranges: Vec<Range<u64>> = Vec::new();
@@ -60,9 +60,10 @@ impl<'m, M: PersistentMemory> Preview<'m, M> {
         let read = |range: Range<u64>| {
             let mut before = vec![0; (range.end - range.start) as usize];
             let mut after = before.clone();
-            self.medium.read_bytes(range.start, &mut before).ok()?;
+            let was_read = self.medium.read_bytes(range.start, &mut before).is_ok();
+            // Only what was noted, and not stored, cannot be read here.
             self.read_bytes(range.start, &mut after).ok()?;
-            Some(Saved { offset: range.start, before, after })
+            Some(Saved { offset: range.start, before: was_read.then_some(before), after })
         };
         ranges.into_iter().filter_map(read).collect()
     }
@@ -270,13 +271,15 @@ mod tests {
         preview.write_bytes(1000, &[1; 4]).unwrap();
         preview.note(2000..2001);
         preview.zero(2048, 64).unwrap();
-        let saved = |offset, before: &[u8], after: &[u8]| Saved {
+        let saved = |offset, before: Option<&[u8]>, after: &[u8]| Saved {
             offset,
-            before: before.into(),
+            before: before.map(Vec::from),
             after: after.into(),
         };
         let after = [1, 1, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3];
-        assert_eq!(preview.saved(), [saved(1000, &[1; 12], &after), saved(2000, &[1], &[1])]);
+        let stored = saved(1000, Some(&[1; 12]), &after);
+        let (noted, unread) = (saved(2000, Some(&[1]), &[1]), saved(2048, None, &[0; 64]));
+        assert_eq!(preview.saved(), [stored, noted, unread]);
     }
 
     #[test]

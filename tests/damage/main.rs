@@ -253,6 +253,26 @@ is left.
 
 ";
 
+const UNREADABLE: &str = "\
+# What cannot be read
+
+Poison, of which no file here has any, is tried on a simulated medium (`src/btt/check/tests`). The memory stays poisoned until something is written over it: by way of the file system, in whole pages.
+
+- **Info blocks**: `--repair` writes the page anew from the other copy.
+- **Lanes**: `--repair` completes what is pending in the others, zeroes the page of the flog, of 64 lanes, and gives all its lanes blocks that nobody owns. So it needs to be certain which those are: it does
+  that only if all else is in order. The lanes of that page are silenced before it is zeroed, so that it may be cut off at any point and repeated. A write that was pending in an unreadable lane was never
+  reported as done; its sector keeps its old data.
+- **Map**: reported, and not repaired. A page has the entries of 1024 sectors, of which all but a few can be read. They would be gone while it is zeroed, and zeroes in a map do not mean that something is lost, but
+  that these sectors were never written and have the blocks of their own numbers, which are others' by now: a power failure then would leave damage that nothing tells from a map in order. Instead:
+  `nvdimmctl export --skip-unreadable` writes the disk out, with zeroes for sectors whose map entry or block cannot be read, and says how much that is; `create-namespace --force` (of several namespaces: `--reconfig NAME`) makes it
+  anew in its place, whereby map and flog are zeroed, and the poison goes; `import` brings the disk back. If the unreadable entries are those of sectors that a lane wrote last, the disk cannot be opened, and
+  `export --force-raw --skip-unreadable` into a new file gives a copy to work on, in which they are zero: `check-namespace --repair --force` marks what is in doubt there as lost.
+- **Blocks of sectors**: reading such a sector is an error, which the map then says (E), until it is written: that clears the poison of the block.
+
+Where a repair has written over what could not be read, `--undo` refuses to put back the rest: there is no state to go back to.
+
+";
+
 fn document(sections: &[(&str, Vec<Outcome>)]) -> String {
     let mut text = HEAD.to_owned();
     for (title, outcomes) in sections {
@@ -291,7 +311,7 @@ fn btt_tables(failed: &mut Vec<&'static str>) -> String {
             }
         }
     }
-    document(&outcomes)
+    document(&outcomes) + UNREADABLE
 }
 
 #[test]

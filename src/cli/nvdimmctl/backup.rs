@@ -9,7 +9,8 @@
 //! ```
 //!
 //! After the head, a line for each range: its offset in the file, its length, its bytes before the
-//! repair, and those after it. The last line counts them, so that half a backup is not taken for a
+//! repair, or `-` if they could not be read, and those after it. Where some could not, the others are
+//! not put back either: there is no state to go back to. The last line counts them, so that half a backup is not taken for a
 //! whole one. What was changed since the repair is not put back: lanes and map of today with those of
 //! yesterday among them would be damage.
 
@@ -25,6 +26,17 @@ use crate::pmem::{Mapping, MediaError, PersistentMemory, Saved};
 /// Most backups of a file whose names are tried.
 const MOST_BACKUPS: u32 = 10_000;
 
+/// A line of a backup, read.
+struct Replaced {
+    /// In the namespace.
+    offset: u64,
+    before: Vec<u8>,
+    after: Vec<u8>,
+}
+
+/// What stands for bytes that could not be read.
+const UNREADABLE: &str = "-";
+
 /// The first line of a backup.
 const HEAD: &str = "nvdimmctl-backup 1";
 
@@ -33,6 +45,9 @@ const HEAD: &str = "nvdimmctl-backup 1";
 pub(super) fn save(path: Option<&Path>, claim: &Claim, saved: &[Saved]) -> Result<PathBuf, Error> {
     let path = path.map_or_else(|| unused_name(claim.path()), PathBuf::from);
     write(&path, claim, saved)?;
+    if saved.iter().any(|saved| saved.before.is_none()) {
+        log::warn!("some of what the repair changes cannot be read: it cannot be taken back");
+    }
     Ok(path)
 }
 
@@ -62,14 +77,9 @@ fn write(path: &Path, claim: &Claim, saved: &[Saved]) -> Result<(), Error> {
         range.end - range.start
     );
     for Saved { offset, before, after } in saved {
-        let _ = write!(text, "{} {}", range.start + offset, before.len());
-        for bytes in [before, after] {
-            text.push(' ');
-            for byte in bytes {
-                let _ = write!(text, "{byte:02x}");
-            }
-        }
-        text.push('\n');
+        let before = before.as_ref().map_or_else(|| UNREADABLE.into(), |bytes| hex_of(bytes));
+        let (place, length) = (range.start + offset, after.len());
+        let _ = writeln!(text, "{place} {length} {before} {}", hex_of(after));
     }
     let _ = writeln!(text, "end {}", saved.len());
     let fails = io_error("write the backup of what the repair changes");
@@ -100,7 +110,7 @@ fn unused_name(file: &Path) -> PathBuf {
 }
 
 /// Reads a backup of a claimed namespace; offsets are those in the namespace.
-fn read(path: &Path, claim: &Claim) -> Result<Vec<Saved>, Error> {
+fn read(path: &Path, claim: &Claim) -> Result<Vec<Replaced>, Error> {
     let text = fs::read_to_string(path).map_err(io_error("read the backup"))?;
     let range = &claim.namespace().range;
     let bad = |line, reason| Error::BadBackup { path: path.into(), line, reason };
@@ -121,6 +131,9 @@ fn read(path: &Path, claim: &Claim) -> Result<Vec<Saved>, Error> {
                 }
             }
             ["end", count] => is_whole = count == saved.len().to_string(),
+            [_, _, UNREADABLE, _] => {
+                return Err(bad(number, "these bytes could not be read: nothing can be put back"));
+            }
             [offset, length, before, after] => {
                 let malformed = || bad(number, "not an offset, a length, and twice so many bytes");
                 let offset: u64 = offset.parse().map_err(|_| malformed())?;
@@ -134,12 +147,19 @@ fn read(path: &Path, claim: &Claim) -> Result<Vec<Saved>, Error> {
                 if !inside {
                     return Err(bad(number, "outside the namespace"));
                 }
-                saved.push(Saved { offset: offset - range.start, before, after });
+                saved.push(Replaced { offset: offset - range.start, before, after });
             }
             _ => return Err(bad(number, "not a line of a backup")),
         }
     }
     if is_whole { Ok(saved) } else { Err(bad(text.lines().count(), "the end is missing")) }
+}
+
+fn hex_of(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 fn bytes_of(hex: &str) -> Option<Vec<u8>> {
@@ -153,9 +173,9 @@ fn bytes_of(hex: &str) -> Option<Vec<u8>> {
 /// that was cut off leaves some of each.
 fn changed_since<M: PersistentMemory>(
     medium: &M,
-    saved: &[Saved],
+    saved: &[Replaced],
 ) -> Result<Option<u64>, MediaError> {
-    for Saved { offset, before, after } in saved {
+    for Replaced { offset, before, after } in saved {
         let mut now = vec![0; before.len()];
         medium.read_bytes(*offset, &mut now)?;
         let mut bytes = now.iter().zip(before.iter().zip(after));
@@ -168,8 +188,8 @@ fn changed_since<M: PersistentMemory>(
 }
 
 /// Writes bytes back as they were; durable on return if fences are.
-fn put_back<M: PersistentMemory>(medium: &M, saved: &[Saved]) -> Result<(), MediaError> {
-    for Saved { offset, before, .. } in saved {
+fn put_back<M: PersistentMemory>(medium: &M, saved: &[Replaced]) -> Result<(), MediaError> {
+    for Replaced { offset, before, .. } in saved {
         medium.write_bytes(*offset, before)?;
     }
     medium.fence()?;

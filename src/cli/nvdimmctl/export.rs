@@ -33,6 +33,19 @@ pub struct Export {
     /// For rescue: the bytes of the namespace as they are, BTT and all, even while somebody holds it
     #[arg(long)]
     force_raw: bool,
+
+    /// For rescue: write zeroes for what cannot be read, and go on; how much that is, and where it begins,
+    /// is said on standard error
+    #[arg(long)]
+    skip_unreadable: bool,
+}
+
+/// What was skipped.
+#[derive(Debug, Default)]
+struct Skipped {
+    bytes: u64,
+    /// Where the first of it is in the image.
+    first: Option<u64>,
 }
 
 impl Export {
@@ -47,10 +60,13 @@ impl Export {
         let total = contents.size();
         let progress = Progress::new("exporting", Some(total));
         let mut chunk = vec![0; CHUNK];
-        let mut position = 0;
+        let (mut position, mut skipped) = (0, Skipped::default());
         while position < total {
             let part = &mut chunk[..(total - position).min(CHUNK as u64) as usize];
-            contents.read(position, part)?;
+            match contents.read(position, part) {
+                Err(_) if self.skip_unreadable => skipped.read(&mut contents, position, part),
+                read => read?,
+            }
             output.write(part).map_err(io_error("write the output"))?;
             progress.add(part.len() as u64);
             position += part.len() as u64;
@@ -58,6 +74,10 @@ impl Export {
         output.finish().map_err(io_error("write the output"))?;
         drop(progress);
         eprintln!("{}: exported {}", self.file.display(), Size(total));
+        if let Some(first) = skipped.first {
+            let bytes = skipped.bytes;
+            eprintln!("{bytes} bytes could not be read, and are zero, the first at byte {first}");
+        }
         Ok(())
     }
 
@@ -65,6 +85,20 @@ impl Export {
         match &self.image {
             Some(path) => File::create_new(path).map_err(io_error("create the image")),
             None => standard_stream(&io::stdout()).map_err(io_error("use standard output")),
+        }
+    }
+}
+
+impl Skipped {
+    /// Reads piece by piece, with zeroes for those that cannot be read.
+    fn read(&mut self, contents: &mut Contents, position: u64, into: &mut [u8]) {
+        let size = contents.block();
+        for (piece, at) in into.chunks_mut(size).zip((position..).step_by(size)) {
+            if contents.read(at, piece).is_err() {
+                piece.fill(0);
+                self.bytes += piece.len() as u64;
+                self.first.get_or_insert(at);
+            }
         }
     }
 }

@@ -214,7 +214,7 @@ proptest! {
             let mut now = vec![0; after.len()];
             medium.read_bytes(offset, &mut now).unwrap();
             prop_assert_eq!(now, after);
-            undone.write_bytes(offset, &before).unwrap();
+            undone.write_bytes(offset, &before.unwrap()).unwrap();
         }
         prop_assert!(undone.snapshot() == before, "all that was changed was said before");
         if repaired.left.is_clean() {

@@ -42,8 +42,13 @@ pub fn advice(kind: Kind, forced: bool) -> Option<&'static str> {
         Kind::InfoLost => "restore the file from a backup; nothing can be made up",
         Kind::InfoBad | Kind::InfoDiffers => "the medium refuses: see the log of the kernel",
         Kind::ArenaForeign => "the arenas of two BTTs were mixed: restore the file from a backup",
-        Kind::LaneUnreadable | Kind::MapUnreadable => {
-            "the medium does not answer: export what can be read, and restore the rest from a backup"
+        Kind::LaneUnreadable => {
+            "the medium does not answer, and more is wrong than these lanes: export what can be read \
+             ('export --skip-unreadable'), and restore the rest from a backup"
+        }
+        Kind::MapUnreadable => {
+            "the medium does not answer: export what can be read ('export --skip-unreadable'), make the \
+             namespace anew, which clears poison, and import it again"
         }
         Kind::ReplayUnstable => "somebody writes to the medium: find out who, and check again",
         _ => "it cannot be repaired: export what can be read, and restore the rest from a backup",

@@ -54,17 +54,15 @@ pub(super) fn rewrite<M: PersistentMemory>(
     let [first, second] = slots.map(|place| entries[place].seq);
     let newest = newer(first, second).filter(|_| from == From::Legal);
     let Some(mut slot) = newest else {
-        if !mutant!(btt::LaneNotSilenced) {
-            store(slots[0], 1, u64::from(NO_SEQUENCE) << 32);
-        }
-        for place in others {
-            store(place, 0, 0);
-            store(place, 1, 0);
+        let mut silent = silence(arena, lane);
+        if mutant!(btt::LaneNotSilenced) {
+            silent.remove(0);
         }
         let [what, commit] = entry(Sequence::FIRST.get()).halves();
         store(slots[0], 0, what);
         store(slots[0], 1, commit);
-        return Ok(stores);
+        silent.append(&mut stores);
+        return Ok(silent);
     };
     for place in others.filter(|place| *place != slots[1]) {
         store(place, 0, 0);
@@ -100,6 +98,24 @@ fn read_entries<M: PersistentMemory>(
     arena.medium.read_bytes(arena.lane_offset(lane), &mut bytes)?;
     let (places, _) = bytes.as_chunks::<{ ENTRY_SIZE as usize }>();
     Ok(std::array::from_fn(|place| FlogEntry::decode(&places[place])))
+}
+
+/// Whether a lane can be read.
+pub(super) fn is_readable<M: PersistentMemory>(arena: &Arena<'_, M>, lane: LaneIndex) -> bool {
+    read_entries(arena, lane).is_ok()
+}
+
+/// The stores that let a lane say nothing any more, whatever it said, and in whichever layout. They are to its
+/// one cache line, which keeps their order.
+///
+/// From the first on, no two of its entries are a legal pair; nor are they where some of what is left
+/// becomes zero.
+pub(super) fn silence<M: PersistentMemory>(arena: &Arena<'_, M>, lane: LaneIndex) -> Vec<Store> {
+    let offset = |place: usize, half: u64| arena.place_offset(lane, place) + 8 * half;
+    let first = Store::Double { offset: offset(0, 1), value: u64::from(NO_SEQUENCE) << 32 };
+    let others = (1..PLACES).flat_map(|place| [offset(place, 0), offset(place, 1)]);
+    let others = others.map(|offset| Store::Double { offset, value: 0 });
+    [first].into_iter().chain(others).collect()
 }
 
 /// The newest entry's old map word, which names the free block of a legal lane, flags and all.

@@ -13,7 +13,7 @@
 //!   counts, for everybody who opens a BTT uses that.
 //! * *Pending writes* are completed, as opening does.
 //! * *Lanes*: a lane needs nothing but a free block of its own. Where all sectors have one block each,
-//!   those left are the lanes'. A write that was pending in an unreadable lane was never reported as
+//!   those left are the lanes', be they unreadable: zeroing their page clears poison. A write that was pending in an unreadable lane was never reported as
 //!   done: its sector keeps its old data, as after any crash. Where a lane and a sector name the same
 //!   block, either may be wrong.
 //! * *A single sector* whose map entry names nothing, while exactly one block is left: the block is
@@ -28,8 +28,11 @@
 //!
 //! # What cannot be done
 //!
-//! Nothing can be made up: a first arena without info blocks, metadata that cannot be read, an arena
-//! of another BTT, a file that is too short.
+//! Nothing can be made up: a first arena without info blocks, a map that cannot be read, an arena
+//! of another BTT, a file that is too short. Poison goes where whole pages are written over, and so lanes
+//! come back, of which no more is needed than a block; but a page of the map has the entries of 1024
+//! sectors, those that can be read too. They would be gone while it is zeroed, and a power failure then
+//! would leave a map of sectors that were never written, over blocks that are others'.
 //!
 //! # Power failures
 //!
@@ -49,6 +52,7 @@ mod info;
 mod lanes;
 mod owners;
 mod remedy;
+mod unreadable;
 
 pub use advice::advice;
 pub use remedy::{Remedy, Repair};
@@ -120,8 +124,7 @@ impl Plan {
         plan
     }
 
-    /// The bytes that the plan changes, as they are now and as they will be; those that cannot be read
-    /// now are left out.
+    /// The bytes that the plan changes, as they are now, if they can be read, and as they will be.
     #[must_use]
     pub fn save<M: PersistentMemory>(&self, medium: &M) -> Vec<Saved> {
         let preview = Preview::new(medium);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Round;
 use super::lanes::{self, From};
 use super::remedy::{Remedy, Repair, Store};
+use super::unreadable::clear_pages;
 use crate::btt::check::arena::Arena;
 use crate::btt::check::flog::Lane;
 use crate::btt::check::kind::Kind;
@@ -15,13 +16,15 @@ use crate::pmem::PersistentMemory;
 
 /// What is wrong with the owners of an arena's blocks.
 #[derive(Debug, Default)]
-struct Disorder {
+pub(super) struct Disorder {
     /// Sectors whose map entry names a block that does not exist.
     homeless: BTreeSet<Lba>,
     /// Blocks with several owners.
     shared: BTreeMap<Block, BTreeSet<Shares>>,
     /// Lanes that say nothing.
     silent: BTreeSet<LaneIndex>,
+    /// Those of them that cannot be read.
+    pub(super) unreadable: BTreeSet<LaneIndex>,
     /// Lanes that say something, which cannot be all right.
     dubious: BTreeSet<LaneIndex>,
     /// Blocks that nobody owns.
@@ -73,6 +76,11 @@ impl<M: PersistentMemory> Round<'_, M> {
             return Vec::new();
         }
         let only_lanes = needy.sectors.is_empty() && disorder.homeless.is_empty();
+        if !disorder.unreadable.is_empty() {
+            // All but the lanes in these pages has to be in order: what they say will be gone.
+            let is_certain = only_lanes && needy.lanes == disorder.silent;
+            return if is_certain { clear_pages(&arena, &disorder) } else { Vec::new() };
+        }
         match disorder.homeless.first() {
             Some(lba) if count == 1 && needy.doubtful.is_empty() => {
                 self.only_homeless(&arena, *lba, &disorder)
@@ -94,9 +102,8 @@ impl<M: PersistentMemory> Round<'_, M> {
         let findings = self.report.findings.iter();
         for finding in findings.filter(|finding| finding.arena == Some(number)) {
             match finding.fault {
-                Fault::LaneUnreadable { .. }
-                | Fault::MapUnreadable { .. }
-                | Fault::ReplayUnstable { .. } => return None,
+                Fault::MapUnreadable { .. } | Fault::ReplayUnstable { .. } => return None,
+                Fault::LaneUnreadable { lane, .. } => _ = disorder.unreadable.insert(lane),
                 // What was found is what replay would leave, and it was not carried out.
                 Fault::PendingTwice { .. } | Fault::ReplayEndless { .. } if !self.options.force => {
                     return None;

@@ -136,6 +136,14 @@ pub enum Remedy {
         /// Which of the four places.
         place: usize,
     },
+    /// A page of the flog is zeroed, because there are lanes in it that cannot be read.
+    #[error("zero the flog's page with {first} to {last}, which cannot all be read")]
+    ClearLanes {
+        /// The first lane in it.
+        first: LaneIndex,
+        /// The last.
+        last: LaneIndex,
+    },
     /// All lanes are written anew in the standard layout.
     #[error("write the flog anew in the standard layout ({lanes} lanes change)")]
     RewriteLog {

@@ -140,7 +140,8 @@ fn every_damage_comes_to_the_end_it_should() {
                 let mut after = vec![0; saved.after.len()];
                 repaired.medium.read_bytes(saved.offset, &mut after).unwrap();
                 assert_eq!(after, saved.after, "{name}");
-                repaired.medium.write_bytes(saved.offset, &saved.before).unwrap();
+                let before = saved.before.as_ref().expect("there is no poison");
+                repaired.medium.write_bytes(saved.offset, before).unwrap();
             }
             assert!(repaired.medium.snapshot() == before, "{name}");
         }
@@ -225,9 +226,44 @@ fn metadata_that_cannot_be_read_stay_as_they_are() {
     image.medium.poison(image.primary_offset()..image.primary_offset() + 64);
     let plan = plan(&*image.medium, CAREFULLY);
     let saved = plan.save(&*image.medium);
-    assert_eq!(saved, [], "what cannot be read cannot be saved");
+    assert_eq!(saved[0].before, None, "what cannot be read cannot be saved");
     plan.carry_out(&*image.medium, &mut |_, _| {}).unwrap();
     assert_clean(&image.check());
+}
+
+#[test]
+fn lanes_that_cannot_be_read_come_back_with_the_others_of_their_page() {
+    for image in [small(), small_and_old()] {
+        let contents = sectors(&image);
+        image.set_map(3, MapEntry(0));
+        image.medium.poison(image.lane_offset(1)..image.lane_offset(2));
+        let plan_all = plan(&*image.medium, CAREFULLY);
+        assert_eq!(plan_all.verdict(), Verdict::Clean, "{:#?}", lines(&plan_all.after));
+        // The copies of the image know nothing of poison.
+        plan_all.carry_out(&*image.medium, &mut |_, _| {}).unwrap();
+        assert_clean(&image.check());
+        let mut replayed = contents;
+        replayed[3] = Holds::Byte(64);
+        assert_eq!(sectors(&image), replayed, "what was pending is completed first");
+        image.open();
+    }
+}
+
+#[test]
+fn lanes_that_cannot_be_read_stay_so_while_anything_else_is_in_doubt() {
+    let in_doubt: [fn(&Image); 3] = [
+        |image| image.set_map(4, MapEntry::data(Block(1000))),
+        |image| image.set_map(4, MapEntry::data(Block(5))),
+        |image| image.medium.poison(image.map_offset(0)..image.map_offset(1)),
+    ];
+    for inflict in in_doubt {
+        let image = small();
+        inflict(&image);
+        image.medium.poison(image.lane_offset(1)..image.lane_offset(2));
+        for how in [CAREFULLY, BY_FORCE] {
+            assert_eq!(plan(&*image.medium, how).repairs, []);
+        }
+    }
 }
 
 #[test]

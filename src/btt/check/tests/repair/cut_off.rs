@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::pmem::simulated::{Effort, Random, Recorder, Unfenced};
+use crate::pmem::simulated::{Effort, Event, Random, Recorder, Unfenced};
 
 /// Cuts the repair off after each event, tries what may be left then, and repairs again.
 fn cut_off_everywhere(name: &str, image: &Image, how: How) -> usize {
@@ -61,6 +61,45 @@ pub(super) fn a_repair_that_is_cut_off_is_taken_up_by_the_next_one() {
         images += cut_off_everywhere("rewrite", &image, How { force: false, rewrite_log: true });
     }
     assert!(images > 3000, "{images}");
+}
+
+/// The poison is there until the page is zeroed, all of it; what is left of the page besides is anything.
+#[test]
+pub(super) fn a_page_of_lanes_that_is_cleared_may_be_cut_off() {
+    for (image, seed) in [small(), small_and_old()].into_iter().zip(1..) {
+        image.set_map(3, MapEntry(0));
+        let base = image.medium.snapshot();
+        let poison = image.lane_offset(1)..image.lane_offset(2);
+        let poisoned = |contents: Contents, is_clear: bool| {
+            let medium = Arc::new(Simulated::of(contents));
+            if !is_clear {
+                medium.poison(poison.clone());
+            }
+            Image { medium, ..image.clone() }
+        };
+        let recorder = Recorder::new(Simulated::of(base.clone()));
+        recorder.medium().poison(poison.clone());
+        let plan_all = plan(&*poisoned(base.clone(), false).medium, CAREFULLY);
+        plan_all.carry_out(&recorder, &mut |_, _| {}).unwrap();
+        let (end, trace) = (recorder.medium().snapshot(), recorder.take_trace());
+        let (mut unfenced, mut durable) = (Unfenced::default(), base.clone());
+        let (mut random, mut is_clear) = (Random::new(seed), false);
+        let effort = Effort { most: 100, random: 60, lines: 4 };
+        let mut seen = HashSet::new();
+        for event in trace {
+            event.replay(&mut unfenced, &mut durable);
+            is_clear |= matches!(event, Event::ZeroEnds { .. });
+            unfenced.images(&durable, &effort, &mut random, &mut |left| {
+                if !seen.insert((left.fingerprint(&base), is_clear)) {
+                    return;
+                }
+                let left = poisoned(left, is_clear);
+                let again = plan(&*left.medium, CAREFULLY);
+                again.carry_out(&*left.medium, &mut |_, _| {}).unwrap();
+                assert!(left.medium.snapshot() == end, "after {event:?}");
+            });
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::*;
 use crate::btt::mutant::{Mutant, activate};
 
 /// What is to notice them, the quickest first.
-const TESTS: [fn(); 10] = [
+const TESTS: [fn(); 11] = [
     every_damage_comes_to_the_end_it_should,
     the_only_sector_without_a_block_gets_its_data_back_by_force_alone,
     an_arena_that_is_read_only_after_an_error_is_left_alone,
@@ -14,6 +14,7 @@ const TESTS: [fn(); 10] = [
     metadata_that_cannot_be_read_stay_as_they_are,
     a_later_arena_without_info_blocks_is_worked_out_if_it_fits,
     the_flog_is_rewritten_in_the_standard_layout,
+    cut_off::a_page_of_lanes_that_is_cleared_may_be_cut_off,
     cut_off::a_rebuilt_arena_is_taken_up_too,
     cut_off::a_repair_that_is_cut_off_is_taken_up_by_the_next_one,
     cut_off::random_damage_is_repaired_once_and_for_all,
