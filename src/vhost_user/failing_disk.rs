@@ -34,14 +34,14 @@ impl DiskConfig {
                     let backend = backend.with_windows(self.open_windows(&claim, regions)?);
                     Ok(Box::new(Server::new(backend, endpoint, stop)?))
                 }
-                Some(sector_size) => self.open_raw(mapped, sector_size, endpoint, stop),
+                Some(sector_size) => self.open_raw(mapped, sector_size, regions, endpoint, stop),
             };
         }
         match raw {
             None => Ok(Box::new(self.open(regions, stop)?)),
             Some(sector_size) => {
                 let (mapped, endpoint) = self.map()?;
-                self.open_raw(mapped, sector_size, endpoint, stop)
+                self.open_raw(mapped, sector_size, regions, endpoint, stop)
             }
         }
     }
@@ -51,6 +51,7 @@ impl DiskConfig {
         &self,
         mapped: MappedNamespace<M>,
         sector_size: u32,
+        regions: &mut Regions,
         endpoint: Endpoint,
         stop: Stop,
     ) -> Result<Box<dyn AnyServer>, Error> {
@@ -60,6 +61,7 @@ impl DiskConfig {
         warn!("{}: the raw bytes are served: sectors are not atomic", claim.path().display());
         announce(&claim, &device, (*raw).durability());
         let backend = Backend::new(&title(&claim), device, queues).polling(self.poll);
+        let backend = backend.with_windows(self.open_windows(&claim, regions)?);
         Ok(Box::new(Server::new(backend, endpoint, stop)?))
     }
 }

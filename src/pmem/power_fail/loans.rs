@@ -116,18 +116,21 @@ impl Loans {
     /// Lets the file have what `random` says of what is not durable.
     pub(super) fn fail(&self, state: &State, random: &mut Random) -> Left {
         let pending = self.pending(state);
-        let unfenced = as_streamed(&pending);
         for word in &pending {
             // A medium that does not answer keeps nothing, power or no power.
             let _ = self.file.store_u64(word.offset, word.durable);
         }
         let mut kept = 0;
-        unfenced.fail(random, &mut |offset, bytes| {
+        let mut store = |offset, bytes: &[u8]| {
             for (offset, word) in (offset..).step_by(WORD as usize).zip(bytes.as_chunks().0) {
                 let stored = self.file.store_u64(offset, u64::from_le_bytes(*word));
                 kept += if stored.is_ok() { WORD } else { 0 };
             }
-        });
+        };
+        // Of one page nothing is left, of another all, and others are torn.
+        for page in pending.chunk_by(|one, next| one.offset / PAGE == next.offset / PAGE) {
+            as_streamed(page).fail(random, &mut store);
+        }
         Left { pending: pending.len() as u64 * WORD, kept }
     }
 
