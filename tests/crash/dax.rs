@@ -171,6 +171,18 @@ fn owner(number: u8) -> Uuid {
     Uuid::from_u128(0xff00 + u128::from(number))
 }
 
+/// A device that is to be made, of so many pages.
+pub fn device(name: &str, uuid: u128, pages: u64) -> DeviceOptions {
+    DeviceOptions {
+        name: name.to_owned(),
+        uuid: Uuid::from_u128(uuid),
+        label: String::new(),
+        size: pages * PAGE_SIZE,
+        align: None,
+        contiguous: false,
+    }
+}
+
 fn name(number: u8) -> String {
     format!("device {number}")
 }
@@ -206,15 +218,11 @@ fn act<M: PersistentMemory>(region: &Region<M>, op: &Op) {
                 None => Ok(()),
             }
         }
-        Create(number, pages) => region.create_device(&DeviceOptions {
-            name: name(number),
+        Create(number, pages) => {
             // The names go from one device to another.
-            uuid: Uuid::from_u128(u128::from(region.info().free) | u128::from(number) << 64),
-            label: String::new(),
-            size: pages * PAGE_SIZE,
-            align: None,
-            contiguous: false,
-        }),
+            let uuid = u128::from(region.info().free) | u128::from(number) << 64;
+            region.create_device(&device(&name(number), uuid, pages))
+        }
         Resize(number, pages) => {
             region.resize_device(&name(number), pages * PAGE_SIZE, Held::Refuse)
         }
@@ -394,15 +402,7 @@ fn keeps_data<M: PersistentMemory>(region: &Region<M>, before: &State) -> Result
 
 /// Somebody gets all that is free: nothing of what others left is there.
 fn next_owner_sees_zeroes<M: PersistentMemory>(region: &Region<M>) -> Result<(), String> {
-    let size = region.info().free;
-    let last = DeviceOptions {
-        name: "last".to_owned(),
-        uuid: Uuid::from_u128(0xdead),
-        label: String::new(),
-        size,
-        align: None,
-        contiguous: false,
-    };
+    let last = device("last", 0xdead, region.info().free / PAGE_SIZE);
     region.create_device(&last).map_err(|error| format!("all that is free: {error}"))?;
     for extent in region.device("last").map_err(|error| error.to_string())?.extents {
         for page in extent.step_by(PAGE_SIZE as usize) {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use uuid::Uuid;
 use vhost_user_btt::dax::check::check;
 use vhost_user_btt::dax::{
-    Align, CreateOptions, DeviceOptions, Error, PAGE_SIZE, PAGES_OFFSET, Region, create, mutant,
+    Align, CreateOptions, Error, PAGE_SIZE, PAGES_OFFSET, Region, create, mutant,
 };
 use vhost_user_btt::pmem::simulated::{Contents, Random, Recorder, Simulated};
 
 use super::cuts::Violation;
+use super::dax::device;
 use super::figures::Figures;
 use super::mutants::AnyMutant;
 use super::update::cut_everywhere;
@@ -49,17 +50,6 @@ fn options(uuid: u128) -> CreateOptions {
     CreateOptions { uuid, align: Align::Page, journal_order: 1, force: true }
 }
 
-fn device(name: &str) -> DeviceOptions {
-    DeviceOptions {
-        name: name.to_owned(),
-        uuid: Uuid::from_u128(77),
-        label: String::new(),
-        size: 2 * PAGE_SIZE,
-        align: None,
-        contiguous: false,
-    }
-}
-
 impl Creation {
     fn base(&self) -> Contents {
         let medium = Arc::new(Simulated::new(SIZE));
@@ -69,7 +59,7 @@ impl Creation {
             Before::Region => {
                 create(&medium, &options(1)).unwrap();
                 let region = Region::open(Arc::clone(&medium), false).unwrap();
-                region.create_device(&device("old")).unwrap();
+                region.create_device(&device("old", 77, 2)).unwrap();
             }
             Before::Noise => {
                 let mut contents = Contents::zeroes(SIZE);
@@ -117,8 +107,7 @@ impl Creation {
         }
         drop(region);
         let region = Region::open(Arc::clone(&medium), false).map_err(|error| error.to_string())?;
-        let new = DeviceOptions { uuid: Uuid::from_u128(78), ..device("new") };
-        region.create_device(&new).map_err(|error| error.to_string())?;
+        region.create_device(&device("new", 78, 2)).map_err(|error| error.to_string())?;
         let again = Region::open(medium, false).map_err(|error| error.to_string())?;
         again.device("new").map(drop).map_err(|error| error.to_string())
     }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use uuid::Uuid;
 use vhost_user_btt::dax::check::check;
 use vhost_user_btt::dax::{
-    Align, CreateOptions, DeviceInfo, DeviceOptions, PAGE_SIZE, PAGES_OFFSET, Region, create, grow,
-    mutant,
+    Align, CreateOptions, DeviceInfo, PAGE_SIZE, PAGES_OFFSET, Region, create, grow, mutant,
 };
 use vhost_user_btt::pmem::PersistentMemory;
 use vhost_user_btt::pmem::simulated::{Contents, Random, Recorder, Simulated};
 
 use super::cuts::Violation;
+use super::dax::device;
 use super::figures::Figures;
 use super::mutants::AnyMutant;
 use super::update::cut_everywhere;
@@ -47,17 +47,6 @@ impl fmt::Display for Growth {
     }
 }
 
-fn device(name: &str, pages: u64) -> DeviceOptions {
-    DeviceOptions {
-        name: name.to_owned(),
-        uuid: Uuid::from_u128(name.bytes().fold(7, |sum, byte| sum << 8 | u128::from(byte))),
-        label: String::new(),
-        size: pages * PAGE_SIZE,
-        align: None,
-        contiguous: false,
-    }
-}
-
 fn open(medium: &Arc<Simulated>) -> Result<Region<Arc<Simulated>>, String> {
     Region::open(Arc::clone(medium), false).map_err(|error| error.to_string())
 }
@@ -70,7 +59,7 @@ impl Growth {
         let options = CreateOptions { uuid, align: Align::Page, journal_order: 1, force: true };
         create(&small, &options).unwrap();
         let region = open(&small).unwrap();
-        region.create_device(&device("old", PAGES - 2)).unwrap();
+        region.create_device(&device("old", 21, PAGES - 2)).unwrap();
         let mut base = Contents::zeroes(small.size() + MORE * PAGE_SIZE);
         let mut page = [0; PAGE_SIZE as usize];
         for offset in (0..small.size()).step_by(page.len()) {
@@ -122,7 +111,7 @@ fn verify(image: &Contents, is_done: bool, devices: &[DeviceInfo]) -> Result<(),
     // Cut off, it is done again; and the new pages can be had, and are zero.
     grow(&medium).map_err(|error| error.to_string())?;
     let region = open(&medium)?;
-    region.create_device(&device("new", MORE)).map_err(|error| error.to_string())?;
+    region.create_device(&device("new", 22, MORE)).map_err(|error| error.to_string())?;
     if let Some(finding) = check(&medium).findings.first() {
         return Err(format!("grown again: {finding}"));
     }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use uuid::Uuid;
 use vhost_user_btt::dax::check::check;
 use vhost_user_btt::dax::{
-    Align, CreateOptions, DeviceInfo, DeviceOptions, Held, OwnerInfo, PAGE_SIZE, PAGES_OFFSET,
-    Region, create, mutant, repair,
+    Align, CreateOptions, DeviceInfo, Held, OwnerInfo, PAGE_SIZE, PAGES_OFFSET, Region, create,
+    mutant, repair,
 };
 use vhost_user_btt::pmem::simulated::{Contents, Recorder, Simulated};
 use vhost_user_btt::pmem::{PersistentMemory, fletcher64_without_field};
 
 use super::cuts::Violation;
+use super::dax::device;
 use super::figures::Figures;
 use super::mutants::AnyMutant;
 use super::update::cut_everywhere;
@@ -74,17 +75,6 @@ fn state<M: PersistentMemory>(region: &Region<M>) -> State {
     (region.owners(), region.devices(), region.info().free)
 }
 
-fn device(name: &str, pages: u64) -> DeviceOptions {
-    DeviceOptions {
-        name: name.to_owned(),
-        uuid: Uuid::from_u128(name.bytes().fold(7, |sum, byte| sum << 8 | u128::from(byte))),
-        label: String::new(),
-        size: pages * PAGE_SIZE,
-        align: None,
-        contiguous: false,
-    }
-}
-
 /// A region whose journal holds several changes of the same device.
 fn sample() -> (Arc<Simulated>, Region<Arc<Simulated>>) {
     let medium = Arc::new(Simulated::new(SIZE));
@@ -92,15 +82,15 @@ fn sample() -> (Arc<Simulated>, Region<Arc<Simulated>>) {
     let options = CreateOptions { uuid, align: Align::Page, journal_order: 1, force: false };
     create(&medium, &options).unwrap();
     let region = Region::open(Arc::clone(&medium), false).unwrap();
-    region.create_device(&device("a", 3)).unwrap();
+    region.create_device(&device("a", 11, 3)).unwrap();
     for owner in [2, 3] {
         for _ in 0..2 {
             region.allocate(Uuid::from_u128(owner), "", 0).unwrap();
         }
     }
-    region.create_device(&device("b", 2)).unwrap();
+    region.create_device(&device("b", 12, 2)).unwrap();
     region.resize_device("b", PAGE_SIZE, Held::Refuse).unwrap();
-    region.create_device(&device("c", 2)).unwrap();
+    region.create_device(&device("c", 13, 2)).unwrap();
     (medium, region)
 }
 
@@ -216,7 +206,7 @@ fn used(medium: &Arc<Simulated>) -> Result<State, String> {
     let open = || Region::open(Arc::clone(medium), false).map_err(|error| error.to_string());
     let region = open()?;
     let found = state(&region);
-    region.create_device(&device("new", 1)).map_err(|error| error.to_string())?;
+    region.create_device(&device("new", 14, 1)).map_err(|error| error.to_string())?;
     let region = open()?;
     region.destroy_device("new", Held::Refuse).map_err(|error| error.to_string())?;
     if state(&open()?) != found {
