@@ -152,6 +152,10 @@ fn of_two_labels_of_the_same_bytes_the_one_that_is_kept_counts_again() {
     assert_eq!((code, &checked["lost"][0]["holds"]["holds"]), (2, &"a BTT of version 2.0".into()));
     assert_eq!(checked["lost"][1]["holds"], Value::Null);
 
+    let drawing = nvdimmctl_ok(&["inspect", text(&path), "--svg", "-"]);
+    let drawing = String::from_utf8(drawing).unwrap();
+    assert!(drawing.contains("label lost: 40 MiB at byte 0<"), "{drawing}");
+
     let slot = second.slot.to_string();
     let (code, _, complaint) = run(&path, &["check-labels", "--drop", "3"]);
     assert!(code == 8 && complaint.contains("no label that is lost"), "{complaint}");

@@ -16,7 +16,7 @@ use crate::pmem::PersistentMemory;
 
 /// What is wrong with the owners of an arena's blocks.
 #[derive(Debug, Default)]
-pub(super) struct Disorder {
+struct Disorder {
     /// Sectors whose map entry names a block that does not exist.
     homeless: BTreeSet<Lba>,
     /// Blocks with several owners.
@@ -24,7 +24,7 @@ pub(super) struct Disorder {
     /// Lanes that say nothing.
     silent: BTreeSet<LaneIndex>,
     /// Those of them that cannot be read.
-    pub(super) unreadable: BTreeSet<LaneIndex>,
+    unreadable: BTreeSet<LaneIndex>,
     /// Lanes that say something, which cannot be all right.
     dubious: BTreeSet<LaneIndex>,
     /// Blocks that nobody owns.
@@ -79,7 +79,7 @@ impl<M: PersistentMemory> Round<'_, M> {
         if !disorder.unreadable.is_empty() {
             // All but the lanes in these pages has to be in order: what they say will be gone.
             let is_certain = only_lanes && needy.lanes == disorder.silent;
-            return if is_certain { clear_pages(&arena, &disorder) } else { Vec::new() };
+            return if is_certain { clear_pages(&arena, &disorder.unreadable) } else { Vec::new() };
         }
         match disorder.homeless.first() {
             Some(lba) if count == 1 && needy.doubtful.is_empty() => {

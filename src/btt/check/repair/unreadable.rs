@@ -10,7 +10,6 @@
 use std::collections::BTreeSet;
 
 use super::lanes;
-use super::owners::Disorder;
 use super::remedy::{Remedy, Repair, Store};
 use crate::btt::check::arena::Arena;
 use crate::btt::geometry::FLOG_PAIR_SIZE;
@@ -20,14 +19,14 @@ use crate::pmem::{PAGE, PersistentMemory};
 /// Lanes in a page. A flog begins and ends on one.
 const LANES: u32 = (PAGE / FLOG_PAIR_SIZE) as u32;
 
-/// Clears the pages of the flog that have lanes which cannot be read; nothing if it is not certain that
-/// the blocks which nobody owns are those of lanes.
+/// Clears the pages of the flog that have the lanes `unreadable`. Their blocks are those that nobody owns
+/// then: that has to be certain.
 pub(super) fn clear_pages<M: PersistentMemory>(
     arena: &Arena<'_, M>,
-    disorder: &Disorder,
+    unreadable: &BTreeSet<LaneIndex>,
 ) -> Vec<Repair> {
     let first = |lane: &LaneIndex| lane.0 / LANES * LANES;
-    let pages: BTreeSet<u32> = disorder.unreadable.iter().map(first).collect();
+    let pages: BTreeSet<u32> = unreadable.iter().map(first).collect();
     pages.into_iter().map(|first| clear_page(arena, LaneIndex(first))).collect()
 }
 

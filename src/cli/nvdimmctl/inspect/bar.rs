@@ -38,7 +38,7 @@ impl Piece {
 
     /// What nobody uses.
     pub(super) fn unused(start: u64, size: u64) -> Piece {
-        Piece::new("unused", "", start, size)
+        Piece { label: String::new(), ..Piece::new("unused", "unused", start, size) }
     }
 }
 

@@ -55,29 +55,30 @@ pub(super) fn draw(path: &Path, file: &NvdimmFile, insides: &[Inside]) -> String
     svg.finish(y + MARGIN, &title)
 }
 
-/// Draws the file: namespaces, labels, and what is neither. Returns where the namespaces are.
+/// Draws the file: namespaces, free bytes, those of lost labels, and labels. Returns where the namespaces are.
 fn draw_file(svg: &mut Svg, bar: Rect, file: &NvdimmFile) -> Vec<(usize, Rect)> {
+    let labels = file.labels().map_or(0, |area| area.size);
+    let data_end = file.size() - labels;
+    let free = file.free_extents().into_iter().map(|extent| (extent, None));
+    let used = file.namespaces().iter().map(|it| (it.range.clone(), Some(it)));
+    let mut parts: Vec<_> = free.chain(used).chain([(data_end..data_end, None)]).collect();
+    parts.sort_by_key(|(range, _)| (range.start, range.end));
     let mut pieces = Vec::new();
     let mut numbers = Vec::new();
     let mut end = 0;
-    for namespace in file.namespaces() {
-        let range = &namespace.range;
+    for (range, namespace) in parts {
+        // Neither free nor of a namespace that is there: see `check-labels`.
         if end < range.start {
-            pieces.push(Piece::unused(end, range.start - end));
+            pieces.push(Piece::new("error", "label lost", end, range.start - end));
         }
-        numbers.push((namespace.number, pieces.len()));
-        pieces.push(Piece::new(
-            "namespace",
-            namespace.device_name(),
-            range.start,
-            namespace.size(),
-        ));
         end = range.end;
-    }
-    let labels = file.labels().map_or(0, |area| area.size);
-    let data_end = file.size() - labels;
-    if end < data_end {
-        pieces.push(Piece::unused(end, data_end - end));
+        let size = range.end - range.start;
+        if let Some(namespace) = namespace {
+            numbers.push((namespace.number, pieces.len()));
+            pieces.push(Piece::new("namespace", namespace.device_name(), range.start, size));
+        } else if size > 0 {
+            pieces.push(Piece::unused(range.start, size));
+        }
     }
     if labels > 0 {
         pieces.push(Piece::new("labels", "labels", data_end, labels));
