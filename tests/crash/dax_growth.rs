@@ -60,16 +60,9 @@ impl Growth {
         create(&small, &options).unwrap();
         let region = open(&small).unwrap();
         region.create_device(&device("old", 21, PAGES - 2)).unwrap();
-        let mut base = Contents::zeroes(small.size() + MORE * PAGE_SIZE);
-        let mut page = [0; PAGE_SIZE as usize];
-        for offset in (0..small.size()).step_by(page.len()) {
-            small.read_bytes(offset, &mut page).unwrap();
-            if page != [0; PAGE_SIZE as usize] {
-                base.write(offset, &page);
-            }
-        }
+        let mut base = small.snapshot().grown(MORE * PAGE_SIZE);
         let mut random = Random::new(7);
-        for offset in (small.size()..base.size()).step_by(page.len()) {
+        for offset in (small.size()..base.size()).step_by(PAGE_SIZE as usize) {
             base.write(offset, &random.any().to_le_bytes().repeat(512));
         }
         match self.0 {

@@ -50,17 +50,11 @@ impl Growth {
 
     fn base(&self) -> Contents {
         let (old, _) = self.old.begin();
-        let mut base = Contents::zeroes(old.size() + self.by * ARENA);
-        let mut page = [0; 4096];
-        for offset in (0..old.size()).step_by(page.len()) {
-            old.read(offset, &mut page);
-            if page != [0; 4096] {
-                base.write(offset, &page);
-            }
-        }
+        let end = old.size();
+        let mut base = old.grown(self.by * ARENA);
         let mut random = Random::new(7);
-        let behind = if self.noise { old.size()..base.size() } else { 0..0 };
-        for offset in behind.step_by(page.len()) {
+        let behind = if self.noise { end..base.size() } else { 0..0 };
+        for offset in behind.step_by(4096) {
             base.write(offset, &random.any().to_le_bytes().repeat(512));
         }
         base

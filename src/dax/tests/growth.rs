@@ -10,15 +10,7 @@ use crate::pmem::simulated::{Contents, Effort, Event, Random, Recorder, Unfenced
 fn full(pages: u64, room: u64) -> Contents {
     let small = medium(pages);
     open(&small).create_device(&device("full", pages)).unwrap();
-    let mut contents = Contents::zeroes(small.size() + room * PAGE);
-    let mut page = [0; PAGE as usize];
-    for offset in (0..small.size()).step_by(page.len()) {
-        small.read_bytes(offset, &mut page).unwrap();
-        if page != [0; PAGE as usize] {
-            contents.write(offset, &page);
-        }
-    }
-    contents
+    small.snapshot().grown(room * PAGE)
 }
 
 #[test]

@@ -34,6 +34,15 @@ impl Contents {
         Contents { size, groups: vec![empty; groups] }
     }
 
+    /// The same, and `more` zero bytes behind them.
+    #[must_use]
+    pub fn grown(mut self, more: u64) -> Contents {
+        let Contents { size, groups } = Contents::zeroes(self.size + more);
+        let behind = groups.into_iter().skip(self.groups.len());
+        self.groups.extend(behind);
+        Contents { size, ..self }
+    }
+
     /// Number of bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
