@@ -5,14 +5,15 @@
 //! built on.
 
 use std::sync::Arc;
-use std::thread;
 
 use vm_memory::VolatileSlice;
 
 use super::tests::{OPEN, new_medium};
 use super::*;
 use crate::btt::check::{self, CheckOptions, Verdict};
-use crate::pmem::simulated::{Contents, Effort, Event, Random, Recorder, Simulated, Unfenced};
+use crate::pmem::simulated::{
+    Contents, Effort, Event, Killed, Random, Recorder, Simulated, trace_of_another,
+};
 
 /// Sectors that are looked at.
 const SECTORS: usize = 8;
@@ -45,17 +46,11 @@ fn prepared() -> Contents {
     medium.snapshot()
 }
 
-/// What a daemon does to a medium: it opens the BTT, overwrites sectors, and writes new ones. It is
-/// another thread than the next daemon, whose fences speak for itself alone.
-fn trace(base: &Contents) -> Vec<Event> {
-    let serve = || {
-        let recorder = Arc::new(Recorder::new(Simulated::of(base.clone())));
-        let mut queue = open(recorder.clone());
-        write(&mut queue, 1, 4, 2);
-        write(&mut queue, 2, 1, 3);
-        recorder.take_trace()
-    };
-    thread::scope(|scope| scope.spawn(serve).join().unwrap())
+/// What a daemon does to a medium: it opens the BTT, overwrites sectors, and writes new ones.
+fn serve(medium: Arc<Recorder>) {
+    let mut queue = open(medium);
+    write(&mut queue, 1, 4, 2);
+    write(&mut queue, 2, 1, 3);
 }
 
 /// Opens the BTT that `seen` shows. Returns what it reads, and what that does to the medium.
@@ -68,22 +63,15 @@ fn next_daemon(seen: Contents) -> (Vec<u8>, Vec<Event>) {
 /// Kills the first daemon everywhere. Returns how many different contents the next ones have seen.
 fn kill_everywhere() -> usize {
     let base = prepared();
-    let trace = trace(&base);
+    let trace = trace_of_another(&base, serve);
     let effort = Effort { most: 200, random: 4, lines: 4 };
     let mut random = Random::new(1);
     let mut states = Vec::new();
     for killed in 0..=trace.len() {
-        let (mut unfenced, mut durable) = (Unfenced::default(), base.clone());
-        for event in &trace[..killed] {
-            event.replay(&mut unfenced, &mut durable);
-        }
-        let mut seen = durable.clone();
-        unfenced.apply_all(&mut seen);
-        let (read, events) = next_daemon(seen);
-        for event in events {
-            event.replay(&mut unfenced, &mut durable);
-        }
-        unfenced.images(&durable, &effort, &mut random, &mut |image| {
+        let mut left = Killed::after(&base, &trace[..killed]);
+        let (read, events) = next_daemon(left.seen());
+        left.replay(&events);
+        left.images(&effort, &mut random, &mut |image| {
             let medium = Arc::new(Simulated::of(image));
             assert!(contents(&mut open(medium.clone())) == read, "killed after event {killed}");
             let report = check::check(&*medium, &CheckOptions::default(), &mut |_, _| {});

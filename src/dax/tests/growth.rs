@@ -1,10 +1,8 @@
 //! A region that grows, and whoever goes on after a tool that was killed while it did.
 
-use std::thread;
-
 use super::*;
 use crate::dax::check::check;
-use crate::pmem::simulated::{Contents, Effort, Event, Random, Recorder, Unfenced};
+use crate::pmem::simulated::{Contents, Effort, Event, Killed, Random, Recorder, trace_of_another};
 
 /// A region of `pages` pages with a device that has all of them, on a medium with room for `room` more.
 fn full(pages: u64, room: u64) -> Contents {
@@ -37,41 +35,23 @@ fn whichever_superblock_is_damaged_a_region_grows() {
     }
 }
 
-/// What a tool does to a medium that makes the region grow. It is another thread than the next one,
-/// whose fences speak for itself alone.
-fn trace(base: &Contents) -> Vec<Event> {
-    let run = || {
-        let recorder = Recorder::new(Simulated::of(base.clone()));
-        grow(&recorder).unwrap();
-        recorder.take_trace()
-    };
-    thread::scope(|scope| scope.spawn(run).join().unwrap())
-}
-
-/// Kills the tool everywhere; the next one opens the region, and gives a device what is free. `opening`
+/// Kills a tool everywhere that makes the region grow; the next one opens the region, and gives a device what is free. `opening`
 /// is what becomes of what the opening does to the medium. Returns in how many cases there was space.
 fn kill_everywhere(opening: impl Fn(Vec<Event>) -> Vec<Event>) -> usize {
     let base = full(8, 24);
-    let trace = trace(&base);
+    let trace = trace_of_another(&base, |medium| assert!(grow(&medium).is_ok()));
     let effort = Effort { most: 100, random: 4, lines: 64 };
     let (mut random, mut grown) = (Random::new(1), 0);
     for killed in 0..=trace.len() {
-        let (mut unfenced, mut durable) = (Unfenced::default(), base.clone());
-        for event in &trace[..killed] {
-            event.replay(&mut unfenced, &mut durable);
-        }
-        let mut seen = durable.clone();
-        unfenced.apply_all(&mut seen);
-        let recorder = Arc::new(Recorder::new(Simulated::of(seen)));
+        let mut left = Killed::after(&base, &trace[..killed]);
+        let recorder = Arc::new(Recorder::new(Simulated::of(left.seen())));
         let region = Region::open(Arc::clone(&recorder), false).unwrap();
         let mut events = opening(recorder.take_trace());
         let has_grown = region.create_device(&device("new", 24)).is_ok();
         grown += usize::from(has_grown);
         events.extend(recorder.take_trace());
-        for event in events {
-            event.replay(&mut unfenced, &mut durable);
-        }
-        unfenced.images(&durable, &effort, &mut random, &mut |image| {
+        left.replay(&events);
+        left.images(&effort, &mut random, &mut |image| {
             let medium = Arc::new(Simulated::of(image));
             let reopened = Region::open(Arc::clone(&medium), false);
             let devices = reopened.map(|region| region.devices());

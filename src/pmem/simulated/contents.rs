@@ -257,6 +257,18 @@ mod tests {
         assert_eq!(contents.next_stored(GROUP + PAGE), 2 * GROUP);
     }
 
+    #[test]
+    fn what_comes_behind_is_zero() {
+        let mut contents = Contents::zeroes(GROUP - PAGE);
+        contents.write(GROUP - PAGE - 1, b"x");
+        for more in [0, PAGE, GROUP + PAGE] {
+            let grown = contents.clone().grown(more);
+            let mut expected = bytes(&contents);
+            expected.resize((GROUP - PAGE + more) as usize, 0);
+            assert_eq!(bytes(&grown), expected);
+        }
+    }
+
     fn bytes(contents: &Contents) -> Vec<u8> {
         let mut bytes = vec![0; contents.size() as usize];
         contents.read(0, &mut bytes);

@@ -16,6 +16,7 @@
 
 mod contents;
 mod images;
+mod killed;
 mod medium;
 mod random;
 mod recorder;
@@ -24,6 +25,7 @@ mod unfenced;
 
 pub use contents::Contents;
 pub use images::{Effort, Images};
+pub use killed::{Killed, trace_of_another};
 pub use medium::Simulated;
 pub use random::Random;
 pub use recorder::{Event, Recorder};

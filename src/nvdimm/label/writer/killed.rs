@@ -4,11 +4,11 @@
 //! process. So opening has to make durable what it sees, or a power failure takes away what the second has
 //! built on, a namespace's label for one.
 
-use std::thread;
-
 use super::tests::{SIZE, State, label, names, state, three_labels};
 use super::*;
-use crate::pmem::simulated::{Contents, Effort, Event, Random, Recorder, Simulated, Unfenced};
+use crate::pmem::simulated::{
+    Effort, Event, Killed, Random, Recorder, Simulated, trace_of_another,
+};
 
 const VERSION: LabelVersion = LabelVersion::V1_2;
 const EFFORT: Effort = Effort { most: 256, random: 16, lines: 32 };
@@ -29,76 +29,38 @@ fn opened(medium: &Recorder) -> LabelWriter<'_, Recorder> {
     LabelWriter::open(medium, SIZE).unwrap()
 }
 
-/// What `tool` does to a medium. It is another thread than the next one, whose fences speak for itself
-/// alone.
-fn trace(base: &Contents, tool: Tool) -> Vec<Event> {
-    let run = || {
-        let recorder = Recorder::new(Simulated::of(base.clone()));
-        tool(&recorder);
-        recorder.take_trace()
-    };
-    thread::scope(|scope| scope.spawn(run).join().unwrap())
-}
-
-/// A medium, as it is to those who see all that was stored, and to those who come after a power failure.
-struct Medium {
-    unfenced: Unfenced,
-    durable: Contents,
-}
-
-impl Medium {
-    /// What is left of `base` where a process was killed after `events`.
-    fn left(base: &Contents, events: &[Event]) -> Medium {
-        let mut medium = Medium { unfenced: Unfenced::default(), durable: base.clone() };
-        medium.replay(events);
-        medium
-    }
-
-    fn replay(&mut self, events: &[Event]) {
-        for event in events {
-            event.replay(&mut self.unfenced, &mut self.durable);
-        }
-    }
-
-    fn seen(&self) -> Contents {
-        let mut seen = self.durable.clone();
-        self.unfenced.apply_all(&mut seen);
-        seen
-    }
-
-    /// Whether a power failure now leaves one of `states` of the labels in the last `size` bytes, whatever
-    /// it does.
-    fn is_in(&self, states: &[&State], size: u64, random: &mut Random) -> bool {
-        let mut is_in = true;
-        self.unfenced.images(&self.durable, &EFFORT, random, &mut |image| {
-            is_in &= states.contains(&&state(&Simulated::of(image), size));
-        });
-        is_in
-    }
+/// Whether a power failure now leaves one of `states` of the labels in the last `size` bytes, whatever it
+/// does.
+fn is_in(medium: &Killed, states: &[&State], size: u64, random: &mut Random) -> bool {
+    let mut is_in = true;
+    medium.images(&EFFORT, random, &mut |image| {
+        is_in &= states.contains(&&state(&Simulated::of(image), size));
+    });
+    is_in
 }
 
 /// Kills `tool` everywhere, and lets the next one open the labels and make another. `opening` is what
 /// becomes of what the opening does to the medium.
 fn kill_everywhere(tool: Tool, opening: impl Fn(Vec<Event>) -> Vec<Event>) {
     let base = three_labels(VERSION);
-    let trace = trace(&base, tool);
+    let trace = trace_of_another(&base, |medium| tool(&medium));
     let mut random = Random::new(1);
     for killed in 0..=trace.len() {
-        let mut medium = Medium::left(&base, &trace[..killed]);
+        let mut medium = Killed::after(&base, &trace[..killed]);
         let recorder = Recorder::new(Simulated::of(medium.seen()));
         let seen = state(recorder.medium(), SIZE);
         let mut writer = opened(&recorder);
         medium.replay(&opening(recorder.take_trace()));
-        assert!(medium.is_in(&[&seen], SIZE, &mut random), "killed after event {killed}: opened");
+        assert!(is_in(&medium, &[&seen], SIZE, &mut random), "killed after event {killed}: opened");
 
         writer.create(&label(VERSION, 9)).unwrap();
         let after = state(recorder.medium(), SIZE);
         for event in recorder.take_trace() {
             medium.replay(&[event]);
-            let is_right = medium.is_in(&[&seen, &after], SIZE, &mut random);
+            let is_right = is_in(&medium, &[&seen, &after], SIZE, &mut random);
             assert!(is_right, "killed after event {killed}: while a label is made");
         }
-        assert!(medium.is_in(&[&after], SIZE, &mut random), "killed after event {killed}: made");
+        assert!(is_in(&medium, &[&after], SIZE, &mut random), "killed after event {killed}: made");
     }
 }
 
@@ -124,17 +86,17 @@ fn labels_that_are_given_up_do_not_come_back_in_part() {
     let (base, empty) = (small.snapshot(), Some(names(&[])));
     let before = state(&small, SMALL);
     let initialize: Tool = |medium| drop(LabelWriter::initialize(medium, SMALL, VERSION).unwrap());
-    let trace = trace(&base, initialize);
+    let trace = trace_of_another(&base, |medium| initialize(&medium));
     let mut random = Random::new(1);
     for killed in 0..=trace.len() {
-        let mut medium = Medium::left(&base, &trace[..killed]);
+        let mut medium = Killed::after(&base, &trace[..killed]);
         let recorder = Recorder::new(Simulated::of(medium.seen()));
         initialize(&recorder);
         for event in recorder.take_trace() {
             medium.replay(&[event]);
-            let is_right = medium.is_in(&[&before, &None, &empty], SMALL, &mut random);
+            let is_right = is_in(&medium, &[&before, &None, &empty], SMALL, &mut random);
             assert!(is_right, "killed after event {killed}");
         }
-        assert!(medium.is_in(&[&empty], SMALL, &mut random), "killed after event {killed}");
+        assert!(is_in(&medium, &[&empty], SMALL, &mut random), "killed after event {killed}");
     }
 }
