@@ -10,9 +10,9 @@
 //!
 //! After the head, a line for each range: its offset in the file, its length, its bytes before the
 //! repair, or `-` if they could not be read, and those after it. Where some could not, the others are
-//! not put back either: there is no state to go back to. The last line counts them, so that half a backup is not taken for a
-//! whole one. What was changed since the repair is not put back: lanes and map of today with those of
-//! yesterday among them would be damage.
+//! not put back either: there is no state to go back to. The last line counts them, so that half a
+//! backup is not taken for a whole one. What was changed since the repair is not put back: lanes and map
+//! of today with those of yesterday among them would be damage.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
