@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -13,7 +14,7 @@ use vm_memory::VolatileSlice;
 use super::address_space::AddressSpace;
 use super::backing::Mappable;
 use super::cpu::{self, Fault, WriteBack};
-use super::writeback::Writeback;
+use super::writeback::{Writeback, fdatasync};
 use super::{
     Access, Backing, CACHE_LINE, Cause, Durability, DurabilityRequest, Intent, Lent, MapError,
     MediaError, PAGE, PersistentMemory, sigbus,
@@ -42,7 +43,7 @@ pub enum Protection {
 pub struct Mapping {
     file: File,
     /// Keeps the range mapped.
-    _address_space: AddressSpace,
+    address_space: AddressSpace,
     /// Address of the range's first byte.
     base: *mut u8,
     /// Offset of the range in the file.
@@ -52,7 +53,8 @@ pub struct Mapping {
     backing: Backing,
     durability: Durability,
     write_back: WriteBack,
-    writeback: Writeback,
+    /// Shared by all mappings of the file.
+    writeback: Arc<Writeback>,
 }
 
 // SAFETY: the mapping lives until the value is dropped, and every access to it goes through the
@@ -81,6 +83,8 @@ impl Mapping {
         let mappable = Mappable::of(&file)?;
         check_range(&range, mappable.size)?;
 
+        let writeback = Writeback::of(&file);
+        let writeback = writeback.map_err(|source| MapError::System { call: "fstat", source })?;
         // Device-DAX maps whole pages of its own size only: map outwards, look inwards.
         let start = range.start - range.start % mappable.granule;
         let end =
@@ -98,14 +102,14 @@ impl Mapping {
         };
         Ok(Mapping {
             base: address_space.at(range.start - start),
-            _address_space: address_space,
+            address_space,
             file_offset: range.start,
             size: range.end - range.start,
             protection,
             backing,
             durability: durability(request, backing),
             write_back: WriteBack::best(),
-            writeback: Writeback::new(),
+            writeback,
             file,
         })
     }
@@ -120,14 +124,15 @@ impl Mapping {
         let address_space = AddressSpace::map_private(&file, &range)?;
         Ok(Mapping {
             base: address_space.at(0),
-            _address_space: address_space,
+            address_space,
             file_offset: self.file_offset,
             size: self.size,
             protection: Protection::ReadWrite,
             backing: Backing::PageCache,
             durability: Durability::PageCache,
             write_back: WriteBack::best(),
-            writeback: Writeback::new(),
+            // What is stored here never reaches the file.
+            writeback: Arc::new(Writeback::new()),
             file,
         })
     }
@@ -140,7 +145,7 @@ impl Mapping {
 
     /// The file, for others to map parts of it as `protection` says; as the mapping can, at most.
     pub fn lend(&self, protection: Protection) -> Result<Lent, MapError> {
-        Lent::new(&self.file, self.file_offset, protection, self.backing)
+        Lent::new(&self.file, self.file_offset, protection, self.backing, self.writeback.clone())
     }
 
     /// Address of `length` bytes at `offset`, all inside the mapping.
@@ -149,7 +154,8 @@ impl Mapping {
         if offset.checked_add(length).is_none_or(|end| end > self.size) {
             return fails(Cause::OutOfBounds);
         }
-        if access != Access::Read && self.protection == Protection::ReadOnly {
+        let stores = matches!(access, Access::Write | Access::Zero);
+        if stores && self.protection == Protection::ReadOnly {
             return fails(Cause::ReadOnly);
         }
         // SAFETY: the offset is inside the mapping, or one past it.
@@ -258,7 +264,24 @@ impl Mapping {
             self.write_zeroes(start, end)?;
         }
         self.writeback.note_store();
-        self.writeback.sync(&self.file)
+        self.writeback.sync(fdatasync(&self.file))
+    }
+
+    /// Syncs the file, unless nothing was stored to it since the last sync began.
+    fn sync_file(&self) -> Result<(), MediaError> {
+        cpu::drain_stores();
+        self.writeback.sync(fdatasync(&self.file)).map_err(|errno| self.sync_error(errno))
+    }
+
+    fn sync_error(&self, errno: Errno) -> MediaError {
+        let cause = Cause::System(errno);
+        MediaError { access: Access::Sync, offset: 0, length: self.size, cause }
+    }
+
+    /// Returns whether stores are durable without a sync of the file: flushed past the CPU's caches to
+    /// persistent memory.
+    fn is_dax(&self) -> bool {
+        self.backing != Backing::PageCache && self.durability == Durability::Dax
     }
 }
 
@@ -366,7 +389,8 @@ impl PersistentMemory for Mapping {
             // Streaming stores are the only ones that a CPU shows to others out of order.
             Durability::PageCache if HAS_STREAMED.take() => cpu::drain_stores(),
             Durability::PageCache => cpu::order_stores(),
-            Durability::Strict => return self.sync(),
+            // A mapping that is only read waits as well: it may show what a killed process has stored.
+            Durability::Strict => return self.sync_file(),
         }
         Ok(())
     }
@@ -393,20 +417,33 @@ impl PersistentMemory for Mapping {
     }
 
     fn sync(&self) -> Result<(), MediaError> {
-        if self.backing != Backing::PageCache && self.durability == Durability::Dax {
+        if self.is_dax() {
             cpu::drain_stores();
             return Ok(());
         }
         if self.protection == Protection::ReadOnly {
             return Ok(());
         }
-        cpu::drain_stores();
-        self.writeback.sync(&self.file).map_err(|errno| MediaError {
-            access: Access::Sync,
-            offset: 0,
-            length: self.size,
-            cause: Cause::System(errno),
-        })
+        self.sync_file()
+    }
+
+    #[inline]
+    fn sync_failure(&self) -> Option<MediaError> {
+        if self.is_dax() {
+            return None;
+        }
+        self.writeback.failure().map(|errno| self.sync_error(errno))
+    }
+
+    #[inline]
+    fn touch(&self, offset: u64) -> Result<(), MediaError> {
+        let word = self.load_u32(offset)?;
+        self.store_u32(offset, word)
+    }
+
+    fn is_cached(&self, offset: u64) -> bool {
+        let address = self.checked(Access::Read, offset, 1);
+        address.is_ok_and(|address| self.address_space.is_resident(address))
     }
 
     fn sync_takes_time(&self) -> bool {

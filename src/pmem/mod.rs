@@ -124,6 +124,29 @@ pub trait PersistentMemory: Send + Sync {
         self.durability() == Durability::PageCache
     }
 
+    /// The first failure of a sync of the file, by whichever mapping of it: stores of that time may be
+    /// lost although they can still be read, so nothing may be stored any more that relies on them. It
+    /// stays until no mapping of the file is left.
+    fn sync_failure(&self) -> Option<MediaError> {
+        None
+    }
+
+    /// Stores the word at `offset`, a multiple of four, that is there already: the page gets space on
+    /// the file system, if it has none, and will be written back again. The caller keeps other writers
+    /// of the word away.
+    ///
+    /// # Errors
+    ///
+    /// As [`store_u32`](Self::store_u32): above all, the file system is full.
+    fn touch(&self, _offset: u64) -> Result<(), MediaError> {
+        Ok(())
+    }
+
+    /// Returns whether the page at `offset` is in memory, so that looking at it needs no I/O.
+    fn is_cached(&self, _offset: u64) -> bool {
+        true
+    }
+
     /// Begins to fetch the cache line at `offset`: only a hint, and none where `offset` is beyond the
     /// end.
     fn prefetch(&self, _offset: u64, _intent: Intent) {}

@@ -59,6 +59,18 @@ impl<M: PersistentMemory + ?Sized> PersistentMemory for Arc<M> {
         (**self).sync_takes_time()
     }
 
+    fn sync_failure(&self) -> Option<MediaError> {
+        (**self).sync_failure()
+    }
+
+    fn touch(&self, offset: u64) -> Result<(), MediaError> {
+        (**self).touch(offset)
+    }
+
+    fn is_cached(&self, offset: u64) -> bool {
+        (**self).is_cached(offset)
+    }
+
     fn prefetch(&self, offset: u64, intent: Intent) {
         (**self).prefetch(offset, intent);
     }
