@@ -27,6 +27,11 @@ impl Group<'_> {
         Lba(self.place.lba.0 + index as u32)
     }
 
+    /// Returns whether a sector of the group has the zero flag.
+    fn has_zeroes(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry.mapped(), Mapped::Zero(_)))
+    }
+
     /// How many sectors from `index` on have their data one after another.
     fn run(&self, index: usize) -> usize {
         let block = |index: usize| match self.entries[index].mapped() {
@@ -74,17 +79,18 @@ impl<M: PersistentMemory> Batch<'_, M> {
         }
         let read = self.read_tracked(place, count, offset, into);
         self.btt.tracking.clear(self.queue, count);
-        read
+        self.keep_zeroes(&read?)
     }
 
-    /// Looks the sectors up and reads their blocks, which stay in the tracking table.
-    fn read_tracked(
+    /// Looks the sectors up and reads their blocks, which stay in the tracking table. Returns what was
+    /// read.
+    fn read_tracked<'p>(
         &self,
-        place: Place<'_>,
+        place: Place<'p>,
         count: usize,
         offset: usize,
         into: &VolatileSlice<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Group<'p>, Error> {
         let Place { arena, lba: Lba(first), .. } = place;
         let load = |lba| arena.load_entry(&self.btt.medium, Lba(lba));
         let entries = (first..).take(count).map(load).collect::<Result<_, _>>()?;
@@ -101,9 +107,24 @@ impl<M: PersistentMemory> Batch<'_, M> {
                 }
             }
             if is_settled {
-                return self.read_blocks(&group, offset, into);
+                return self.read_blocks(&group, offset, into).map(|()| group);
             }
         }
+    }
+
+    /// Makes the zero flags durable that a group has shown: the trims that stored them may not have come
+    /// to their fence.
+    fn keep_zeroes(&self, group: &Group<'_>) -> Result<(), Error> {
+        if mutant!(btt::TrimShownUnfenced) || !group.has_zeroes() || !self.btt.trims.may_exist() {
+            return Ok(());
+        }
+        let medium = &self.btt.medium;
+        for (index, entry) in group.entries.iter().enumerate() {
+            if matches!(entry.mapped(), Mapped::Zero(_)) {
+                group.place.arena.flush_entry(medium, group.lba(index))?;
+            }
+        }
+        Ok(medium.fence()?)
     }
 
     /// Reads a group, whose blocks nobody fills meanwhile.
@@ -167,7 +188,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         };
         let read = self.btt.medium.read(arena.block_offset(block) + offset as u64, into);
         if let Err(error) = read {
-            if error.cause == Cause::Medium && !self.btt.read_only {
+            if error.cause == Cause::Medium && self.btt.can_mark_unreadable() {
                 arena.mark_unreadable(&self.btt.medium, lba, entry)?;
             }
             return Err(error.into());
