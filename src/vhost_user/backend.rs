@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use log::{debug, info, warn};
+use log::{debug, warn};
 use vhost::vhost_user::Backend as Frontend;
 use vhost::vhost_user::message::{
     VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures,
@@ -15,6 +15,7 @@ use vhost_user_backend::VhostUserBackend;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{EventConsumer, EventNotifier};
 
+use super::cache_mode::CacheMode;
 use super::flusher::Flusher;
 use super::guest_log::GuestLog;
 use super::ring::{Memory, Ring};
@@ -35,8 +36,7 @@ pub struct Backend<Q> {
     memory: Memory,
     /// Feature bits that the driver has accepted.
     accepted: AtomicU64,
-    /// The `writeback` byte of the configuration space.
-    writeback: AtomicBool,
+    cache_mode: CacheMode,
     /// No more requests are to be taken off the rings.
     stopping: AtomicBool,
     /// What the guest can map.
@@ -60,7 +60,7 @@ impl<Q: DiskQueue> Backend<Q> {
             workers: queues.into_iter().enumerate().zip(flushers).map(worker).collect(),
             memory: Memory::new(GuestRam::new()),
             accepted: AtomicU64::new(0),
-            writeback: AtomicBool::new(!device.is_write_through),
+            cache_mode: CacheMode::new(title.clone(), !device.is_write_through),
             stopping: AtomicBool::new(false),
             device,
             windows: Arc::new(Windows::new(&title, Vec::new())),
@@ -115,8 +115,16 @@ fn lock<Q>(worker: &Mutex<Worker<Q>>) -> MutexGuard<'_, Worker<Q>> {
 impl<Q: DiskQueue> Conditions for Backend<Q> {
     fn must_sync(&self) -> bool {
         let accepted = self.accepted.load(Ordering::Relaxed);
-        let writeback = self.writeback.load(Ordering::Relaxed);
+        let writeback = self.cache_mode.is_writeback();
         !self.device.is_write_through && self.device.must_write_through(accepted, writeback)
+    }
+
+    fn ring_starts(&self, is_resumed: bool) {
+        self.cache_mode.ring_starts(is_resumed);
+    }
+
+    fn flushed(&self) {
+        self.cache_mode.flushed();
     }
 
     fn is_stopping(&self) -> bool {
@@ -147,7 +155,7 @@ impl<Q: DiskQueue + 'static> Served for Backend<Q> {
         // The lock only orders those who replace the memory; each does so in one go.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).replace(GuestRam::new());
         self.accepted.store(0, Ordering::Relaxed);
-        self.writeback.store(!self.device.is_write_through, Ordering::Relaxed);
+        self.cache_mode.disconnect();
         self.stopping.store(false, Ordering::Relaxed);
     }
 }
@@ -198,17 +206,13 @@ impl<Q: DiskQueue> VhostUserBackend for Backend<Q> {
     }
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
-        Config::read(&self.device, self.writeback.load(Ordering::Relaxed), offset, size)
+        Config::read(&self.device, self.cache_mode.is_writeback(), offset, size)
     }
 
     fn set_config(&self, offset: u32, bytes: &[u8]) -> io::Result<()> {
         // An error here would end the connection, and it is the guest that writes.
         match Config::written_writeback(offset, bytes) {
-            Some(writeback) => {
-                let mode = if writeback { "back" } else { "through" };
-                info!("{}: the guest chooses write-{mode}", self.title);
-                self.writeback.store(writeback, Ordering::Relaxed);
-            }
+            Some(writeback) => self.cache_mode.choose(writeback),
             None => debug!("the guest writes {bytes:?} to its configuration at {offset}"),
         }
         Ok(())

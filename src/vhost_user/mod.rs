@@ -17,6 +17,7 @@
 mod announce;
 mod available;
 mod backend;
+mod cache_mode;
 mod completions;
 pub mod control;
 mod devices;

@@ -40,6 +40,12 @@ pub(super) trait Conditions {
     /// change that, and is to be heard.
     fn must_sync(&self) -> bool;
 
+    /// The ring starts: at index 0, or where it was stopped before.
+    fn ring_starts(&self, is_resumed: bool);
+
+    /// The guest has flushed, and has not offered that before the ring was resumed.
+    fn flushed(&self);
+
     /// Whether no more requests are to be taken.
     fn is_stopping(&self) -> bool;
 }
@@ -55,6 +61,21 @@ enum Turn {
     Stopped,
 }
 
+/// A request of a turn that has been carried out.
+struct Taken {
+    completion: Completion,
+    /// `None`: it was not understood.
+    kind: Option<Kind>,
+}
+
+impl Taken {
+    /// Returns whether the request has changed sectors.
+    fn changes_sectors(&self) -> bool {
+        matches!(self.kind, Some(Kind::Out | Kind::WriteZeroes | Kind::Discard))
+            && self.completion.result.is_ok()
+    }
+}
+
 /// How a worker hears that a flush is over.
 #[derive(Debug)]
 struct Wake {
@@ -68,14 +89,18 @@ pub(super) struct Worker<Q> {
     executor: Executor,
     /// Requests of the turn come first.
     chains: Vec<Chain>,
-    /// What became of each, and whether it changes sectors.
-    taken: Vec<(Completion, bool)>,
+    /// What became of each.
+    taken: Vec<Taken>,
     completions: Completions,
     /// The ring that the completions are for.
     ring: Option<Ring>,
     polling: Polling,
     /// The guest has been told not to kick.
     is_quiet: bool,
+    /// The connection has started the ring.
+    has_started: bool,
+    /// How many requests are left of those that were offered before the ring was resumed.
+    offered_before: usize,
     flusher: Arc<Flusher>,
     /// While there is a connection whose event loop listens to it.
     wake: Option<Wake>,
@@ -98,6 +123,8 @@ impl<Q: DiskQueue> Worker<Q> {
             ring: None,
             polling: Polling::new(Duration::ZERO),
             is_quiet: false,
+            has_started: false,
+            offered_before: 0,
             flusher,
             wake: None,
             log,
@@ -134,6 +161,8 @@ impl<Q: DiskQueue> Worker<Q> {
         self.settle(memory);
         self.wake = None;
         self.ring = None;
+        self.has_started = false;
+        self.offered_before = 0;
     }
 
     /// A flush is over.
@@ -204,6 +233,9 @@ impl<Q: DiskQueue> Worker<Q> {
             return Ok(Turn::Stopped);
         }
         let queue = state.get_queue_mut();
+        if !self.has_started {
+            self.start(queue, memory, conditions)?;
+        }
         if self.polling.is_waiting() && look(queue, memory)?.0 == 0 {
             return Ok(Turn::Idle);
         }
@@ -216,10 +248,27 @@ impl<Q: DiskQueue> Worker<Q> {
             return Ok(Turn::Idle);
         }
         self.polling.found();
+        self.look_for_flushes(conditions);
         self.write_through(conditions);
-        self.taken.drain(..).for_each(|(completion, _)| self.completions.push(completion));
+        self.taken.drain(..).for_each(|taken| self.completions.push(taken.completion));
         self.publish(state, &snapshot)?;
         Ok(Turn::Done)
+    }
+
+    /// Begins to serve a ring.
+    fn start(
+        &mut self,
+        ring: &virtio_queue::Queue,
+        memory: &Memory,
+        conditions: &impl Conditions,
+    ) -> Result<(), virtio_queue::Error> {
+        let is_resumed = ring.next_avail() != 0 || ring.next_used() != 0;
+        if is_resumed {
+            self.offered_before = look(ring, memory)?.0;
+        }
+        conditions.ring_starts(is_resumed);
+        self.has_started = true;
+        Ok(())
     }
 
     /// Nothing waits in the ring, and the worker is about to sleep until the guest kicks. Whether
@@ -268,7 +317,6 @@ impl<Q: DiskQueue> Worker<Q> {
             let chain = &self.chains[tag];
             let request = chain.request();
             let kind = request.as_ref().ok().map(|request| request.kind);
-            let writes = matches!(kind, Some(Kind::Out | Kind::WriteZeroes));
             let mut flush = None;
             let result = if kind == Some(Kind::Flush)
                 && self.flusher.takes_time()
@@ -282,30 +330,40 @@ impl<Q: DiskQueue> Worker<Q> {
                 request.map_err(Clone::clone).and_then(execute)
             };
             let (head, status) = (chain.head(), chain.status());
-            self.taken.push((Completion { head, status, result, flush }, writes));
+            let completion = Completion { head, status, result, flush };
+            self.taken.push(Taken { completion, kind });
         }
         if mutant!(vhost_user::ToldBeforeCommit) {
-            self.taken.drain(..).for_each(|(completion, _)| self.completions.push(completion));
+            self.taken.drain(..).for_each(|taken| self.completions.push(taken.completion));
             self.completions.publish(ring, memory, &mut self.log)?;
         }
         batch.commit();
         for (tag, error) in batch.take_failures() {
-            self.taken[tag].0.result = Err(error.into());
+            self.taken[tag].completion.result = Err(error.into());
         }
         drop(batch);
         Ok(snapshot)
     }
 
+    /// Says that the guest flushes if it does so in this turn and writes are written through.
+    fn look_for_flushes(&mut self, conditions: &impl Conditions) {
+        let before = self.offered_before.min(self.taken.len());
+        self.offered_before -= before;
+        let mut offered_since = self.taken[before..].iter();
+        if conditions.must_sync() && offered_since.any(|taken| taken.kind == Some(Kind::Flush)) {
+            conditions.flushed();
+        }
+    }
+
     /// Makes the writes of the turn durable if they have to be, or fails them.
     fn write_through(&mut self, conditions: &impl Conditions) {
-        let mut writes = self.taken.iter_mut().filter(|(_, writes)| *writes).peekable();
         let must_sync = conditions.must_sync() && !mutant!(vhost_user::WriteThroughForgotten);
-        if writes.peek().is_none() || !must_sync {
+        if !must_sync || !self.taken.iter().any(Taken::changes_sectors) {
             return;
         }
         let Err(error) = self.flusher.flush_now() else { return };
-        for (completion, _) in writes.filter(|(completion, _)| completion.result.is_ok()) {
-            completion.result = Err(error.into());
+        for taken in self.taken.iter_mut().filter(|taken| taken.changes_sectors()) {
+            taken.completion.result = Err(error.into());
         }
     }
 

@@ -29,6 +29,10 @@ impl Conditions for AtWork {
         false
     }
 
+    fn ring_starts(&self, _is_resumed: bool) {}
+
+    fn flushed(&self) {}
+
     fn is_stopping(&self) -> bool {
         false
     }

@@ -71,12 +71,15 @@ impl Config {
         bytes
     }
 
-    /// What a driver sets the `writeback` byte to by writing `bytes` at `offset`; `None`: it writes
-    /// something else.
+    /// What a driver sets the `writeback` byte to by writing `bytes` at `offset`; `None`: the write does
+    /// not cover the byte, or its value is neither 0 nor 1.
+    ///
+    /// OpenVMM writes the four bytes that the field is in.
     #[must_use]
     pub fn written_writeback(offset: u32, bytes: &[u8]) -> Option<bool> {
-        match (offset as usize, bytes) {
-            (WRITEBACK_OFFSET, [byte @ (0 | 1)]) => Some(*byte == 1),
+        let index = WRITEBACK_OFFSET.checked_sub(offset as usize)?;
+        match bytes.get(index)? {
+            byte @ (0 | 1) => Some(*byte == 1),
             _ => None,
         }
     }
