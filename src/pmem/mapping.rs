@@ -182,11 +182,58 @@ impl Mapping {
         offset: u64,
         length: u64,
     ) -> impl Fn(Fault) -> MediaError {
-        let ours = self.base.addr()..self.base.addr() + self.size as usize;
         move |fault| {
-            let cause = if ours.contains(&fault.address) { Cause::Medium } else { Cause::Buffer };
+            let cause = if self.is_ours(&fault) { Cause::Medium } else { Cause::Buffer };
             MediaError { access, offset, length, cause }
         }
+    }
+
+    /// Loads a word whose page cannot be mapped, as [`read_from_file`](Self::read_from_file).
+    #[cold]
+    fn load_from_file<const N: usize>(
+        &self,
+        offset: u64,
+        fault: Fault,
+    ) -> Result<[u8; N], MediaError> {
+        let mut word = [0; N];
+        self.read_from_file(offset, &VolatileSlice::from(&mut word[..]), fault)
+            .map_err(self.media_error(Access::Read, offset, N as u64))?;
+        Ok(word)
+    }
+
+    /// Reads what cannot be read through the mapping by way of the file system, after `fault`.
+    ///
+    /// A page of a hole needs memory of its own on tmpfs; where there is none left, the mapping faults,
+    /// and read(2) still finds zeroes.
+    #[cold]
+    fn read_from_file(
+        &self,
+        offset: u64,
+        into: &VolatileSlice<'_>,
+        fault: Fault,
+    ) -> Result<(), Fault> {
+        if !self.is_ours(&fault) || self.backing != Backing::PageCache {
+            return Err(fault);
+        }
+        let mut piece = [0; PAGE as usize];
+        let mut done = 0;
+        while done < into.len() {
+            let length = piece.len().min(into.len() - done);
+            let piece = &mut piece[..length];
+            let position = self.file_offset + offset + done as u64;
+            self.file.read_exact_at(piece, position).map_err(|_| fault)?;
+            // SAFETY: the target lies inside the slice, which is valid for its length and for concurrent
+            // use; the source is ours alone.
+            unsafe { cpu::copy(into.ptr_guard_mut().as_ptr().add(done), piece.as_ptr(), length)? };
+            done += length;
+        }
+        Ok(())
+    }
+
+    /// Returns whether a fault was in the mapping, and not in the buffer of a copy.
+    fn is_ours(&self, fault: &Fault) -> bool {
+        let ours = self.base.addr()..self.base.addr() + self.size as usize;
+        ours.contains(&fault.address)
     }
 
     /// Copies `from` to `to` as a streaming write does: whole cache lines past the cache, a broken
@@ -297,15 +344,19 @@ impl PersistentMemory for Mapping {
     fn load_u32(&self, offset: u64) -> Result<u32, MediaError> {
         let address = self.checked_word(Access::Read, offset, 4)?;
         // SAFETY: checked to be aligned and inside the mapping.
-        let word = unsafe { cpu::load_u32(address.cast()) };
-        word.map(u32::from_le).map_err(self.media_error(Access::Read, offset, 4))
+        match unsafe { cpu::load_u32(address.cast()) } {
+            Ok(word) => Ok(u32::from_le(word)),
+            Err(fault) => self.load_from_file(offset, fault).map(u32::from_le_bytes),
+        }
     }
 
     fn load_u64(&self, offset: u64) -> Result<u64, MediaError> {
         let address = self.checked_word(Access::Read, offset, 8)?;
         // SAFETY: checked to be aligned and inside the mapping.
-        let word = unsafe { cpu::load_u64(address.cast()) };
-        word.map(u64::from_le).map_err(self.media_error(Access::Read, offset, 8))
+        match unsafe { cpu::load_u64(address.cast()) } {
+            Ok(word) => Ok(u64::from_le(word)),
+            Err(fault) => self.load_from_file(offset, fault).map(u64::from_le_bytes),
+        }
     }
 
     fn store_u32(&self, offset: u64, value: u32) -> Result<(), MediaError> {
@@ -337,8 +388,12 @@ impl PersistentMemory for Mapping {
         let from = self.checked(Access::Read, offset, length)?;
         // SAFETY: the source is inside the mapping; a volatile slice is valid for its length and
         // for concurrent use; the two are different objects.
-        unsafe { cpu::copy(into.ptr_guard_mut().as_ptr(), from, into.len()) }
-            .map_err(self.media_error(Access::Read, offset, length))
+        let copied = unsafe { cpu::copy(into.ptr_guard_mut().as_ptr(), from, into.len()) };
+        copied.or_else(|fault| self.read_from_file(offset, into, fault)).map_err(self.media_error(
+            Access::Read,
+            offset,
+            length,
+        ))
     }
 
     fn write(&self, offset: u64, from: &VolatileSlice<'_>) -> Result<(), MediaError> {

@@ -13,3 +13,4 @@ pub mod patience;
 pub mod sectors;
 pub mod seeds;
 pub mod shmem;
+pub mod syncs;
