@@ -35,7 +35,8 @@ impl Setting {
             daemon.kill();
         }
         let queues = self.queues.to_string();
-        self.daemon = Some(self.syncs.start(&self.file, &["--num-queues", &queues]));
+        self.daemon =
+            Some(Daemon::start_with_syncs(&self.file, &["--num-queues", &queues], &self.syncs));
     }
 
     fn connect(&self) -> Driver {

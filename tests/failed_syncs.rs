@@ -27,7 +27,7 @@ impl Setting {
     }
 
     fn serve(&self, arguments: &[&str]) -> (Daemon, Driver) {
-        let daemon = self.syncs.start(&self.file, arguments);
+        let daemon = Daemon::start_with_syncs(&self.file, arguments, &self.syncs);
         let driver = Driver::connect(daemon.connect(), 1);
         (daemon, driver)
     }

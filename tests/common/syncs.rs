@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-use super::daemon::Daemon;
-
 /// The preloaded library, built once for each test program.
 static SHIM: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -42,17 +40,6 @@ impl Syncs {
             .env("LD_PRELOAD", &*SHIM)
             .env("SYNCS_LOG", &self.log)
             .env("SYNCS_FAIL", &self.failing);
-    }
-
-    /// Starts a daemon on `file`, and waits until it serves.
-    pub fn start(&self, file: &Path, arguments: &[&str]) -> Daemon {
-        let socket = file.with_extension("sock");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
-        command.arg("--socket-path").arg(&socket).arg("--blk-file").arg(file).args(arguments);
-        self.preload(&mut command);
-        let mut daemon = Daemon::spawn(command, socket);
-        daemon.wait_for_log("serving");
-        daemon
     }
 
     /// Number of calls so far.
