@@ -112,6 +112,21 @@ impl Arena {
             Ok(found) => self.replayed[found].1,
             Err(_) => MapEntry(medium.load_u32(self.entry_offset(lba))?),
         };
+        self.check_entry(lba, entry)
+    }
+
+    /// As [`load_entry`](Self::load_entry), for an entry that is going to be replaced: where the map has a
+    /// hole and the file system is full, this fails, as the store would. The caller holds the map lock,
+    /// and the arena is writable.
+    pub(super) fn load_entry_to_replace<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lba: Lba,
+    ) -> Result<MapEntry, Error> {
+        self.check_entry(lba, MapEntry(medium.touch_u32(self.entry_offset(lba))?))
+    }
+
+    fn check_entry(&self, lba: Lba, entry: MapEntry) -> Result<MapEntry, Error> {
         let block = entry.block(lba);
         let blocks = self.info.geometry.internal_nlba;
         if block.0 < blocks {
@@ -148,16 +163,6 @@ impl Arena {
         medium.store_u32(self.entry_offset(lba), entry.0)
     }
 
-    /// Gets space for a map entry that is going to be stored: where the map has a hole and the file
-    /// system is full, this fails, and the store would. The caller holds the map lock.
-    pub(super) fn touch_entry<M: PersistentMemory>(
-        &self,
-        medium: &M,
-        lba: Lba,
-    ) -> Result<(), MediaError> {
-        medium.touch(self.entry_offset(lba))
-    }
-
     /// Begins to write a map entry back, whoever stored it.
     pub(super) fn flush_entry<M: PersistentMemory>(
         &self,
@@ -176,10 +181,8 @@ impl Arena {
         lane: &Lane,
         entry: FlogEntry,
     ) -> Result<(), MediaError> {
-        let offset = self.flog_entry_offset(lane);
         let [place, commit] = entry.halves();
-        medium.store_u64(offset, place)?;
-        medium.store_u64(offset + 8, commit)
+        medium.store_u64_pair(self.flog_entry_offset(lane), place, commit)
     }
 
     /// Begins to write back the flog entry that [`store_flog_entry`](Self::store_flog_entry) stored.

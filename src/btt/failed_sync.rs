@@ -34,13 +34,14 @@ impl<M: PersistentMemory> Btt<M> {
 
     /// Refuses to change anything after a failed sync.
     pub(super) fn check_synced(&self) -> Result<(), Error> {
-        match self.medium.sync_failure() {
-            Some(error) => {
-                self.keep_after_failed_sync(&error);
-                Err(error.into())
-            }
-            None => Ok(()),
-        }
+        if self.medium.sync_has_failed() { self.refuse() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn refuse(&self) -> Result<(), Error> {
+        let Some(error) = self.medium.sync_failure() else { return Ok(()) };
+        self.keep_after_failed_sync(&error);
+        Err(error.into())
     }
 
     /// If `error` is that of a sync: says once that the disk is only read from now on, and keeps what the
@@ -71,7 +72,7 @@ impl<M: PersistentMemory> Btt<M> {
         let flog = geometry.logoff..geometry.logoff + u64::from(geometry.nfree) * FLOG_PAIR_SIZE;
         for page in self.cached_pages(arena, flog) {
             // No queue stores here, so that nothing is lost to a store of its own.
-            self.medium.touch(page + UNUSED_IN_LANE)?;
+            self.touch(page + UNUSED_IN_LANE)?;
         }
         self.keep_page(arena.start + geometry.info2off)
     }
@@ -82,14 +83,18 @@ impl<M: PersistentMemory> Btt<M> {
         for page in self.cached_pages(arena, geometry.mapoff..geometry.mapoff + entries) {
             let entry = (page - arena.start - geometry.mapoff) / MAP_ENTRY_SIZE;
             let _guard = arena.locks.lock(LockKey::of(arena.number, Lba(entry as u32)));
-            self.medium.touch(page)?;
+            self.touch(page)?;
         }
         Ok(())
     }
 
+    fn touch(&self, offset: u64) -> Result<(), MediaError> {
+        self.medium.touch_u32(offset).map(drop)
+    }
+
     fn keep_page(&self, page: u64) -> Result<(), MediaError> {
         debug_assert_eq!(INFO_SIZE, PAGE);
-        if self.medium.is_cached(page) { self.medium.touch(page) } else { Ok(()) }
+        if self.medium.is_cached(page) { self.touch(page) } else { Ok(()) }
     }
 
     /// The pages of `range`, which is in `arena` and begins on a page, that are in memory and not holes.

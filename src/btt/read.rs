@@ -7,6 +7,7 @@
 use arrayvec::ArrayVec;
 use vm_memory::VolatileSlice;
 
+use super::arena::Arena;
 use super::batch::{Batch, ZEROES, piece};
 use super::engine::Place;
 use super::error::Error;
@@ -25,11 +26,6 @@ impl Group<'_> {
     /// The sector at `index`.
     fn lba(&self, index: usize) -> Lba {
         Lba(self.place.lba.0 + index as u32)
-    }
-
-    /// Returns whether a sector of the group has the zero flag.
-    fn has_zeroes(&self) -> bool {
-        self.entries.iter().any(|entry| matches!(entry.mapped(), Mapped::Zero(_)))
     }
 
     /// How many sectors from `index` on have their data one after another.
@@ -79,18 +75,20 @@ impl<M: PersistentMemory> Batch<'_, M> {
         }
         let read = self.read_tracked(place, count, offset, into);
         self.btt.tracking.clear(self.queue, count);
-        self.keep_zeroes(&read?)
+        if self.shows_zeroes.get() {
+            self.fence_zeroes()?;
+        }
+        read
     }
 
-    /// Looks the sectors up and reads their blocks, which stay in the tracking table. Returns what was
-    /// read.
-    fn read_tracked<'p>(
+    /// Looks the sectors up and reads their blocks, which stay in the tracking table.
+    fn read_tracked(
         &self,
-        place: Place<'p>,
+        place: Place<'_>,
         count: usize,
         offset: usize,
         into: &VolatileSlice<'_>,
-    ) -> Result<Group<'p>, Error> {
+    ) -> Result<(), Error> {
         let Place { arena, lba: Lba(first), .. } = place;
         let load = |lba| arena.load_entry(&self.btt.medium, Lba(lba));
         let entries = (first..).take(count).map(load).collect::<Result<_, _>>()?;
@@ -107,24 +105,26 @@ impl<M: PersistentMemory> Batch<'_, M> {
                 }
             }
             if is_settled {
-                return self.read_blocks(&group, offset, into).map(|()| group);
+                return self.read_blocks(&group, offset, into);
             }
         }
     }
 
-    /// Makes the zero flags durable that a group has shown: the trims that stored them may not have come
-    /// to their fence.
-    fn keep_zeroes(&self, group: &Group<'_>) -> Result<(), Error> {
-        if mutant!(btt::TrimShownUnfenced) || !group.has_zeroes() || !self.btt.trims.may_exist() {
-            return Ok(());
+    #[cold]
+    fn fence_zeroes(&self) -> Result<(), Error> {
+        self.shows_zeroes.set(false);
+        Ok(self.btt.medium.fence()?)
+    }
+
+    /// Begins to make a zero flag durable that is shown: the trim that stored it may not have come to its
+    /// fence.
+    #[cold]
+    fn keep_zero(&self, arena: &Arena, lba: Lba) -> Result<(), Error> {
+        if self.btt.trims.may_exist() && !mutant!(btt::TrimShownUnfenced) {
+            arena.flush_entry(&self.btt.medium, lba)?;
+            self.shows_zeroes.set(true);
         }
-        let medium = &self.btt.medium;
-        for (index, entry) in group.entries.iter().enumerate() {
-            if matches!(entry.mapped(), Mapped::Zero(_)) {
-                group.place.arena.flush_entry(medium, group.lba(index))?;
-            }
-        }
-        Ok(medium.fence()?)
+        Ok(())
     }
 
     /// Reads a group, whose blocks nobody fills meanwhile.
@@ -177,9 +177,13 @@ impl<M: PersistentMemory> Batch<'_, M> {
     ) -> Result<(), Error> {
         let (arena, lba, entry) = (group.place.arena, group.lba(index), group.entries[index]);
         let block = match entry.mapped() {
-            Mapped::NeverWritten | Mapped::Zero(_) => {
+            mapped @ (Mapped::NeverWritten | Mapped::Zero(_)) => {
                 into.copy_from(&ZEROES[..into.len()]);
-                return Ok(());
+                return if mapped == Mapped::NeverWritten {
+                    Ok(())
+                } else {
+                    self.keep_zero(arena, lba)
+                };
             }
             Mapped::Error(_) => {
                 return Err(Error::SectorError { sector: group.place.sector + index as u64 });

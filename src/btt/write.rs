@@ -170,7 +170,8 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let medium = &self.btt.medium;
         let arena = &self.btt.arenas[staged.arena];
         arena.check_writable()?;
-        staged.old = arena.load_entry(medium, staged.lba)?;
+        // Nothing may fail for want of space after the commit.
+        staged.old = arena.load_entry_to_replace(medium, staged.lba)?;
         let lane = self.lanes.arenas[staged.arena].lane(staged.lane);
         let entry = FlogEntry {
             lba: staged.lba.0,
@@ -178,8 +179,6 @@ impl<M: PersistentMemory> Batch<'_, M> {
             new_map: staged.new.0,
             seq: lane.sequence.get(),
         };
-        // Nothing may fail for want of space after the commit.
-        arena.touch_entry(medium, staged.lba)?;
         arena.store_flog_entry(medium, lane, entry).inspect_err(|error| {
             if is_bad_medium(medium, error) {
                 broken.push((staged.arena, lane.index));

@@ -196,12 +196,11 @@ impl Mapping {
         fault: Fault,
     ) -> Result<[u8; N], MediaError> {
         let mut word = [0; N];
-        self.read_from_file(offset, &VolatileSlice::from(&mut word[..]), fault)
-            .map_err(self.media_error(Access::Read, offset, N as u64))?;
+        self.read_from_file(offset, &VolatileSlice::from(&mut word[..]), fault)?;
         Ok(word)
     }
 
-    /// Reads what cannot be read through the mapping by way of the file system, after `fault`.
+    /// Reads by way of the file system what cannot be read through the mapping, after `fault`.
     ///
     /// A page of a hole needs memory of its own on tmpfs; where there is none left, the mapping faults,
     /// and read(2) still finds zeroes.
@@ -211,9 +210,10 @@ impl Mapping {
         offset: u64,
         into: &VolatileSlice<'_>,
         fault: Fault,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), MediaError> {
+        let fails = self.media_error(Access::Read, offset, into.len() as u64);
         if !self.is_ours(&fault) || self.backing != Backing::PageCache {
-            return Err(fault);
+            return Err(fails(fault));
         }
         let mut piece = [0; PAGE as usize];
         let mut done = 0;
@@ -221,10 +221,11 @@ impl Mapping {
             let length = piece.len().min(into.len() - done);
             let piece = &mut piece[..length];
             let position = self.file_offset + offset + done as u64;
-            self.file.read_exact_at(piece, position).map_err(|_| fault)?;
+            self.file.read_exact_at(piece, position).map_err(|_| fails(fault))?;
             // SAFETY: the target lies inside the slice, which is valid for its length and for concurrent
             // use; the source is ours alone.
-            unsafe { cpu::copy(into.ptr_guard_mut().as_ptr().add(done), piece.as_ptr(), length)? };
+            unsafe { cpu::copy(into.ptr_guard_mut().as_ptr().add(done), piece.as_ptr(), length) }
+                .map_err(&fails)?;
             done += length;
         }
         Ok(())
@@ -275,6 +276,26 @@ impl Mapping {
             cpu::copy(to, from, length)?;
             self.write_back.line(to)
         }
+    }
+
+    /// Begins to write back the cache lines that hold `length` bytes at `offset`, which are at `address`.
+    #[inline]
+    fn write_back_lines(
+        &self,
+        address: *mut u8,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), MediaError> {
+        let into_line = offset % CACHE_LINE;
+        let end = into_line + length;
+        let mut line = 0;
+        while line < end {
+            // SAFETY: the line holds at least one byte of the range, and lines do not span pages.
+            unsafe { self.write_back.line(address.sub(into_line as usize).add(line as usize)) }
+                .map_err(self.media_error(Access::Flush, offset, length))?;
+            line += CACHE_LINE;
+        }
+        Ok(())
     }
 
     /// Gives the whole pages of the range back to the file system. Whether it could.
@@ -389,11 +410,10 @@ impl PersistentMemory for Mapping {
         // SAFETY: the source is inside the mapping; a volatile slice is valid for its length and
         // for concurrent use; the two are different objects.
         let copied = unsafe { cpu::copy(into.ptr_guard_mut().as_ptr(), from, into.len()) };
-        copied.or_else(|fault| self.read_from_file(offset, into, fault)).map_err(self.media_error(
-            Access::Read,
-            offset,
-            length,
-        ))
+        match copied {
+            Ok(()) => Ok(()),
+            Err(fault) => self.read_from_file(offset, into, fault),
+        }
     }
 
     fn write(&self, offset: u64, from: &VolatileSlice<'_>) -> Result<(), MediaError> {
@@ -421,21 +441,13 @@ impl PersistentMemory for Mapping {
         Ok(())
     }
 
+    #[inline]
     fn flush(&self, offset: u64, length: u64) -> Result<(), MediaError> {
         let address = self.checked(Access::Flush, offset, length)?;
         if self.durability != Durability::Dax {
             return Ok(());
         }
-        let into_line = offset % CACHE_LINE;
-        let end = into_line + length;
-        let mut line = 0;
-        while line < end {
-            // SAFETY: the line holds at least one byte of the range, and lines do not span pages.
-            unsafe { self.write_back.line(address.sub(into_line as usize).add(line as usize)) }
-                .map_err(self.media_error(Access::Flush, offset, length))?;
-            line += CACHE_LINE;
-        }
-        Ok(())
+        self.write_back_lines(address, offset, length)
     }
 
     fn fence(&self) -> Result<(), MediaError> {
@@ -483,17 +495,39 @@ impl PersistentMemory for Mapping {
     }
 
     #[inline]
+    fn sync_has_failed(&self) -> bool {
+        self.writeback.has_failed() && !self.is_dax()
+    }
+
+    #[cold]
     fn sync_failure(&self) -> Option<MediaError> {
-        if self.is_dax() {
-            return None;
-        }
-        self.writeback.failure().map(|errno| self.sync_error(errno))
+        let failure = if self.is_dax() { None } else { self.writeback.failure() };
+        failure.map(|errno| self.sync_error(errno))
     }
 
     #[inline]
-    fn touch(&self, offset: u64) -> Result<(), MediaError> {
-        let word = self.load_u32(offset)?;
-        self.store_u32(offset, word)
+    fn touch_u32(&self, offset: u64) -> Result<u32, MediaError> {
+        let address = self.checked_word(Access::Write, offset, 4)?.cast();
+        // SAFETY: checked to be aligned, inside the mapping and writable.
+        let touched = unsafe {
+            cpu::load_u32(address).and_then(|word| cpu::store_u32(address, word).map(|()| word))
+        };
+        let word = touched.map_err(self.media_error(Access::Write, offset, 4))?;
+        self.writeback.note_store();
+        Ok(u32::from_le(word))
+    }
+
+    #[inline]
+    fn store_u64_pair(&self, offset: u64, first: u64, second: u64) -> Result<(), MediaError> {
+        let address = self.checked_word(Access::Write, offset, 16)?.cast::<u64>();
+        // SAFETY: checked to be aligned, inside the mapping and writable, both words.
+        let stored = unsafe {
+            cpu::store_u64(address, first.to_le())
+                .and_then(|()| cpu::store_u64(address.add(1), second.to_le()))
+        };
+        stored.map_err(self.media_error(Access::Write, offset, 16))?;
+        self.writeback.note_store();
+        Ok(())
     }
 
     fn is_cached(&self, offset: u64) -> bool {

@@ -97,6 +97,13 @@ pub trait PersistentMemory: Send + Sync {
     /// Stores the little-endian double word at `offset`, a multiple of eight, in one access.
     fn store_u64(&self, offset: u64, value: u64) -> Result<(), MediaError>;
 
+    /// Stores two double words one after another, the first at `offset`, a multiple of 16: no thread sees
+    /// the second without the first, and no power failure keeps it without the first.
+    fn store_u64_pair(&self, offset: u64, first: u64, second: u64) -> Result<(), MediaError> {
+        self.store_u64(offset, first)?;
+        self.store_u64(offset + 8, second)
+    }
+
     /// Copies the bytes at `offset` into `into`, all of it.
     fn read(&self, offset: u64, into: &VolatileSlice<'_>) -> Result<(), MediaError>;
 
@@ -131,15 +138,20 @@ pub trait PersistentMemory: Send + Sync {
         None
     }
 
-    /// Stores the word at `offset`, a multiple of four, that is there already: the page gets space on
-    /// the file system, if it has none, and will be written back again. The caller keeps other writers
-    /// of the word away.
+    /// Returns whether there is a [`sync_failure`](Self::sync_failure).
+    fn sync_has_failed(&self) -> bool {
+        false
+    }
+
+    /// Loads the word at `offset`, a multiple of four, and stores it there again: the page gets space on
+    /// the file system, if it has none, and will be written back. The caller keeps other writers of the
+    /// word away.
     ///
     /// # Errors
     ///
     /// As [`store_u32`](Self::store_u32): above all, the file system is full.
-    fn touch(&self, _offset: u64) -> Result<(), MediaError> {
-        Ok(())
+    fn touch_u32(&self, offset: u64) -> Result<u32, MediaError> {
+        self.load_u32(offset)
     }
 
     /// Returns whether the page at `offset` is in memory, so that looking at it needs no I/O.

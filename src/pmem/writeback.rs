@@ -130,13 +130,20 @@ impl Writeback {
         }
     }
 
-    /// Returns the first failure of a sync, if there was one.
+    /// Returns whether a sync has failed.
     #[inline]
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
+    }
+
+    /// Returns the first failure of a sync, if there was one.
     pub(super) fn failure(&self) -> Option<Errno> {
-        if !self.has_failed.load(Ordering::Acquire) {
-            return None;
+        // A sync that is under way may hold the lock for long.
+        if self.has_failed() {
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+        } else {
+            None
         }
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether [`sync`](Self::sync) has anything to do, to wait for or to report.

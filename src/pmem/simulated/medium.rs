@@ -239,7 +239,12 @@ impl PersistentMemory for Simulated {
         self.state().sync_failure
     }
 
-    fn touch(&self, offset: u64) -> Result<(), MediaError> {
+    fn sync_has_failed(&self) -> bool {
+        self.state().sync_failure.is_some()
+    }
+
+    fn touch_u32(&self, offset: u64) -> Result<u32, MediaError> {
+        let word = self.load_u32(offset)?;
         let mut state = self.checked_word::<4>(Access::Write, offset)?;
         let touched = state.touchy.extract_if(.., |(range, _)| range.contains(&offset));
         for (range, fault) in touched.collect::<Vec<_>>() {
@@ -248,7 +253,7 @@ impl PersistentMemory for Simulated {
                 state.poisoned.push(range);
             }
         }
-        Ok(())
+        Ok(word)
     }
 
     fn next_stored(&self, offset: u64) -> u64 {
