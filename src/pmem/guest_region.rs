@@ -87,7 +87,10 @@ impl GuestRegion {
     /// # Errors
     ///
     /// As of [`map`](Self::map).
-    pub fn anonymous(address: GuestAddress, length: usize) -> Result<GuestRegion, GuestRegionError> {
+    pub fn anonymous(
+        address: GuestAddress,
+        length: usize,
+    ) -> Result<GuestRegion, GuestRegionError> {
         let mapped = MmapRegion::new(length).map_err(GuestRegionError::Map)?;
         GuestRegion::new(mapped, address, super::PAGE as usize)
     }

@@ -33,6 +33,7 @@ mod injection;
 pub mod mutant;
 mod pmem;
 mod polling;
+mod protocol;
 mod relay;
 mod ring;
 mod server;
