@@ -11,8 +11,8 @@ use std::os::unix::fs::FileTypeExt;
 use vm_memory::guest_memory::Result as GuestMemoryResult;
 use vm_memory::mmap::{GuestRegionMmap, MmapRegionError};
 use vm_memory::{
-    FileOffset, GuestAddress, GuestMemoryRegion, GuestMemoryRegionBytes, GuestUsize,
-    MemoryRegionAddress, MmapRegion, VolatileSlice,
+    ByteValued, FileOffset, GuestAddress, GuestMemoryRegion, GuestMemoryRegionBytes, GuestUsize,
+    MemoryRegionAddress, MmapRegion, VolatileArrayRef, VolatileMemory, VolatileSlice,
 };
 
 use super::sigbus;
@@ -107,6 +107,16 @@ impl GuestRegion {
         let region = GuestRegionMmap::new(mapped, address).ok_or(range)?;
         let watch = Watch::new(start, length, page).ok_or(GuestRegionError::TooMany)?;
         Ok(GuestRegion { watch, region })
+    }
+
+    /// `length` objects at byte `offset`, if they are inside the region.
+    #[inline]
+    pub fn array<T: ByteValued>(
+        &self,
+        offset: u64,
+        length: usize,
+    ) -> Option<VolatileArrayRef<'_, T>> {
+        self.region.get_array_ref(offset as usize, length).ok()
     }
 
     /// Returns whether a part of the region did not answer: what was read of it may be zeroes that the

@@ -7,11 +7,11 @@ use std::thread::{self, ScopedJoinHandle};
 
 use log::error;
 
+use super::block::DiskConfig;
 use super::control::Control;
-use super::disk::DiskConfig;
 use super::error::Error;
 use super::pmem::PmemConfig;
-use super::server::AnyServer;
+use super::server::Server;
 use super::stop::Stop;
 use super::windows::{Live, RegionConfig, Regions, WindowConfig};
 
@@ -25,7 +25,7 @@ pub enum DeviceConfig {
 }
 
 impl DeviceConfig {
-    fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Box<dyn AnyServer>, Error> {
+    fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Server, Error> {
         match self {
             DeviceConfig::Disk(disk) => disk.server(regions, stop),
             DeviceConfig::Pmem(pmem) => pmem.server(regions, stop),
@@ -45,7 +45,7 @@ impl DeviceConfig {
 
 /// Devices that are open, and listen.
 pub struct Devices {
-    servers: Vec<Box<dyn AnyServer>>,
+    servers: Vec<Server>,
     /// Served as long as they are.
     control: Option<Control>,
 }
@@ -104,8 +104,8 @@ impl Devices {
 }
 
 /// Serves one of several devices. Whether it was served to the end.
-fn serve(server: Box<dyn AnyServer>) -> bool {
-    let title = server.title().to_owned();
+fn serve(server: Server) -> bool {
+    let title = server.name().to_owned();
     match server.run() {
         Ok(()) => true,
         Err(error) => {

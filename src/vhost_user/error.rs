@@ -75,9 +75,6 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The vhost-user machinery cannot be set up.
-    #[error("cannot set up the device: {0}")]
-    Setup(vhost_user_backend::Error),
     /// Some of several devices ended early; the log says why.
     #[error("{failed} of {devices} devices could not be served to the end")]
     Devices {
