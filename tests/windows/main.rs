@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod control;
 #[cfg(feature = "power-fail")]
 mod lost_stores;
 mod mapping;
