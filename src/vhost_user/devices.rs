@@ -10,8 +10,10 @@ use log::error;
 use super::block::DiskConfig;
 use super::control::Control;
 use super::error::Error;
+use super::exposure::refuse_exposure;
 use super::pmem::PmemConfig;
 use super::server::Server;
+use super::socket::SocketSource;
 use super::stop::Stop;
 use super::windows::{Live, RegionConfig, Regions, WindowConfig};
 
@@ -32,14 +34,25 @@ impl DeviceConfig {
         }
     }
 
+    /// The DAX devices that its guest maps.
+    pub(super) fn windows(&self) -> &[WindowConfig] {
+        match self {
+            DeviceConfig::Disk(disk) => &disk.windows,
+            DeviceConfig::Pmem(pmem) => std::slice::from_ref(&pmem.window),
+        }
+    }
+
+    /// Where its frontend connects.
+    pub(super) fn socket(&self) -> &SocketSource {
+        match self {
+            DeviceConfig::Disk(disk) => &disk.socket,
+            DeviceConfig::Pmem(pmem) => &pmem.socket,
+        }
+    }
+
     /// The regions that its guest may write to.
     fn written(&self) -> Vec<&RegionConfig> {
-        match self {
-            DeviceConfig::Disk(disk) => {
-                disk.windows.iter().filter_map(WindowConfig::written).collect()
-            }
-            DeviceConfig::Pmem(pmem) => pmem.window.written().into_iter().collect(),
-        }
+        self.windows().iter().filter_map(WindowConfig::written).collect()
     }
 }
 
@@ -58,6 +71,7 @@ impl Devices {
         control: Option<PathBuf>,
     ) -> Result<Devices, Error> {
         let devices: Vec<_> = devices.into_iter().collect();
+        refuse_exposure(&devices.iter().map(|(config, _)| *config).collect::<Vec<_>>())?;
         let mut regions = Regions::new(devices.iter().flat_map(|(config, _)| config.written()))?;
         let servers = devices.into_iter().map(|(config, stop)| config.server(&mut regions, stop));
         let servers = servers.collect::<Result<_, _>>()?;

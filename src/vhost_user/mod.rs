@@ -19,6 +19,7 @@ mod device;
 mod devices;
 mod error;
 mod eventfd;
+mod exposure;
 #[cfg(feature = "power-fail")]
 mod failing_disk;
 mod flusher;

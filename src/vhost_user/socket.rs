@@ -1,5 +1,6 @@
 //! Where frontends connect.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,6 +21,15 @@ pub enum SocketSource {
     Path(PathBuf),
     /// A descriptor that was handed over, listening or connected (`--fd`).
     Descriptor(i32),
+}
+
+impl fmt::Display for SocketSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SocketSource::Path(path) => write!(f, "{}", path.display()),
+            SocketSource::Descriptor(descriptor) => write!(f, "descriptor {descriptor}"),
+        }
+    }
 }
 
 /// A socket to serve.

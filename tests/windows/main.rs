@@ -5,6 +5,7 @@
 mod common;
 
 mod control;
+mod exposure;
 #[cfg(feature = "power-fail")]
 mod lost_stores;
 mod mapping;

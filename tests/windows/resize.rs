@@ -110,7 +110,7 @@ fn what_a_disk_can_still_store_to_is_not_given_to_another() {
     let at_disk = 1 << 40;
     let arguments = [
         format!("--disk=socket={},namespace=disk", disk.display()),
-        format!("--pmem=socket={},device=data", data.display()),
+        format!("--pmem=socket={},device=data,expose-file", data.display()),
         control_option(&place),
     ];
     let mut daemon = place.serve("disk", &arguments);
