@@ -130,7 +130,8 @@ impl House {
 
 fn wait_for_socket(daemon: &mut Daemon, socket: &std::path::Path) {
     let deadline = Instant::now() + crate::common::daemon::PATIENCE;
-    while !socket.exists() {
+    // The file is there before the daemon listens.
+    while UnixStream::connect(socket).is_err() {
         assert!(!daemon.has_ended(), "the daemon is gone: {}", daemon.log());
         assert!(Instant::now() < deadline, "no {}: {}", socket.display(), daemon.log());
         std::thread::sleep(Duration::from_millis(2));
