@@ -35,6 +35,7 @@ pub const SET_PROTOCOL_FEATURES: u32 = 16;
 pub const GET_QUEUE_NUM: u32 = 17;
 pub const SET_VRING_ENABLE: u32 = 18;
 pub const SET_BACKEND_REQ_FD: u32 = 21;
+pub const GET_MAX_MEM_SLOTS: u32 = 36;
 pub const ADD_MEM_REG: u32 = 37;
 
 /// Flags of a message: the protocol's version, and that an answer is wanted.
@@ -303,7 +304,7 @@ pub fn ring_at(ring: usize) -> u64 {
     0x1_0000 + ring as u64 * RING_SPACE
 }
 
-/// The body of SET_VRING_ADDR for a ring where it is.
+/// The body of `SET_VRING_ADDR` for a ring where it is.
 pub fn addresses(ring: u32) -> Vec<u8> {
     let start = USER_BASE + ring_at(ring as usize);
     let parts = words(&[start, start + USED, start + AVAILABLE, 0]);

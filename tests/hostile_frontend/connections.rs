@@ -79,7 +79,6 @@ fn memory_slots_are_limited() {
     let house = House::new();
     let raw = Raw::connect(&house.victim());
     raw.negotiate();
-    const GET_MAX_MEM_SLOTS: u32 = 36;
     let slots = raw.ask_number(GET_MAX_MEM_SLOTS);
     let file = new_memory(4096);
     let add = |slot: u64| {

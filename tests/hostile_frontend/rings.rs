@@ -1,5 +1,7 @@
 //! Rings that are changed while they run, and batches that have no end.
 
+use std::os::fd::AsFd;
+
 use crate::common::frontend::{
     Descriptor, INDIRECT, NEXT, OK, T_FLUSH, T_IN, T_OUT, T_WRITE_ZEROES, readable, writable,
 };
@@ -60,7 +62,6 @@ fn descriptors_exchanged_under_load_lose_no_request() {
         guest.put_request(0, T_OUT, 0, Some(readable(DATA, 4096)));
         guest.offer(0, &[0]);
         let (kick, call) = (new_eventfd(), new_eventfd());
-        use std::os::fd::AsFd;
         assert!(guest.raw.call(SET_VRING_CALL, &words(&[0]), &[call.as_fd()]));
         assert!(guest.raw.call(SET_VRING_KICK, &words(&[0]), &[kick.as_fd()]));
         guest.kicks[0] = kick;
@@ -101,7 +102,6 @@ fn a_long_batch_goes_on_where_the_ring_was_stopped() {
     let next = u32::from_ne_bytes(base[4..].try_into().unwrap());
     // What was taken is completed, and the next one that runs takes the rest.
     assert_eq!(next, u32::from(guest.used_index(0)));
-    use std::os::fd::AsFd;
     let kick = &guest.kicks[0];
     assert!(guest.raw.call(SET_VRING_BASE, &base, &[]));
     assert!(guest.raw.call(SET_VRING_KICK, &words(&[0]), &[kick.as_fd()]));
