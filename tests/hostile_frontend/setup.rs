@@ -105,8 +105,14 @@ impl House {
     /// The hostile disk serves an honest frontend, the other disk has never noticed anything, and the
     /// daemon ends when it is told to.
     #[track_caller]
-    pub fn stands(mut self) {
+    pub fn stands(self) {
         self.serves();
+        self.ends();
+    }
+
+    /// The other disk has never noticed anything, and the daemon ends when it is told to.
+    #[track_caller]
+    pub fn ends(mut self) {
         if let Some(other) = self.other.take() {
             other.end();
         }
