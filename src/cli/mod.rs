@@ -3,8 +3,10 @@
 
 #![forbid(unsafe_code)]
 
+mod arguments;
 pub mod daemon;
 mod disk;
+mod escape;
 #[cfg(feature = "power-fail")]
 mod injection;
 mod key_value;
@@ -17,6 +19,8 @@ mod size;
 mod window;
 mod xml;
 
+pub use arguments::parse;
 pub use crate::error_chain::in_one_line as one_line;
 pub use logging::LogLevel;
+pub use output::complain;
 pub use size::{Size, SizeError};

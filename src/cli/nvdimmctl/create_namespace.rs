@@ -115,7 +115,7 @@ impl CreateNamespace {
         let file = NvdimmFile::open(&self.file, ClaimKind::Shared, self.label_size())?;
         let listing = Listing::describe(&file, file.select(&name)?, self.version())?;
         if self.json {
-            say!("{}", super::to_json(&listing)?);
+            super::say_json(&listing)?;
         } else {
             say!("{}: created {listing}", self.file.display());
         }

@@ -10,6 +10,7 @@ use super::contents::Contents;
 use super::import::{CHUNK, standard_stream};
 use super::{Error, io_error};
 use crate::cli::name::NamespaceArgs;
+use crate::cli::output::remark;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::nvdimm::ClaimKind;
@@ -73,10 +74,10 @@ impl Export {
         }
         output.finish().map_err(io_error("write the output"))?;
         drop(progress);
-        eprintln!("{}: exported {}", self.file.display(), Size(total));
+        remark!("{}: exported {}", self.file.display(), Size(total));
         if let Some(first) = skipped.first {
             let bytes = skipped.bytes;
-            eprintln!("{bytes} bytes could not be read, and are zero, the first at byte {first}");
+            remark!("{bytes} bytes could not be read, and are zero, the first at byte {first}");
         }
         Ok(())
     }

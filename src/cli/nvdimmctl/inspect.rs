@@ -22,7 +22,7 @@ use crate::btt::flog::LogLayout;
 use crate::btt::{FoundArena, Geometry, LaneState, NamespaceError, NamespaceOptions};
 use crate::cli::name::NamespaceArgs;
 use crate::cli::one_line;
-use crate::cli::output::say;
+use crate::cli::output::{self, say};
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::dax;
@@ -57,6 +57,7 @@ pub struct Inspect {
 /// What is shown of a namespace.
 #[derive(Debug, Serialize)]
 struct Inspected {
+    #[serde(serialize_with = "super::path_to_json")]
     file: PathBuf,
     dev: String,
     uuid: String,
@@ -118,7 +119,7 @@ impl Inspect {
             }
             let inspected = region.describe(self.file.clone());
             if self.json {
-                say!("{}", super::to_json(&inspected)?);
+                super::say_json(&inspected)?;
             } else {
                 inspected.print();
             }
@@ -141,7 +142,7 @@ impl Inspect {
                 .map_err(|source| Error::Sectors { path: self.file.clone(), source })?;
         }
         if self.json {
-            say!("{}", super::to_json(&inspected)?);
+            super::say_json(&inspected)?;
         } else {
             inspected.print();
         }
@@ -192,7 +193,7 @@ impl Inspect {
         let insides: Vec<Inside> = namespaces.into_iter().map(look).collect();
         let drawn = drawing::draw(&self.file, &file, &insides);
         if out == Path::new("-") {
-            say!("{}", drawn.trim_end());
+            output::document(&drawn);
         } else {
             fs::write(out, drawn).map_err(super::io_error("write the drawing"))?;
             say!("{}: drawn", out.display());

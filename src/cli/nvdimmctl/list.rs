@@ -42,6 +42,7 @@ pub struct List {
 /// A file as it is listed. Names as in ndctl, where it has them.
 #[derive(Debug, Serialize)]
 struct Region {
+    #[serde(serialize_with = "super::path_to_json")]
     file: PathBuf,
     /// Bytes for namespaces.
     size: u64,
@@ -84,8 +85,8 @@ impl List {
             }
         }
         match (self.json, self.regions) {
-            (true, true) => say!("{}", super::to_json(&regions)?),
-            (true, false) => say!("{}", super::to_json(&listed)?),
+            (true, true) => super::say_json(&regions)?,
+            (true, false) => super::say_json(&listed)?,
             (false, true) => regions.iter().for_each(Region::print),
             (false, false) => {
                 print_namespaces(&listed, self.verbose);

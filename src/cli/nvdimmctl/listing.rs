@@ -16,6 +16,7 @@ use crate::pmem::PersistentMemory;
 /// A namespace as it is listed. Names as in ndctl, where it has them.
 #[derive(Debug, Serialize)]
 pub(super) struct Listing {
+    #[serde(serialize_with = "super::path_to_json")]
     pub file: PathBuf,
     pub dev: String,
     #[serde(skip_serializing_if = "String::is_empty")]

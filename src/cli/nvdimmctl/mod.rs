@@ -21,7 +21,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::logging::LogLevel;
-use super::{one_line, output};
+use super::output::{self, remark};
+use super::{escape, one_line};
 use crate::btt::NamespaceError;
 use crate::dax::NamespaceError as NoRegion;
 use crate::nvdimm;
@@ -188,7 +189,7 @@ impl ToolArgs {
             Ok(status) if output::is_whole() => status,
             Ok(_) => failure(),
             Err(error) => {
-                eprintln!("nvdimmctl: {}", one_line(&error));
+                remark!("nvdimmctl: {}", one_line(&error));
                 match error {
                     Error::Usage(_) if !is_check => ExitCode::from(2),
                     _ => failure(),
@@ -238,10 +239,28 @@ const PROBLEMS_LEFT: u8 = 2;
 /// Exit status of a check that could not be made, as of fsck.
 const NOT_CHECKED: u8 = 8;
 
-/// Readable JSON.
-fn to_json(value: &impl serde::Serialize) -> Result<String, Error> {
-    serde_json::to_string_pretty(value)
-        .map_err(|error| Error::Io { action: "write JSON", source: error.into() })
+/// Prints a value as readable JSON.
+fn say_json(value: &impl serde::Serialize) -> Result<(), Error> {
+    let json = serde_json::to_string_pretty(value)
+        .map_err(|error| Error::Io { action: "write JSON", source: error.into() })?;
+    output::document(&escape::json(&json));
+    Ok(())
+}
+
+/// Writes a path to JSON, which has text only: bytes that are not UTF-8 become U+FFFD.
+fn path_to_json<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
+/// Writes a path, or `null`, to JSON, as [`path_to_json`].
+fn some_path_to_json<S: serde::Serializer>(
+    path: &Option<PathBuf>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match path {
+        Some(path) => path_to_json(path, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// The error of an input or output operation.

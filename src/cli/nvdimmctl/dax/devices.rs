@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 use uuid::Uuid;
 
-use super::super::{Error, io_error, to_json};
+use super::super::{Error, io_error, say_json};
 use super::listing::ListedDevice;
 use super::{Open, RegionArgs, device_alignment};
 use crate::cli::output::say;
@@ -213,7 +213,7 @@ fn say_what_became(
 ) -> Result<(), Error> {
     let listed = ListedDevice::describe(device, namespace);
     if json {
-        say!("{}", to_json(&listed)?);
+        say_json(&listed)?;
     } else {
         say!("{}: {what} {listed}", path.display());
     }

@@ -14,7 +14,7 @@ use super::super::import::{CHUNK, standard_stream};
 use super::super::{Error, io_error};
 use super::frontend::{Frontend, qemu_arguments, shell_line, virt_xml};
 use super::{Open, RegionArgs};
-use crate::cli::output::say;
+use crate::cli::output::{self, remark};
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::dax::{DeviceInfo, NamespaceError};
@@ -102,8 +102,8 @@ impl Export {
             return Err(self.execute(&claim, &arguments));
         }
         match self.format {
-            Format::Libvirt => say!("{}", virt_xml(&arguments)),
-            _ => say!("{}", shell_line(&arguments)),
+            Format::Libvirt => output::document(&virt_xml(&arguments)),
+            _ => output::document(&shell_line(&arguments)),
         }
         self.advise(&device);
         if self.hold { wait_to_be_killed() } else { Ok(()) }
@@ -139,11 +139,11 @@ impl Export {
             FrontendArg::VirtioPmem => "",
             FrontendArg::Nvdimm => "nvdimm=on and ",
         };
-        eprintln!(
+        remark!(
             "the machine needs {nvdimm}room for {size} more than its memory: -m SIZE,slots={slots},maxmem=..."
         );
         if !self.hold {
-            eprintln!(
+            remark!(
                 "nobody claims the device while it is used in this way: see --hold and -- COMMAND"
             );
         }
@@ -171,7 +171,7 @@ impl Export {
         }
         output.finish().map_err(io_error("write the output"))?;
         drop(progress);
-        eprintln!("{}: exported {}", self.region.file.display(), Size(device.size));
+        remark!("{}: exported {}", self.region.file.display(), Size(device.size));
         Ok(())
     }
 }
