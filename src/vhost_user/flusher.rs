@@ -46,7 +46,8 @@ impl Syncs for Both {
 pub(super) struct Flusher {
     disk: Arc<dyn Syncs>,
     queue: Arc<Queue>,
-    thread: OnceLock<Option<thread::JoinHandle<()>>>,
+    /// `None`: none was needed yet, or none could be started.
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 /// Flushes that wait for the thread.
@@ -66,7 +67,7 @@ struct State {
 impl Flusher {
     /// A flusher of `disk`.
     pub(super) fn new(disk: Arc<dyn Syncs>) -> Flusher {
-        Flusher { disk, queue: Arc::default(), thread: OnceLock::new() }
+        Flusher { disk, queue: Arc::default(), thread: Mutex::default() }
     }
 
     /// A flusher of the same disk, and of what is `beside` it.
@@ -87,8 +88,7 @@ impl Flusher {
     /// Begins to make all that was written durable. The worker behind `wake` is woken when it is.
     pub(super) fn begin(&self, wake: &Arc<Wakeup>) -> Flush {
         let flush = Flush(Arc::default());
-        let thread = self.thread.get_or_init(|| self.start());
-        if thread.is_some() {
+        if self.is_running() {
             self.queue.state().waiting.push((flush.clone(), wake.clone()));
             self.queue.changed.notify_one();
         } else {
@@ -97,11 +97,16 @@ impl Flusher {
         flush
     }
 
-    /// `None`: there can be no more threads, and flushes are carried out by whoever wants one.
-    fn start(&self) -> Option<thread::JoinHandle<()>> {
-        let (queue, disk) = (self.queue.clone(), self.disk.clone());
-        let run = move || queue.run(&*disk);
-        thread::Builder::new().name("flusher".into()).spawn(run).ok()
+    /// Starts the thread, unless it runs. Returns whether it does. It cannot be started while threads are
+    /// short; until the next flush tries again, a worker carries out its flush itself.
+    fn is_running(&self) -> bool {
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if thread.is_none() {
+            let (queue, disk) = (self.queue.clone(), self.disk.clone());
+            let run = move || queue.run(&*disk);
+            *thread = thread::Builder::new().name("flusher".into()).spawn(run).ok();
+        }
+        thread.is_some()
     }
 }
 
@@ -109,8 +114,9 @@ impl Drop for Flusher {
     fn drop(&mut self) {
         self.queue.state().is_over = true;
         self.queue.changed.notify_one();
-        if let Some(Some(thread)) = self.thread.take() {
-            // It does not panic, and if it did, there would be nobody left to tell.
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // It does not panic, and if it did, no flush would be left to be told.
             let _ = thread.join();
         }
     }
