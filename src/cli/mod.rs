@@ -19,8 +19,8 @@ mod size;
 mod window;
 mod xml;
 
-pub use arguments::parse;
 pub use crate::error_chain::in_one_line as one_line;
+pub use arguments::parse;
 pub use logging::LogLevel;
 pub use output::complain;
 pub use size::{Size, SizeError};

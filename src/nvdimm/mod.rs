@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod claim;
+mod content;
 mod editor;
 mod error;
 mod file;
@@ -23,8 +24,10 @@ mod lost;
 mod namespace;
 mod renewal;
 mod space;
+mod stray;
 
 pub use claim::Claim;
+pub use content::{Content, HEAD_SIZE, first_stored};
 pub use editor::{LabelEditor, NewNamespace, Place, Reservation};
 pub use error::Error;
 pub use file::{LabelSize, NvdimmFile};
@@ -34,3 +37,4 @@ pub use lock::ClaimKind;
 pub use lost::LostLabel;
 pub use namespace::{Abstraction, Namespace, Selection};
 pub use space::{LINUX_ALIGNMENT, amount, largest};
+pub use stray::StrayLabels;

@@ -148,6 +148,29 @@ impl Mapping {
         Lent::new(&self.file, self.file_offset, protection, self.backing, self.writeback.clone())
     }
 
+    /// Gives all bytes back to the file system, where it takes them: they read as zeroes then. Where it does
+    /// not, and on device-DAX, they stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// The mapping is read-only, or the file system fails.
+    pub fn discard(&self) -> Result<(), MediaError> {
+        self.checked(Access::Zero, 0, self.size)?;
+        let end = self.file_offset + self.size;
+        let whole_pages = self.file_offset.next_multiple_of(PAGE)..end - end % PAGE;
+        if self.backing == Backing::DeviceDax || whole_pages.is_empty() {
+            return Ok(());
+        }
+        let punched = self.punch(whole_pages.start, whole_pages.end);
+        self.writeback.note_store();
+        punched.map(drop).map_err(|errno| MediaError {
+            access: Access::Zero,
+            offset: 0,
+            length: self.size,
+            cause: Cause::System(errno),
+        })
+    }
+
     /// Address of `length` bytes at `offset`, all inside the mapping.
     fn checked(&self, access: Access, offset: u64, length: u64) -> Result<*mut u8, MediaError> {
         let fails = |cause| Err(MediaError { access, offset, length, cause });

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::Error;
 use crate::btt::{self, FoundArena, Version};
@@ -184,6 +185,8 @@ impl Listing {
         });
         if let Some((health, problem)) = problem {
             (self.health, self.problem) = (health, Some(problem));
+        } else if self.label.is_none() && !info.parent_uuid.is_nil() {
+            (self.health, self.problem) = (Health::Degraded, Some(labels_lost(info.parent_uuid)));
         }
     }
 
@@ -212,6 +215,16 @@ impl Listing {
     pub(super) fn names(&self) -> String {
         if self.name.is_empty() { self.dev.clone() } else { format!("{} {}", self.dev, self.name) }
     }
+}
+
+/// What is to be said of a BTT of the namespace `parent` in a file without labels.
+fn labels_lost(parent: Uuid) -> String {
+    format!(
+        "it is of namespace {parent}, which has a label, and the file has no labels: they were at its end, \
+         and were lost or cut off; 'truncate -s +128K' makes room for new ones after the namespaces, \
+         'nvdimmctl init-labels --force' makes an area, and 'nvdimmctl check-labels --restore {parent}' \
+         the label"
+    )
 }
 
 fn problem_of(arena: &FoundArena) -> Option<(Health, String)> {
