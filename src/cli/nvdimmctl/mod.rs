@@ -10,6 +10,7 @@ mod dax;
 mod destroy_namespace;
 mod export;
 mod grow_namespace;
+mod image;
 mod import;
 mod inspect;
 mod list;
@@ -25,7 +26,7 @@ use super::output::{self, remark};
 use super::{escape, one_line};
 use crate::btt::NamespaceError;
 use crate::dax::NamespaceError as NoRegion;
-use crate::nvdimm;
+use crate::nvdimm::{self, Content};
 use crate::vhost_user::control::ClientError;
 
 /// Makes, shows, checks and destroys the namespaces of NVDIMM files.
@@ -129,10 +130,65 @@ pub enum Error {
         source: std::io::Error,
     },
     /// What is imported does not fit.
-    #[error("the input is larger than the disk, which has {size} bytes")]
+    #[error(
+        "the input is larger than the disk, which has {size} bytes{}",
+        if *written == 0 { String::new() } else { format!("; its first {written} were written over") }
+    )]
     InputTooLarge {
         /// Bytes of the disk.
         size: u64,
+        /// Bytes of the disk that were written before that was known.
+        written: u64,
+    },
+    /// A file that is to be made.
+    #[error("cannot create {path}")]
+    NewFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Sectors that cannot be read, in an export.
+    #[error("{path}: {source}; with --skip-unreadable, what cannot be read becomes zeroes")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong; part of the message.
+        source: crate::btt::Error,
+    },
+    /// An image that has to be converted, or unpacked, before it can be imported.
+    #[error(
+        "{image} is {content}, not the bytes of a disk: {advice}; --raw imports its bytes as they are"
+    )]
+    NotRaw {
+        /// The image.
+        image: String,
+        /// What it is.
+        content: Content,
+        /// What to do.
+        advice: String,
+    },
+    /// An image that was made for sectors of another size.
+    #[error(
+        "the image begins with {content}, which needs sectors of {needed} bytes, and those of {path} have \
+         {sector_size}: no guest could use it; make the namespace with '-l {needed}' \
+         ('create-namespace --force -l {needed}' makes it anew, its data are lost), or import with --force"
+    )]
+    UnfitImage {
+        /// The NVDIMM file.
+        path: PathBuf,
+        /// What is in the image.
+        content: Content,
+        /// The size of sectors that it needs, in bytes.
+        needed: u32,
+        /// The size of the sectors of the disk, in bytes.
+        sector_size: u32,
+    },
+    /// A drawing into the file that is drawn.
+    #[error("{path} is the file that is inspected, and is not written over")]
+    DrawingOverInput {
+        /// The file.
+        path: PathBuf,
     },
     /// A repair is to be taken back, and something else was written since.
     #[error(
