@@ -234,7 +234,7 @@ impl NvdimmFile {
     /// The namespace that is meant by `selection`.
     pub fn select(&self, selection: &Selection) -> Result<&Namespace, Error> {
         let names = || {
-            let names: Vec<String> = self.namespaces.iter().map(Namespace::device_name).collect();
+            let names: Vec<String> = self.namespaces.iter().map(Namespace::full_name).collect();
             names.join(", ")
         };
         match (selection, self.namespaces.as_slice()) {

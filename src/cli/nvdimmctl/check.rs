@@ -142,6 +142,9 @@ impl CheckNamespace {
             return Ok(ExitCode::SUCCESS);
         }
         let plan = self.plan(&mapped, mapped.version);
+        if !self.force {
+            super::refuse_unread(&mapped.claim, &mapped.medium)?;
+        }
         let backup = self.carry_out(&plan, &mapped)?;
         let device = mapped.claim.namespace().device_name();
         if self.json {

@@ -70,6 +70,8 @@ pub(super) enum Health {
     ReadOnly,
     /// Nothing.
     Unusable,
+    /// Not known: it could not be read.
+    Unknown,
 }
 
 /// Where a namespace's label is.
@@ -96,6 +98,7 @@ impl Health {
             Health::Degraded => "degraded",
             Health::ReadOnly => "read-only",
             Health::Unusable => "unusable",
+            Health::Unknown => "unknown",
         }
     }
 }
@@ -138,6 +141,11 @@ impl Listing {
                 Ok(arenas)
             });
             listing.describe_btt(namespace.abstraction, found);
+        }
+        if let Some(failure) = medium.failed_read() {
+            listing.health = Health::Unknown;
+            listing.problem = Some(format!("it could not be read: {failure}"));
+            return Ok(listing);
         }
         if listing.mode != "sector"
             && matches!(namespace.abstraction, Abstraction::Unstated | Abstraction::Dax)
@@ -220,10 +228,9 @@ impl Listing {
 /// What is to be said of a BTT of the namespace `parent` in a file without labels.
 fn labels_lost(parent: Uuid) -> String {
     format!(
-        "it is of namespace {parent}, which has a label, and the file has no labels: they were at its end, \
-         and were lost or cut off; 'truncate -s +128K' makes room for new ones after the namespaces, \
-         'nvdimmctl init-labels --force' makes an area, and 'nvdimmctl check-labels --restore {parent}' \
-         the label"
+        "it is of namespace {parent}, which has a label, and the file has no labels: they were lost, or cut \
+         off ('truncate -s +128K' makes room for new ones then); 'nvdimmctl init-labels --force' makes new \
+         ones, and 'nvdimmctl check-labels --restore {parent}' that of the namespace"
     )
 }
 

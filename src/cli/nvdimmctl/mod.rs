@@ -26,7 +26,8 @@ use super::output::{self, remark};
 use super::{escape, one_line};
 use crate::btt::NamespaceError;
 use crate::dax::NamespaceError as NoRegion;
-use crate::nvdimm::{self, Content};
+use crate::nvdimm::{self, Claim, Content};
+use crate::pmem::{Mapping, MediaError};
 use crate::vhost_user::control::ClientError;
 
 /// Makes, shows, checks and destroys the namespaces of NVDIMM files.
@@ -155,6 +156,20 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong; part of the message.
         source: crate::btt::Error,
+    },
+    /// A check that could not be made.
+    #[error(
+        "{path}: {namespace} could not be checked: {source}; that may pass, and says nothing of what the \
+         namespace holds: check again when the file can be read; if it never can, --force takes what \
+         cannot be read for lost"
+    )]
+    NotChecked {
+        /// The file.
+        path: PathBuf,
+        /// The namespace.
+        namespace: String,
+        /// What could not be read; part of the message.
+        source: MediaError,
     },
     /// An image that has to be converted, or unpacked, before it can be imported.
     #[error(
@@ -294,6 +309,21 @@ const REPAIRED: u8 = 1;
 const PROBLEMS_LEFT: u8 = 2;
 /// Exit status of a check that could not be made, as of fsck.
 const NOT_CHECKED: u8 = 8;
+
+/// Refuses to take for damage what could not be read of a file: that may pass.
+///
+/// # Errors
+///
+/// A read of `medium` has failed.
+fn refuse_unread(claim: &Claim, medium: &Mapping) -> Result<(), Error> {
+    match medium.failed_read() {
+        Some(source) => {
+            let (path, namespace) = (claim.path().into(), claim.namespace().device_name());
+            Err(Error::NotChecked { path, namespace, source })
+        }
+        None => Ok(()),
+    }
+}
 
 /// Prints a value as readable JSON.
 fn say_json(value: &impl serde::Serialize) -> Result<(), Error> {

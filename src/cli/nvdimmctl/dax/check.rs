@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::super::{Error, PROBLEMS_LEFT, REPAIRED, backup, say_json};
+use super::super::{Error, PROBLEMS_LEFT, REPAIRED, backup, refuse_unread, say_json};
 use super::RegionArgs;
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
@@ -98,10 +98,14 @@ impl Check {
             return Ok(ExitCode::SUCCESS);
         }
         let progress = Progress::new("checking", None);
+        let found = check(&medium);
+        if !self.force {
+            refuse_unread(&claim, &medium)?;
+        }
         let (Repaired { mended, left }, backup) = if self.repair {
             self.repair(&claim, &medium)?
         } else {
-            (Repaired { mended: Vec::new(), left: check(&medium) }, None)
+            (Repaired { mended: Vec::new(), left: found }, None)
         };
         drop(progress);
         let dev = claim.namespace().device_name();
