@@ -90,13 +90,12 @@ impl NewFile {
     /// The operating system refuses.
     pub fn replace(mut self) -> io::Result<()> {
         self.file.sync_all()?;
-        let name = match self.temporary.take() {
-            Some(name) => name,
-            None => {
-                let name = temporary_name(&self.path)?;
-                self.link(&name)?;
-                name
-            }
+        let name = if let Some(name) = self.temporary.take() {
+            name
+        } else {
+            let name = temporary_name(&self.path)?;
+            self.link(&name)?;
+            name
         };
         fs::rename(&name, &self.path).inspect_err(|_| _ = fs::remove_file(&name))?;
         sync_folder(&self.path)

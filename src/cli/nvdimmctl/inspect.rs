@@ -219,9 +219,8 @@ impl Inspect {
     /// The file for a drawing of `inspected`; it is not that file, by whatever name.
     fn new_file(&self, out: &Path, inspected: &NvdimmFile) -> Result<NewFile, Error> {
         let fails = |source| Error::NewFile { path: out.into(), source };
-        let existing = match fs::metadata(out) {
-            Ok(existing) => existing,
-            Err(_) => return NewFile::create(out, self.mode).map_err(fails),
+        let Ok(existing) = fs::metadata(out) else {
+            return NewFile::create(out, self.mode).map_err(fails);
         };
         let input = inspected.file().metadata().map_err(io_error("look at the file"))?;
         if (existing.dev(), existing.ino()) == (input.dev(), input.ino()) {

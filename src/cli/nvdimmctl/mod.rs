@@ -141,6 +141,15 @@ pub enum Error {
         /// Bytes of the disk that were written before that was known.
         written: u64,
     },
+    /// A device of a namespace that is held.
+    #[error(
+        "{source}; a daemon with a control socket resizes the devices of the namespace that it holds: \
+         'nvdimmctl --control PATH dax resize-device ...'"
+    )]
+    AskTheDaemon {
+        /// Who holds it; part of the message.
+        source: NoRegion,
+    },
     /// A file that is to be made.
     #[error("cannot create {path}")]
     NewFile {

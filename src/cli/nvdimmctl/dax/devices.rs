@@ -12,7 +12,7 @@ use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::dax::{self, Align, DeviceInfo, DeviceOptions, Held};
-use crate::nvdimm::{ClaimKind, Namespace};
+use crate::nvdimm::{self, ClaimKind, Namespace};
 use crate::vhost_user::control::{self, Request};
 
 /// Make a device; its bytes are zero
@@ -135,7 +135,7 @@ impl ResizeDevice {
         if let Some(socket) = control {
             return self.ask(socket);
         }
-        let open = self.region.open(ClaimKind::Exclusive)?;
+        let open = self.region.open(ClaimKind::Exclusive).map_err(hint_at_control)?;
         if !self.force && open.is_written_from(&self.device, self.size.0)? {
             return Err(holds_data(&open, &self.device, "in the part that goes"));
         }
@@ -191,6 +191,16 @@ impl RenameDevice {
         renamed.map_err(|error| open.error(error))?;
         say!("{}: {} is named {} now", self.region.file.display(), self.device, self.name);
         Ok(())
+    }
+}
+
+/// Adds to the error of a namespace that is held how its holder can be asked.
+fn hint_at_control(error: Error) -> Error {
+    match error {
+        Error::Dax(source @ dax::NamespaceError::Nvdimm(nvdimm::Error::Busy { .. })) => {
+            Error::AskTheDaemon { source }
+        }
+        error => error,
     }
 }
 
