@@ -92,7 +92,8 @@ fn an_export_names_the_option_that_skips_what_cannot_be_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = make_namespace(folder.path(), "32M", 4096);
     let pattern = folder.path().join("pattern");
-    fs::write(&pattern, vec![7; 1 << 20]).unwrap();
+    // More than the lanes' free blocks, which are near the end of the file, where labels are looked for.
+    fs::write(&pattern, vec![7; 4 << 20]).unwrap();
     nvdimmctl_ok(&[Path::new("import"), &path, &pattern]);
     let image = folder.path().join("image");
     let [from, to] = [&path, &image].map(|path| path.to_str().unwrap());
