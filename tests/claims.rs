@@ -74,7 +74,7 @@ fn what_cannot_be_opened_says_so() {
 fn labelled(names: &[&str]) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nvdimm");
-    nvdimm::create_file(&path, 128 << 20, Some(128 << 10)).unwrap();
+    nvdimm::create_file(&path, 128 << 20, Some(128 << 10), None).unwrap();
     for name in names {
         make(&path, name).unwrap();
     }

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use vhost_user_btt::cli::nvdimmctl::ToolArgs;
+use vhost_user_btt::cli::parse;
 
 fn main() -> ExitCode {
-    ToolArgs::parse().run()
+    parse::<ToolArgs>().run()
 }

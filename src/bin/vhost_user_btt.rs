@@ -5,11 +5,10 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use vhost_user_btt::cli::daemon::{DaemonArgs, capabilities};
-use vhost_user_btt::cli::one_line;
+use vhost_user_btt::cli::{complain, one_line, parse};
 use vhost_user_btt::vhost_user::{DeviceConfig, Devices, Error, Stop, raise_descriptor_limit};
 
 fn main() -> ExitCode {
@@ -19,13 +18,13 @@ fn main() -> ExitCode {
         println!("{}", capabilities());
         return ExitCode::SUCCESS;
     }
-    let args = DaemonArgs::parse();
+    let args = parse::<DaemonArgs>();
     args.log_level.start_logging();
     let control = args.control.clone();
     let devices = match args.devices() {
         Ok(devices) => devices,
         Err(error) => {
-            eprintln!("vhost-user-btt: {error} (see --help)");
+            complain(format_args!("vhost-user-btt: {error} (see --help)"));
             return ExitCode::from(2);
         }
     };

@@ -7,7 +7,6 @@
 use std::ops::Range;
 use std::path::Path;
 
-use super::erase::Remains;
 use super::geometry::ARENA_MAX_SIZE;
 use super::grow::{self, Growth};
 use super::info_block::Version;
@@ -15,7 +14,7 @@ use super::namespace::{
     MappedNamespace, NamespaceError, NamespaceOptions, btt_error, refuse_ambiguity, region_error,
     resolve,
 };
-use super::provision::edit_labels;
+use super::provision::{edit_labels, refuse_contents};
 use crate::dax;
 use crate::nvdimm::{
     self, Claim, ClaimKind, Holder, LINUX_ALIGNMENT, Namespace, NvdimmFile, Selection, grow_file,
@@ -90,18 +89,10 @@ pub fn grow_namespace(
     Ok(Grown { namespace, contents })
 }
 
-/// Refuses free bytes that hold a BTT: that of a namespace whose label was lost.
+/// Refuses free bytes that hold something: the BTT of a namespace whose label was lost, or any other data.
 fn refuse_remains(file: &NvdimmFile, range: &Range<u64>) -> Result<(), NamespaceError> {
-    let path = || file.path().to_path_buf();
     let medium = file.map_bytes_to_look(range.clone())?;
-    let cannot_look = |source| nvdimm::Error::FreeMedia { path: path(), source };
-    match Remains::find(&medium).map_err(cannot_look)? {
-        Remains::Nothing | Remains::SecondInfo(_) => Ok(()),
-        what => {
-            let (path, start, end) = (path(), range.start, range.end);
-            Err(NamespaceError::Remains { path, start, end, what })
-        }
-    }
+    refuse_contents(file.path(), range, &medium)
 }
 
 /// The claim on a namespace that holds a DAX region; `None`: it holds none. Unlike a BTT, it grows only

@@ -72,7 +72,7 @@ pub use open::{OpenOptions, Opened};
 pub use orphan::{Orphan, restore_label};
 pub use provision::{
     Mode, Provision, create_namespace, destroy_namespace, edit_labels, init_labels,
-    reconfigure_namespace,
+    reconfigure_namespace, refuse_stray_labels,
 };
 pub use queue::Queue;
 pub use round::Tag;

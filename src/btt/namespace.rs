@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::create::{self, CreateOptions};
 use super::discovery::{self, Copies, FoundArena};
 use super::engine::Btt;
 use super::erase::Remains;
@@ -98,6 +97,35 @@ pub enum NamespaceError {
         /// The namespace.
         namespace: String,
         /// What it holds.
+        what: String,
+    },
+    /// The file has labels somewhere else than at its end.
+    #[error(
+        "{path}: there are labels at byte {start}, and not at the end: the file seems to have been made \
+         longer or shorter; 'truncate -s {file_size} {path}' makes it as it was, '--label-size none' says \
+         that it has no labels, and --force gives them up"
+    )]
+    StrayLabels {
+        /// The file.
+        path: PathBuf,
+        /// Where they are.
+        start: u64,
+        /// The size of the file that they belong to.
+        file_size: u64,
+    },
+    /// Bytes that belong to no namespace hold something that nothing here has made.
+    #[error(
+        "{path}: bytes {start:#x} to {end:#x} belong to no namespace, but hold {what}; --force writes \
+         over it"
+    )]
+    FreeBytesHold {
+        /// The file.
+        path: PathBuf,
+        /// First byte.
+        start: u64,
+        /// Byte after the last one.
+        end: u64,
+        /// What is there.
         what: String,
     },
     /// Bytes without a label hold something.
@@ -251,16 +279,6 @@ impl<M: PersistentMemory> MappedNamespace<M> {
             Ok(opened) => Ok((claim, opened)),
             Err(source) => Err(btt_error(&claim, source)),
         }
-    }
-
-    /// Creates a BTT that fills the namespace.
-    pub fn create(
-        &self,
-        options: &CreateOptions,
-        progress: impl FnMut(u64, u64),
-    ) -> Result<(), NamespaceError> {
-        create::create(&self.medium, options, progress)
-            .map_err(|source| btt_error(&self.claim, source))
     }
 }
 

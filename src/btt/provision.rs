@@ -10,6 +10,7 @@
 //! What a crash in between leaves is a BTT in bytes that are free. Nothing refers to it, but it may
 //! also be what is left of a namespace whose label was lost: nobody writes over it unless forced.
 
+use std::ops::Range;
 use std::path::Path;
 
 use uuid::Uuid;
@@ -24,8 +25,8 @@ use super::namespace::{self, MappedNamespace, NamespaceError, btt_error, region_
 use crate::dax::{self, Align};
 use crate::nvdimm::label::{LabelName, LabelVersion};
 use crate::nvdimm::{
-    self, Abstraction, Claim, ClaimKind, InitOptions, Initialized, LabelEditor, LabelSize,
-    Namespace, NewNamespace, NvdimmFile, Place, Reservation, Selection,
+    self, Abstraction, Claim, ClaimKind, Content, InitOptions, Initialized, LabelEditor, LabelSize,
+    Namespace, NewNamespace, NvdimmFile, Place, Reservation, Selection, StrayLabels, first_stored,
 };
 use crate::pmem::{DurabilityRequest, Mapping, MediaError, PersistentMemory};
 
@@ -149,19 +150,30 @@ pub fn edit_labels(path: &Path, label_size: LabelSize) -> Result<LabelEditor, Na
 ///
 /// As there; and a BTT that fills the file is not given up unless forced.
 pub fn init_labels(path: &Path, options: &InitOptions) -> Result<Initialized, NamespaceError> {
-    // Labels that are there already, damaged or not, are minded there.
-    let file = NvdimmFile::open(path, ClaimKind::Exclusive, LabelSize::Detect);
+    // Labels that are at the end already, damaged or not, are looked at there.
+    let file = NvdimmFile::open_quietly(path, ClaimKind::Exclusive, LabelSize::Detect);
     if let (Ok(file), false) = (file, options.force)
         && file.labels().is_none()
     {
+        refuse_stray_labels(&file)?;
         let claim = file.claim(&Selection::Only)?;
-        let what = find_remains(&claim, &claim.map(DurabilityRequest::PageCache)?)?;
-        if what != Remains::Nothing {
-            let (path, namespace) = (path.into(), claim.namespace().device_name());
-            return Err(NamespaceError::HoldsData { path, namespace, what: what.to_string() });
-        }
+        check_dispensable(&claim, &claim.map(DurabilityRequest::PageCache)?, false)?;
     }
     Ok(nvdimm::init_labels(path, options)?)
+}
+
+/// Refuses a file whose labels seem to be somewhere else than at its end.
+///
+/// # Errors
+///
+/// [`NamespaceError::StrayLabels`].
+pub fn refuse_stray_labels(file: &NvdimmFile) -> Result<(), NamespaceError> {
+    match file.stray_labels() {
+        Some(StrayLabels { start, file_size }) => {
+            Err(NamespaceError::StrayLabels { path: file.path().into(), start, file_size })
+        }
+        None => Ok(()),
+    }
 }
 
 /// Makes a namespace; `progress` is told how many bytes of how many are done.
@@ -178,12 +190,8 @@ pub fn create_namespace(
     plan.check_size(&reservation.claim)?;
     let medium = reservation.claim.map(DurabilityRequest::Strict)?;
     if !provision.force {
-        let what = find_remains(&reservation.claim, &medium)?;
-        if !matches!(what, Remains::Nothing | Remains::SecondInfo(_)) {
-            let range = &reservation.claim.namespace().range;
-            let (path, start, end) = (editor.file().path().into(), range.start, range.end);
-            return Err(NamespaceError::Remains { path, start, end, what });
-        }
+        let range = &reservation.claim.namespace().range;
+        refuse_contents(editor.file().path(), range, &medium)?;
     }
     fill(editor, &reservation, &medium, &plan, progress)
 }
@@ -216,8 +224,8 @@ pub fn reconfigure_namespace(
     fill(editor, &reservation, &medium, &plan, progress)
 }
 
-/// Destroys a namespace, and returns what it was. Its data stay where they are, until something else
-/// is made there.
+/// Destroys a namespace, and returns what it was. Its bytes go back to the file system, where that takes
+/// them; otherwise its data stay where they are until something else is made there.
 ///
 /// # Errors
 ///
@@ -232,6 +240,8 @@ pub fn destroy_namespace(
     check_dispensable(&claim, &medium, force)?;
     unmake(&medium, || editor.delete(&claim))
         .map_err(|source| btt_error(&claim, source.into()))??;
+    // Also, so that what was given up here does not have to be given up again by what is made next.
+    medium.discard().map_err(|source| btt_error(&claim, source.into()))?;
     Ok(claim.namespace().clone())
 }
 
@@ -353,6 +363,22 @@ fn unmake<M: PersistentMemory, E>(
 }
 
 impl MappedNamespace {
+    /// Creates a BTT that fills the namespace, of a file without labels.
+    ///
+    /// # Errors
+    ///
+    /// There is something that `options.force` does not give up; the namespace is too small; the medium
+    /// fails.
+    pub fn create(
+        &self,
+        options: &CreateOptions,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<(), NamespaceError> {
+        check_dispensable(&self.claim, &self.medium, options.force)?;
+        create::create(&self.medium, options, progress)
+            .map_err(|source| btt_error(&self.claim, source))
+    }
+
     /// Takes the BTT away, or what else the namespace holds: it is raw then.
     ///
     /// # Errors
@@ -361,6 +387,17 @@ impl MappedNamespace {
     pub fn erase(&self, force: bool) -> Result<(), NamespaceError> {
         check_dispensable(&self.claim, &self.medium, force)?;
         erase(&self.medium).map_err(|source| btt_error(&self.claim, source.into()))
+    }
+}
+
+impl MappedNamespace {
+    /// Gives the namespace's bytes back to the file system, where that takes them.
+    ///
+    /// # Errors
+    ///
+    /// The file system fails.
+    pub fn discard(&self) -> Result<(), NamespaceError> {
+        self.medium.discard().map_err(|source| btt_error(&self.claim, source.into()))
     }
 }
 
@@ -374,12 +411,42 @@ fn check_dispensable(claim: &Claim, medium: &Mapping, force: bool) -> Result<(),
         (Abstraction::Pfn | Abstraction::Dax | Abstraction::Unknown(_), Remains::Nothing) => {
             format!("what Linux keeps in {} mode", namespace.abstraction.mode())
         }
-        (_, Remains::Nothing) if medium.next_stored(0) == medium.size() => return Ok(()),
-        (_, Remains::Nothing) => "data".into(),
+        (_, Remains::Nothing) => {
+            let found = found_content(medium).map_err(|source| btt_error(claim, source.into()))?;
+            let Some(what) = found else { return Ok(()) };
+            what
+        }
         (_, remains) => remains.to_string(),
     };
     let (path, namespace) = (claim.path().into(), namespace.device_name());
     Err(NamespaceError::HoldsData { path, namespace, what })
+}
+
+/// Refuses free bytes of a file with labels that hold anything but zeroes.
+///
+/// What Linux leaves of a BTT that it destroys is an exception: its second info block, and the sectors.
+pub(super) fn refuse_contents<M: PersistentMemory>(
+    path: &Path,
+    range: &Range<u64>,
+    medium: &M,
+) -> Result<(), NamespaceError> {
+    let cannot_look = |source| nvdimm::Error::FreeMedia { path: path.into(), source };
+    let (path, start, end) = (path.to_path_buf(), range.start, range.end);
+    match Remains::find(medium).map_err(&cannot_look)? {
+        Remains::SecondInfo(_) => Ok(()),
+        Remains::Nothing => match found_content(medium).map_err(cannot_look)? {
+            Some(what) => Err(NamespaceError::FreeBytesHold { path, start, end, what }),
+            None => Ok(()),
+        },
+        what => Err(NamespaceError::Remains { path, start, end, what }),
+    }
+}
+
+/// Says what a medium holds that nothing here has made; `None`: nothing but zeroes.
+fn found_content<M: PersistentMemory>(medium: &M) -> Result<Option<String>, MediaError> {
+    let Some(first) = first_stored(medium)? else { return Ok(None) };
+    let known = Content::find_in(medium)?;
+    Ok(Some(known.map_or_else(|| format!("data, from byte {first} on"), |known| known.to_string())))
 }
 
 fn find_remains(claim: &Claim, medium: &Mapping) -> Result<Remains, NamespaceError> {

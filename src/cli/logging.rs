@@ -1,7 +1,11 @@
 //! Where log lines go, and which.
 
+use std::io::Write as _;
+
 use clap::ValueEnum;
 use log::LevelFilter;
+
+use super::escape::OneLine;
 
 /// Which log lines are shown (`--log-level`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -22,7 +26,7 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// Sends log lines of this level and above to standard error.
+    /// Sends log lines of this level and above to standard error, each on one line, without control characters.
     pub fn start_logging(self) {
         let filter = match self {
             LogLevel::Off => LevelFilter::Off,
@@ -32,6 +36,13 @@ impl LogLevel {
             LogLevel::Debug => LevelFilter::Debug,
             LogLevel::Trace => LevelFilter::Trace,
         };
-        env_logger::Builder::new().filter_level(filter).format_target(false).init();
+        env_logger::Builder::new()
+            .filter_level(filter)
+            .format(|line, record| {
+                let (time, level) = (line.timestamp(), record.level());
+                let message = record.args().to_string();
+                writeln!(line, "[{time} {level:<5}] {}", OneLine(&message))
+            })
+            .init();
     }
 }

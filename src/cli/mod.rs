@@ -3,8 +3,10 @@
 
 #![forbid(unsafe_code)]
 
+mod arguments;
 pub mod daemon;
 mod disk;
+mod escape;
 #[cfg(feature = "power-fail")]
 mod injection;
 mod key_value;
@@ -18,5 +20,7 @@ mod window;
 mod xml;
 
 pub use crate::error_chain::in_one_line as one_line;
+pub use arguments::parse;
 pub use logging::LogLevel;
+pub use output::complain;
 pub use size::{Size, SizeError};

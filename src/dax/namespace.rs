@@ -207,8 +207,9 @@ fn refuse_other_mode(
     if may_be && find(medium) != Err(Error::NotFound) {
         return Ok(());
     }
+    let mode = if load::is_btt(medium) { "sector" } else { abstraction.mode() };
     let (path, namespace) = (path.into(), namespace.device_name());
-    Err(NamespaceError::NotDax { path, namespace, mode: abstraction.mode() })
+    Err(NamespaceError::NotDax { path, namespace, mode })
 }
 
 /// Looks for a region in a namespace of a file, without claiming it.

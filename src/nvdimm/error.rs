@@ -100,7 +100,11 @@ pub enum Error {
         there: String,
     },
     /// Somebody else holds the namespace.
-    #[error("{path}: {namespace} is busy: held by {holder}")]
+    #[error("{path}: {namespace} is busy: held by {holder}{}", if holder.is_another_user() {
+        "; users who can read the file can lock it, and 'chmod go-rwx' keeps them from that"
+    } else {
+        ""
+    })]
     Busy {
         /// The file.
         path: PathBuf,

@@ -12,6 +12,7 @@ use super::lock::{self, ClaimKind, duplicate};
 use super::lost::{self, LostLabel, Sorted};
 use super::namespace::{Namespace, Selection};
 use super::space;
+use super::stray::StrayLabels;
 use crate::pmem::{self, DurabilityRequest, Mapping, PAGE, Protection};
 
 /// Of how many label slots that are passed over each is said what is wrong with it.
@@ -103,12 +104,29 @@ impl NvdimmFile {
                  older: namespaces made or changed last may be missing"
             );
         }
+        if let Some(StrayLabels { start, file_size }) = self.stray_labels() {
+            log::warn!(
+                "{path}: there are labels at byte {start}, and not at the end: the file seems to have been \
+                 made {}; while it is in use by nothing, 'truncate -s {file_size}' makes it as it was, and \
+                 '--label-size none' says that it has no labels",
+                if file_size < self.size { "longer" } else { "shorter" }
+            );
+        }
         for LostLabel { slot, fault, .. } in self.lost.iter().take(MOST_WARNINGS) {
             log::warn!("{path}: label slot {slot}: {fault}; its namespace is passed over");
         }
         if let more @ 1.. = self.lost.len().saturating_sub(MOST_WARNINGS) {
             log::warn!("{path}: {more} more label slots are passed over");
         }
+    }
+
+    /// Returns the labels that the file seems to have, if they are not at its end. A file with labels, or
+    /// that has none as was said when it was opened, has no others.
+    #[must_use]
+    pub fn stray_labels(&self) -> Option<StrayLabels> {
+        let is_searched = self.labels.is_none() && self.label_size == LabelSize::Detect;
+        let is_file = self.file.metadata().is_ok_and(|metadata| metadata.is_file());
+        (is_searched && is_file).then(|| StrayLabels::find(&self.file, self.size)).flatten()
     }
 
     /// Reads the labels again, which somebody may have changed.
@@ -216,7 +234,7 @@ impl NvdimmFile {
     /// The namespace that is meant by `selection`.
     pub fn select(&self, selection: &Selection) -> Result<&Namespace, Error> {
         let names = || {
-            let names: Vec<String> = self.namespaces.iter().map(Namespace::device_name).collect();
+            let names: Vec<String> = self.namespaces.iter().map(Namespace::full_name).collect();
             names.join(", ")
         };
         match (selection, self.namespaces.as_slice()) {

@@ -33,6 +33,14 @@ impl fmt::Display for Holder {
 }
 
 impl Holder {
+    /// Returns whether this is a process of a user other than this process's.
+    #[must_use]
+    pub fn is_another_user(&self) -> bool {
+        let Holder::Process { pid, .. } = self else { return false };
+        let process = fs::metadata(Path::new("/proc").join(pid.to_string()));
+        process.is_ok_and(|process| process.uid() != rustix::process::geteuid().as_raw())
+    }
+
     /// Finds who has a lock on some of the bytes `range` of `file`, other than through `file`
     /// itself.
     #[must_use]

@@ -12,6 +12,7 @@ use super::label::{
     UpdateError,
 };
 use super::lock::{self, ClaimKind, duplicate};
+use super::new_file::NewFile;
 use super::space::LINUX_ALIGNMENT;
 use crate::pmem::{self, DurabilityRequest, Mapping, PAGE, PersistentMemory, Protection};
 
@@ -38,36 +39,31 @@ pub struct Initialized {
 }
 
 /// Makes a sparse file with room for `size` bytes of namespaces, and a label storage area of
-/// `label_size` bytes behind them, if asked for, with labels of version 1.2.
+/// `label_size` bytes behind them, if asked for, with labels of version 1.2. Its permissions are `mode`;
+/// `None`: its owner alone has any.
 ///
 /// # Errors
 ///
 /// The file exists, a size is out of range, or the operating system refuses.
-pub fn create_file(path: &Path, size: u64, label_size: Option<u64>) -> Result<(), Error> {
+pub fn create_file(
+    path: &Path,
+    size: u64,
+    label_size: Option<u64>,
+    mode: Option<u32>,
+) -> Result<(), Error> {
     let fails = |action| move |source: io::Error| Error::File { action, path: path.into(), source };
     if let Some(label_size) = label_size {
         check_size(path, label_size)?;
     }
     let total = size.saturating_add(label_size.unwrap_or(0));
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(fails("create"))?;
-    let initialize = || {
-        file.set_len(total).map_err(fails("set the size of"))?;
-        if let Some(label_size) = label_size {
-            let medium = map(path, &file, size..total)?;
-            LabelWriter::initialize(&medium, label_size, LabelVersion::V1_2)
-                .map_err(|source| Error::Update { path: path.into(), source })?;
-        }
-        file.sync_all().map_err(fails("sync"))
-    };
-    initialize().inspect_err(|_| {
-        // Nobody else knows of the file yet, and it is of no use; the first error counts.
-        let _ = std::fs::remove_file(path);
-    })
+    let new = NewFile::create(path, mode).map_err(fails("create"))?;
+    new.file().set_len(total).map_err(fails("set the size of"))?;
+    if let Some(label_size) = label_size {
+        let medium = map(path, new.file(), size..total)?;
+        LabelWriter::initialize(&medium, label_size, LabelVersion::V1_2)
+            .map_err(|source| Error::Update { path: path.into(), source })?;
+    }
+    new.publish().map_err(fails("create"))
 }
 
 /// Makes a file without labels larger, to `size` bytes.

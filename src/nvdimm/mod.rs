@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod claim;
+mod content;
 mod editor;
 mod error;
 mod file;
@@ -21,10 +22,13 @@ pub mod label;
 mod lock;
 mod lost;
 mod namespace;
+mod new_file;
 mod renewal;
 mod space;
+mod stray;
 
 pub use claim::Claim;
+pub use content::{Content, HEAD_SIZE, first_stored};
 pub use editor::{LabelEditor, NewNamespace, Place, Reservation};
 pub use error::Error;
 pub use file::{LabelSize, NvdimmFile};
@@ -33,4 +37,6 @@ pub use init::{InitOptions, Initialized, create_file, grow_file, init_labels};
 pub use lock::ClaimKind;
 pub use lost::LostLabel;
 pub use namespace::{Abstraction, Namespace, Selection};
+pub use new_file::{NewFile, unnamed};
 pub use space::{LINUX_ALIGNMENT, amount, largest};
+pub use stray::StrayLabels;

@@ -131,6 +131,15 @@ impl Namespace {
         format!("namespace0.{}", self.number)
     }
 
+    /// Its device name, with the name that its label gives it, if any, in parentheses.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        match self.name.as_str() {
+            "" => self.device_name(),
+            name => format!("{} ({name})", self.device_name()),
+        }
+    }
+
     /// Bytes of the namespace.
     #[must_use]
     pub fn size(&self) -> u64 {

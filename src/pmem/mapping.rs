@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -55,6 +55,10 @@ pub struct Mapping {
     write_back: WriteBack,
     /// Shared by all mappings of the file.
     writeback: Arc<Writeback>,
+    /// Whether holes are not read through the mapping, which would give them pages of their own.
+    spares_holes: bool,
+    /// The first read that failed although the file system was asked, too.
+    unread: OnceLock<MediaError>,
 }
 
 // SAFETY: the mapping lives until the value is dropped, and every access to it goes through the
@@ -110,6 +114,8 @@ impl Mapping {
             durability: durability(request, backing),
             write_back: WriteBack::best(),
             writeback,
+            spares_holes: protection == Protection::ReadOnly && keeps_files_in_memory(&file),
+            unread: OnceLock::new(),
             file,
         })
     }
@@ -133,6 +139,8 @@ impl Mapping {
             write_back: WriteBack::best(),
             // What is stored here never reaches the file.
             writeback: Arc::new(Writeback::new()),
+            spares_holes: false,
+            unread: OnceLock::new(),
             file,
         })
     }
@@ -143,9 +151,39 @@ impl Mapping {
         self.backing
     }
 
+    /// Returns the first read of a page-cache file that has failed, if any has. Its cause may pass: an I/O
+    /// error of the disk or the network, or a file that was truncated.
+    #[must_use]
+    pub fn failed_read(&self) -> Option<MediaError> {
+        self.unread.get().copied()
+    }
+
     /// The file, for others to map parts of it as `protection` says; as the mapping can, at most.
     pub fn lend(&self, protection: Protection) -> Result<Lent, MapError> {
         Lent::new(&self.file, self.file_offset, protection, self.backing, self.writeback.clone())
+    }
+
+    /// Gives all bytes back to the file system, where it takes them: they read as zeroes then. Where it does
+    /// not, and on device-DAX, they stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// The mapping is read-only, or the file system fails.
+    pub fn discard(&self) -> Result<(), MediaError> {
+        self.checked(Access::Zero, 0, self.size)?;
+        let end = self.file_offset + self.size;
+        let whole_pages = self.file_offset.next_multiple_of(PAGE)..end - end % PAGE;
+        if self.backing == Backing::DeviceDax || whole_pages.is_empty() {
+            return Ok(());
+        }
+        let punched = self.punch(whole_pages.start, whole_pages.end);
+        self.writeback.note_store();
+        punched.map(drop).map_err(|errno| MediaError {
+            access: Access::Zero,
+            offset: 0,
+            length: self.size,
+            cause: Cause::System(errno),
+        })
     }
 
     /// Address of `length` bytes at `offset`, all inside the mapping.
@@ -188,7 +226,7 @@ impl Mapping {
         }
     }
 
-    /// Loads a word whose page cannot be mapped, as [`read_from_file`](Self::read_from_file).
+    /// Loads a word whose page cannot be mapped, as [`read_after_fault`](Self::read_after_fault).
     #[cold]
     fn load_from_file<const N: usize>(
         &self,
@@ -196,7 +234,7 @@ impl Mapping {
         fault: Fault,
     ) -> Result<[u8; N], MediaError> {
         let mut word = [0; N];
-        self.read_from_file(offset, &VolatileSlice::from(&mut word[..]), fault)?;
+        self.read_after_fault(offset, &VolatileSlice::from(&mut word[..]), fault)?;
         Ok(word)
     }
 
@@ -205,23 +243,35 @@ impl Mapping {
     /// A page of a hole needs memory of its own on tmpfs; where there is none left, the mapping faults,
     /// and read(2) still finds zeroes.
     #[cold]
-    fn read_from_file(
+    fn read_after_fault(
         &self,
         offset: u64,
         into: &VolatileSlice<'_>,
         fault: Fault,
     ) -> Result<(), MediaError> {
-        let fails = self.media_error(Access::Read, offset, into.len() as u64);
         if !self.is_ours(&fault) || self.backing != Backing::PageCache {
-            return Err(fails(fault));
+            return Err(self.media_error(Access::Read, offset, into.len() as u64)(fault));
         }
+        self.read_from_file(offset, into)
+    }
+
+    /// Reads by way of the file system.
+    #[cold]
+    fn read_from_file(&self, offset: u64, into: &VolatileSlice<'_>) -> Result<(), MediaError> {
+        let fails = self.media_error(Access::Read, offset, into.len() as u64);
         let mut piece = [0; PAGE as usize];
         let mut done = 0;
         while done < into.len() {
             let length = piece.len().min(into.len() - done);
             let piece = &mut piece[..length];
             let position = self.file_offset + offset + done as u64;
-            self.file.read_exact_at(piece, position).map_err(|_| fails(fault))?;
+            self.file.read_exact_at(piece, position).map_err(|error| {
+                let errno = error.raw_os_error().map(Errno::from_raw);
+                let cause = errno.map_or(Cause::Medium, Cause::System);
+                let length = into.len() as u64;
+                let failure = MediaError { access: Access::Read, offset, length, cause };
+                *self.unread.get_or_init(|| failure)
+            })?;
             // SAFETY: the target lies inside the slice, which is valid for its length and for concurrent
             // use; the source is ours alone.
             unsafe { cpu::copy(into.ptr_guard_mut().as_ptr().add(done), piece.as_ptr(), length) }
@@ -364,6 +414,9 @@ impl PersistentMemory for Mapping {
 
     fn load_u32(&self, offset: u64) -> Result<u32, MediaError> {
         let address = self.checked_word(Access::Read, offset, 4)?;
+        if self.spares_holes && self.next_stored(offset) >= offset + 4 {
+            return Ok(0);
+        }
         // SAFETY: checked to be aligned and inside the mapping.
         match unsafe { cpu::load_u32(address.cast()) } {
             Ok(word) => Ok(u32::from_le(word)),
@@ -373,6 +426,9 @@ impl PersistentMemory for Mapping {
 
     fn load_u64(&self, offset: u64) -> Result<u64, MediaError> {
         let address = self.checked_word(Access::Read, offset, 8)?;
+        if self.spares_holes && self.next_stored(offset) >= offset + 8 {
+            return Ok(0);
+        }
         // SAFETY: checked to be aligned and inside the mapping.
         match unsafe { cpu::load_u64(address.cast()) } {
             Ok(word) => Ok(u64::from_le(word)),
@@ -407,12 +463,15 @@ impl PersistentMemory for Mapping {
     fn read(&self, offset: u64, into: &VolatileSlice<'_>) -> Result<(), MediaError> {
         let length = into.len() as u64;
         let from = self.checked(Access::Read, offset, length)?;
+        if self.spares_holes {
+            return self.read_from_file(offset, into);
+        }
         // SAFETY: the source is inside the mapping; a volatile slice is valid for its length and
         // for concurrent use; the two are different objects.
         let copied = unsafe { cpu::copy(into.ptr_guard_mut().as_ptr(), from, into.len()) };
         match copied {
             Ok(()) => Ok(()),
-            Err(fault) => self.read_from_file(offset, into, fault),
+            Err(fault) => self.read_after_fault(offset, into, fault),
         }
     }
 
@@ -566,6 +625,12 @@ impl PersistentMemory for Mapping {
         let found = found.saturating_sub(self.file_offset);
         found.min(self.size).max(offset)
     }
+}
+
+/// Returns whether the file system has no other place for the pages of a file than memory: there, a page of
+/// a hole that is read through a mapping is allocated for good.
+fn keeps_files_in_memory(file: &File) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|system| system.f_type == libc::TMPFS_MAGIC)
 }
 
 fn check_range(range: &Range<u64>, size: u64) -> Result<(), MapError> {

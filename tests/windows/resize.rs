@@ -62,6 +62,7 @@ fn a_window_grows_under_its_guest_and_shrinks_when_the_guest_has_let_go() {
     let resize = ["dax", "resize-device", file, "data", "--size", "10M"];
     let busy = String::from_utf8(nvdimmctl(&resize).stderr).unwrap();
     assert!(busy.contains("busy: held by vhost-user-btt"), "{busy}");
+    assert!(busy.contains("--control PATH dax resize-device"), "{busy}");
     assert_eq!(nvdimmctl(&[&control, "list", file]).status.code(), Some(2));
     let nobody = nvdimmctl(&[&["--control=/nowhere"], &resize[..]].concat());
     let nobody = String::from_utf8(nobody.stderr).unwrap();

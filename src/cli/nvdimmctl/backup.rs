@@ -17,6 +17,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{Error, io_error};
@@ -84,7 +85,7 @@ fn write(path: &Path, claim: &Claim, saved: &[Saved]) -> Result<(), Error> {
     let _ = writeln!(text, "end {}", saved.len());
     let fails = io_error("write the backup of what the repair changes");
     let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());

@@ -76,6 +76,7 @@ pub struct CheckNamespace {
 /// The result, for machines.
 #[derive(Debug, Serialize)]
 struct Checked {
+    #[serde(serialize_with = "super::path_to_json")]
     file: PathBuf,
     dev: String,
     verdict: &'static str,
@@ -87,6 +88,7 @@ struct Checked {
     /// Whether the repairs were made; otherwise they would be.
     repaired: bool,
     /// Where the bytes are that they changed.
+    #[serde(serialize_with = "super::some_path_to_json")]
     backup: Option<PathBuf>,
     /// How many repairs there are; as many as findings of a kind are listed.
     repair_count: usize,
@@ -140,10 +142,13 @@ impl CheckNamespace {
             return Ok(ExitCode::SUCCESS);
         }
         let plan = self.plan(&mapped, mapped.version);
+        if !self.force {
+            super::refuse_unread(&mapped.claim, &mapped.medium)?;
+        }
         let backup = self.carry_out(&plan, &mapped)?;
         let device = mapped.claim.namespace().device_name();
         if self.json {
-            say!("{}", super::to_json(&self.describe(device, &plan, backup))?);
+            super::say_json(&self.describe(device, &plan, backup))?;
         } else {
             self.print(&device, &plan, backup);
         }

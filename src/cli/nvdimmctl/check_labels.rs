@@ -56,6 +56,7 @@ pub struct CheckLabels {
 /// The result, for machines.
 #[derive(Debug, Serialize)]
 struct Checked {
+    #[serde(serialize_with = "super::path_to_json")]
     file: PathBuf,
     verdict: &'static str,
     namespaces: usize,
@@ -102,7 +103,7 @@ impl CheckLabels {
         let file = NvdimmFile::open_quietly(&self.file, ClaimKind::Shared, label_size)?;
         let checked = Checked::of(&file, repaired)?;
         if self.json {
-            say!("{}", super::to_json(&checked)?);
+            super::say_json(&checked)?;
         } else {
             checked.print();
         }

@@ -61,6 +61,14 @@ impl Contents {
         }
     }
 
+    /// Bytes of a sector as a guest sees it; `None`: there are no sectors.
+    pub(super) fn sector_size(&self) -> Option<u32> {
+        match &self.kind {
+            Kind::Sectors(queue) => Some(queue.btt().sector_size()),
+            Kind::Raw(_) => None,
+        }
+    }
+
     /// What is worth telling zeroes apart by, in bytes.
     pub(super) fn block(&self) -> usize {
         match &self.kind {

@@ -35,6 +35,10 @@ pub struct CreateFile {
     /// What the size has to be a multiple of, if there are labels; Linux wants 16M
     #[arg(short, long, value_name = "SIZE", value_parser = alignment, requires = "label_size")]
     align: Option<u64>,
+
+    /// Permissions of the file, as of chmod [default: 600]
+    #[arg(long, value_name = "OCTAL", value_parser = permissions)]
+    mode: Option<u32>,
 }
 
 /// Make a label storage area at the end of a file that exists, as 'ndctl init-labels' does
@@ -89,6 +93,12 @@ pub(super) fn alignment(text: &str) -> Result<u64, String> {
     }
 }
 
+/// The value of `--mode`, of a file that is made.
+pub(super) fn permissions(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| "not permissions in octal, as 640".into())
+}
+
 impl CreateFile {
     pub(super) fn run(&self) -> Result<(), Error> {
         let bad = |reason| Err(Error::BadSize { size: self.size.0, reason });
@@ -106,7 +116,12 @@ impl CreateFile {
                 return bad(reason);
             }
         }
-        nvdimm::create_file(&self.file, self.size.0, self.label_size.map(|size| size.0))?;
+        nvdimm::create_file(
+            &self.file,
+            self.size.0,
+            self.label_size.map(|size| size.0),
+            self.mode,
+        )?;
         let file = self.file.display();
         match self.label_size {
             Some(labels) => say!("{file}: created, {}, and {labels} of labels", self.size),

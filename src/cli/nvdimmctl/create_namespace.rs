@@ -115,7 +115,7 @@ impl CreateNamespace {
         let file = NvdimmFile::open(&self.file, ClaimKind::Shared, self.label_size())?;
         let listing = Listing::describe(&file, file.select(&name)?, self.version())?;
         if self.json {
-            say!("{}", super::to_json(&listing)?);
+            super::say_json(&listing)?;
         } else {
             say!("{}: created {listing}", self.file.display());
         }
@@ -189,6 +189,10 @@ impl CreateNamespace {
         };
         let options = arguments.options(&self.file, DurabilityRequest::Strict);
         let mapped = options.map(ClaimKind::Exclusive)?;
+        if !self.force {
+            let file = NvdimmFile::open_quietly(&self.file, ClaimKind::Shared, self.label_size())?;
+            btt::refuse_stray_labels(&file)?;
+        }
         let only = Selection::Named(mapped.claim.namespace().device_name());
         let uuid = self.uuid.unwrap_or_else(Uuid::new_v4);
         let (lba_size, version) = match mode {

@@ -16,8 +16,8 @@ use crate::pmem::DurabilityRequest;
 /// Destroy a namespace: its bytes are free for another
 ///
 /// In a file without labels the namespace remains, in raw mode. One that holds something is destroyed
-/// with --force only, and one that somebody holds not at all. Data stay where they are until something
-/// else is made there.
+/// with --force only, and one that somebody holds not at all. Its bytes go back to the file system; on a
+/// device, data stay where they are until something else is made there, with --force.
 #[derive(Debug, Args)]
 pub struct DestroyNamespace {
     /// The NVDIMM file
@@ -88,6 +88,7 @@ impl DestroyNamespace {
         let options = arguments.options(&self.file, DurabilityRequest::Strict);
         let mapped = options.map(ClaimKind::Exclusive)?;
         mapped.erase(self.force)?;
+        mapped.discard()?;
         let name = mapped.claim.namespace().device_name();
         say!("{}: {name} is in raw mode now", self.file.display());
         Ok(())

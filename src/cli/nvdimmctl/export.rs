@@ -1,18 +1,21 @@
 //! `export`: sectors become raw bytes.
 
-use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IsTerminal, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::contents::Contents;
+use super::create_file::permissions;
 use super::import::{CHUNK, standard_stream};
 use super::{Error, io_error};
 use crate::cli::name::NamespaceArgs;
+use crate::cli::output::remark;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
-use crate::nvdimm::ClaimKind;
+use crate::nvdimm::{ClaimKind, NewFile};
 use crate::pmem::DurabilityRequest;
 
 /// Write the sectors of a namespace out as a raw disk image: nvdimmctl export FILE > disk.raw
@@ -24,7 +27,8 @@ pub struct Export {
     /// The NVDIMM file
     file: PathBuf,
 
-    /// The image to make; it must not exist yet [default: standard output]
+    /// The image to make; it must not exist yet, and appears when it is whole [default, and '-': standard
+    /// output]
     image: Option<PathBuf>,
 
     #[command(flatten)]
@@ -38,6 +42,10 @@ pub struct Export {
     /// is said on standard error
     #[arg(long)]
     skip_unreadable: bool,
+
+    /// Permissions of the image, as of chmod [default: 600]
+    #[arg(long, value_name = "OCTAL", value_parser = permissions)]
+    mode: Option<u32>,
 }
 
 /// What was skipped.
@@ -56,7 +64,8 @@ impl Export {
         } else {
             Contents::open(&options, ClaimKind::Shared)?
         };
-        let mut output = Output::new(self.open_output()?);
+        let destination = Destination::open(self.image.as_deref(), self.mode)?;
+        let mut output = Output::new(destination.file()?);
         let total = contents.size();
         let progress = Progress::new("exporting", Some(total));
         let mut chunk = vec![0; CHUNK];
@@ -65,6 +74,9 @@ impl Export {
             let part = &mut chunk[..(total - position).min(CHUNK as u64) as usize];
             match contents.read(position, part) {
                 Err(_) if self.skip_unreadable => skipped.read(&mut contents, position, part),
+                Err(Error::Sectors { path, source }) => {
+                    return Err(Error::Unreadable { path, source });
+                }
                 read => read?,
             }
             output.write(part).map_err(io_error("write the output"))?;
@@ -72,21 +84,67 @@ impl Export {
             position += part.len() as u64;
         }
         output.finish().map_err(io_error("write the output"))?;
+        destination.publish()?;
         drop(progress);
-        eprintln!("{}: exported {}", self.file.display(), Size(total));
+        remark!("{}: exported {}", self.file.display(), Size(total));
         if let Some(first) = skipped.first {
             let bytes = skipped.bytes;
-            eprintln!("{bytes} bytes could not be read, and are zero, the first at byte {first}");
+            remark!("{bytes} bytes could not be read, and are zero, the first at byte {first}");
         }
         Ok(())
     }
+}
 
-    fn open_output(&self) -> Result<File, Error> {
-        match &self.image {
-            Some(path) => File::create_new(path).map_err(io_error("create the image")),
-            None => standard_stream(&io::stdout()).map_err(io_error("use standard output")),
+/// Where an image goes.
+pub(super) enum Destination {
+    /// A file, which appears under its name when it is whole.
+    New(NewFile, PathBuf),
+    /// Standard output, or a pipe with a name.
+    Stream(File),
+}
+
+impl Destination {
+    /// Opens `path` for an image, a new file with the permissions `mode` or a FIFO that exists; `None` and `-`
+    /// are standard output.
+    pub(super) fn open(path: Option<&Path>, mode: Option<u32>) -> Result<Destination, Error> {
+        let Some(path) = path.filter(|path| *path != Path::new("-")) else {
+            return standard_output().map(Destination::Stream);
+        };
+        let fails = |source| Error::NewFile { path: path.into(), source };
+        if fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+            let fifo = OpenOptions::new().write(true).open(path);
+            return fifo.map(Destination::Stream).map_err(fails);
+        }
+        let new = NewFile::create(path, mode).map_err(fails)?;
+        Ok(Destination::New(new, path.into()))
+    }
+
+    /// The open file.
+    pub(super) fn file(&self) -> Result<File, Error> {
+        let file = match self {
+            Destination::New(new, _) => new.file(),
+            Destination::Stream(file) => file,
+        };
+        file.try_clone().map_err(io_error("write the output"))
+    }
+
+    /// Gives a new file its name: all of it was written.
+    pub(super) fn publish(self) -> Result<(), Error> {
+        match self {
+            Destination::New(new, path) => {
+                new.publish().map_err(|source| Error::NewFile { path, source })
+            }
+            Destination::Stream(_) => Ok(()),
         }
     }
+}
+
+fn standard_output() -> Result<File, Error> {
+    if io::stdout().is_terminal() {
+        let reason = "the image is not for a terminal: name a file, or redirect standard output";
+        return Err(Error::Usage(reason));
+    }
+    standard_stream(&io::stdout()).map_err(io_error("use standard output"))
 }
 
 impl Skipped {

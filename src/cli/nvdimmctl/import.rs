@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::contents::Contents;
+use super::image::Image;
 use super::{Error, io_error};
 use crate::cli::name::NamespaceArgs;
 use crate::cli::output::say;
@@ -19,37 +20,50 @@ use crate::pmem::DurabilityRequest;
 /// Bytes that are moved at a time: whole sectors of either size.
 pub(super) const CHUNK: usize = 1 << 20;
 
-/// Write a raw disk image into a namespace: nvdimmctl import FILE < disk.raw
+/// Write a disk image into a namespace: nvdimmctl import FILE disk.raw
 ///
-/// Any other format by way of 'qemu-img convert -O raw'. What lies behind the end of the image keeps
-/// what it holds. In a namespace in raw mode, the bytes themselves are written.
+/// The image is raw, or in another format that 'qemu-img' knows and converts: qcow2, vmdk, vhdx, vdi and so
+/// on. What the disk holds after the end of the image stays as it is. In a namespace in raw mode, the
+/// bytes themselves are written.
+///
+/// An image whose partition table or file system does not work on the sectors of the disk is refused.
 #[derive(Debug, Args)]
 pub struct Import {
     /// The NVDIMM file
     file: PathBuf,
 
-    /// The image [default: standard input]
+    /// The image [default, and '-': standard input]
     image: Option<PathBuf>,
 
     #[command(flatten)]
     namespace: NamespaceArgs,
+
+    /// Take the image as raw, whatever it looks like
+    #[arg(long)]
+    raw: bool,
+
+    /// Also import what does not work on sectors of this size
+    #[arg(short, long)]
+    force: bool,
 }
 
 impl Import {
     pub(super) fn run(&self) -> Result<(), Error> {
-        let mut input = self.open_input()?;
+        let mut image = Image::open(self.image.as_deref(), self.raw)?;
         let options = self.namespace.options(&self.file, DurabilityRequest::Auto);
         let contents = Contents::open(&options, ClaimKind::Exclusive)?;
+        image.convert()?;
+        self.refuse_unfit(&image, &contents)?;
         let size = contents.size();
-        let length = input.metadata().ok().filter(std::fs::Metadata::is_file).map(|m| m.len());
+        let length = image.length();
         if length.is_some_and(|length| length > size) {
-            return Err(Error::InputTooLarge { size });
+            return Err(Error::InputTooLarge { size, written: 0 });
         }
         let progress = Progress::new("importing", length);
         let mut target = Target { contents, position: 0 };
         let mut chunk = vec![0; CHUNK];
         loop {
-            let count = read_up_to(&mut input, &mut chunk).map_err(io_error("read the input"))?;
+            let count = image.read(&mut chunk).map_err(io_error("read the input"))?;
             if count == 0 {
                 break;
             }
@@ -58,14 +72,22 @@ impl Import {
         }
         target.contents.sync()?;
         drop(progress);
-        say!("{}: imported {}", self.file.display(), Size(target.position));
+        let from = image.format().map_or_else(String::new, |format| format!(" from {format}"));
+        say!("{}: imported {}{from}", self.file.display(), Size(target.position));
         Ok(())
     }
 
-    fn open_input(&self) -> Result<File, Error> {
-        match &self.image {
-            Some(path) => File::open(path).map_err(io_error("open the image")),
-            None => standard_stream(&io::stdin()).map_err(io_error("use standard input")),
+    /// Refuses an image that no guest could use on sectors of the disk's size.
+    fn refuse_unfit(&self, image: &Image, contents: &Contents) -> Result<(), Error> {
+        let (Some(content), Some(sector_size)) = (image.content(), contents.sector_size()) else {
+            return Ok(());
+        };
+        match content.unfit_for(sector_size) {
+            Some(needed) if !self.force => {
+                let path = self.file.clone();
+                Err(Error::UnfitImage { path, content, needed, sector_size })
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -77,7 +99,7 @@ pub(super) fn standard_stream(stream: &impl AsFd) -> io::Result<File> {
 }
 
 /// Reads until `buffer` is full or the input ends.
-fn read_up_to(input: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read_up_to(input: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match input.read(&mut buffer[filled..]) {
@@ -98,15 +120,15 @@ struct Target {
 }
 
 impl Target {
-    /// Writes the first `count` bytes of `chunk`; the last sector of the input is filled up with
-    /// zeroes.
+    /// Writes the first `count` bytes of `chunk`; the last sector of the input keeps what it holds after
+    /// them.
     fn write(&mut self, chunk: &mut [u8], count: usize) -> Result<(), Error> {
         let size = self.contents.size();
         if size - self.position < count as u64 {
-            return Err(Error::InputTooLarge { size });
+            return Err(Error::InputTooLarge { size, written: self.position });
         }
         let whole = count.next_multiple_of(self.contents.granule());
-        chunk[count..whole].fill(0);
+        self.fill_up(&mut chunk[..whole], count)?;
         for run in runs(&chunk[..whole], self.contents.block()) {
             let position = self.position + run.start as u64;
             if run.is_zero {
@@ -116,6 +138,21 @@ impl Target {
             }
         }
         self.position += count as u64;
+        Ok(())
+    }
+}
+
+impl Target {
+    /// Completes the last sector of `chunk`, of which the first `count` bytes are new, by what it holds.
+    fn fill_up(&mut self, chunk: &mut [u8], count: usize) -> Result<(), Error> {
+        if count == chunk.len() {
+            return Ok(());
+        }
+        let granule = self.contents.granule();
+        let start = count - count % granule;
+        let mut old = vec![0; granule];
+        self.contents.read(self.position + start as u64, &mut old)?;
+        chunk[count..].copy_from_slice(&old[count - start..]);
         Ok(())
     }
 }

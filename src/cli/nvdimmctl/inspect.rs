@@ -8,6 +8,8 @@ mod region_drawing;
 mod svg;
 
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -16,17 +18,18 @@ use serde::Serialize;
 use self::btt_drawing::Btt;
 use self::drawing::{Contents, Inside};
 use self::region::Region;
-use super::Error;
+use super::create_file::permissions;
+use super::{Error, io_error};
 use crate::btt::check::{self, ArenaReport, CheckOptions, LaneCounts, MapCounts, Report};
 use crate::btt::flog::LogLayout;
 use crate::btt::{FoundArena, Geometry, LaneState, NamespaceError, NamespaceOptions};
 use crate::cli::name::NamespaceArgs;
 use crate::cli::one_line;
-use crate::cli::output::say;
+use crate::cli::output::{self, say};
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::dax;
-use crate::nvdimm::{ClaimKind, Namespace, NvdimmFile, Selection};
+use crate::nvdimm::{ClaimKind, Namespace, NewFile, NvdimmFile, Selection};
 use crate::pmem::{DurabilityRequest, Mapping};
 
 /// Show what a namespace is made of: of a disk, its arenas as Linux shows them in debugfs, lanes, map;
@@ -47,16 +50,25 @@ pub struct Inspect {
     #[arg(short, long)]
     json: bool,
 
-    /// Draw file, labels, namespaces, arenas and devices to scale, into OUT or to standard output: of all
-    /// namespaces, or of the one named
+    /// Draw file, labels, namespaces, arenas and devices to scale, into the new file OUT or to standard output:
+    /// of all namespaces, or of the one named
     #[arg(long, value_name = "OUT", num_args = 0..=1, default_missing_value = "-")]
     #[arg(conflicts_with_all = ["json", "lanes"])]
     svg: Option<PathBuf>,
+
+    /// Draw into OUT also if that exists: it is replaced
+    #[arg(short, long, requires = "svg")]
+    force: bool,
+
+    /// Permissions of OUT, as of chmod [default: 600]
+    #[arg(long, value_name = "OCTAL", value_parser = permissions, requires = "svg")]
+    mode: Option<u32>,
 }
 
 /// What is shown of a namespace.
 #[derive(Debug, Serialize)]
 struct Inspected {
+    #[serde(serialize_with = "super::path_to_json")]
     file: PathBuf,
     dev: String,
     uuid: String,
@@ -118,7 +130,7 @@ impl Inspect {
             }
             let inspected = region.describe(self.file.clone());
             if self.json {
-                say!("{}", super::to_json(&inspected)?);
+                super::say_json(&inspected)?;
             } else {
                 inspected.print();
             }
@@ -141,7 +153,7 @@ impl Inspect {
                 .map_err(|source| Error::Sectors { path: self.file.clone(), source })?;
         }
         if self.json {
-            say!("{}", super::to_json(&inspected)?);
+            super::say_json(&inspected)?;
         } else {
             inspected.print();
         }
@@ -171,6 +183,7 @@ impl Inspect {
     /// Draws the file into `out`; `-` is standard output.
     fn draw(&self, out: &Path) -> Result<(), Error> {
         let file = NvdimmFile::open(&self.file, ClaimKind::Shared, self.namespace.label_size())?;
+        let to_file = if out == Path::new("-") { None } else { Some(self.new_file(out, &file)?) };
         let namespaces = match &self.namespace.namespace {
             Some(_) => vec![file.select(&self.namespace.selection())?.clone()],
             None => file.namespaces().to_vec(),
@@ -191,13 +204,33 @@ impl Inspect {
         };
         let insides: Vec<Inside> = namespaces.into_iter().map(look).collect();
         let drawn = drawing::draw(&self.file, &file, &insides);
-        if out == Path::new("-") {
-            say!("{}", drawn.trim_end());
-        } else {
-            fs::write(out, drawn).map_err(super::io_error("write the drawing"))?;
-            say!("{}: drawn", out.display());
+        match to_file {
+            None => output::document(&drawn),
+            Some(new) => {
+                let fails = |source| Error::NewFile { path: out.into(), source };
+                new.file().write_all(drawn.as_bytes()).map_err(fails)?;
+                if self.force { new.replace() } else { new.publish() }.map_err(fails)?;
+                say!("{}: drawn", out.display());
+            }
         }
         Ok(())
+    }
+
+    /// The file for a drawing of `inspected`; it is not that file, by whatever name.
+    fn new_file(&self, out: &Path, inspected: &NvdimmFile) -> Result<NewFile, Error> {
+        let fails = |source| Error::NewFile { path: out.into(), source };
+        let Ok(existing) = fs::metadata(out) else {
+            return NewFile::create(out, self.mode).map_err(fails);
+        };
+        let input = inspected.file().metadata().map_err(io_error("look at the file"))?;
+        if (existing.dev(), existing.ino()) == (input.dev(), input.ino()) {
+            return Err(Error::DrawingOverInput { path: out.into() });
+        }
+        if self.force && existing.is_file() {
+            NewFile::create_to_replace(out, self.mode).map_err(fails)
+        } else {
+            Err(fails(rustix::io::Errno::EXIST.into()))
+        }
     }
 
     /// What a namespace holds, to be drawn.

@@ -9,7 +9,8 @@ use super::Error;
 use super::listing::Listing;
 use crate::btt;
 use crate::cli::name::NamespaceArgs;
-use crate::cli::output::{columns, say};
+use crate::cli::one_line;
+use crate::cli::output::{columns, remark, say};
 use crate::cli::size::Size;
 use crate::nvdimm::{self, ClaimKind, LINUX_ALIGNMENT, NvdimmFile};
 
@@ -42,6 +43,7 @@ pub struct List {
 /// A file as it is listed. Names as in ndctl, where it has them.
 #[derive(Debug, Serialize)]
 struct Region {
+    #[serde(serialize_with = "super::path_to_json")]
     file: PathBuf,
     /// Bytes for namespaces.
     size: u64,
@@ -66,26 +68,24 @@ struct Labels {
 impl List {
     pub(super) fn run(&self) -> Result<(), Error> {
         let (mut listed, mut regions) = (Vec::new(), Vec::new());
+        let mut failed = None;
         for path in &self.files {
-            let file = NvdimmFile::open(path, ClaimKind::Shared, self.namespace.label_size())?;
-            regions.push(Region::describe(&file));
-            if self.regions {
-                continue;
-            }
-            let version = self.namespace.btt_version.map(Into::into);
-            if let Some(wanted) = &self.namespace.namespace {
-                let selection = nvdimm::Selection::Named(wanted.clone());
-                let selection = btt::resolve(&file, &selection);
-                listed.push(Listing::describe(&file, file.select(&selection)?, version)?);
-            } else {
-                for namespace in file.namespaces() {
-                    listed.push(Listing::describe(&file, namespace, version)?);
+            match self.describe(path) {
+                Ok((region, namespaces)) => {
+                    regions.push(region);
+                    listed.extend(namespaces);
+                }
+                Err(error) => {
+                    // The last one is reported by the caller, after what could be listed.
+                    if let Some(earlier) = failed.replace(error) {
+                        remark!("nvdimmctl: {}", one_line(&earlier));
+                    }
                 }
             }
         }
         match (self.json, self.regions) {
-            (true, true) => say!("{}", super::to_json(&regions)?),
-            (true, false) => say!("{}", super::to_json(&listed)?),
+            (true, true) => super::say_json(&regions)?,
+            (true, false) => super::say_json(&listed)?,
             (false, true) => regions.iter().for_each(Region::print),
             (false, false) => {
                 print_namespaces(&listed, self.verbose);
@@ -93,7 +93,27 @@ impl List {
                 regions.iter().filter(worth_saying).for_each(Region::print);
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// What there is to list of the file `path`.
+    fn describe(&self, path: &Path) -> Result<(Region, Vec<Listing>), Error> {
+        let file = NvdimmFile::open(path, ClaimKind::Shared, self.namespace.label_size())?;
+        let region = Region::describe(&file);
+        if self.regions {
+            return Ok((region, Vec::new()));
+        }
+        let version = self.namespace.btt_version.map(Into::into);
+        let listing = |namespace| Listing::describe(&file, namespace, version);
+        let listed: Result<Vec<Listing>, Error> = match &self.namespace.namespace {
+            Some(wanted) => {
+                let selection = nvdimm::Selection::Named(wanted.clone());
+                let selection = btt::resolve(&file, &selection);
+                listing(file.select(&selection)?).map(|one| vec![one])
+            }
+            None => file.namespaces().iter().map(listing).collect(),
+        };
+        Ok((region, listed?))
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::Error;
 use crate::btt::{self, FoundArena, Version};
@@ -16,6 +17,7 @@ use crate::pmem::PersistentMemory;
 /// A namespace as it is listed. Names as in ndctl, where it has them.
 #[derive(Debug, Serialize)]
 pub(super) struct Listing {
+    #[serde(serialize_with = "super::path_to_json")]
     pub file: PathBuf,
     pub dev: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -68,6 +70,8 @@ pub(super) enum Health {
     ReadOnly,
     /// Nothing.
     Unusable,
+    /// Not known: it could not be read.
+    Unknown,
 }
 
 /// Where a namespace's label is.
@@ -94,6 +98,7 @@ impl Health {
             Health::Degraded => "degraded",
             Health::ReadOnly => "read-only",
             Health::Unusable => "unusable",
+            Health::Unknown => "unknown",
         }
     }
 }
@@ -136,6 +141,11 @@ impl Listing {
                 Ok(arenas)
             });
             listing.describe_btt(namespace.abstraction, found);
+        }
+        if let Some(failure) = medium.failed_read() {
+            listing.health = Health::Unknown;
+            listing.problem = Some(format!("it could not be read: {failure}"));
+            return Ok(listing);
         }
         if listing.mode != "sector"
             && matches!(namespace.abstraction, Abstraction::Unstated | Abstraction::Dax)
@@ -183,6 +193,8 @@ impl Listing {
         });
         if let Some((health, problem)) = problem {
             (self.health, self.problem) = (health, Some(problem));
+        } else if self.label.is_none() && !info.parent_uuid.is_nil() {
+            (self.health, self.problem) = (Health::Degraded, Some(labels_lost(info.parent_uuid)));
         }
     }
 
@@ -211,6 +223,15 @@ impl Listing {
     pub(super) fn names(&self) -> String {
         if self.name.is_empty() { self.dev.clone() } else { format!("{} {}", self.dev, self.name) }
     }
+}
+
+/// What is to be said of a BTT of the namespace `parent` in a file without labels.
+fn labels_lost(parent: Uuid) -> String {
+    format!(
+        "it is of namespace {parent}, which has a label, and the file has no labels: they were lost, or cut \
+         off ('truncate -s +128K' makes room for new ones then); 'nvdimmctl init-labels --force' makes new \
+         ones, and 'nvdimmctl check-labels --restore {parent}' that of the namespace"
+    )
 }
 
 fn problem_of(arena: &FoundArena) -> Option<(Health, String)> {

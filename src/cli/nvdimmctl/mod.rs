@@ -10,6 +10,7 @@ mod dax;
 mod destroy_namespace;
 mod export;
 mod grow_namespace;
+mod image;
 mod import;
 mod inspect;
 mod list;
@@ -21,10 +22,12 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::logging::LogLevel;
-use super::{one_line, output};
+use super::output::{self, remark};
+use super::{escape, one_line};
 use crate::btt::NamespaceError;
 use crate::dax::NamespaceError as NoRegion;
-use crate::nvdimm;
+use crate::nvdimm::{self, Claim, Content};
+use crate::pmem::{Mapping, MediaError};
 use crate::vhost_user::control::ClientError;
 
 /// Makes, shows, checks and destroys the namespaces of NVDIMM files.
@@ -128,10 +131,88 @@ pub enum Error {
         source: std::io::Error,
     },
     /// What is imported does not fit.
-    #[error("the input is larger than the disk, which has {size} bytes")]
+    #[error(
+        "the input is larger than the disk, which has {size} bytes{}",
+        if *written == 0 { String::new() } else { format!("; its first {written} were written over") }
+    )]
     InputTooLarge {
         /// Bytes of the disk.
         size: u64,
+        /// Bytes of the disk that were written before that was known.
+        written: u64,
+    },
+    /// A device of a namespace that is held.
+    #[error(
+        "{source}; a daemon with a control socket resizes the devices of the namespace that it holds: \
+         'nvdimmctl --control PATH dax resize-device ...'"
+    )]
+    AskTheDaemon {
+        /// Who holds it; part of the message.
+        source: NoRegion,
+    },
+    /// A file that is to be made.
+    #[error("cannot create {path}")]
+    NewFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Sectors that cannot be read, in an export.
+    #[error("{path}: {source}; with --skip-unreadable, what cannot be read becomes zeroes")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong; part of the message.
+        source: crate::btt::Error,
+    },
+    /// A check that could not be made.
+    #[error(
+        "{path}: {namespace} could not be checked: {source}; that may pass, and says nothing of what the \
+         namespace holds: check again when the file can be read; if it never can, --force takes what \
+         cannot be read for lost"
+    )]
+    NotChecked {
+        /// The file.
+        path: PathBuf,
+        /// The namespace.
+        namespace: String,
+        /// What could not be read; part of the message.
+        source: MediaError,
+    },
+    /// An image that has to be converted, or unpacked, before it can be imported.
+    #[error(
+        "{image} is {content}, not the bytes of a disk: {advice}; --raw imports its bytes as they are"
+    )]
+    NotRaw {
+        /// The image.
+        image: String,
+        /// What it is.
+        content: Content,
+        /// What to do.
+        advice: String,
+    },
+    /// An image that was made for sectors of another size.
+    #[error(
+        "the image begins with {content}, which needs sectors of {needed} bytes, and those of {path} have \
+         {sector_size}: no guest could use it; make the namespace with '-l {needed}' \
+         ('create-namespace --force -l {needed}' makes it anew, its data are lost), or import with --force"
+    )]
+    UnfitImage {
+        /// The NVDIMM file.
+        path: PathBuf,
+        /// What is in the image.
+        content: Content,
+        /// The size of sectors that it needs, in bytes.
+        needed: u32,
+        /// The size of the sectors of the disk, in bytes.
+        sector_size: u32,
+    },
+    /// A drawing into the file that is drawn.
+    #[error("{path} is the file that is inspected, and is not written over")]
+    DrawingOverInput {
+        /// The file.
+        path: PathBuf,
     },
     /// A repair is to be taken back, and something else was written since.
     #[error(
@@ -188,7 +269,7 @@ impl ToolArgs {
             Ok(status) if output::is_whole() => status,
             Ok(_) => failure(),
             Err(error) => {
-                eprintln!("nvdimmctl: {}", one_line(&error));
+                remark!("nvdimmctl: {}", one_line(&error));
                 match error {
                     Error::Usage(_) if !is_check => ExitCode::from(2),
                     _ => failure(),
@@ -238,10 +319,43 @@ const PROBLEMS_LEFT: u8 = 2;
 /// Exit status of a check that could not be made, as of fsck.
 const NOT_CHECKED: u8 = 8;
 
-/// Readable JSON.
-fn to_json(value: &impl serde::Serialize) -> Result<String, Error> {
-    serde_json::to_string_pretty(value)
-        .map_err(|error| Error::Io { action: "write JSON", source: error.into() })
+/// Refuses to take for damage what could not be read of a file: that may pass.
+///
+/// # Errors
+///
+/// A read of `medium` has failed.
+fn refuse_unread(claim: &Claim, medium: &Mapping) -> Result<(), Error> {
+    match medium.failed_read() {
+        Some(source) => {
+            let (path, namespace) = (claim.path().into(), claim.namespace().device_name());
+            Err(Error::NotChecked { path, namespace, source })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Prints a value as readable JSON.
+fn say_json(value: &impl serde::Serialize) -> Result<(), Error> {
+    let json = serde_json::to_string_pretty(value)
+        .map_err(|error| Error::Io { action: "write JSON", source: error.into() })?;
+    output::document(&escape::json(&json));
+    Ok(())
+}
+
+/// Writes a path to JSON, which has text only: bytes that are not UTF-8 become U+FFFD.
+fn path_to_json<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
+/// Writes a path, or `null`, to JSON, as [`path_to_json`].
+fn some_path_to_json<S: serde::Serializer>(
+    path: &Option<PathBuf>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match path {
+        Some(path) => path_to_json(path, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// The error of an input or output operation.

@@ -7,7 +7,7 @@ use super::LabelFault;
 use crate::pmem::fletcher64_without_field;
 
 /// The first 16 bytes of an index block (the kernel's `NSINDEX_SIGNATURE`).
-pub(super) const SIGNATURE: [u8; 16] = *b"NAMESPACE_INDEX\0";
+pub(in crate::nvdimm) const SIGNATURE: [u8; 16] = *b"NAMESPACE_INDEX\0";
 
 /// An index block is a multiple of this in bytes (the kernel's `NSINDEX_ALIGN`).
 const ALIGNMENT: u64 = 256;

@@ -19,6 +19,7 @@ mod writer;
 pub use area::{LEAST_AREA_SIZE, LabelArea, MOST_AREA_SIZE, find};
 pub use cookie::{MOST_QEMU_SLOTS, NO_COOKIE, qemu_cookie, qemu_slot};
 pub use fault::LabelFault;
+pub(in crate::nvdimm) use index_block::SIGNATURE;
 pub use index_block::{IndexBlock, LabelVersion, Layout};
 pub use name::{LabelName, NameFault};
 pub use namespace_label::NamespaceLabel;

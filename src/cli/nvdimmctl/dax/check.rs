@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::super::{Error, PROBLEMS_LEFT, REPAIRED, backup, to_json};
+use super::super::{Error, PROBLEMS_LEFT, REPAIRED, backup, refuse_unread, say_json};
 use super::RegionArgs;
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
@@ -60,6 +60,7 @@ pub(super) struct Check {
 /// The result, for machines.
 #[derive(Debug, Serialize)]
 struct Checked {
+    #[serde(serialize_with = "super::super::path_to_json")]
     file: std::path::PathBuf,
     dev: String,
     verdict: &'static str,
@@ -73,6 +74,7 @@ struct Checked {
     findings: Vec<ListedFinding>,
     repaired: Vec<ListedFinding>,
     /// Where the bytes are that the repair changed.
+    #[serde(serialize_with = "super::super::some_path_to_json")]
     backup: Option<PathBuf>,
 }
 
@@ -96,15 +98,19 @@ impl Check {
             return Ok(ExitCode::SUCCESS);
         }
         let progress = Progress::new("checking", None);
+        let found = check(&medium);
+        if !self.force {
+            refuse_unread(&claim, &medium)?;
+        }
         let (Repaired { mended, left }, backup) = if self.repair {
             self.repair(&claim, &medium)?
         } else {
-            (Repaired { mended: Vec::new(), left: check(&medium) }, None)
+            (Repaired { mended: Vec::new(), left: found }, None)
         };
         drop(progress);
         let dev = claim.namespace().device_name();
         if self.json {
-            say!("{}", to_json(&self.describe(dev, &mended, &left, backup))?);
+            say_json(&self.describe(dev, &mended, &left, backup))?;
         } else {
             self.print(&dev, &mended, &left, backup.as_deref());
         }

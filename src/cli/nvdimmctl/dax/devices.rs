@@ -5,14 +5,14 @@ use std::path::Path;
 use clap::Args;
 use uuid::Uuid;
 
-use super::super::{Error, io_error, to_json};
+use super::super::{Error, io_error, say_json};
 use super::listing::ListedDevice;
 use super::{Open, RegionArgs, device_alignment};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::dax::{self, Align, DeviceInfo, DeviceOptions, Held};
-use crate::nvdimm::{ClaimKind, Namespace};
+use crate::nvdimm::{self, ClaimKind, Namespace};
 use crate::vhost_user::control::{self, Request};
 
 /// Make a device; its bytes are zero
@@ -135,7 +135,7 @@ impl ResizeDevice {
         if let Some(socket) = control {
             return self.ask(socket);
         }
-        let open = self.region.open(ClaimKind::Exclusive)?;
+        let open = self.region.open(ClaimKind::Exclusive).map_err(hint_at_control)?;
         if !self.force && open.is_written_from(&self.device, self.size.0)? {
             return Err(holds_data(&open, &self.device, "in the part that goes"));
         }
@@ -194,6 +194,16 @@ impl RenameDevice {
     }
 }
 
+/// Adds to the error of a namespace that is held how its holder can be asked.
+fn hint_at_control(error: Error) -> Error {
+    match error {
+        Error::Dax(source @ dax::NamespaceError::Nvdimm(nvdimm::Error::Busy { .. })) => {
+            Error::AskTheDaemon { source }
+        }
+        error => error,
+    }
+}
+
 fn holds_data(open: &Open, device: &str, place: &'static str) -> Error {
     Error::DeviceHoldsData { path: open.claim.path().into(), device: device.to_owned(), place }
 }
@@ -213,7 +223,7 @@ fn say_what_became(
 ) -> Result<(), Error> {
     let listed = ListedDevice::describe(device, namespace);
     if json {
-        say!("{}", to_json(&listed)?);
+        say_json(&listed)?;
     } else {
         say!("{}: {what} {listed}", path.display());
     }

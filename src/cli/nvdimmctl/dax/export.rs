@@ -1,7 +1,5 @@
 //! `dax export`.
 
-use std::fs::File;
-use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,12 +7,13 @@ use std::thread;
 
 use clap::{Args, ValueEnum};
 
-use super::super::export::Output;
-use super::super::import::{CHUNK, standard_stream};
+use super::super::create_file::permissions;
+use super::super::export::{Destination, Output};
+use super::super::import::CHUNK;
 use super::super::{Error, io_error};
 use super::frontend::{Frontend, qemu_arguments, shell_line, virt_xml};
 use super::{Open, RegionArgs};
-use crate::cli::output::say;
+use crate::cli::output::{self, remark};
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::dax::{DeviceInfo, NamespaceError};
@@ -43,9 +42,14 @@ pub(super) struct Export {
     #[arg(long, default_value = "virtio-pmem")]
     frontend: FrontendArg,
 
-    /// Where the bytes go; it must not exist yet [default: standard output]
+    /// Where the bytes go; it must not exist yet, and appears when it is whole [default, and '-': standard
+    /// output]
     #[arg(short, long, value_name = "NEW-FILE")]
     output: Option<PathBuf>,
+
+    /// Permissions of that file, as of chmod [default: 600]
+    #[arg(long = "mode", value_name = "OCTAL", value_parser = permissions)]
+    permissions: Option<u32>,
 
     /// Print, and keep the claim until killed: for a VMM that something else starts
     #[arg(long, conflicts_with = "command")]
@@ -102,8 +106,8 @@ impl Export {
             return Err(self.execute(&claim, &arguments));
         }
         match self.format {
-            Format::Libvirt => say!("{}", virt_xml(&arguments)),
-            _ => say!("{}", shell_line(&arguments)),
+            Format::Libvirt => output::document(&virt_xml(&arguments)),
+            _ => output::document(&shell_line(&arguments)),
         }
         self.advise(&device);
         if self.hold { wait_to_be_killed() } else { Ok(()) }
@@ -139,11 +143,11 @@ impl Export {
             FrontendArg::VirtioPmem => "",
             FrontendArg::Nvdimm => "nvdimm=on and ",
         };
-        eprintln!(
+        remark!(
             "the machine needs {nvdimm}room for {size} more than its memory: -m SIZE,slots={slots},maxmem=..."
         );
         if !self.hold {
-            eprintln!(
+            remark!(
                 "nobody claims the device while it is used in this way: see --hold and -- COMMAND"
             );
         }
@@ -151,11 +155,8 @@ impl Export {
 
     fn write_bytes(&self, open: &Open) -> Result<(), Error> {
         let device = open.region.device(&self.device).map_err(|error| open.error(error))?;
-        let file = match &self.output {
-            Some(path) => File::create_new(path).map_err(io_error("create the image"))?,
-            None => standard_stream(&io::stdout()).map_err(io_error("use standard output"))?,
-        };
-        let mut output = Output::new(file);
+        let destination = Destination::open(self.output.as_deref(), self.permissions)?;
+        let mut output = Output::new(destination.file()?);
         let progress = Progress::new("exporting", Some(device.size));
         let mut chunk = vec![0; CHUNK];
         for extent in &device.extents {
@@ -170,8 +171,9 @@ impl Export {
             }
         }
         output.finish().map_err(io_error("write the output"))?;
+        destination.publish()?;
         drop(progress);
-        eprintln!("{}: exported {}", self.region.file.display(), Size(device.size));
+        remark!("{}: exported {}", self.region.file.display(), Size(device.size));
         Ok(())
     }
 }

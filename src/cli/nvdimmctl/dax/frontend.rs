@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::cli::escape::shell_word;
 use crate::cli::xml::Escaped;
 use crate::dax::DeviceInfo;
 
@@ -54,18 +55,9 @@ fn identifier(device: &DeviceInfo) -> String {
 
 /// Arguments as a shell reads them, an option and its value on each line.
 pub(super) fn shell_line(arguments: &[String]) -> String {
-    let words: Vec<String> = arguments.iter().map(|argument| quoted(argument)).collect();
+    let words: Vec<String> = arguments.iter().map(|argument| shell_word(argument)).collect();
     let lines: Vec<String> = words.chunks(2).map(|words| words.join(" ")).collect();
     lines.join(" \\\n")
-}
-
-fn quoted(argument: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._,=/+:@".contains(c);
-    if argument.chars().all(is_plain) {
-        argument.to_owned()
-    } else {
-        format!("'{}'", argument.replace('\'', r"'\''"))
-    }
 }
 
 /// Arguments as an element of a libvirt domain, which itself knows no offset.

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::super::{Error, to_json};
+use super::super::{Error, say_json};
 use super::RegionArgs;
 use super::listing::{Extents, ListedDevice, ListedExtent, ListedRegion};
 use crate::cli::output::{columns, say};
@@ -33,7 +33,7 @@ impl List {
         let file = NvdimmFile::open(&options.path, ClaimKind::Shared, options.label_size)?;
         let listed = ListedRegion::describe(&file, &namespace, &region);
         if self.json {
-            say!("{}", to_json(&listed)?);
+            say_json(&listed)?;
         } else {
             self.print(&listed);
         }

@@ -41,6 +41,7 @@ pub(super) struct ListedExtent {
 /// A namespace in dax mode, and how much of it is free.
 #[derive(Debug, Serialize)]
 pub(super) struct ListedRegion {
+    #[serde(serialize_with = "super::super::path_to_json")]
     pub file: PathBuf,
     pub dev: String,
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::super::{Error, to_json};
+use super::super::{Error, say_json};
 use super::RegionArgs;
 use crate::cli::output::{columns, say};
 use crate::cli::size::Size;
@@ -58,7 +58,7 @@ impl Owners {
         let listed: Result<Vec<ListedOwner>, crate::dax::Error> = listed.collect();
         let listed = listed.map_err(|error| region_error(&options.path, &namespace, error))?;
         if self.json {
-            say!("{}", to_json(&listed)?);
+            say_json(&listed)?;
         } else {
             self.print(&listed);
         }

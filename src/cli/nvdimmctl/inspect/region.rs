@@ -72,6 +72,7 @@ impl Region {
 /// What is shown of a region.
 #[derive(Debug, Serialize)]
 pub(super) struct InspectedRegion {
+    #[serde(serialize_with = "super::super::path_to_json")]
     file: PathBuf,
     dev: String,
     uuid: String,
