@@ -15,12 +15,14 @@ mod name;
 pub mod nvdimmctl;
 mod output;
 mod progress;
+mod signals;
 mod size;
 mod window;
 mod xml;
 
-pub use arguments::parse;
 pub use crate::error_chain::in_one_line as one_line;
+pub use arguments::parse;
 pub use logging::LogLevel;
 pub use output::complain;
+pub use signals::outlive_file_size_limit;
 pub use size::{Size, SizeError};

@@ -60,7 +60,8 @@ fn print(text: &str) {
 
 /// The lines of a table, the first of them its header, with what is in the cells escaped.
 pub(super) fn columns<const N: usize>(header: &[&str; N], rows: &[[String; N]]) -> Vec<String> {
-    let escaped = |row: &[String; N]| row.each_ref().map(|cell| escape::one_line(cell).into_owned());
+    let escaped =
+        |row: &[String; N]| row.each_ref().map(|cell| escape::one_line(cell).into_owned());
     let rows: Vec<[String; N]> = rows.iter().map(escaped).collect();
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());

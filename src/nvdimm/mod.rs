@@ -18,6 +18,7 @@ mod file;
 mod holder;
 mod init;
 pub mod label;
+mod label_reader;
 mod lock;
 mod lost;
 mod namespace;

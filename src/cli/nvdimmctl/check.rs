@@ -10,6 +10,7 @@ use super::{Error, PROBLEMS_LEFT, REPAIRED, backup};
 use crate::btt::check::repair::{Plan, Repair, RepairOptions, advice};
 use crate::btt::check::{self, CheckOptions, PendingWrite, Report, Severity, Verdict};
 use crate::btt::{MappedNamespace, Version};
+use crate::cli::escape::{shell_path, shell_word};
 use crate::cli::name::NamespaceArgs;
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
@@ -278,11 +279,11 @@ impl CheckNamespace {
         let (file, repairs) = (self.file.display(), plan.repairs.len());
         if let Some(backup) = backup {
             let namespace = match &self.namespace.namespace {
-                Some(name) => format!(" --namespace {name}"),
+                Some(name) => format!(" --namespace {}", shell_word(name)),
                 None => String::new(),
             };
-            let undo =
-                format!("nvdimmctl check-namespace {file}{namespace} --undo {}", backup.display());
+            let (path, saved) = (shell_path(&self.file), shell_path(&backup));
+            let undo = format!("nvdimmctl check-namespace {path}{namespace} --undo {saved}");
             say!("{file}: {repairs} repairs made; {}", verdict(&plan.after));
             say!("what was there before is in {}; to put it back: {undo}", backup.display());
         } else if !self.repair && repairs > 0 {

@@ -99,9 +99,12 @@ impl CheckLabels {
     pub(super) fn run(&self) -> Result<ExitCode, Error> {
         let label_size = self.label_size.map(LabelSizeArg::get).unwrap_or_default();
         let changes = self.repair || !self.restore.is_empty() || !self.drop.is_empty();
-        let repaired = if changes { self.change(label_size)? } else { Vec::new() };
-        let file = NvdimmFile::open_quietly(&self.file, ClaimKind::Shared, label_size)?;
-        let checked = Checked::of(&file, repaired)?;
+        let checked = if changes {
+            self.change(label_size)?
+        } else {
+            let file = NvdimmFile::open_quietly(&self.file, ClaimKind::Shared, label_size)?;
+            Checked::of(&file, Vec::new())?
+        };
         if self.json {
             super::say_json(&checked)?;
         } else {
@@ -114,8 +117,9 @@ impl CheckLabels {
         })
     }
 
-    /// Does what is asked for. Returns what was done.
-    fn change(&self, label_size: LabelSize) -> Result<Vec<String>, Error> {
+    /// Does what is asked for. Returns what was done and how the labels are then; they stay locked until that
+    /// is known.
+    fn change(&self, label_size: LabelSize) -> Result<Checked, Error> {
         let mut editor = btt::edit_labels(&self.file, label_size)?;
         let mut done = Vec::new();
         for slot in &self.drop {
@@ -128,7 +132,7 @@ impl CheckLabels {
             done.push(format!("{name}, uuid {}, has a label again", orphan.uuid));
         }
         done.extend(self.mend_index(&mut editor)?);
-        Ok(done)
+        Checked::of(editor.file(), done)
     }
 
     fn to_restore(&self, file: &NvdimmFile) -> Result<Vec<Orphan>, Error> {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::super::{Error, PROBLEMS_LEFT, REPAIRED, backup, say_json};
 use super::RegionArgs;
+use crate::cli::escape::{shell_path, shell_word};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
@@ -176,13 +177,14 @@ impl Check {
         if let Some(advice) = self.advice(left) {
             say!("{advice}");
         }
-        if let Some(backup) = backup.map(Path::display) {
+        if let Some(backup) = backup {
             let namespace = match &self.region.namespace {
-                Some(name) => format!(" --namespace {name}"),
+                Some(name) => format!(" --namespace {}", shell_word(name)),
                 None => String::new(),
             };
-            let undo = format!("nvdimmctl dax check {file}{namespace} --undo {backup}");
-            say!("what was there before is in {backup}; to put it back: {undo}");
+            let (path, saved) = (shell_path(&self.region.file), shell_path(backup));
+            let undo = format!("nvdimmctl dax check {path}{namespace} --undo {saved}");
+            say!("what was there before is in {}; to put it back: {undo}", backup.display());
         }
     }
 
