@@ -217,6 +217,21 @@ impl NvdimmFile {
         Ok(is_locked.then(|| Holder::find(&self.file, range)))
     }
 
+    /// Returns whether another process has the labels locked, as it does while it changes them.
+    pub fn labels_are_locked(&self) -> Result<bool, Error> {
+        let labels = self.size - self.labels.as_ref().map_or(0, |area| area.size)..self.size;
+        let fails = |source| Error::File {
+            action: "ask for the locks of",
+            path: self.path.clone(),
+            source,
+        };
+        if labels.is_empty() {
+            Ok(false)
+        } else {
+            lock::is_locked(&self.file, &labels).map_err(fails)
+        }
+    }
+
     /// The namespace that is meant by `selection`.
     pub fn select(&self, selection: &Selection) -> Result<&Namespace, Error> {
         let names = || {
