@@ -56,7 +56,8 @@ pub struct CheckNamespace {
     #[arg(short, long)]
     force: bool,
 
-    /// Where to keep what the repair changes; otherwise FILE.before-repair, which must not exist yet
+    /// Where to keep what the repair changes; it must not exist yet [default: FILE.before-repair, or
+    /// FILE.before-repair.2 and so on where that exists; for a device, in the current folder]
     #[arg(long, value_name = "NEW-FILE", requires = "repair")]
     backup: Option<PathBuf>,
 

@@ -20,9 +20,9 @@ use crate::pmem::DurabilityRequest;
 /// it.
 ///
 /// A daemon that serves the namespace lets the disk grow itself, before the next frontend connects;
-/// the one that is connected keeps the size that it knows. QEMU asks for the size when the device is
-/// plugged in, so its guest sees the new one when QEMU is started again, or device and chardev are
-/// removed and added again.
+/// the one that is connected keeps the size that it knows, and the daemon does not tell it of another.
+/// QEMU reads the size when the device is plugged in, and not when it reconnects, so its guest sees the
+/// new one when QEMU is started again, or device and chardev are removed and added again.
 #[derive(Debug, Args)]
 pub struct GrowNamespace {
     /// The NVDIMM file

@@ -44,7 +44,8 @@ pub(super) struct Check {
     #[arg(short, long, requires = "repair")]
     force: bool,
 
-    /// Where to keep what the repair changes; otherwise FILE.before-repair, which must not exist yet
+    /// Where to keep what the repair changes; it must not exist yet [default: FILE.before-repair, or
+    /// FILE.before-repair.2 and so on where that exists; for a device, in the current folder]
     #[arg(long, value_name = "NEW-FILE", requires = "repair")]
     backup: Option<PathBuf>,
 
