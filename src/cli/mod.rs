@@ -7,6 +7,7 @@ mod arguments;
 pub mod daemon;
 mod disk;
 mod escape;
+mod human;
 #[cfg(feature = "power-fail")]
 mod injection;
 mod key_value;

@@ -20,6 +20,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// wait for a claim with the labels locked.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(2);
 
+/// After how many searches in vain the holder is taken for one that cannot be seen.
+const MOST_UNSEEN: u32 = 8;
+
 /// The name of the administrator's tool, as the kernel has it.
 const TOOL: &str = "nvdimmctl";
 
@@ -61,12 +64,15 @@ pub(super) fn lock_within(file: &File, range: &Range<u64>, patience: Duration) -
 /// commands end within moments. Other programs keep what they hold, so there is no point in waiting for them.
 pub(super) fn lock_patiently(file: &File, range: &Range<u64>, kind: ClaimKind) -> io::Result<bool> {
     let deadline = Instant::now() + CLAIM_PATIENCE;
+    let mut unseen = 0;
     while !try_lock(file, range, kind)? {
-        // A holder that has let go meanwhile is not found any more.
         let is_brief = match Holder::search(file, range) {
             Some(Holder::Process { program, .. }) => program == TOOL,
-            Some(Holder::Unknown) => false,
-            None => !is_locked(file, range)?,
+            // A holder that lets go during the search is not found, and the next one may have the lock by then.
+            Some(Holder::Unknown) | None => {
+                unseen += 1;
+                unseen < MOST_UNSEEN
+            }
         };
         if !is_brief || Instant::now() >= deadline {
             return Ok(false);

@@ -22,6 +22,7 @@ mod label_reader;
 mod lock;
 mod lost;
 mod namespace;
+mod pfn;
 mod renewal;
 mod space;
 
@@ -34,4 +35,5 @@ pub use init::{InitOptions, Initialized, create_file, grow_file, init_labels};
 pub use lock::ClaimKind;
 pub use lost::LostLabel;
 pub use namespace::{Abstraction, Namespace, Selection};
+pub use pfn::PfnInfo;
 pub use space::{LINUX_ALIGNMENT, amount, largest};

@@ -11,7 +11,7 @@ use crate::btt::check::repair::{Plan, Repair, RepairOptions, advice};
 use crate::btt::check::{self, CheckOptions, PendingWrite, Report, Severity, Verdict};
 use crate::btt::{MappedNamespace, Version};
 use crate::cli::escape::{shell_path, shell_word};
-use crate::cli::name::NamespaceArgs;
+use crate::cli::name::{NamespaceArgs, PositionalNamespace};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::nvdimm::ClaimKind;
@@ -39,6 +39,9 @@ use crate::pmem::{DurabilityRequest, MediaError};
 pub struct CheckNamespace {
     /// The NVDIMM file
     file: PathBuf,
+
+    #[command(flatten)]
+    positional: PositionalNamespace,
 
     #[command(flatten)]
     namespace: NamespaceArgs,
@@ -131,6 +134,11 @@ struct Left {
 }
 
 impl CheckNamespace {
+    /// Takes a namespace that was given without an option for one that was given with it.
+    pub(super) fn place_namespace(&mut self) {
+        self.positional.move_into(&mut self.namespace);
+    }
+
     pub(super) fn run(&self) -> Result<ExitCode, Error> {
         // Slow and sure: a repair has to be durable step by step, whatever the file is on.
         let options = self.namespace.options(&self.file, DurabilityRequest::Strict);

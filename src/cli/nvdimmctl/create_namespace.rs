@@ -113,7 +113,10 @@ impl CreateNamespace {
         let file = NvdimmFile::open(&self.file, ClaimKind::Exclusive, self.label_size())?;
         let has_labels = file.labels().is_some();
         drop(file);
-        let listing = if has_labels { self.in_labels(mode)? } else { self.in_whole_file(mode)? };
+        let mut listing =
+            if has_labels { self.in_labels(mode)? } else { self.in_whole_file(mode)? };
+        // The holder that was found is this process, whose claim ends with the command.
+        listing.holder = None;
         if self.json {
             super::say_json(&listing)?;
         } else {
@@ -219,9 +222,6 @@ impl CreateNamespace {
     /// Describes the only namespace of a file without labels, which this process still holds.
     fn describe_whole_file(&self, mapped: &MappedNamespace) -> Result<Listing, Error> {
         let file = NvdimmFile::open(&self.file, ClaimKind::Shared, self.label_size())?;
-        let mut listing = Listing::describe(&file, mapped.claim.namespace(), self.version())?;
-        // The holder that was found is this process, whose claim ends with the command.
-        listing.holder = None;
-        Ok(listing)
+        Listing::describe(&file, mapped.claim.namespace(), self.version())
     }
 }

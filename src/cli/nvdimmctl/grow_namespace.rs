@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::Error;
 use crate::btt::{self, Contents};
-use crate::cli::name::NamespaceArgs;
+use crate::cli::name::{NamespaceArgs, PositionalNamespace};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
@@ -29,6 +29,9 @@ pub struct GrowNamespace {
     file: PathBuf,
 
     #[command(flatten)]
+    positional: PositionalNamespace,
+
+    #[command(flatten)]
     namespace: NamespaceArgs,
 
     /// Its new size in all, labels not counted; otherwise all that is free behind it
@@ -41,6 +44,11 @@ pub struct GrowNamespace {
 }
 
 impl GrowNamespace {
+    /// Takes a namespace that was given without an option for one that was given with it.
+    pub(super) fn place_namespace(&mut self) {
+        self.positional.move_into(&mut self.namespace);
+    }
+
     pub(super) fn run(&self) -> Result<(), Error> {
         let options = self.namespace.options(&self.file, DurabilityRequest::Strict);
         let progress = Progress::new("clearing the map", None);

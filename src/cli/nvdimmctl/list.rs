@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Error;
 use super::listing::Listing;
 use crate::btt;
-use crate::cli::name::NamespaceArgs;
+use crate::cli::name::{ALL, NamespaceArgs};
 use crate::cli::output::{columns, say};
 use crate::cli::size::Size;
 use crate::nvdimm::{self, ClaimKind, LINUX_ALIGNMENT, NvdimmFile};
@@ -26,9 +26,17 @@ pub struct List {
     #[command(flatten)]
     namespace: NamespaceArgs,
 
+    /// List the namespaces: what is listed anyway, and with --regions beside those
+    #[arg(short = 'N', long)]
+    namespaces: bool,
+
     /// List the files themselves: their size, their labels, and the space that is free
     #[arg(short = 'R', long)]
     regions: bool,
+
+    /// Sizes in JSON as texts for people, as ndctl has them; implies --json
+    #[arg(short = 'u', long)]
+    human: bool,
 
     /// And uuids, places, labels, and what is durable
     #[arg(short, long)]
@@ -50,10 +58,15 @@ struct Region {
     available_size: u64,
     /// Bytes of the largest namespace that can be made.
     max_available_extent: u64,
-    namespaces: usize,
+    /// What places and sizes of namespaces are multiples of, unless 'create-namespace --align' says otherwise.
+    align: u64,
+    namespace_count: usize,
     labels: Option<Labels>,
     /// Labels that do not count; see 'check-labels'.
     lost_labels: usize,
+    /// With --namespaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespaces: Option<Vec<Listing>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -66,36 +79,48 @@ struct Labels {
 
 impl List {
     pub(super) fn run(&self) -> Result<(), Error> {
-        let (mut listed, mut regions) = (Vec::new(), Vec::new());
+        let mut regions = Vec::new();
         for path in &self.files {
             let file = NvdimmFile::open(path, ClaimKind::Shared, self.namespace.label_size())?;
-            regions.push(Region::describe(&file));
-            if self.regions {
-                continue;
+            let mut region = Region::describe(&file);
+            if self.namespaces || !self.regions {
+                region.namespaces = Some(self.describe_namespaces(&file)?);
             }
-            let version = self.namespace.btt_version.map(Into::into);
-            if let Some(wanted) = &self.namespace.namespace {
-                let selection = nvdimm::Selection::Named(wanted.clone());
-                let selection = btt::resolve(&file, &selection);
-                listed.push(Listing::describe(&file, file.select(&selection)?, version)?);
-            } else {
-                for namespace in file.namespaces() {
-                    listed.push(Listing::describe(&file, namespace, version)?);
-                }
-            }
+            regions.push(region);
         }
-        match (self.json, self.regions) {
-            (true, true) => super::say_json(&regions)?,
-            (true, false) => super::say_json(&listed)?,
-            (false, true) => regions.iter().for_each(Region::print),
-            (false, false) => {
-                print_namespaces(&listed, self.verbose);
-                let worth_saying = |region: &&Region| self.verbose || region.namespaces == 0;
-                regions.iter().filter(worth_saying).for_each(Region::print);
-            }
+        match (self.json || self.human, self.regions) {
+            (true, true) => super::say_listing(&regions, self.human)?,
+            (true, false) => super::say_listing(&listings(regions), self.human)?,
+            (false, _) => self.print(regions),
         }
         Ok(())
     }
+
+    fn describe_namespaces(&self, file: &NvdimmFile) -> Result<Vec<Listing>, Error> {
+        let version = self.namespace.btt_version.map(Into::into);
+        if let Some(wanted) = self.namespace.namespace.as_ref().filter(|wanted| *wanted != ALL) {
+            let selection = nvdimm::Selection::Named(wanted.clone());
+            let selection = btt::resolve(file, &selection);
+            return Ok(vec![Listing::describe(file, file.select(&selection)?, version)?]);
+        }
+        let describe = |namespace| Listing::describe(file, namespace, version);
+        file.namespaces().iter().map(describe).collect()
+    }
+
+    /// Prints namespaces, then the files that are asked for, or that there is something to say of.
+    fn print(&self, mut regions: Vec<Region>) {
+        let namespaces = regions.iter_mut().filter_map(|region| region.namespaces.take());
+        let listed: Vec<Listing> = namespaces.flatten().collect();
+        print_namespaces(&listed, self.verbose);
+        let worth_saying =
+            |region: &&Region| self.regions || self.verbose || region.namespace_count == 0;
+        regions.iter().filter(worth_saying).for_each(Region::print);
+    }
+}
+
+/// The namespaces of all files.
+fn listings(regions: Vec<Region>) -> Vec<Listing> {
+    regions.into_iter().filter_map(|region| region.namespaces).flatten().collect()
 }
 
 impl Region {
@@ -106,7 +131,9 @@ impl Region {
             size: file.data_size(),
             available_size: free.iter().map(|extent| extent.end - extent.start).sum(),
             max_available_extent: nvdimm::largest(&free, LINUX_ALIGNMENT),
-            namespaces: file.namespaces().len(),
+            align: LINUX_ALIGNMENT,
+            namespace_count: file.namespaces().len(),
+            namespaces: None,
             lost_labels: file.lost().len(),
             labels: file.labels().map(|area| Labels {
                 size: area.size,
@@ -174,7 +201,10 @@ fn row(namespace: &Listing) -> [String; HEADER.len()] {
         namespace.names(),
         namespace.mode.into(),
         Size(namespace.size).to_string(),
-        namespace.sector_size.map_or_else(dash, |size| size.to_string()),
+        namespace
+            .sector_size
+            .filter(|_| namespace.atomic_sectors)
+            .map_or_else(dash, |size| size.to_string()),
         namespace.btt_version.clone().unwrap_or_else(dash),
         namespace.health.name().into(),
         namespace.backing.into(),
@@ -192,6 +222,9 @@ fn print_details(namespace: &Listing) {
     }
     line("raw size", format!("{} bytes from byte {} on", namespace.raw_size, namespace.start));
     line("size", format!("{} bytes", namespace.size));
+    if let Some(map) = namespace.map {
+        line("map", map.into());
+    }
     if let Some(align) = namespace.align {
         line("align", Size(align).to_string());
     }

@@ -10,8 +10,8 @@ use crate::btt::{self, FoundArena, Version};
 use crate::cli::size::Size;
 use crate::dax;
 use crate::nvdimm::label::{NO_COOKIE, NamespaceLabel, qemu_slot};
-use crate::nvdimm::{Abstraction, Holder, Namespace, NvdimmFile};
-use crate::pmem::PersistentMemory;
+use crate::nvdimm::{Abstraction, Holder, Namespace, NvdimmFile, PfnInfo};
+use crate::pmem::{MediaError, PersistentMemory};
 
 /// A namespace as it is listed. Names as in ndctl, where it has them.
 #[derive(Debug, Serialize)]
@@ -29,18 +29,23 @@ pub(super) struct Listing {
     pub raw_size: u64,
     /// Its first byte in the file.
     pub start: u64,
-    /// As ndctl has it: of the BTT in sector mode, of the region in dax mode, else of the namespace.
+    /// In Linux's fsdax and devdax modes: where the kernel keeps its page structures, `dev` or `mem`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub map: Option<&'static str>,
+    /// As ndctl has it: of the BTT in sector mode, of the region in dax mode, of the info block in fsdax and
+    /// devdax mode, else of the namespace.
     pub uuid: Option<String>,
     /// Of the namespace, by its label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub raw_uuid: Option<String>,
+    /// Bytes of a sector, of the disk that Linux makes of a namespace without a BTT too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sector_size: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub btt_version: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arenas: Option<usize>,
-    /// In dax mode: default alignment of devices, in bytes.
+    /// In dax mode: default alignment of devices; in fsdax and devdax mode: that of the usable bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub align: Option<u64>,
     pub atomic_sectors: bool,
@@ -113,6 +118,7 @@ impl Listing {
             dev: namespace.device_name(),
             name: namespace.name.clone(),
             mode: namespace.abstraction.mode(),
+            map: None,
             size: namespace.size(),
             raw_size: namespace.size(),
             start: namespace.range.start,
@@ -142,6 +148,12 @@ impl Listing {
             && matches!(namespace.abstraction, Abstraction::Unstated | Abstraction::Dax)
         {
             listing.describe_region(dax::find(&medium));
+        }
+        if listing.mode != "sector" && listing.align.is_none() {
+            listing.describe_linux_dax(PfnInfo::find(&medium, namespace.uuid));
+        }
+        if ["raw", "fsdax"].contains(&listing.mode) {
+            listing.sector_size = Some(disk_sector_size(namespace));
         }
         Ok(listing)
     }
@@ -208,9 +220,27 @@ impl Listing {
         }
     }
 
+    /// Takes over what the info block of Linux's fsdax and devdax modes says. One that cannot be read, or is not
+    /// valid, is Linux's to report.
+    fn describe_linux_dax(&mut self, found: Result<Option<PfnInfo>, MediaError>) {
+        let Ok(Some(PfnInfo { mode, uuid, map, size, align })) = found else { return };
+        (self.mode, self.map, self.size, self.align) = (mode, map, size, align);
+        self.uuid = Some(uuid.to_string());
+        (self.health, self.problem) = (Health::Ok, None);
+    }
+
     /// Device name, and name if it has one.
     pub(super) fn names(&self) -> String {
         if self.name.is_empty() { self.dev.clone() } else { format!("{} {}", self.dev, self.name) }
+    }
+}
+
+/// Bytes of a sector of the disk that Linux makes of a namespace without a BTT (`pmem_lbasize` in
+/// `drivers/nvdimm/namespace_devs.c`).
+fn disk_sector_size(namespace: &Namespace) -> u32 {
+    match &namespace.label {
+        Some(label) if label.lbasize == 4096 => 4096,
+        _ => 512,
     }
 }
 

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use super::human::humanize;
 use super::logging::LogLevel;
 use super::output::{self, remark};
 use super::{escape, one_line};
@@ -209,9 +210,15 @@ impl Command {
         }
     }
 
-    fn run(self, control: Option<&Path>) -> Result<ExitCode, Error> {
+    fn run(mut self, control: Option<&Path>) -> Result<ExitCode, Error> {
         if control.is_some() && !matches!(&self, Command::Dax(dax) if dax.knows_control()) {
             return Err(Error::Usage("--control is for 'dax resize-device' alone"));
+        }
+        match &mut self {
+            Command::CheckNamespace(command) => command.place_namespace(),
+            Command::GrowNamespace(command) => command.place_namespace(),
+            Command::Inspect(command) => command.place_namespace(),
+            _ => {}
         }
         let done = match self {
             Command::CheckLabels(command) => return command.run(),
@@ -245,6 +252,17 @@ fn say_json(value: &impl serde::Serialize) -> Result<(), Error> {
         .map_err(|error| Error::Io { action: "write JSON", source: error.into() })?;
     output::document(&escape::json(&json));
     Ok(())
+}
+
+/// Prints a value as readable JSON, with sizes for people if `is_human`.
+fn say_listing(value: &impl serde::Serialize, is_human: bool) -> Result<(), Error> {
+    if !is_human {
+        return say_json(value);
+    }
+    let fails = |error: serde_json::Error| io_error("write JSON")(error.into());
+    let mut value = serde_json::to_value(value).map_err(fails)?;
+    humanize(&mut value);
+    say_json(&value)
 }
 
 /// Writes a path to JSON, which has text only: bytes that are not UTF-8 become U+FFFD.
