@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Error;
+use super::json::JsonArgs;
 use super::listing::Listing;
 use crate::btt;
 use crate::cli::name::{ALL, NamespaceArgs};
@@ -34,17 +35,12 @@ pub struct List {
     #[arg(short = 'R', long)]
     regions: bool,
 
-    /// Sizes in JSON as texts for people, as ndctl has them; implies --json
-    #[arg(short = 'u', long)]
-    human: bool,
-
     /// And uuids, places, labels, and what is durable
     #[arg(short, long)]
     verbose: bool,
 
-    /// Print JSON: an array of objects, one per namespace (or file)
-    #[arg(short, long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 /// A file as it is listed. Names as in ndctl, where it has them.
@@ -88,9 +84,9 @@ impl List {
             }
             regions.push(region);
         }
-        match (self.json || self.human, self.regions) {
-            (true, true) => super::say_listing(&regions, self.human)?,
-            (true, false) => super::say_listing(&listings(regions), self.human)?,
+        match (self.json.is_wanted(), self.regions) {
+            (true, true) => self.json.say(&regions)?,
+            (true, false) => self.json.say(&listings(regions))?,
             (false, _) => self.print(regions),
         }
         Ok(())

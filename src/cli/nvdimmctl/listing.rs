@@ -11,7 +11,7 @@ use crate::cli::size::Size;
 use crate::dax;
 use crate::nvdimm::label::{NO_COOKIE, NamespaceLabel, qemu_slot};
 use crate::nvdimm::{Abstraction, Holder, Namespace, NvdimmFile, PfnInfo};
-use crate::pmem::{MediaError, PersistentMemory};
+use crate::pmem::PersistentMemory;
 
 /// A namespace as it is listed. Names as in ndctl, where it has them.
 #[derive(Debug, Serialize)]
@@ -150,7 +150,10 @@ impl Listing {
             listing.describe_region(dax::find(&medium));
         }
         if listing.mode != "sector" && listing.align.is_none() {
-            listing.describe_linux_dax(PfnInfo::find(&medium, namespace.uuid));
+            // One that cannot be read is Linux's to report.
+            if let Ok(Some(info)) = PfnInfo::find(&medium, namespace.uuid) {
+                listing.describe_linux_dax(&info);
+            }
         }
         if ["raw", "fsdax"].contains(&listing.mode) {
             listing.sector_size = Some(disk_sector_size(namespace));
@@ -220,12 +223,10 @@ impl Listing {
         }
     }
 
-    /// Takes over what the info block of Linux's fsdax and devdax modes says. One that cannot be read, or is not
-    /// valid, is Linux's to report.
-    fn describe_linux_dax(&mut self, found: Result<Option<PfnInfo>, MediaError>) {
-        let Ok(Some(PfnInfo { mode, uuid, map, size, align })) = found else { return };
-        (self.mode, self.map, self.size, self.align) = (mode, map, size, align);
-        self.uuid = Some(uuid.to_string());
+    /// Takes over what the info block of Linux's fsdax and devdax modes says.
+    fn describe_linux_dax(&mut self, info: &PfnInfo) {
+        (self.mode, self.map, self.size, self.align) = (info.mode, info.map, info.size, info.align);
+        self.uuid = Some(info.uuid.to_string());
         (self.health, self.problem) = (Health::Ok, None);
     }
 

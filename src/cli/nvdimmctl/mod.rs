@@ -12,6 +12,7 @@ mod export;
 mod grow_namespace;
 mod import;
 mod inspect;
+mod json;
 mod list;
 mod listing;
 
@@ -20,7 +21,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::human::humanize;
 use super::logging::LogLevel;
 use super::output::{self, remark};
 use super::{escape, one_line};
@@ -254,23 +254,13 @@ fn say_json(value: &impl serde::Serialize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Prints a value as readable JSON, with sizes for people if `is_human`.
-fn say_listing(value: &impl serde::Serialize, is_human: bool) -> Result<(), Error> {
-    if !is_human {
-        return say_json(value);
-    }
-    let fails = |error: serde_json::Error| io_error("write JSON")(error.into());
-    let mut value = serde_json::to_value(value).map_err(fails)?;
-    humanize(&mut value);
-    say_json(&value)
-}
-
 /// Writes a path to JSON, which has text only: bytes that are not UTF-8 become U+FFFD.
 fn path_to_json<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&path.to_string_lossy())
 }
 
 /// Writes a path, or `null`, to JSON, as [`path_to_json`].
+#[allow(clippy::ref_option, reason = "serde passes a reference to the field")]
 fn some_path_to_json<S: serde::Serializer>(
     path: &Option<PathBuf>,
     serializer: S,

@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::super::{Error, say_listing};
+use super::super::Error;
+use super::super::json::JsonArgs;
 use super::RegionArgs;
 use super::listing::{Extents, ListedDevice, ListedExtent, ListedRegion};
 use crate::cli::output::{columns, say};
@@ -28,13 +29,8 @@ pub(super) struct List {
     #[arg(short = 'R', long)]
     regions: bool,
 
-    /// Print JSON: an object, the namespace with its devices
-    #[arg(short, long)]
-    json: bool,
-
-    /// Sizes in JSON as texts for people, as daxctl has them; implies --json
-    #[arg(short = 'u', long)]
-    human: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 const HEADER: [&str; 6] = ["DEVICE", "SIZE", "ALIGN", "EXTENTS", "CONTIGUOUS", "LABEL"];
@@ -48,9 +44,9 @@ impl List {
         if self.regions {
             listed.devices = None;
         }
-        match (self.json || self.human, self.devices) {
-            (true, true) => say_listing(&listed.devices.unwrap_or_default(), self.human)?,
-            (true, false) => say_listing(&listed, self.human)?,
+        match (self.json.is_wanted(), self.devices) {
+            (true, true) => self.json.say(&listed.devices.unwrap_or_default())?,
+            (true, false) => self.json.say(&listed)?,
             (false, _) => self.print(&listed),
         }
         Ok(())
