@@ -64,10 +64,11 @@ impl AddressSpace {
     /// answer is out of date as soon as it is given.
     pub(super) fn is_resident(&self, address: *const u8) -> bool {
         let page = PAGE as usize;
-        let start = address.wrapping_sub(address.addr() % page);
+        let offset = address.addr() - self.start.as_ptr().addr();
+        let start = self.at((offset - offset % page) as u64);
         let mut resident = 0u8;
         // SAFETY: the page is mapped, and one byte is written for it.
-        let called = unsafe { libc::mincore(start.cast_mut().cast(), page, &raw mut resident) };
+        let called = unsafe { libc::mincore(start.cast(), page, &raw mut resident) };
         // Where the kernel does not say, the page may be.
         called != 0 || resident & 1 != 0
     }

@@ -10,7 +10,7 @@
 //!   so a later access to the same page fails, or works, on its own account.
 //! * **Guest memory.** Any instruction may touch it. The frontend owns the file and can truncate it at any
 //!   time, or its pages can run out. The handler puts a page of zeroes in the place of the one that does
-//!   not answer and marks the region as broken ([`watched`](super::watched)); the instruction then runs
+//!   not answer and marks the region as broken ([`watched`]); the instruction then runs
 //!   again. The connection is ended as soon as the mark is seen.
 //!
 //! A `SIGBUS` that no access of the thread has raised, such as one that `kill` sends or the kernel's

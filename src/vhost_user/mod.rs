@@ -1,12 +1,12 @@
 //! Devices at the ends of sockets: the vhost-user protocol, rings and their workers.
 //!
-//! * [`server`] listens at a socket and serves one frontend after another: each is a [`session`];
-//! * [`protocol`] is the messages of a session; what they do to the rings is in [`rings`], and what guest
-//!   memory is in [`memory_table`];
-//! * a queue has a thread ([`queue_thread`]), which lets its [`worker`] take requests off its [`ring`]
-//!   (`available`), carry them out by the device's handler ([`block`], [`pmem`]), and complete them
-//!   ([`completions`]: the one place where the used index is published);
-//! * [`windows`] are the shared memory regions of a device, and [`control`] is the administrator's socket.
+//! * `server` listens at a socket and serves one frontend after another: each is a `session`;
+//! * `protocol` is the messages of a session; what they do to the rings is in `rings`, and what guest
+//!   memory is in `memory_table`;
+//! * a queue has a thread (`queue_thread`), which lets its `worker` take requests off its `ring`
+//!   (`available`), carry them out by the device's handler (`block`, `pmem`), and complete them
+//!   (`completions`: the one place where the used index is published);
+//! * `windows` are the shared memory regions of a device, and `control` is the administrator's socket.
 
 #![forbid(unsafe_code)]
 

@@ -1,13 +1,13 @@
 //! What a session does to the rings of its device.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use virtio_queue::QueueT;
 
 use super::eventfd::{Eventfd, EventfdError};
 use super::protocol::request::{Request, RingAddresses, RingDescriptor, RingState};
-use super::ring::{Ring, RingPlaces};
+use super::ring::{self, Ring, RingPlaces};
 use super::session::{Session, SessionError};
 
 /// Why a ring stays as it is.
@@ -24,6 +24,9 @@ pub(super) enum RingError {
         /// The most there can be.
         most: u16,
     },
+    /// The ring has been started and not stopped.
+    #[error("the ring runs: its size and its next request can be set only after GET_VRING_BASE")]
+    Runs,
     /// An address of the frontend that is not in the memory table.
     #[error("address {0:#x} of the frontend is in no region of the memory table")]
     Address(u64),
@@ -58,7 +61,7 @@ impl Session<'_> {
         match request {
             Request::SetVringNum(RingState { value, .. }) => self.set_size(number, value)?,
             Request::SetVringBase(RingState { value, .. }) => {
-                let mut state = self.rings[number].lock();
+                let mut state = self.stopped_ring(number)?;
                 state.queue.set_next_avail(value as u16);
                 state.is_broken = false;
             }
@@ -94,11 +97,17 @@ impl Session<'_> {
         }
     }
 
+    /// Locks a ring that has not been started, or was stopped: the indexes of one that runs are its own.
+    fn stopped_ring(&self, number: usize) -> Result<MutexGuard<'_, ring::RingState>, RingError> {
+        let state = self.rings[number].lock();
+        if state.is_running() { Err(RingError::Runs) } else { Ok(state) }
+    }
+
     fn set_size(&self, number: usize, size: u32) -> Result<(), RingError> {
         let most = self.device.queue_size();
         match u16::try_from(size) {
             Ok(fits) if fits.is_power_of_two() && fits <= most => {
-                self.rings[number].lock().queue.set_size(fits);
+                self.stopped_ring(number)?.queue.set_size(fits);
                 Ok(())
             }
             _ => Err(RingError::Size { size, most }),
@@ -116,7 +125,7 @@ impl Session<'_> {
         state.set_places(places).map_err(RingError::Places)?;
         // A ring that runs knows better than its memory how far it is; QEMU sets the addresses of running
         // rings to say that their changes are logged.
-        if !state.queue.ready() {
+        if !state.is_running() {
             state.load_used_index(self.memory.memory()).map_err(RingError::Places)?;
         }
         state.is_broken = false;

@@ -287,7 +287,11 @@ impl<'s> Session<'s> {
         match request {
             // A frontend that starts anew on the same connection says it again.
             Request::SetOwner => Ok(()),
-            Request::ResetOwner | Request::ResetDevice => {
+            Request::ResetOwner => {
+                self.disable_rings();
+                Ok(())
+            }
+            Request::ResetDevice => {
                 self.reset();
                 Ok(())
             }
@@ -345,12 +349,19 @@ impl<'s> Session<'s> {
         self.device.windows().connect(descriptor).map_err(SessionError::BackChannel)
     }
 
-    /// Disables all rings, as when the device was plugged in.
-    fn reset(&mut self) {
+    fn disable_rings(&mut self) {
         for ring in &self.rings {
             ring.lock().is_enabled = false;
         }
         self.device.windows().stop();
+    }
+
+    /// Stops all rings: each is set up anew before it starts again.
+    fn reset(&mut self) {
+        self.disable_rings();
+        for ring in &self.rings {
+            ring.lock().queue.set_ready(false);
+        }
     }
 
     fn has_lost_memory(&self) -> bool {

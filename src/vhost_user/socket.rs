@@ -10,9 +10,16 @@ use std::path::{Path, PathBuf};
 
 use log::{debug, info};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
+use rustix::fs::{Mode, fchmod};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use super::error::Error;
+
+/// How many frontends may wait to be accepted, as with the standard library.
+const BACKLOG: i32 = 128;
 
 /// Where to listen, as asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +53,7 @@ impl Endpoint {
     pub fn open(source: &SocketSource) -> Result<Endpoint, Error> {
         match source {
             SocketSource::Path(path) => {
-                let listener = bind(path)?;
+                let listener = bind_path(path)?;
                 Ok(Endpoint::Listening(listener, SocketName::of(path)))
             }
             SocketSource::Descriptor(descriptor) => inherit(*descriptor)
@@ -85,15 +92,26 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// Binds `path`, over the name that a process which is gone has left.
-fn bind(path: &Path) -> Result<UnixListener, Error> {
+fn bind_path(path: &Path) -> Result<UnixListener, Error> {
     let fails = |source| Error::Bind { path: path.into(), source };
-    match UnixListener::bind(path) {
+    match listen_at(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             remove_stale(path)?;
-            UnixListener::bind(path).map_err(fails)
+            listen_at(path).map_err(fails)
         }
         bound => bound.map_err(fails),
     }
+}
+
+/// Binds `path` for the owner and, as far as the umask lets it, for the group: a client that may connect may
+/// read and write the disk.
+fn listen_at(path: &Path) -> io::Result<UnixListener> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Linux gives the name the mode of the socket, less the umask (unix_bind_bsd in net/unix/af_unix.c).
+    fchmod(&socket, Mode::from_raw_mode(0o660))?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    listen(&socket, BACKLOG)?;
+    Ok(UnixListener::from(socket))
 }
 
 /// Removes a socket that nobody listens on.

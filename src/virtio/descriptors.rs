@@ -42,7 +42,7 @@ impl<'m> DescriptorTable<'m> {
 /// The descriptors of a chain, one after another.
 ///
 /// There are no more after one that is not in its table or not in guest memory, as many as its table
-/// has or [`MOST_DESCRIPTORS`], a table inside of a table or one that is not of whole descriptors, and 4 GiB of buffers
+/// has or `MOST_DESCRIPTORS`, a table inside of a table or one that is not of whole descriptors, and 4 GiB of buffers
 /// (VIRTIO 1.2, 2.7.5.2 and 2.7.5.3.1): then the last one says that another follows, or there is none.
 #[derive(Debug)]
 pub struct DescriptorChain<'m> {

@@ -10,6 +10,7 @@ pub mod frontend;
 pub mod ledger;
 pub mod load;
 pub mod patience;
+pub mod raw;
 pub mod sectors;
 pub mod seeds;
 pub mod shmem;

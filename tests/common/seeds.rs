@@ -6,13 +6,15 @@ use std::ops::Range;
 
 /// The seeds to try: as many as `CRASH_SEEDS` says, or `usually`, from `CRASH_SEED` on.
 pub fn seeds(usually: u64) -> Range<u64> {
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .map(|value| value.parse().unwrap_or_else(|error| panic!("{name}={value}: {error}")))
-    };
-    let first = number("CRASH_SEED").unwrap_or(1);
-    first..first + number("CRASH_SEEDS").unwrap_or(usually)
+    let first = number("CRASH_SEED", 1);
+    first..first + number("CRASH_SEEDS", usually)
+}
+
+/// The number that an environment variable holds, or `usually` if it is not set.
+pub fn number(name: &str, usually: u64) -> u64 {
+    std::env::var(name).map_or(usually, |value| {
+        value.parse().unwrap_or_else(|error| panic!("{name}={value}: {error}"))
+    })
 }
 
 /// Says, if the test fails while this lives, how to try its seed again.

@@ -33,8 +33,32 @@ impl Usage {
             if now.descriptors <= self.descriptors && now.threads <= self.threads {
                 return now;
             }
-            assert!(Instant::now() < deadline, "{self:?} before, {now:?} after");
+            let is_late = Instant::now() >= deadline;
+            assert!(!is_late, "{self:?} before, {now:?} after, threads {:?}", thread_names(pid));
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+fn thread_names(pid: u32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let name = |task: std::io::Result<fs::DirEntry>| {
+        fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default()
+    };
+    tasks.map(|task| name(task).trim().to_owned()).collect()
+}
+
+/// Processor time, in clock ticks, of the threads of the process `pid` whose names begin with `prefix`.
+pub fn cpu_ticks(pid: u32, prefix: &str) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let ticks = tasks.filter_map(|task| {
+        let task = task.unwrap().path();
+        let name = fs::read_to_string(task.join("comm")).ok()?;
+        let stat = fs::read_to_string(task.join("stat")).ok()?;
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        // proc(5): utime and stime are fields 14 and 15; the two before the ')' are cut off.
+        let ticks = fields[11].parse::<u64>().ok()? + fields[12].parse::<u64>().ok()?;
+        name.starts_with(prefix).then_some(ticks)
+    });
+    ticks.sum()
 }

@@ -188,9 +188,9 @@ impl Service {
 }
 
 /// Carries out the request in `line`.
-fn answer(line: &[u8], live: &Live) -> Answer {
+fn answer(line: &[u8], devices: &Live) -> Answer {
     match serde_json::from_slice(line) {
-        Ok(request) => carry_out(request, live),
+        Ok(request) => carry_out(request, devices),
         Err(error) => Answer::Refused { reason: format!("not a request: {error}") },
     }
 }

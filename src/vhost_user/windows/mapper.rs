@@ -74,10 +74,10 @@ impl Mapper {
                     self.is_mapped.end(is_complete);
                 }
                 Order::MapMore => {
-                    let is_complete = (0..self.windows.len())
-                        .fold(true, |all, window| self.map_more(window) && all);
-                    if !is_complete {
-                        self.is_mapped.lacks();
+                    for window in 0..self.windows.len() {
+                        if !self.map_more(window) {
+                            self.is_mapped.lacks();
+                        }
                     }
                 }
                 Order::GoOnAt(channel) => self.channel = channel,
