@@ -361,7 +361,7 @@ fn labels_are_initialized_in_a_file_that_holds_nothing() {
         let regions: Value = serde_json::from_str(&done(&path, "list", &["-R", "--json"])).unwrap();
         assert_eq!(regions[0]["labels"]["size"], size);
         assert_eq!(regions[0]["labels"]["version"], version);
-        assert_eq!(regions[0]["namespaces"], 0);
+        assert_eq!(regions[0]["namespace_count"], 0);
     }
 }
 

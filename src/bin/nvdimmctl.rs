@@ -3,8 +3,12 @@
 use std::process::ExitCode;
 
 use vhost_user_btt::cli::nvdimmctl::ToolArgs;
-use vhost_user_btt::cli::parse;
+use vhost_user_btt::cli::{complain, outlive_file_size_limit, parse};
 
 fn main() -> ExitCode {
-    parse::<ToolArgs>().run()
+    let args = parse::<ToolArgs>();
+    if let Err(error) = outlive_file_size_limit() {
+        complain(format_args!("nvdimmctl: cannot watch for SIGXFSZ: {error}"));
+    }
+    args.run()
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use vhost_user_btt::cli::daemon::{DaemonArgs, capabilities};
-use vhost_user_btt::cli::{complain, one_line, parse};
+use vhost_user_btt::cli::{complain, one_line, outlive_file_size_limit, parse};
 use vhost_user_btt::vhost_user::{DeviceConfig, Devices, Error, Stop, raise_descriptor_limit};
 
 fn main() -> ExitCode {
@@ -20,6 +20,9 @@ fn main() -> ExitCode {
     }
     let args = parse::<DaemonArgs>();
     args.log_level.start_logging();
+    if let Err(error) = outlive_file_size_limit() {
+        log::warn!("cannot watch for SIGXFSZ: {error}");
+    }
     let control = args.control.clone();
     let devices = match args.devices() {
         Ok(devices) => devices,

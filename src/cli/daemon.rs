@@ -91,7 +91,7 @@ pub struct DaemonArgs {
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     discard: DiscardArg,
 
-    /// What a completed write survives; see "Durability" in the README
+    /// What a completed write survives; see "What a completed write survives" in the README
     #[arg(long, value_name = "KIND", default_value = "auto")]
     durability: DurabilityArg,
 

@@ -10,6 +10,9 @@ use crate::btt::{NamespaceOptions, Version};
 use crate::nvdimm::{LabelSize, Selection};
 use crate::pmem::DurabilityRequest;
 
+/// Stands for all namespaces of a file, as in ndctl, where a command can take several.
+pub const ALL: &str = "all";
+
 /// Which namespace of a file, and how to find it.
 #[derive(Debug, Clone, Default, Args)]
 pub struct NamespaceArgs {
@@ -24,6 +27,23 @@ pub struct NamespaceArgs {
     /// Version of the BTT; needed only where a file holds traces of both
     #[arg(long, value_name = "VERSION")]
     pub btt_version: Option<VersionArg>,
+}
+
+/// The namespace as ndctl takes it: after the file, without an option.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PositionalNamespace {
+    /// The namespace, as with --namespace
+    #[arg(value_name = "NAMESPACE", conflicts_with = "namespace")]
+    wanted: Option<String>,
+}
+
+impl PositionalNamespace {
+    /// Puts the namespace, if there is one, where `--namespace` would have put it.
+    pub fn move_into(&mut self, arguments: &mut NamespaceArgs) {
+        if let Some(wanted) = self.wanted.take() {
+            arguments.namespace = Some(wanted);
+        }
+    }
 }
 
 impl NamespaceArgs {

@@ -5,6 +5,7 @@
 //! locks.
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +33,8 @@ impl Claim {
         namespace: Namespace,
         kind: ClaimKind,
     ) -> Result<Claim, Error> {
-        lock_bytes(&path, &file, &namespace, &namespace.range, kind)?;
+        let locked = lock::lock_patiently(&file, &namespace.range, kind);
+        check_lock(locked, &path, &file, &namespace, &namespace.range)?;
         Ok(Claim { path, file, namespace, kind })
     }
 
@@ -44,9 +46,11 @@ impl Claim {
         namespace: Namespace,
         head: u64,
     ) -> Result<Claim, Error> {
-        let claim = Claim { path, file, namespace, kind: ClaimKind::Shared };
-        claim.lock_within(0..head, ClaimKind::Shared)?;
-        Ok(claim)
+        let Range { start, end } = namespace.range;
+        let range = start..(start + head).min(end);
+        let locked = lock::lock_patiently(&file, &range, ClaimKind::Shared);
+        check_lock(locked, &path, &file, &namespace, &range)?;
+        Ok(Claim { path, file, namespace, kind: ClaimKind::Shared })
     }
 
     /// Claims some bytes of the namespace against everybody else, in addition to its head
@@ -126,7 +130,7 @@ impl Claim {
     }
 }
 
-/// Locks `range`, some bytes of `namespace`.
+/// Locks `range`, some bytes of `namespace`, without waiting.
 fn lock_bytes(
     path: &Path,
     file: &File,
@@ -134,7 +138,18 @@ fn lock_bytes(
     range: &Range<u64>,
     kind: ClaimKind,
 ) -> Result<(), Error> {
-    match lock::try_lock(file, range, kind) {
+    check_lock(lock::try_lock(file, range, kind), path, file, namespace, range)
+}
+
+/// Turns the outcome of locking `range`, some bytes of `namespace`, into an error that names the holder.
+fn check_lock(
+    locked: io::Result<bool>,
+    path: &Path,
+    file: &File,
+    namespace: &Namespace,
+    range: &Range<u64>,
+) -> Result<(), Error> {
+    match locked {
         Ok(true) => Ok(()),
         Ok(false) => {
             let (namespace, holder) = (namespace.device_name(), Holder::find(file, range));

@@ -2,12 +2,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::claim::Claim;
 use super::error::Error;
 use super::holder::Holder;
-use super::label::{self, LabelArea, LabelFault};
+use super::label::LabelArea;
+use super::label_reader::read_labels;
 use super::lock::{self, ClaimKind, duplicate};
 use super::lost::{self, LostLabel, Sorted};
 use super::namespace::{Namespace, Selection};
@@ -69,6 +71,8 @@ impl NvdimmFile {
         let file = OpenOptions::new()
             .read(true)
             .write(kind == ClaimKind::Exclusive)
+            // A FIFO is opened without waiting for its other end, and refused below for what it is.
+            .custom_flags(libc::O_NONBLOCK)
             .open(path)
             .map_err(|source| Error::File { action: "open", path: path.into(), source })?;
         NvdimmFile::from_open(path, file, kind, label_size)
@@ -231,6 +235,21 @@ impl NvdimmFile {
         Ok(is_locked.then(|| Holder::find(&self.file, range)))
     }
 
+    /// Returns whether another process has the labels locked, as it does while it changes them.
+    pub fn labels_are_locked(&self) -> Result<bool, Error> {
+        let labels = self.size - self.labels.as_ref().map_or(0, |area| area.size)..self.size;
+        let fails = |source| Error::File {
+            action: "ask for the locks of",
+            path: self.path.clone(),
+            source,
+        };
+        if labels.is_empty() {
+            Ok(false)
+        } else {
+            lock::is_locked(&self.file, &labels).map_err(fails)
+        }
+    }
+
     /// The namespace that is meant by `selection`.
     pub fn select(&self, selection: &Selection) -> Result<&Namespace, Error> {
         let names = || {
@@ -331,41 +350,4 @@ impl NvdimmFile {
         let fails = |source| Error::File { action: "unlock", path: self.path.clone(), source };
         lock::unlock(&self.file, range).map_err(fails)
     }
-}
-
-/// The label storage area of a file, if it has one.
-fn read_labels(
-    path: &Path,
-    file: &File,
-    file_size: u64,
-    label_size: LabelSize,
-) -> Result<Option<LabelArea>, Error> {
-    let fails = |source| Error::LabelMedia { path: path.into(), source };
-    // Where the file does not end on a page, no label area does.
-    let longest = match label_size {
-        LabelSize::Bytes(size) => size,
-        LabelSize::Detect if file_size.is_multiple_of(PAGE) => label::MOST_AREA_SIZE.min(file_size),
-        LabelSize::Detect | LabelSize::None => return Ok(None),
-    };
-    let missing = || Error::NoLabels { path: path.into(), size: longest };
-    let start = file_size.checked_sub(longest).filter(|start| *start < file_size);
-    let start = start.filter(|start| start.is_multiple_of(PAGE)).ok_or_else(missing)?;
-    let medium = map_end(path, file, start..file_size)?;
-    let size = match label_size {
-        LabelSize::Bytes(size) => Some(size),
-        _ => label::find(&medium).map_err(fails)?,
-    };
-    let Some(size) = size else { return Ok(None) };
-    match LabelArea::read(&medium, size).map_err(fails)? {
-        Ok(area) => Ok(Some(area)),
-        Err([LabelFault::Signature, LabelFault::Signature]) => Err(missing()),
-        Err([first, second]) => Err(Error::Labels { path: path.into(), first, second }),
-    }
-}
-
-/// Maps the end of a file: device-DAX knows no other way to read it.
-fn map_end(path: &Path, file: &File, range: Range<u64>) -> Result<Mapping, Error> {
-    let file = duplicate(path, file)?;
-    Mapping::new(file, range, Protection::ReadOnly, DurabilityRequest::PageCache)
-        .map_err(|source| Error::Map { path: path.into(), source })
 }

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::error::Error;
@@ -73,7 +74,11 @@ pub fn create_file(
 /// It is larger already, or the operating system refuses.
 pub fn grow_file(path: &Path, size: u64) -> Result<(), Error> {
     let fails = |action| move |source: io::Error| Error::File { action, path: path.into(), source };
-    let file = OpenOptions::new().write(true).open(path).map_err(fails("open"))?;
+    let file = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(fails("open"))?;
     let current = file.metadata().map_err(fails("look at"))?.len();
     if size < current {
         let namespace = "the whole file".into();
@@ -93,6 +98,7 @@ pub fn init_labels(path: &Path, options: &InitOptions) -> Result<Initialized, Er
     let file = OpenOptions::new()
         .read(true)
         .write(true)
+        .custom_flags(libc::O_NONBLOCK)
         .open(path)
         .map_err(|source| Error::File { action: "open", path: path.into(), source })?;
     let file_size =
@@ -223,7 +229,7 @@ fn check_size(path: &Path, size: u64) -> Result<(), Error> {
 /// Locks all of a file, against every namespace in it, for as long as it is open.
 fn lock_all(path: &Path, file: &File, size: u64) -> Result<(), Error> {
     let all = 0..size;
-    match lock::try_lock(file, &all, ClaimKind::Exclusive) {
+    match lock::lock_patiently(file, &all, ClaimKind::Exclusive) {
         Ok(true) => Ok(()),
         Ok(false) => {
             let holder = Holder::find(file, &all);

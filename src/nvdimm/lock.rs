@@ -11,9 +11,20 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 
 use super::error::Error;
+use super::holder::Holder;
 
 /// How long it takes between two attempts to get a lock that is held for a short time.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// How long to wait for bytes that an `nvdimmctl` has claimed. Less than for the labels, because a command may
+/// wait for a claim with the labels locked.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(4);
+
+/// After how many searches in vain the holder is taken for one that cannot be seen.
+const MOST_UNSEEN: u32 = 8;
+
+/// The name of the administrator's tool, as the kernel has it.
+const TOOL: &str = "nvdimmctl";
 
 /// What a claim allows, and excludes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +53,28 @@ pub(super) fn lock_within(file: &File, range: &Range<u64>, patience: Duration) -
     let deadline = Instant::now() + patience;
     while !try_lock(file, range, ClaimKind::Exclusive)? {
         if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        thread::sleep(PAUSE);
+    }
+    Ok(true)
+}
+
+/// As [`try_lock`], but waits for up to [`CLAIM_PATIENCE`] as long as an `nvdimmctl` has the lock: most of its
+/// commands end within moments. Other programs keep what they hold, so there is no point in waiting for them.
+pub(super) fn lock_patiently(file: &File, range: &Range<u64>, kind: ClaimKind) -> io::Result<bool> {
+    let deadline = Instant::now() + CLAIM_PATIENCE;
+    let mut unseen = 0;
+    while !try_lock(file, range, kind)? {
+        let is_brief = match Holder::search(file, range) {
+            Some(Holder::Process { program, .. }) => program == TOOL,
+            // A holder that lets go during the search is not found, and the next one may have the lock by then.
+            Some(Holder::Unknown) | None => {
+                unseen += 1;
+                unseen < MOST_UNSEEN
+            }
+        };
+        if !is_brief || Instant::now() >= deadline {
             return Ok(false);
         }
         thread::sleep(PAUSE);

@@ -50,7 +50,7 @@ fn extents(file: &Path) -> Vec<std::ops::Range<u64>> {
     let data = devices.iter().find(|device| device["name"] == "data").expect("the device");
     let extents = data["mappings"].as_array().expect("extents").iter();
     extents
-        .map(|extent| extent["start"].as_u64().unwrap()..extent["end"].as_u64().unwrap())
+        .map(|extent| extent["start"].as_u64().unwrap()..extent["end"].as_u64().unwrap() + 1)
         .collect()
 }
 

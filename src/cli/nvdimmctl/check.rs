@@ -10,7 +10,8 @@ use super::{Error, PROBLEMS_LEFT, REPAIRED, backup};
 use crate::btt::check::repair::{Plan, Repair, RepairOptions, advice};
 use crate::btt::check::{self, CheckOptions, PendingWrite, Report, Severity, Verdict};
 use crate::btt::{MappedNamespace, Version};
-use crate::cli::name::NamespaceArgs;
+use crate::cli::escape::{shell_path, shell_word};
+use crate::cli::name::{NamespaceArgs, PositionalNamespace};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::nvdimm::ClaimKind;
@@ -40,6 +41,9 @@ pub struct CheckNamespace {
     file: PathBuf,
 
     #[command(flatten)]
+    positional: PositionalNamespace,
+
+    #[command(flatten)]
     namespace: NamespaceArgs,
 
     /// Repair what can be repaired without guessing
@@ -55,7 +59,8 @@ pub struct CheckNamespace {
     #[arg(short, long)]
     force: bool,
 
-    /// Where to keep what the repair changes; otherwise FILE.before-repair, which must not exist yet
+    /// Where to keep what the repair changes; it must not exist yet [default: FILE.before-repair, or
+    /// FILE.before-repair.2 and so on where that exists; for a device, in the current folder]
     #[arg(long, value_name = "NEW-FILE", requires = "repair")]
     backup: Option<PathBuf>,
 
@@ -129,6 +134,11 @@ struct Left {
 }
 
 impl CheckNamespace {
+    /// Takes a namespace that was given without an option for one that was given with it.
+    pub(super) fn place_namespace(&mut self) {
+        self.positional.move_into(&mut self.namespace);
+    }
+
     pub(super) fn run(&self) -> Result<ExitCode, Error> {
         // Slow and sure: a repair has to be durable step by step, whatever the file is on.
         let options = self.namespace.options(&self.file, DurabilityRequest::Strict);
@@ -281,11 +291,11 @@ impl CheckNamespace {
         let (file, repairs) = (self.file.display(), plan.repairs.len());
         if let Some(backup) = backup {
             let namespace = match &self.namespace.namespace {
-                Some(name) => format!(" --namespace {name}"),
+                Some(name) => format!(" --namespace {}", shell_word(name)),
                 None => String::new(),
             };
-            let undo =
-                format!("nvdimmctl check-namespace {file}{namespace} --undo {}", backup.display());
+            let (path, saved) = (shell_path(&self.file), shell_path(&backup));
+            let undo = format!("nvdimmctl check-namespace {path}{namespace} --undo {saved}");
             say!("{file}: {repairs} repairs made; {}", verdict(&plan.after));
             say!("what was there before is in {}; to put it back: {undo}", backup.display());
         } else if !self.repair && repairs > 0 {

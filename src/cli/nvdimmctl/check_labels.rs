@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
@@ -54,7 +56,7 @@ pub struct CheckLabels {
 }
 
 /// The result, for machines.
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct Checked {
     #[serde(serialize_with = "super::path_to_json")]
     file: PathBuf,
@@ -69,7 +71,7 @@ struct Checked {
 }
 
 /// A label that does not count.
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct Lost {
     slot: u32,
     problem: String,
@@ -86,7 +88,7 @@ struct Lost {
 }
 
 /// What tells which namespace it is of.
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct Found {
     /// Of the namespace.
     uuid: String,
@@ -95,13 +97,16 @@ struct Found {
     holds: String,
 }
 
+/// How long to wait for a change of the labels to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
+
 impl CheckLabels {
     pub(super) fn run(&self) -> Result<ExitCode, Error> {
         let label_size = self.label_size.map(LabelSizeArg::get).unwrap_or_default();
         let changes = self.repair || !self.restore.is_empty() || !self.drop.is_empty();
-        let repaired = if changes { self.change(label_size)? } else { Vec::new() };
-        let file = NvdimmFile::open_quietly(&self.file, ClaimKind::Shared, label_size)?;
-        let checked = Checked::of(&file, repaired)?;
+        let checked = if changes { self.change(label_size)? } else { self.look(label_size)? };
         if self.json {
             super::say_json(&checked)?;
         } else {
@@ -114,8 +119,27 @@ impl CheckLabels {
         })
     }
 
-    /// Does what is asked for. Returns what was done.
-    fn change(&self, label_size: LabelSize) -> Result<Vec<String>, Error> {
+    /// Checks the labels, and looks again as long as another process may be changing them: a namespace that is
+    /// being made has no label yet.
+    fn look(&self, label_size: LabelSize) -> Result<Checked, Error> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut unlocked_look = None;
+        loop {
+            let file = NvdimmFile::open_quietly(&self.file, ClaimKind::Shared, label_size)?;
+            let checked = Checked::of(&file, Vec::new())?;
+            let is_locked = file.labels_are_locked()?;
+            let is_certain = !is_locked && unlocked_look.as_ref() == Some(&checked);
+            if checked.is_clean() || is_certain || Instant::now() >= deadline {
+                return Ok(checked);
+            }
+            unlocked_look = (!is_locked).then_some(checked);
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Does what is asked for. Returns what was done and how the labels are then; they stay locked until that
+    /// is known.
+    fn change(&self, label_size: LabelSize) -> Result<Checked, Error> {
         let mut editor = btt::edit_labels(&self.file, label_size)?;
         let mut done = Vec::new();
         for slot in &self.drop {
@@ -128,7 +152,7 @@ impl CheckLabels {
             done.push(format!("{name}, uuid {}, has a label again", orphan.uuid));
         }
         done.extend(self.mend_index(&mut editor)?);
-        Ok(done)
+        Checked::of(editor.file(), done)
     }
 
     fn to_restore(&self, file: &NvdimmFile) -> Result<Vec<Orphan>, Error> {

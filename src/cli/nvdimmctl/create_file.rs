@@ -6,14 +6,18 @@ use clap::{Args, ValueEnum};
 
 use super::Error;
 use crate::btt;
+use crate::cli::escape::shell_path;
 use crate::cli::output::say;
 use crate::cli::size::Size;
 use crate::nvdimm::label::LabelVersion;
 use crate::nvdimm::{self, InitOptions, LINUX_ALIGNMENT};
 use crate::pmem::PAGE;
 
-/// Smallest file that is worth making: it has room for a BTT of either version.
+/// Smallest file without labels that is worth making, in bytes: it has room for a BTT of version 1.1, which
+/// begins 4 KiB after the first byte of the namespace.
 const LEAST_SIZE: u64 = 17 << 20;
+/// Smallest room for namespaces with labels, in bytes: a BTT of version 2.0 fills it.
+const LEAST_LABELLED_SIZE: u64 = 16 << 20;
 
 /// Make an NVDIMM file: sparse; with --label-size, one for several namespaces
 ///
@@ -102,8 +106,16 @@ pub(super) fn permissions(text: &str) -> Result<u32, String> {
 impl CreateFile {
     pub(super) fn run(&self) -> Result<(), Error> {
         let bad = |reason| Err(Error::BadSize { size: self.size.0, reason });
-        if self.size.0 < LEAST_SIZE {
-            return bad("a namespace with atomic sectors needs 17 MiB at least");
+        match self.label_size {
+            None if self.size.0 < LEAST_SIZE => {
+                return bad(
+                    "a namespace with atomic sectors needs 17 MiB at least, without labels",
+                );
+            }
+            Some(_) if self.size.0 < LEAST_LABELLED_SIZE => {
+                return bad("a namespace with atomic sectors needs 16 MiB at least");
+            }
+            _ => {}
         }
         if !self.size.0.is_multiple_of(PAGE) {
             return bad("not a multiple of 4 KiB");
@@ -127,7 +139,7 @@ impl CreateFile {
             Some(labels) => say!("{file}: created, {}, and {labels} of labels", self.size),
             None => say!("{file}: created, {}", self.size),
         }
-        say!("next: nvdimmctl create-namespace {file}");
+        say!("next: nvdimmctl create-namespace {}", shell_path(&self.file));
         Ok(())
     }
 }
@@ -151,7 +163,7 @@ impl InitLabels {
                 count => format!("; {count} namespaces are gone"),
             }
         );
-        say!("next: nvdimmctl create-namespace {file}");
+        say!("next: nvdimmctl create-namespace {}", shell_path(&self.file));
         Ok(())
     }
 }

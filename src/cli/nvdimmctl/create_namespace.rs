@@ -9,7 +9,9 @@ use super::Error;
 use super::create_file::alignment;
 use super::dax::device_alignment;
 use super::listing::Listing;
-use crate::btt::{self, ARENA_MAX_SIZE, CreateOptions, LbaSize, Mode, Provision, Version};
+use crate::btt::{
+    self, ARENA_MAX_SIZE, CreateOptions, LbaSize, MappedNamespace, Mode, Provision, Version,
+};
 use crate::cli::name::{LabelSizeArg, NamespaceArgs, VersionArg};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
@@ -99,8 +101,8 @@ enum ModeArg {
 }
 
 fn lba_size(text: &str) -> Result<LbaSize, String> {
-    text.parse()
-        .ok()
+    let bytes = text.parse::<Size>().ok().and_then(|Size(bytes)| u32::try_from(bytes).ok());
+    bytes
         .and_then(LbaSize::new)
         .ok_or_else(|| "not one of 512, 520, 528, 4096, 4104, 4160, 4224".into())
 }
@@ -111,9 +113,10 @@ impl CreateNamespace {
         let file = NvdimmFile::open(&self.file, ClaimKind::Exclusive, self.label_size())?;
         let has_labels = file.labels().is_some();
         drop(file);
-        let name = if has_labels { self.in_labels(mode)? } else { self.in_whole_file(mode)? };
-        let file = NvdimmFile::open(&self.file, ClaimKind::Shared, self.label_size())?;
-        let listing = Listing::describe(&file, file.select(&name)?, self.version())?;
+        let mut listing =
+            if has_labels { self.in_labels(mode)? } else { self.in_whole_file(mode)? };
+        // The holder that was found is this process, whose claim ends with the command.
+        listing.holder = None;
         if self.json {
             super::say_json(&listing)?;
         } else {
@@ -148,8 +151,8 @@ impl CreateNamespace {
         self.btt_version.map(Version::from)
     }
 
-    /// Makes a namespace with a label, and returns how to find it.
-    fn in_labels(&self, mode: Mode) -> Result<Selection, Error> {
+    /// Makes a namespace with a label, and describes it while no other process can change it.
+    fn in_labels(&self, mode: Mode) -> Result<Listing, Error> {
         let mut editor = btt::edit_labels(&self.file, self.label_size())?;
         let provision = Provision {
             place: Place::FirstFit {
@@ -171,12 +174,13 @@ impl CreateNamespace {
             }
             None => btt::create_namespace(&mut editor, &provision, report)?,
         };
-        // By its uuid: device names change with every namespace that comes or goes.
-        Ok(created.uuid.map_or(Selection::Only, |uuid| Selection::Named(uuid.to_string())))
+        drop(progress);
+        Listing::describe(editor.file(), &created, self.version())
     }
 
-    /// Makes a BTT or a DAX region that fills a file without labels, or takes away the one that does.
-    fn in_whole_file(&self, mode: Mode) -> Result<Selection, Error> {
+    /// Makes a BTT or a DAX region that fills a file without labels, or takes away the one that does; describes
+    /// what is there then.
+    fn in_whole_file(&self, mode: Mode) -> Result<Listing, Error> {
         if self.size.is_some() || self.name.is_some() || self.qemu_slot.is_some() {
             let reason = "a file without labels is one namespace, without a name; 'nvdimmctl create \
                           --label-size' makes one for several";
@@ -193,17 +197,16 @@ impl CreateNamespace {
             let file = NvdimmFile::open_quietly(&self.file, ClaimKind::Shared, self.label_size())?;
             btt::refuse_stray_labels(&file)?;
         }
-        let only = Selection::Named(mapped.claim.namespace().device_name());
         let uuid = self.uuid.unwrap_or_else(Uuid::new_v4);
         let (lba_size, version) = match mode {
             Mode::Sector { lba_size, version } => (lba_size, version),
             Mode::Dax { align } => {
                 mapped.create_region(uuid, align, self.force)?;
-                return Ok(only);
+                return self.describe_whole_file(&mapped);
             }
             Mode::Raw => {
                 mapped.erase(self.force)?;
-                return Ok(only);
+                return self.describe_whole_file(&mapped);
             }
         };
         let create = CreateOptions {
@@ -216,6 +219,13 @@ impl CreateNamespace {
         };
         let progress = Progress::new("clearing the map", None);
         mapped.create(&create, |done, total| progress.set(done, total))?;
-        Ok(only)
+        drop(progress);
+        self.describe_whole_file(&mapped)
+    }
+
+    /// Describes the only namespace of a file without labels, which this process still holds.
+    fn describe_whole_file(&self, mapped: &MappedNamespace) -> Result<Listing, Error> {
+        let file = NvdimmFile::open(&self.file, ClaimKind::Shared, self.label_size())?;
+        Listing::describe(&file, mapped.claim.namespace(), self.version())
     }
 }

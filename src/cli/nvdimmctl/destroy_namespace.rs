@@ -6,11 +6,11 @@ use clap::Args;
 
 use super::Error;
 use crate::btt;
-use crate::cli::name::{LabelSizeArg, NamespaceArgs};
+use crate::cli::name::{ALL, LabelSizeArg, NamespaceArgs};
 use crate::cli::output::say;
 use crate::cli::size::Size;
 use crate::nvdimm::label::LabelName;
-use crate::nvdimm::{ClaimKind, LabelSize, NvdimmFile, Selection};
+use crate::nvdimm::{ClaimKind, LabelEditor, LabelSize, NvdimmFile, Selection};
 use crate::pmem::DurabilityRequest;
 
 /// Destroy a namespace: its bytes are free for another
@@ -23,7 +23,8 @@ pub struct DestroyNamespace {
     /// The NVDIMM file
     file: PathBuf,
 
-    /// The namespace, by name or uuid, or by device name (which may be another's afterwards)
+    /// The namespace, by name or uuid, or by device name (which may be another's afterwards); 'all' for all of
+    /// them
     namespace: String,
 
     /// Size of the label storage area at the end of the file, or 'none'; found by itself otherwise
@@ -67,8 +68,25 @@ impl DestroyNamespace {
         }
         drop(file);
         let mut editor = btt::edit_labels(&self.file, size)?;
-        let selection = Selection::Named(self.namespace.clone());
-        let gone = btt::destroy_namespace(&mut editor, &selection, self.force)?;
+        for selection in self.selections(editor.file()) {
+            self.destroy(&mut editor, &selection)?;
+        }
+        Ok(())
+    }
+
+    /// Returns what is to be destroyed. Namespaces are named by their uuids: device names change with each that
+    /// is destroyed.
+    fn selections(&self, file: &NvdimmFile) -> Vec<Selection> {
+        if self.namespace != ALL || file.namespaces().iter().any(|namespace| namespace.goes_by(ALL))
+        {
+            return vec![Selection::Named(self.namespace.clone())];
+        }
+        let uuids = file.namespaces().iter().filter_map(|namespace| namespace.uuid);
+        uuids.map(|uuid| Selection::Named(uuid.to_string())).collect()
+    }
+
+    fn destroy(&self, editor: &mut LabelEditor, selection: &Selection) -> Result<(), Error> {
+        let gone = btt::destroy_namespace(editor, selection, self.force)?;
         say!(
             "{}: destroyed {}{}: {} are free",
             self.file.display(),
@@ -81,7 +99,7 @@ impl DestroyNamespace {
 
     fn in_whole_file(&self) -> Result<(), Error> {
         let arguments = NamespaceArgs {
-            namespace: Some(self.namespace.clone()),
+            namespace: Some(self.namespace.clone()).filter(|namespace| namespace != ALL),
             label_size: self.label_size,
             btt_version: None,
         };

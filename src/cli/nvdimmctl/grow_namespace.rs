@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::Error;
 use crate::btt::{self, Contents};
-use crate::cli::name::NamespaceArgs;
+use crate::cli::name::{NamespaceArgs, PositionalNamespace};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
@@ -20,13 +20,16 @@ use crate::pmem::DurabilityRequest;
 /// it.
 ///
 /// A daemon that serves the namespace lets the disk grow itself, before the next frontend connects;
-/// the one that is connected keeps the size that it knows. QEMU asks for the size when the device is
-/// plugged in, so its guest sees the new one when QEMU is started again, or device and chardev are
-/// removed and added again.
+/// the one that is connected keeps the size that it knows, and the daemon does not tell it of another.
+/// QEMU reads the size when the device is plugged in, and not when it reconnects, so its guest sees the
+/// new one when QEMU is started again, or device and chardev are removed and added again.
 #[derive(Debug, Args)]
 pub struct GrowNamespace {
     /// The NVDIMM file
     file: PathBuf,
+
+    #[command(flatten)]
+    positional: PositionalNamespace,
 
     #[command(flatten)]
     namespace: NamespaceArgs,
@@ -41,6 +44,11 @@ pub struct GrowNamespace {
 }
 
 impl GrowNamespace {
+    /// Takes a namespace that was given without an option for one that was given with it.
+    pub(super) fn place_namespace(&mut self) {
+        self.positional.move_into(&mut self.namespace);
+    }
+
     pub(super) fn run(&self) -> Result<(), Error> {
         let options = self.namespace.options(&self.file, DurabilityRequest::Strict);
         let progress = Progress::new("clearing the map", None);

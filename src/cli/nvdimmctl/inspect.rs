@@ -23,7 +23,7 @@ use super::{Error, io_error};
 use crate::btt::check::{self, ArenaReport, CheckOptions, LaneCounts, MapCounts, Report};
 use crate::btt::flog::LogLayout;
 use crate::btt::{FoundArena, Geometry, LaneState, NamespaceError, NamespaceOptions};
-use crate::cli::name::NamespaceArgs;
+use crate::cli::name::{NamespaceArgs, PositionalNamespace};
 use crate::cli::one_line;
 use crate::cli::output::{self, say};
 use crate::cli::progress::Progress;
@@ -38,6 +38,9 @@ use crate::pmem::{DurabilityRequest, Mapping};
 pub struct Inspect {
     /// The NVDIMM file
     file: PathBuf,
+
+    #[command(flatten)]
+    positional: PositionalNamespace,
 
     #[command(flatten)]
     namespace: NamespaceArgs,
@@ -120,6 +123,11 @@ struct InspectedLane {
 }
 
 impl Inspect {
+    /// Takes a namespace that was given without an option for one that was given with it.
+    pub(super) fn place_namespace(&mut self) {
+        self.positional.move_into(&mut self.namespace);
+    }
+
     pub(super) fn run(&self) -> Result<(), Error> {
         if let Some(out) = &self.svg {
             return self.draw(out);

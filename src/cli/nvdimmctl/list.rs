@@ -6,9 +6,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Error;
+use super::json::JsonArgs;
 use super::listing::Listing;
 use crate::btt;
-use crate::cli::name::NamespaceArgs;
+use crate::cli::name::{ALL, NamespaceArgs};
 use crate::cli::one_line;
 use crate::cli::output::{columns, remark, say};
 use crate::cli::size::Size;
@@ -27,6 +28,10 @@ pub struct List {
     #[command(flatten)]
     namespace: NamespaceArgs,
 
+    /// List the namespaces: what is listed anyway, and with --regions beside those
+    #[arg(short = 'N', long)]
+    namespaces: bool,
+
     /// List the files themselves: their size, their labels, and the space that is free
     #[arg(short = 'R', long)]
     regions: bool,
@@ -35,9 +40,8 @@ pub struct List {
     #[arg(short, long)]
     verbose: bool,
 
-    /// Print JSON: an array of objects, one per namespace (or file)
-    #[arg(short, long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 /// A file as it is listed. Names as in ndctl, where it has them.
@@ -51,10 +55,15 @@ struct Region {
     available_size: u64,
     /// Bytes of the largest namespace that can be made.
     max_available_extent: u64,
-    namespaces: usize,
+    /// What places and sizes of namespaces are multiples of, unless 'create-namespace --align' says otherwise.
+    align: u64,
+    namespace_count: usize,
     labels: Option<Labels>,
     /// Labels that do not count; see 'check-labels'.
     lost_labels: usize,
+    /// With --namespaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespaces: Option<Vec<Listing>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -67,14 +76,11 @@ struct Labels {
 
 impl List {
     pub(super) fn run(&self) -> Result<(), Error> {
-        let (mut listed, mut regions) = (Vec::new(), Vec::new());
+        let mut regions = Vec::new();
         let mut failed = None;
         for path in &self.files {
             match self.describe(path) {
-                Ok((region, namespaces)) => {
-                    regions.push(region);
-                    listed.extend(namespaces);
-                }
+                Ok(region) => regions.push(region),
                 Err(error) => {
                     // The last one is reported by the caller, after what could be listed.
                     if let Some(earlier) = failed.replace(error) {
@@ -83,38 +89,49 @@ impl List {
                 }
             }
         }
-        match (self.json, self.regions) {
-            (true, true) => super::say_json(&regions)?,
-            (true, false) => super::say_json(&listed)?,
-            (false, true) => regions.iter().for_each(Region::print),
-            (false, false) => {
-                print_namespaces(&listed, self.verbose);
-                let worth_saying = |region: &&Region| self.verbose || region.namespaces == 0;
-                regions.iter().filter(worth_saying).for_each(Region::print);
-            }
+        match (self.json.is_wanted(), self.regions) {
+            (true, true) => self.json.say(&regions)?,
+            (true, false) => self.json.say(&listings(regions))?,
+            (false, _) => self.print(regions),
         }
         failed.map_or(Ok(()), Err)
     }
 
     /// What there is to list of the file `path`.
-    fn describe(&self, path: &Path) -> Result<(Region, Vec<Listing>), Error> {
+    fn describe(&self, path: &Path) -> Result<Region, Error> {
         let file = NvdimmFile::open(path, ClaimKind::Shared, self.namespace.label_size())?;
-        let region = Region::describe(&file);
-        if self.regions {
-            return Ok((region, Vec::new()));
+        let mut region = Region::describe(&file);
+        if self.namespaces || !self.regions {
+            region.namespaces = Some(self.describe_namespaces(&file)?);
         }
-        let version = self.namespace.btt_version.map(Into::into);
-        let listing = |namespace| Listing::describe(&file, namespace, version);
-        let listed: Result<Vec<Listing>, Error> = match &self.namespace.namespace {
-            Some(wanted) => {
-                let selection = nvdimm::Selection::Named(wanted.clone());
-                let selection = btt::resolve(&file, &selection);
-                listing(file.select(&selection)?).map(|one| vec![one])
-            }
-            None => file.namespaces().iter().map(listing).collect(),
-        };
-        Ok((region, listed?))
+        Ok(region)
     }
+
+    fn describe_namespaces(&self, file: &NvdimmFile) -> Result<Vec<Listing>, Error> {
+        let version = self.namespace.btt_version.map(Into::into);
+        if let Some(wanted) = self.namespace.namespace.as_ref().filter(|wanted| *wanted != ALL) {
+            let selection = nvdimm::Selection::Named(wanted.clone());
+            let selection = btt::resolve(file, &selection);
+            return Ok(vec![Listing::describe(file, file.select(&selection)?, version)?]);
+        }
+        let describe = |namespace| Listing::describe(file, namespace, version);
+        file.namespaces().iter().map(describe).collect()
+    }
+
+    /// Prints namespaces, then the files that are asked for, or that there is something to say of.
+    fn print(&self, mut regions: Vec<Region>) {
+        let namespaces = regions.iter_mut().filter_map(|region| region.namespaces.take());
+        let listed: Vec<Listing> = namespaces.flatten().collect();
+        print_namespaces(&listed, self.verbose);
+        let worth_saying =
+            |region: &&Region| self.regions || self.verbose || region.namespace_count == 0;
+        regions.iter().filter(worth_saying).for_each(Region::print);
+    }
+}
+
+/// The namespaces of all files.
+fn listings(regions: Vec<Region>) -> Vec<Listing> {
+    regions.into_iter().filter_map(|region| region.namespaces).flatten().collect()
 }
 
 impl Region {
@@ -125,7 +142,9 @@ impl Region {
             size: file.data_size(),
             available_size: free.iter().map(|extent| extent.end - extent.start).sum(),
             max_available_extent: nvdimm::largest(&free, LINUX_ALIGNMENT),
-            namespaces: file.namespaces().len(),
+            align: LINUX_ALIGNMENT,
+            namespace_count: file.namespaces().len(),
+            namespaces: None,
             lost_labels: file.lost().len(),
             labels: file.labels().map(|area| Labels {
                 size: area.size,
@@ -193,7 +212,10 @@ fn row(namespace: &Listing) -> [String; HEADER.len()] {
         namespace.names(),
         namespace.mode.into(),
         Size(namespace.size).to_string(),
-        namespace.sector_size.map_or_else(dash, |size| size.to_string()),
+        namespace
+            .sector_size
+            .filter(|_| namespace.atomic_sectors)
+            .map_or_else(dash, |size| size.to_string()),
         namespace.btt_version.clone().unwrap_or_else(dash),
         namespace.health.name().into(),
         namespace.backing.into(),
@@ -211,6 +233,9 @@ fn print_details(namespace: &Listing) {
     }
     line("raw size", format!("{} bytes from byte {} on", namespace.raw_size, namespace.start));
     line("size", format!("{} bytes", namespace.size));
+    if let Some(map) = namespace.map {
+        line("map", map.into());
+    }
     if let Some(align) = namespace.align {
         line("align", Size(align).to_string());
     }

@@ -11,7 +11,7 @@ use crate::btt::{self, FoundArena, Version};
 use crate::cli::size::Size;
 use crate::dax;
 use crate::nvdimm::label::{NO_COOKIE, NamespaceLabel, qemu_slot};
-use crate::nvdimm::{Abstraction, Holder, Namespace, NvdimmFile};
+use crate::nvdimm::{Abstraction, Holder, Namespace, NvdimmFile, PfnInfo};
 use crate::pmem::PersistentMemory;
 
 /// A namespace as it is listed. Names as in ndctl, where it has them.
@@ -30,18 +30,23 @@ pub(super) struct Listing {
     pub raw_size: u64,
     /// Its first byte in the file.
     pub start: u64,
-    /// As ndctl has it: of the BTT in sector mode, of the region in dax mode, else of the namespace.
+    /// In Linux's fsdax and devdax modes: where the kernel keeps its page structures, `dev` or `mem`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub map: Option<&'static str>,
+    /// As ndctl has it: of the BTT in sector mode, of the region in dax mode, of the info block in fsdax and
+    /// devdax mode, else of the namespace.
     pub uuid: Option<String>,
     /// Of the namespace, by its label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub raw_uuid: Option<String>,
+    /// Bytes of a sector, of the disk that Linux makes of a namespace without a BTT too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sector_size: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub btt_version: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arenas: Option<usize>,
-    /// In dax mode: default alignment of devices, in bytes.
+    /// In dax mode: default alignment of devices; in fsdax and devdax mode: that of the usable bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub align: Option<u64>,
     pub atomic_sectors: bool,
@@ -117,6 +122,7 @@ impl Listing {
             dev: namespace.device_name(),
             name: namespace.name.clone(),
             mode: namespace.abstraction.mode(),
+            map: None,
             size: namespace.size(),
             raw_size: namespace.size(),
             start: namespace.range.start,
@@ -151,6 +157,15 @@ impl Listing {
             && matches!(namespace.abstraction, Abstraction::Unstated | Abstraction::Dax)
         {
             listing.describe_region(dax::find(&medium));
+        }
+        if listing.mode != "sector" && listing.align.is_none() {
+            // One that cannot be read is Linux's to report.
+            if let Ok(Some(info)) = PfnInfo::find(&medium, namespace.uuid) {
+                listing.describe_linux_dax(&info);
+            }
+        }
+        if ["raw", "fsdax"].contains(&listing.mode) {
+            listing.sector_size = Some(disk_sector_size(namespace));
         }
         Ok(listing)
     }
@@ -219,6 +234,13 @@ impl Listing {
         }
     }
 
+    /// Takes over what the info block of Linux's fsdax and devdax modes says.
+    fn describe_linux_dax(&mut self, info: &PfnInfo) {
+        (self.mode, self.map, self.size, self.align) = (info.mode, info.map, info.size, info.align);
+        self.uuid = Some(info.uuid.to_string());
+        (self.health, self.problem) = (Health::Ok, None);
+    }
+
     /// Device name, and name if it has one.
     pub(super) fn names(&self) -> String {
         if self.name.is_empty() { self.dev.clone() } else { format!("{} {}", self.dev, self.name) }
@@ -232,6 +254,15 @@ fn labels_lost(parent: Uuid) -> String {
          off ('truncate -s +128K' makes room for new ones then); 'nvdimmctl init-labels --force' makes new \
          ones, and 'nvdimmctl check-labels --restore {parent}' that of the namespace"
     )
+}
+
+/// Bytes of a sector of the disk that Linux makes of a namespace without a BTT (`pmem_lbasize` in
+/// `drivers/nvdimm/namespace_devs.c`).
+fn disk_sector_size(namespace: &Namespace) -> u32 {
+    match &namespace.label {
+        Some(label) if label.lbasize == 4096 => 4096,
+        _ => 512,
+    }
 }
 
 fn problem_of(arena: &FoundArena) -> Option<(Health, String)> {

@@ -13,6 +13,7 @@ mod grow_namespace;
 mod image;
 mod import;
 mod inspect;
+mod json;
 mod list;
 mod listing;
 
@@ -289,9 +290,15 @@ impl Command {
         }
     }
 
-    fn run(self, control: Option<&Path>) -> Result<ExitCode, Error> {
+    fn run(mut self, control: Option<&Path>) -> Result<ExitCode, Error> {
         if control.is_some() && !matches!(&self, Command::Dax(dax) if dax.knows_control()) {
             return Err(Error::Usage("--control is for 'dax resize-device' alone"));
+        }
+        match &mut self {
+            Command::CheckNamespace(command) => command.place_namespace(),
+            Command::GrowNamespace(command) => command.place_namespace(),
+            Command::Inspect(command) => command.place_namespace(),
+            _ => {}
         }
         let done = match self {
             Command::CheckLabels(command) => return command.run(),
@@ -348,6 +355,7 @@ fn path_to_json<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::O
 }
 
 /// Writes a path, or `null`, to JSON, as [`path_to_json`].
+#[allow(clippy::ref_option, reason = "serde passes a reference to the field")]
 fn some_path_to_json<S: serde::Serializer>(
     path: &Option<PathBuf>,
     serializer: S,

@@ -15,7 +15,7 @@ pub const MOST_AREA_SIZE: u64 = 16 << 20;
 const MOST_ATTEMPTS: usize = 16;
 
 /// A label storage area, read.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LabelArea {
     /// Bytes of the area: the last so many of the NVDIMM.
     pub size: u64,
@@ -99,6 +99,11 @@ impl LabelArea {
             medium.flush(start + self.index.slot_offset(slot), label_size)?;
         }
         medium.fence()
+    }
+
+    /// Returns whether both index blocks can be used, and all labels are whole in themselves.
+    pub(in crate::nvdimm) fn is_whole(&self) -> bool {
+        self.unusable.is_none() && self.labels().all(|(_, label)| label.is_ok())
     }
 
     /// Decodes a label storage area.

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::super::{Error, PROBLEMS_LEFT, REPAIRED, backup, refuse_unread, say_json};
 use super::RegionArgs;
+use crate::cli::escape::{shell_path, shell_word};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
@@ -43,7 +44,8 @@ pub(super) struct Check {
     #[arg(short, long, requires = "repair")]
     force: bool,
 
-    /// Where to keep what the repair changes; otherwise FILE.before-repair, which must not exist yet
+    /// Where to keep what the repair changes; it must not exist yet [default: FILE.before-repair, or
+    /// FILE.before-repair.2 and so on where that exists; for a device, in the current folder]
     #[arg(long, value_name = "NEW-FILE", requires = "repair")]
     backup: Option<PathBuf>,
 
@@ -180,13 +182,14 @@ impl Check {
         if let Some(advice) = self.advice(left) {
             say!("{advice}");
         }
-        if let Some(backup) = backup.map(Path::display) {
+        if let Some(backup) = backup {
             let namespace = match &self.region.namespace {
-                Some(name) => format!(" --namespace {name}"),
+                Some(name) => format!(" --namespace {}", shell_word(name)),
                 None => String::new(),
             };
-            let undo = format!("nvdimmctl dax check {file}{namespace} --undo {backup}");
-            say!("what was there before is in {backup}; to put it back: {undo}");
+            let (path, saved) = (shell_path(&self.region.file), shell_path(backup));
+            let undo = format!("nvdimmctl dax check {path}{namespace} --undo {saved}");
+            say!("what was there before is in {}; to put it back: {undo}", backup.display());
         }
     }
 

@@ -55,7 +55,7 @@ fn identifier(device: &DeviceInfo) -> String {
 
 /// Arguments as a shell reads them, an option and its value on each line.
 pub(super) fn shell_line(arguments: &[String]) -> String {
-    let words: Vec<String> = arguments.iter().map(|argument| shell_word(argument)).collect();
+    let words: Vec<String> = arguments.iter().map(shell_word).collect();
     let lines: Vec<String> = words.chunks(2).map(|words| words.join(" ")).collect();
     lines.join(" \\\n")
 }

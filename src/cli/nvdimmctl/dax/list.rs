@@ -2,11 +2,13 @@
 
 use clap::Args;
 
-use super::super::{Error, say_json};
+use super::super::Error;
+use super::super::json::JsonArgs;
 use super::RegionArgs;
 use super::listing::{Extents, ListedDevice, ListedExtent, ListedRegion};
 use crate::cli::output::{columns, say};
 use crate::cli::size::Size;
+use crate::dax::PAGE_SIZE;
 use crate::nvdimm::{ClaimKind, NvdimmFile};
 
 /// List the devices of a namespace, and what is free; also while somebody holds it
@@ -19,9 +21,16 @@ pub(super) struct List {
     #[arg(short, long)]
     verbose: bool,
 
-    /// Print JSON: an object, the namespace with its devices
-    #[arg(short, long)]
-    json: bool,
+    /// List the devices alone; in JSON, an array
+    #[arg(short = 'D', long, conflicts_with = "regions")]
+    devices: bool,
+
+    /// List the namespace alone, as daxctl lists a region
+    #[arg(short = 'R', long)]
+    regions: bool,
+
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 const HEADER: [&str; 6] = ["DEVICE", "SIZE", "ALIGN", "EXTENTS", "CONTIGUOUS", "LABEL"];
@@ -31,28 +40,35 @@ impl List {
         let options = self.region.options();
         let (namespace, region) = options.look()?;
         let file = NvdimmFile::open(&options.path, ClaimKind::Shared, options.label_size)?;
-        let listed = ListedRegion::describe(&file, &namespace, &region);
-        if self.json {
-            say_json(&listed)?;
-        } else {
-            self.print(&listed);
+        let mut listed = ListedRegion::describe(&file, &namespace, &region);
+        if self.regions {
+            listed.devices = None;
+        }
+        match (self.json.is_wanted(), self.devices) {
+            (true, true) => self.json.say(&listed.devices.unwrap_or_default())?,
+            (true, false) => self.json.say(&listed)?,
+            (false, _) => self.print(&listed),
         }
         Ok(())
     }
 
     fn print(&self, listed: &ListedRegion) {
-        let rows: Vec<[String; HEADER.len()]> = listed.devices.iter().map(row).collect();
+        let devices = listed.devices.as_deref().unwrap_or_default();
+        let rows: Vec<[String; HEADER.len()]> = devices.iter().map(row).collect();
         let lines = columns(&HEADER, &rows);
         let (header, lines) = lines.split_at(1);
         if !lines.is_empty() {
             say!("{}", header[0]);
         }
-        for (line, device) in lines.iter().zip(&listed.devices) {
+        for (line, device) in lines.iter().zip(devices) {
             say!("{line}");
             if self.verbose {
                 say!("  uuid        {}", device.uuid);
                 device.mappings.iter().for_each(print_mapping);
             }
+        }
+        if self.devices {
+            return;
         }
         say!("{listed}");
         if self.verbose {
@@ -76,6 +92,6 @@ fn row(device: &ListedDevice) -> [String; HEADER.len()] {
 
 fn print_mapping(mapping: &ListedExtent) {
     let ListedExtent { page_offset, start, size, .. } = mapping;
-    let offset = page_offset.map_or_else(String::new, |offset| format!("{offset:#x}: "));
+    let offset = page_offset.map_or_else(String::new, |page| format!("{:#x}: ", page * PAGE_SIZE));
     say!("  extent      {offset}{} from byte {start:#x} of the file on", Size(*size));
 }

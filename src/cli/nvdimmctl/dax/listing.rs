@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::super::listing::ListedHolder;
 use crate::cli::size::Size;
-use crate::dax::{Align, DeviceInfo, Region, RegionInfo};
+use crate::dax::{Align, DeviceInfo, PAGE_SIZE, Region, RegionInfo};
 use crate::nvdimm::{Holder, Namespace, NvdimmFile};
 use crate::pmem::Mapping;
 
@@ -25,15 +25,16 @@ pub(super) struct ListedDevice {
     pub mappings: Vec<ListedExtent>,
 }
 
-/// A part of a device, or of what is free.
+/// A part of a device, or of what is free. `page_offset`, `start`, `end` and `size` mean what they mean in
+/// daxctl (and in `/sys/bus/dax/devices/*/mapping*`).
 #[derive(Debug, Serialize)]
 pub(super) struct ListedExtent {
-    /// Its first byte in the device.
+    /// Its first page of 4 KiB in the device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub page_offset: Option<u64>,
     /// Its first byte in the file.
     pub start: u64,
-    /// The byte behind its last in the file.
+    /// Its last byte in the file.
     pub end: u64,
     pub size: u64,
 }
@@ -60,15 +61,17 @@ pub(super) struct ListedRegion {
     pub fragmentation: f64,
     pub free: Vec<ListedExtent>,
     pub holder: Option<ListedHolder>,
-    pub devices: Vec<ListedDevice>,
+    /// `None`: they were not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Vec<ListedDevice>>,
 }
 
 impl ListedDevice {
     pub(super) fn describe(device: DeviceInfo, namespace: &Namespace) -> ListedDevice {
-        let mut page_offset = 0;
+        let mut offset = 0;
         let mappings = device.extents.iter().map(|extent| {
-            let mapping = ListedExtent::new(Some(page_offset), extent, namespace);
-            page_offset += mapping.size;
+            let mapping = ListedExtent::new(Some(offset / PAGE_SIZE), extent, namespace);
+            offset += mapping.size;
             mapping
         });
         ListedDevice {
@@ -90,7 +93,7 @@ impl ListedExtent {
         namespace: &Namespace,
     ) -> ListedExtent {
         let (start, size) = (namespace.range.start + extent.start, extent.end - extent.start);
-        ListedExtent { page_offset, start, end: start + size, size }
+        ListedExtent { page_offset, start, end: start + size - 1, size }
     }
 }
 
@@ -116,7 +119,9 @@ impl ListedRegion {
             fragmentation: RegionInfo::fragmentation(&info),
             free: free.iter().map(|extent| ListedExtent::new(None, extent, namespace)).collect(),
             holder: Holder::search(file.file(), &namespace.range).map(ListedHolder::from),
-            devices: devices.map(|device| ListedDevice::describe(device, namespace)).collect(),
+            devices: Some(
+                devices.map(|device| ListedDevice::describe(device, namespace)).collect(),
+            ),
         }
     }
 }

@@ -20,6 +20,8 @@ const LEAST: f64 = 46.0;
 pub(super) struct Piece {
     class: &'static str,
     label: String,
+    /// A shorter label, for a piece that is too narrow for the other.
+    short: String,
     tip: String,
     size: u64,
 }
@@ -33,7 +35,12 @@ impl Piece {
     ) -> Piece {
         let label = label.into();
         let tip = format!("{label}: {} at byte {start}", Size(size));
-        Piece { class, label, tip, size }
+        Piece { class, short: label.clone(), label, tip, size }
+    }
+
+    /// Gives the piece a label for where the other does not fit.
+    pub(super) fn or_shorter(self, short: impl Into<String>) -> Piece {
+        Piece { short: short.into(), ..self }
     }
 
     /// What nobody uses.
@@ -51,9 +58,9 @@ pub(super) fn draw_bar(svg: &mut Svg, bar: Rect, pieces: &[Piece]) -> Vec<Rect> 
         let rect = Rect { x, width, ..bar };
         svg.rect(piece.class, rect, &piece.tip);
         let with_size = format!("{}, {}", piece.label, Size(piece.size));
-        let fitting = [with_size.as_str(), piece.label.as_str()];
+        let fitting = [with_size.as_str(), piece.label.as_str(), piece.short.as_str()];
         // A letter is about seven pixels wide.
-        let fits = |text: &&str| text.len() as f64 * 7.0 < width;
+        let fits = |text: &&str| text.chars().count() as f64 * 7.0 < width;
         if let Some(text) = fitting.into_iter().find(fits).filter(|_| !piece.label.is_empty()) {
             svg.label(rect, text);
         }
@@ -87,7 +94,7 @@ fn widths(sizes: &[u64], total: f64) -> Vec<f64> {
 /// Shows again, in a thin bar, where in its own bar `place` is: what is drawn in between would be covered by
 /// lines that lead there.
 pub(super) fn locate(svg: &mut Svg, y: f64, class: &str, place: Rect) -> Rect {
-    svg.rect("unused", Rect { x: MARGIN, y, width: INNER, height: 5.0 }, "");
+    svg.rect("track", Rect { x: MARGIN, y, width: INNER, height: 5.0 }, "");
     let here = Rect { y, height: 5.0, ..place };
     svg.rect(class, here, "");
     here

@@ -5,12 +5,14 @@
 use super::bar::{BAR, INNER, MARGIN, Piece, draw_bar, locate};
 use super::svg::{Rect, Svg};
 use crate::btt::check::{LaneCounts, Report, Verdict};
-use crate::btt::{Density, FoundArena, INFO_SIZE, Share};
+use crate::btt::{Copies, Density, FoundArena, INFO_SIZE, Share};
 use crate::cli::size::Size;
 use crate::nvdimm::Namespace;
 
 /// Height of a strip that shows a density.
 const STRIP: f64 = 14.0;
+/// Narrowest mark of lost sectors, in pixels.
+const LEAST_LOST: f64 = 4.0;
 /// Most arenas of a namespace that are drawn one by one.
 const MOST_ARENAS: usize = 16;
 /// Pieces that a density strip has.
@@ -87,16 +89,17 @@ fn draw_arenas(svg: &mut Svg, bar: Rect, namespace: &Namespace, btt: &Btt) -> Ve
 }
 
 fn draw_arena(svg: &mut Svg, y: f64, from: Rect, number: usize, btt: &Btt) -> f64 {
-    let FoundArena { start, info, .. } = btt.arenas[number];
+    let FoundArena { start, info, copies, .. } = btt.arenas[number];
     let geometry = info.geometry;
     let bar = Rect { x: MARGIN, y: y + 4.0, width: INNER, height: BAR };
     svg.zoom(from, bar);
+    let [first, second] = info_classes(copies);
     let parts = [
-        ("info", "info", 0, geometry.dataoff),
+        (first, "info", 0, geometry.dataoff),
         ("blocks", "data", geometry.dataoff, geometry.mapoff - geometry.dataoff),
         ("map", "map", geometry.mapoff, geometry.logoff - geometry.mapoff),
         ("flog", "flog", geometry.logoff, geometry.info2off - geometry.logoff),
-        ("info", "info", geometry.info2off, INFO_SIZE),
+        (second, "info", geometry.info2off, INFO_SIZE),
     ];
     let pieces =
         parts.map(|(class, label, offset, size)| Piece::new(class, label, start + offset, size));
@@ -118,9 +121,10 @@ fn draw_arena(svg: &mut Svg, y: f64, from: Rect, number: usize, btt: &Btt) -> f6
         y += STRIP + 6.0;
     }
     let read_only = if info.error { "; READ-ONLY after an error" } else { "" };
+    let damage = damage_of(copies);
     let text = format!(
         "arena {number} at byte {start}: {} blocks of {} bytes; map {} at {:#x}; flog {} ({} lanes) at \
-         {:#x}; second info block at {:#x}{read_only}",
+         {:#x}; second info block at {:#x}{read_only}{damage}",
         geometry.internal_nlba,
         geometry.internal_lbasize,
         Size(geometry.logoff - geometry.mapoff),
@@ -130,7 +134,8 @@ fn draw_arena(svg: &mut Svg, y: f64, from: Rect, number: usize, btt: &Btt) -> f6
         geometry.logoff,
         geometry.info2off,
     );
-    svg.text(if info.error { "bad" } else { "small" }, MARGIN, y + 14.0, &text);
+    let is_bad = info.error || copies != Copies::Intact;
+    svg.text(if is_bad { "bad" } else { "small" }, MARGIN, y + 14.0, &text);
     y += 18.0;
     if let Some(arena) = btt.report.arenas.get(number) {
         let LaneCounts { pristine, applied, superseded, pending, undecided } = arena.lanes;
@@ -140,10 +145,31 @@ fn draw_arena(svg: &mut Svg, y: f64, from: Rect, number: usize, btt: &Btt) -> f6
              {applied} applied, {superseded} superseded, {pending} pending, {undecided} undecided",
             map.data, map.zero, map.error, map.never_written
         );
-        svg.text("small", MARGIN, y + 12.0, &text);
+        let is_bad = map.error > 0 || undecided > 0;
+        svg.text(if is_bad { "bad" } else { "small" }, MARGIN, y + 12.0, &text);
         y += 16.0;
     }
     y + 24.0
+}
+
+/// Returns what is wrong with the info blocks of an arena, to be put behind its description.
+fn damage_of(copies: Copies) -> &'static str {
+    match copies {
+        Copies::Intact => "",
+        Copies::Differ => "; THE INFO BLOCKS DIFFER",
+        Copies::OnlyPrimary(_) => "; SECOND INFO BLOCK DAMAGED",
+        Copies::OnlyBackup(_) => "; FIRST INFO BLOCK DAMAGED",
+    }
+}
+
+/// Returns the classes of the first and the second info block of an arena.
+fn info_classes(copies: Copies) -> [&'static str; 2] {
+    match copies {
+        Copies::Intact => ["info", "info"],
+        Copies::Differ => ["damaged", "damaged"],
+        Copies::OnlyPrimary(_) => ["info", "damaged"],
+        Copies::OnlyBackup(_) => ["damaged", "info"],
+    }
 }
 
 /// Draws how many sectors of each piece are in which state, stacked from below.
@@ -151,14 +177,15 @@ fn draw_strip(svg: &mut Svg, strip: Rect, shares: &[Share]) {
     svg.rect("never", strip, "");
     let step = strip.width / shares.len().max(1) as f64;
     let edge = |index: usize| (strip.x + index as f64 * step).round();
-    let mut cells = [("data", Vec::new()), ("zero", Vec::new()), ("error", Vec::new())];
+    let mut cells = [("data", Vec::new()), ("zero", Vec::new())];
+    let mut lost = Vec::new();
     let mut index = 0;
     while index < shares.len() {
         // Pieces that look the same are drawn as one.
         let same = shares[index..].iter().take_while(|share| **share == shares[index]).count();
         let share = &shares[index];
         let mut bottom = strip.y + strip.height;
-        for ((_, cells), count) in cells.iter_mut().zip([share.data, share.zero, share.error]) {
+        for ((_, cells), count) in cells.iter_mut().zip([share.data, share.zero]) {
             if count > 0 {
                 // What is there at all is seen.
                 let height = (strip.height * count as f64 / share.total() as f64).max(1.5);
@@ -167,11 +194,18 @@ fn draw_strip(svg: &mut Svg, strip: Rect, shares: &[Share]) {
                 bottom = y;
             }
         }
+        if share.error > 0 {
+            // One lost sector among millions is seen, too: over the whole height, and not too narrow.
+            let x = edge(index);
+            let width = (edge(index + same) - x).max(LEAST_LOST);
+            lost.push(Rect { x: x.min(strip.x + strip.width - width), width, ..strip });
+        }
         index += same;
     }
     for (class, cells) in cells {
         svg.cells(class, &cells);
     }
+    svg.cells("error", &lost);
 }
 
 fn draw_lanes(svg: &mut Svg, strip: Rect, lanes: &LaneCounts) {

@@ -41,6 +41,10 @@ pub(super) fn draw(path: &Path, file: &NvdimmFile, insides: &[Inside]) -> String
     let described =
         format!("{} bytes; {labels}; to scale, but for parts too small to be seen", file.size());
     svg.text("small", MARGIN, y + 17.0, &described);
+    if let Some(problem) = problem_of_labels(file) {
+        y += 17.0;
+        svg.text("bad", MARGIN, y + 17.0, &problem);
+    }
     y += 28.0;
     let bar = Rect { x: MARGIN, y, width: INNER, height: BAR };
     let places = draw_file(&mut svg, bar, file);
@@ -69,32 +73,50 @@ fn draw_file(svg: &mut Svg, bar: Rect, file: &NvdimmFile) -> Vec<(usize, Rect)> 
     for (range, namespace) in parts {
         // Neither free nor of a namespace that is there: see `check-labels`.
         if end < range.start {
-            pieces.push(Piece::new("error", "label lost", end, range.start - end));
+            pieces.push(Piece::new("damaged", "label lost", end, range.start - end));
         }
         end = range.end;
         let size = range.end - range.start;
         if let Some(namespace) = namespace {
             numbers.push((namespace.number, pieces.len()));
-            pieces.push(Piece::new("namespace", namespace.device_name(), range.start, size));
+            let piece = Piece::new("namespace", names(namespace), range.start, size);
+            pieces.push(piece.or_shorter(namespace.name.as_str()));
         } else if size > 0 {
             pieces.push(Piece::unused(range.start, size));
         }
     }
     if labels > 0 {
-        pieces.push(Piece::new("labels", "labels", data_end, labels));
+        let class = if problem_of_labels(file).is_some() { "damaged" } else { "labels" };
+        pieces.push(Piece::new(class, "labels", data_end, labels));
     }
     let rects = draw_bar(svg, bar, &pieces);
     numbers.into_iter().map(|(number, piece)| (number, rects[piece])).collect()
 }
 
-fn draw_namespace(svg: &mut Svg, y: f64, from: Rect, inside: &Inside) -> f64 {
-    let namespace = &inside.namespace;
-    let name = match namespace.name.as_str() {
+/// Returns what is wrong with the labels, if anything is.
+fn problem_of_labels(file: &NvdimmFile) -> Option<String> {
+    let index = file.labels()?.unusable.map(|(number, _)| format!("index block {number} unusable"));
+    let lost = match file.lost() {
+        [] => None,
+        [one] => Some(format!("label of slot {} lost", one.slot)),
+        several => Some(format!("{} labels lost", several.len())),
+    };
+    let problems: Vec<String> = index.into_iter().chain(lost).collect();
+    (!problems.is_empty()).then(|| format!("{} (see check-labels)", problems.join(", ")))
+}
+
+/// Returns the device name of a namespace, and its name if it has one.
+fn names(namespace: &Namespace) -> String {
+    match namespace.name.as_str() {
         "" => namespace.device_name(),
         name => format!("{} {name:?}", namespace.device_name()),
-    };
+    }
+}
+
+fn draw_namespace(svg: &mut Svg, y: f64, from: Rect, inside: &Inside) -> f64 {
+    let namespace = &inside.namespace;
     let heading = y + 12.0;
-    svg.text("bold", MARGIN + 8.0, heading, &name);
+    svg.text("bold", MARGIN + 8.0, heading, &names(namespace));
     match &inside.contents {
         Ok(Contents::Btt(btt)) => btt_drawing::draw(svg, heading, from, namespace, btt),
         Ok(Contents::Region(region)) => region_drawing::draw(svg, heading + 17.0, from, region),
@@ -105,23 +127,32 @@ fn draw_namespace(svg: &mut Svg, y: f64, from: Rect, inside: &Inside) -> f64 {
     }
 }
 
+/// Explains the colours that the drawing has.
 fn legend(svg: &mut Svg, y: f64) -> f64 {
     let entries = [
         ("data", "data"),
         ("zero", "zero (Z)"),
         ("error", "lost (E)"),
         ("never", "never written, free"),
+        ("pristine", "lane: never used"),
         ("applied", "lane: write applied"),
-        ("superseded", "superseded"),
-        ("pending", "pending"),
+        ("superseded", "lane: superseded"),
+        ("pending", "lane: pending"),
+        ("undecided", "lane: undecided"),
         ("owned", "of an owner"),
+        ("damaged", "damaged"),
         ("unused", "unused"),
     ];
-    let mut x = MARGIN;
-    for (class, text) in entries {
+    let drawn: Vec<_> = entries.into_iter().filter(|(class, _)| svg.has(class)).collect();
+    let (mut x, mut y) = (MARGIN, y);
+    for (class, text) in drawn {
+        let width = 19.0 + text.len() as f64 * 6.6 + 18.0;
+        if x + width > WIDTH {
+            (x, y) = (MARGIN, y + 18.0);
+        }
         svg.rect(class, Rect { x, y, width: 14.0, height: 12.0 }, "");
         svg.text("small", x + 19.0, y + 10.5, text);
-        x += 19.0 + text.len() as f64 * 6.6 + 18.0;
+        x += width;
     }
     y + 12.0
 }

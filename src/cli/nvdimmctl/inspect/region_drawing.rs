@@ -64,7 +64,7 @@ fn place(bar: Rect, region: &Region, bytes: &Range<u64>) -> Rect {
 
 /// Metadata, owners, devices; what is left is free.
 fn draw_pages(svg: &mut Svg, bar: Rect, region: &Region) {
-    svg.rect("unused", bar, "free");
+    svg.rect(if region.info.free > 0 { "unused" } else { "track" }, bar, "free");
     draw_part(svg, bar, region, "info", "metadata", &(0..PAGES_OFFSET));
     for (owner, blocks) in &region.owners {
         let name = if owner.is_allocator { "journal".into() } else { owner.uuid.to_string() };
@@ -129,7 +129,7 @@ fn draw_device(svg: &mut Svg, y: f64, number: usize, device: &DeviceInfo, region
     let text = format!("{}: {} in {extents}", device.name, Size(device.size));
     svg.text("small", MARGIN + 20.0, y + 11.0, &text);
     let strip = Rect { x: MARGIN + TEXT, y: y + 2.0, width: INNER - TEXT, height: STRIP };
-    svg.rect("unused", strip, &device.uuid.to_string());
+    svg.rect("track", strip, &device.uuid.to_string());
     draw_cells(svg, strip, region, class, &device.extents);
     y + STRIP + 6.0
 }

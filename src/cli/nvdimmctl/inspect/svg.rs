@@ -1,5 +1,6 @@
 //! The few elements of SVG that a drawing needs.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
 use crate::cli::xml::Escaped;
@@ -8,6 +9,8 @@ use crate::cli::xml::Escaped;
 pub(super) struct Svg {
     body: String,
     width: f64,
+    /// Classes of the shapes that were drawn.
+    classes: BTreeSet<String>,
 }
 
 /// A rectangle, in pixels.
@@ -21,12 +24,13 @@ pub(super) struct Rect {
 
 impl Svg {
     pub(super) fn new(width: f64) -> Svg {
-        Svg { body: String::new(), width }
+        Svg { body: String::new(), width, classes: BTreeSet::new() }
     }
 
     /// A rectangle of a class, with a text that shows when it is pointed at.
     pub(super) fn rect(&mut self, class: &str, rect: Rect, tip: &str) {
         let Rect { x, y, width, height } = rect;
+        self.classes.insert(class.to_owned());
         self.push(format_args!(
             r#"<rect class="{class}" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}">"#
         ));
@@ -41,11 +45,17 @@ impl Svg {
         if rects.is_empty() {
             return;
         }
+        self.classes.insert(class.to_owned());
         self.push(format_args!("<path class=\"cell {class}\" d=\""));
         for Rect { x, y, width, height } in rects {
             self.push(format_args!("M{x:.0} {y:.1}h{width:.0}v{height:.1}h-{width:.0}z"));
         }
         self.push(format_args!("\"/>\n"));
+    }
+
+    /// Returns whether a shape of a class was drawn.
+    pub(super) fn has(&self, class: &str) -> bool {
+        self.classes.contains(class)
     }
 
     /// A text that begins at `x`, on the base line `y`.
@@ -80,7 +90,7 @@ impl Svg {
 
     /// The whole, `height` pixels high.
     pub(super) fn finish(self, height: f64, title: &str) -> String {
-        let Svg { body, width } = self;
+        let Svg { body, width, .. } = self;
         let title = Escaped(title);
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" \
@@ -102,7 +112,7 @@ const STYLE: &str = "
   text { fill: #1f2933 } .small { font-size: 11px; fill: #52606d } .bold { font-size: 14px; font-weight: bold }
   .bad { fill: #b3261e; font-weight: bold }
   rect { stroke: #52606d; stroke-width: .8 } .paper, .cell { stroke: none } .cell { shape-rendering: crispEdges }
-  .unused { fill: #f1f3f5; stroke-dasharray: 3 2 } .namespace { fill: #dfe7f1 } .labels { fill: #f6d5dc }
+  .unused, .track { fill: #f1f3f5; stroke-dasharray: 3 2 } .damaged { fill: #d0342c } .namespace { fill: #dfe7f1 } .labels { fill: #f6d5dc }
   .arena { fill: #c9d8ea } .info { fill: #e3d3ef } .blocks { fill: #cfe3f7 } .map { fill: #d3ecca } .flog { fill: #fbe2b8 }
   .zoom { fill: #8899aa; opacity: .16 }
   .never { fill: #eceff2 } .data { fill: #2f6fb0 } .zero { fill: #79c2b5 } .error { fill: #d0342c }
@@ -114,7 +124,7 @@ const STYLE: &str = "
     .paper { fill: #14181d }
     text { fill: #e4e7eb } .small { fill: #9fb0c0 } .bad { fill: #ff8a80 } .label { fill: #10151a }
     rect { stroke: #8fa1b3 } .paper, .cell { stroke: none }
-    .unused { fill: #222a33 } .namespace { fill: #a9bdd4 } .labels { fill: #d99aa8 }
+    .unused, .track { fill: #222a33 } .damaged { fill: #ff6b60 } .namespace { fill: #a9bdd4 } .labels { fill: #d99aa8 }
     .arena { fill: #8fabc9 } .info { fill: #b79bd0 } .blocks { fill: #86b2dd } .map { fill: #8fc67d } .flog { fill: #dcb066 }
     .zoom { fill: #aabbcc; opacity: .14 }
     .never, .pristine { fill: #2b343e } .data { fill: #5aa2ea } .zero { fill: #58a99b } .error, .undecided { fill: #ff6b60 }
