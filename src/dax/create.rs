@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::buddy::MOST_ORDER;
+use super::durable;
 use super::error::Error;
 use super::fault::Fault;
 use super::layout::{
@@ -11,6 +12,7 @@ use super::layout::{
 use super::page_kind::PageKind;
 use super::superblock::{BACKUP_OFFSET, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock};
 use super::units::{Align, PAGE_SIZE};
+use super::version::Version;
 use crate::pmem::{MediaError, PersistentMemory};
 
 /// What to create.
@@ -70,6 +72,7 @@ pub fn create<M: PersistentMemory>(medium: &M, options: &CreateOptions) -> Resul
     if !(1..=MOST_ORDER).contains(&options.journal_order) {
         return Err(Error::BadJournal(options.journal_order));
     }
+    durable::require(medium)?;
     let needed = options.least_size();
     if medium.size() < needed {
         return Err(Error::TooSmall { size: medium.size(), needed });
@@ -81,6 +84,7 @@ pub fn create<M: PersistentMemory>(medium: &M, options: &CreateOptions) -> Resul
         refuse_to_overwrite(medium)?;
     }
     let superblock = Superblock {
+        version: Version::Two,
         set_uuid: options.uuid,
         namespace: 0,
         namespaces: 1,

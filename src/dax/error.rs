@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::fault::Fault;
 use crate::nvdimm::amount;
-use crate::pmem::MediaError;
+use crate::pmem::{Durability, MediaError};
 
 /// What there was no space for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,12 @@ pub enum Error {
     /// The region was changed by somebody else whenever it was read.
     #[error("the region is being changed all the while by its holder: try again")]
     Unsteady,
+    /// The fences of the medium make nothing durable.
+    #[error(
+        "a region cannot be changed with {0} durability, which orders its metadata only until the host \
+         crashes: map it with strict or dax durability"
+    )]
+    NotDurable(Durability),
     /// The region was opened for reading.
     #[error("the region is open for reading only")]
     ReadOnly,

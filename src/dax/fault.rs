@@ -22,8 +22,8 @@ pub enum Fault {
         /// What it sums to.
         expected: u64,
     },
-    /// A version that nobody makes.
-    #[error("version {0} is not 1")]
+    /// A version of the format that is not known.
+    #[error("version {0} of the format, which this program does not know: it knows 1 and 2")]
     Version(u32),
     /// A superblock that does not describe this namespace.
     #[error(
@@ -87,8 +87,11 @@ pub enum Fault {
     #[error("the name {0:?} is there twice")]
     NameTwice(String),
     /// A name or label that is no text.
-    #[error("a name or label is not UTF-8, or has control characters")]
+    #[error("a name or label is not UTF-8, or has control characters, or there is no name")]
     Text,
+    /// A head or a slot that has no uuid, and should be zero.
+    #[error("it has no uuid, and is not empty")]
+    NotEmpty,
     /// An alignment that devices do not have.
     #[error("alignment of 2^{0} pages is not 4 KiB, 2 MiB or 1 GiB")]
     Align(u8),

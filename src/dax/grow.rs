@@ -5,6 +5,7 @@
 //! superblock, the backup says what that was about to say. Whichever of the two is written, the other one
 //! is whole, and durable.
 
+use super::durable;
 use super::error::Error;
 use super::layout::PAGES_OFFSET;
 use super::load;
@@ -26,9 +27,10 @@ pub struct Growth {
 ///
 /// # Errors
 ///
-/// No superblock can be used; the medium's: of a superblock that cannot be read, 'dax check --repair' makes one
+/// No superblock can be used; [`Error::NotDurable`]; the medium's: of a superblock that cannot be read, 'dax check --repair' makes one
 /// that can.
 pub fn grow<M: PersistentMemory>(medium: &M) -> Result<Growth, Error> {
+    durable::require(medium)?;
     let old = load::superblock(medium)?;
     let page_count = (medium.size() - PAGES_OFFSET) / PAGE_SIZE;
     let new = Superblock { page_count: page_count.max(old.page_count), ..old };

@@ -24,6 +24,7 @@ mod chain;
 pub mod check;
 mod create;
 mod devices;
+mod durable;
 mod error;
 mod extents;
 mod fault;
@@ -42,6 +43,7 @@ mod state;
 mod superblock;
 mod transaction;
 mod units;
+mod version;
 
 pub use buddy::MOST_ORDER;
 pub use create::{CreateOptions, create};

@@ -1,6 +1,7 @@
 //! Mending what the checker finds.
 
 use super::check::{Finding, Fix, Report, check};
+use super::durable;
 use super::error::Error;
 use super::journal::{self, Ring, Store};
 use super::layout::{self, METADATA_PAGE_SIZE, PageBytes};
@@ -35,6 +36,7 @@ pub struct Repaired {
 ///
 /// No superblock can be used; the medium's, in the middle of the repair: repeat it.
 pub fn repair<M: PersistentMemory>(medium: &M, drop_damaged: bool) -> Result<Repaired, Error> {
+    durable::require(medium)?;
     let superblock = load::superblock(medium)?;
     let mut journal: Option<Ring> = None;
     let mut mended = Vec::new();
@@ -115,6 +117,7 @@ fn mend<M: PersistentMemory>(
         Fix::None => return Ok(()),
     };
     if !mutant!(dax::MendedInPlace) {
+        ring.make_room(medium, stores.len())?;
         ring.commit(medium, &stores)?;
     }
     journal::apply(medium, &stores).map(drop)

@@ -8,6 +8,7 @@ use super::buddy::MOST_ORDER;
 use super::fault::Fault;
 use super::layout::PAGES_OFFSET;
 use super::units::{Align, Extent, PAGE_SIZE};
+use super::version::Version;
 use crate::pmem::{MediaError, PersistentMemory, fletcher64_without_field};
 
 /// Bytes of a superblock.
@@ -50,6 +51,8 @@ const _: () = {
 /// What a region is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Superblock {
+    /// Version of the format.
+    pub version: Version,
     /// Of the region, and of owner 0.
     pub set_uuid: Uuid,
     /// Number of this namespace in its set, 0..8.
@@ -107,9 +110,8 @@ impl Superblock {
         if found != expected {
             return Err(Fault::Checksum { found, expected });
         }
-        if raw.version.get() != 1 {
-            return Err(Fault::Version(raw.version.get()));
-        }
+        let version = raw.version.get();
+        let version = Version::of_number(version).ok_or(Fault::Version(version))?;
         let check = |field, value: u64, is_right: bool| {
             if is_right { Ok(()) } else { Err(Fault::Superblock { field, value, size }) }
         };
@@ -138,6 +140,7 @@ impl Superblock {
             && first.checked_add(1 << order).is_some_and(|behind| behind <= end);
         check("journal_first", first, inside)?;
         Ok(Superblock {
+            version,
             set_uuid: Uuid::from_bytes(raw.set_uuid),
             namespace: namespace as u8,
             namespaces: namespaces as u8,
@@ -155,7 +158,7 @@ impl Superblock {
             checksum: U64::ZERO,
             magic: MAGIC,
             set_uuid: self.set_uuid.into_bytes(),
-            version: U32::new(1),
+            version: U32::new(self.version.number()),
             page_size: U32::new(PAGE_SIZE as u32),
             namespace: U16::new(self.namespace.into()),
             namespaces: U16::new(self.namespaces.into()),

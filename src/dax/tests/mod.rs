@@ -3,9 +3,12 @@
 mod damage;
 mod devices;
 mod growth;
+mod hooked;
+mod look;
 mod media;
 mod model;
 mod owners;
+mod torn;
 
 use std::sync::Arc;
 
