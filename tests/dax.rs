@@ -13,7 +13,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 use vhost_user_btt::dax::{self, DeviceOptions, NamespaceError, NamespaceOptions};
 use vhost_user_btt::nvdimm::{self, ClaimKind, LabelSize, Selection};
-use vhost_user_btt::pmem::DurabilityRequest;
 
 const M: u64 = 1 << 20;
 
@@ -53,7 +52,6 @@ fn options(path: &Path) -> NamespaceOptions {
         path: path.into(),
         selection: Selection::Only,
         label_size: LabelSize::Detect,
-        durability: DurabilityRequest::Strict,
     }
 }
 

@@ -241,7 +241,6 @@ impl DaemonArgs {
             path: path.clone(),
             namespace: device.namespace.clone().map_or(Selection::Only, Selection::Named),
             label_size: self.namespace.label_size(),
-            durability: self.durability.into(),
             #[cfg(feature = "power-fail")]
             injection: self.injection.into(),
         };

@@ -11,7 +11,6 @@ use uuid::Uuid;
 use vhost::vhost_user::VhostUserFrontend;
 use vhost_user_btt::dax::{DeviceOptions, Held, NamespaceOptions};
 use vhost_user_btt::nvdimm::{ClaimKind, LabelSize, Selection};
-use vhost_user_btt::pmem::DurabilityRequest;
 use vhost_user_btt::vhost_user::control::{self, Answer, Request};
 
 use crate::common::daemon::{Daemon, nvdimmctl_ok};
@@ -117,7 +116,6 @@ pub fn pool(file: &Path) -> NamespaceOptions {
         path: file.into(),
         selection: Selection::Named("pool".into()),
         label_size: LabelSize::Detect,
-        durability: DurabilityRequest::Auto,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::cli::name::LabelSizeArg;
 use crate::cli::size::Size;
 use crate::dax::{self, Align, NamespaceOptions, Region, region_error};
 use crate::nvdimm::{Claim, ClaimKind, Selection};
-use crate::pmem::{DurabilityRequest, Mapping};
+use crate::pmem::Mapping;
 
 /// Divide a namespace in dax mode into devices: parts of its memory that guests map
 ///
@@ -93,13 +93,11 @@ struct RegionArgs {
 }
 
 impl RegionArgs {
-    /// Slow and sure: a change is durable step by step, whatever the file is on.
     fn options(&self) -> NamespaceOptions {
         NamespaceOptions {
             path: self.file.clone(),
             selection: self.namespace.clone().map_or(Selection::Only, Selection::Named),
             label_size: self.label_size.map(LabelSizeArg::get).unwrap_or_default(),
-            durability: DurabilityRequest::Strict,
         }
     }
 
