@@ -89,6 +89,9 @@ pub enum Fault {
     /// A name or label that is no text.
     #[error("a name or label is not UTF-8, or has control characters, or there is no name")]
     Text,
+    /// Other metadata say that something else has to be there.
+    #[error("it is not what the superblock says that has to be there")]
+    Known,
     /// A head or a slot that has no uuid, and should be zero.
     #[error("it has no uuid, and is not empty")]
     NotEmpty,

@@ -54,7 +54,7 @@ pub fn repair<M: PersistentMemory>(medium: &M, drop_damaged: bool) -> Result<Rep
             None => journal.insert(complete_pending(medium, &superblock)?),
         };
         for finding in findings {
-            mend(medium, &superblock, ring, finding.fix)?;
+            mend(medium, &superblock, ring, &finding.fix)?;
             mended.push(finding);
         }
     }
@@ -107,15 +107,19 @@ fn mend<M: PersistentMemory>(
     medium: &M,
     superblock: &Superblock,
     ring: &mut Ring,
-    fix: Fix,
+    fix: &Fix,
 ) -> Result<(), MediaError> {
-    let stores = match fix {
+    let words = match fix {
         // The other one is whole meanwhile.
-        Fix::CopySuperblock(offset) => return superblock.write(medium, offset),
-        Fix::Checksum(page) => blank(medium, page, 0)?,
-        Fix::Drop { offset, length } => blank(medium, offset, length)?,
+        Fix::CopySuperblock(offset) => return superblock.write(medium, *offset),
+        Fix::Checksum(page) => (*page, Vec::new()),
+        Fix::Restore(words) => (words.first().map_or(0, |(offset, _)| *offset), words.clone()),
+        Fix::Drop { offset, length } => {
+            (*offset, (*offset..offset + length).step_by(8).map(|offset| (offset, 0)).collect())
+        }
         Fix::None => return Ok(()),
     };
+    let stores = sealed(medium, layout::page_of(words.0), &words.1)?;
     if !mutant!(dax::MendedInPlace) {
         ring.make_room(medium, stores.len())?;
         ring.commit(medium, &stores)?;
@@ -123,18 +127,18 @@ fn mend<M: PersistentMemory>(
     journal::apply(medium, &stores).map(drop)
 }
 
-/// The stores that make `length` bytes at `offset`, a device slot at most, zero, and the checksum of
-/// their page right.
-fn blank<M: PersistentMemory>(
+/// The stores of `words` to `page`, and of the checksum that it has then.
+fn sealed<M: PersistentMemory>(
     medium: &M,
-    offset: u64,
-    length: u64,
+    page: u64,
+    words: &[(u64, u64)],
 ) -> Result<Vec<Store>, MediaError> {
-    let page = layout::page_of(offset);
     let mut bytes: PageBytes = [0; METADATA_PAGE_SIZE as usize];
     medium.read_bytes(page, &mut bytes)?;
-    bytes[(offset - page) as usize..][..length as usize].fill(0);
-    let zeroes = (offset..offset + length).step_by(8).map(|offset| Store { offset, value: 0 });
+    for (offset, value) in words {
+        bytes[(offset - page) as usize..][..8].copy_from_slice(&value.to_le_bytes());
+    }
     let sum = Store { offset: page, value: layout::checksum(&bytes) };
-    Ok(zeroes.chain([sum]).collect())
+    let stores = words.iter().map(|&(offset, value)| Store { offset, value });
+    Ok(stores.chain([sum]).collect())
 }

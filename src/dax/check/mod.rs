@@ -9,6 +9,7 @@
 //! the check goes on. Its memory is in proportion to the number of extents.
 
 mod journal;
+mod known;
 mod walk;
 
 use super::fault::Fault;
@@ -33,7 +34,7 @@ impl std::fmt::Display for Finding {
 }
 
 /// What mends a fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fix {
     /// Nothing that could be done without knowing more.
     None,
@@ -42,6 +43,8 @@ pub enum Fix {
     /// Making the checksum of the page at this byte offset right: all else that can be told about it
     /// is.
     Checksum(u64),
+    /// Storing these words at these byte offsets, all in one page: they are known from other metadata.
+    Restore(Vec<(u64, u64)>),
     /// Storing zeroes: cuts a link, or drops a record, an owner or a device, and loses what it led to.
     Drop {
         /// Byte offset.
@@ -54,13 +57,13 @@ pub enum Fix {
 impl Fix {
     /// Whether there is one.
     #[must_use]
-    pub fn is_possible(self) -> bool {
-        self != Fix::None
+    pub fn is_possible(&self) -> bool {
+        *self != Fix::None
     }
 
     /// Whether something is lost by it.
     #[must_use]
-    pub fn loses(self) -> bool {
+    pub fn loses(&self) -> bool {
         matches!(self, Fix::Drop { .. })
     }
 }
@@ -71,6 +74,7 @@ impl std::fmt::Display for Fix {
             Fix::None => f.write_str("cannot be repaired"),
             Fix::CopySuperblock(_) => f.write_str("can be copied from the other superblock"),
             Fix::Checksum(_) => f.write_str("can be repaired"),
+            Fix::Restore(_) => f.write_str("can be brought back from other metadata"),
             Fix::Drop { .. } => f.write_str("can be dropped"),
         }
     }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
-use zerocopy::FromZeros;
+use zerocopy::{FromZeros, IntoBytes};
 
+use super::known;
 use super::{Finding, Fix, Report};
 use crate::dax::fault::Fault;
 use crate::dax::layout::{
@@ -16,6 +17,9 @@ use crate::dax::page_kind::PageKind;
 use crate::dax::superblock::Superblock;
 use crate::dax::units::{Align, PAGE_SIZE};
 use crate::pmem::{PersistentMemory, fletcher64_without_field};
+
+/// Most words that one finding brings back: an entry of the journal holds them and their checksum.
+const MOST_RESTORED: usize = 250;
 
 /// Who has a run of pages, and what drops it.
 struct Claim {
@@ -54,13 +58,36 @@ pub fn walk<M: PersistentMemory>(
         claims: Vec::new(),
         report,
     };
+    walk.restore_known();
     walk.owners();
     walk.overlaps();
 }
 
 impl<M: PersistentMemory> Walk<'_, M> {
-    fn found(&mut self, offset: u64, fault: Fault, fix: Fix) {
-        self.report.findings.push(Finding { offset, fault, fix });
+    fn found(&mut self, offset: u64, fault: Fault, fix: &Fix) {
+        self.report.findings.push(Finding { offset, fault, fix: fix.clone() });
+    }
+
+    /// Compares what is known of the owner table and of owner 0's records from the superblock alone with
+    /// what is there, and goes on with what is known.
+    fn restore_known(&mut self) {
+        for (page, words) in known::pages(self.superblock) {
+            let mut bytes: PageBytes = [0; METADATA_PAGE_SIZE as usize];
+            if self.medium.read_bytes(page, &mut bytes).is_err() {
+                continue;
+            }
+            for (offset, value) in self.pending.range(page..page + METADATA_PAGE_SIZE) {
+                bytes[(offset - page) as usize..][..8].copy_from_slice(&value.to_le_bytes());
+            }
+            let differs = |(offset, value): &(u64, u64)| {
+                bytes[(offset - page) as usize..][..8] != value.to_le_bytes()
+            };
+            let differing: Vec<(u64, u64)> = words.into_iter().filter(differs).collect();
+            for words in differing.chunks(MOST_RESTORED) {
+                self.pending.extend(words.iter().copied());
+                self.found(words[0].0, Fault::Known, &Fix::Restore(words.to_vec()));
+            }
+        }
     }
 
     /// Reads a page; whether it is one of this kind and owner, be its checksum right or not.
@@ -69,7 +96,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
         at: u64,
         kind: PageKind,
         owner: Uuid,
-        cut: Fix,
+        cut: &Fix,
         page: &mut PageBytes,
     ) -> bool {
         if let Err(error) = self.medium.read_bytes(at, page) {
@@ -94,13 +121,13 @@ impl<M: PersistentMemory> Walk<'_, M> {
         found.copy_from_slice(&page[..8]);
         let (found, expected) = (u64::from_le_bytes(found), fletcher64_without_field(page, 0));
         if found != expected {
-            self.found(at, Fault::Checksum { found, expected }, Fix::Checksum(at));
+            self.found(at, Fault::Checksum { found, expected }, &Fix::Checksum(at));
         }
         true
     }
 
     /// Whether the link stored at `from` leads to a page that nothing else leads to.
-    fn leads_on(&mut self, from: u64, link: u64, cut: Fix) -> bool {
+    fn leads_on(&mut self, from: u64, link: u64, cut: &Fix) -> bool {
         let is_page = (METADATA_OFFSET..PAGES_OFFSET).contains(&link)
             && link.is_multiple_of(METADATA_PAGE_SIZE);
         let leads_on = is_page && self.seen.insert(link);
@@ -114,7 +141,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
         let set = self.superblock.set_uuid;
         let mut table = OwnerTable::new_zeroed();
         let bytes: &mut PageBytes = zerocopy::transmute_mut!(&mut table);
-        if !self.read(OWNER_TABLE_OFFSET, PageKind::Owners, set, Fix::None, bytes) {
+        if !self.read(OWNER_TABLE_OFFSET, PageKind::Owners, set, &Fix::None, bytes) {
             return;
         }
         for (index, (head, at)) in table
@@ -127,16 +154,19 @@ impl<M: PersistentMemory> Walk<'_, M> {
             let fix =
                 if index == 0 { Fix::None } else { Fix::Drop { offset: at, length: HEAD_SIZE } };
             if index == 0 && uuid != set {
-                self.found(at, Fault::Owner { found: uuid, expected: set }, fix);
+                self.found(at, Fault::Owner { found: uuid, expected: set }, &fix);
             } else if uuid.is_nil() {
+                if head.as_bytes().iter().any(|byte| *byte != 0) {
+                    self.found(at, Fault::NotEmpty, &fix);
+                }
                 continue;
             }
             if !self.uuids.insert(uuid) {
-                self.found(at, Fault::UuidTwice(uuid), fix);
+                self.found(at, Fault::UuidTwice(uuid), &fix);
                 continue;
             }
             if !is_text(&head.label) {
-                self.found(at, Fault::Text, fix);
+                self.found(at, Fault::Text, &fix);
             }
             self.report.owners += 1;
             self.records(uuid, at + 48, head.records.get());
@@ -147,7 +177,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
                 && matches!(claim.fix, Fix::None)
         };
         if !self.claims.iter().any(is_owner_0s) {
-            self.found(OWNER_TABLE_OFFSET + 64, Fault::Journal, Fix::None);
+            self.found(OWNER_TABLE_OFFSET + 64, Fault::Journal, &Fix::None);
         }
         self.devices(table.header.link.get());
     }
@@ -156,7 +186,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
         let is_allocator = owner == self.superblock.set_uuid;
         let mut page = RecordPage::new_zeroed();
         while link != 0 {
-            let cut = Fix::Drop { offset: from, length: 8 };
+            let cut = &Fix::Drop { offset: from, length: 8 };
             let bytes: &mut PageBytes = zerocopy::transmute_mut!(&mut page);
             if !self.leads_on(from, link, cut)
                 || !self.read(link, PageKind::Records, owner, cut, bytes)
@@ -180,7 +210,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
                 };
                 let fix = if is_allocator { Fix::None } else { drop };
                 match fault {
-                    Some(fault) => self.found(at, fault, fix),
+                    Some(fault) => self.found(at, fault, &fix),
                     None => self.claims.push(Claim { first, pages: 1 << order, offset: at, fix }),
                 }
             }
@@ -202,7 +232,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
         let mut from = OWNER_TABLE_OFFSET + 40;
         let mut page = DevicePage::new_zeroed();
         while link != 0 {
-            let cut = Fix::Drop { offset: from, length: 8 };
+            let cut = &Fix::Drop { offset: from, length: 8 };
             let bytes: &mut PageBytes = zerocopy::transmute_mut!(&mut page);
             if !self.leads_on(from, link, cut)
                 || !self.read(link, PageKind::Devices, set, cut, bytes)
@@ -210,8 +240,13 @@ impl<M: PersistentMemory> Walk<'_, M> {
                 return;
             }
             let slots = page.devices.iter().zip((link + 64..).step_by(SLOT_SIZE as usize));
-            for (slot, at) in slots.filter(|(slot, _)| slot.uuid != [0; 16]) {
-                self.device(slot, at);
+            for (slot, at) in slots {
+                if slot.uuid != [0; 16] {
+                    self.device(slot, at);
+                } else if slot.as_bytes().iter().any(|byte| *byte != 0) {
+                    let fix = Fix::Drop { offset: at, length: SLOT_SIZE };
+                    self.found(at, Fault::NotEmpty, &fix);
+                }
             }
             from = link + 40;
             link = page.header.link.get();
@@ -226,7 +261,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
             Align::ALL.into_iter().find(|align| align.order() == u32::from(slot.align_order));
         let fault = if !self.uuids.insert(uuid) {
             Some(Fault::UuidTwice(uuid))
-        } else if !is_text(&slot.name) || !is_text(&slot.label) {
+        } else if slot.name[0] == 0 || !is_text(&slot.name) || !is_text(&slot.label) {
             Some(Fault::Text)
         } else if !self.names.insert(slot.name) {
             Some(Fault::NameTwice(String::from_utf8_lossy(&slot.name).into_owned()))
@@ -238,21 +273,21 @@ impl<M: PersistentMemory> Walk<'_, M> {
             None
         };
         if let Some(fault) = fault {
-            return self.found(at, fault, fix);
+            return self.found(at, fault, &fix);
         }
         self.report.devices += 1;
-        let Some(mut extents) = self.extents(slot, at, fix) else { return };
+        let Some(mut extents) = self.extents(slot, at, &fix) else { return };
         extents.truncate(count as usize);
         for (first, pages) in extents {
             match self.misplaced(first, pages, slot.align_order.into()) {
-                Some(fault) => self.found(at, fault, fix),
-                None => self.claims.push(Claim { first, pages, offset: at, fix }),
+                Some(fault) => self.found(at, fault, &fix),
+                None => self.claims.push(Claim { first, pages, offset: at, fix: fix.clone() }),
             }
         }
     }
 
     /// All extents of a device, and such as are not counted.
-    fn extents(&mut self, slot: &DeviceSlot, at: u64, fix: Fix) -> Option<Vec<(u64, u64)>> {
+    fn extents(&mut self, slot: &DeviceSlot, at: u64, fix: &Fix) -> Option<Vec<(u64, u64)>> {
         let mut extents: Vec<(u64, u64)> =
             slot.inline.iter().map(|extent| (extent.first.get(), extent.pages.get())).collect();
         let mut link = slot.more.get();
@@ -270,7 +305,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
             link = next.get();
         }
         if link != 0 {
-            self.found(at, Fault::Link(link), fix);
+            self.found(at, Fault::Link(link), &fix);
             return None;
         }
         Some(extents)
@@ -288,7 +323,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
                     // Owner 0's pages are never dropped. What is, is in nobody's way.
                     let (other, kept) =
                         if claim.fix == Fix::None { (before, claim) } else { (claim, before) };
-                    self.found(other.offset, Fault::Overlap { page: claim.first }, other.fix);
+                    self.found(other.offset, Fault::Overlap { page: claim.first }, &other.fix);
                     furthest = Some(kept);
                 }
                 _ => {
