@@ -4,6 +4,8 @@
 //! metadata page, with one record. So of that page and of its head every word is known, and so are the
 //! magic and the owner of the owner table.
 
+use uuid::Uuid;
+
 use crate::dax::layout::{HEAD_SIZE, METADATA_OFFSET, METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET};
 use crate::dax::page_kind::PageKind;
 use crate::dax::superblock::Superblock;
@@ -14,7 +16,7 @@ const LABEL: &[u8; 32] = b"nvm pages\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0
 /// The pages of which words are known, with these words and their byte offsets; the checksums are not
 /// among them.
 pub fn pages(superblock: &Superblock) -> [(u64, Vec<(u64, u64)>); 2] {
-    let mut table = header(OWNER_TABLE_OFFSET, PageKind::Owners, superblock);
+    let mut table = header(OWNER_TABLE_OFFSET, PageKind::Owners, superblock.set_uuid);
     let head = [
         &superblock.set_uuid.as_bytes()[..],
         LABEL,
@@ -25,7 +27,7 @@ pub fn pages(superblock: &Superblock) -> [(u64, Vec<(u64, u64)>); 2] {
     debug_assert_eq!(head.len() as u64, HEAD_SIZE);
     table.extend(words(OWNER_TABLE_OFFSET + 64, &head));
 
-    let mut records = header(METADATA_OFFSET, PageKind::Records, superblock);
+    let mut records = header(METADATA_OFFSET, PageKind::Records, superblock.set_uuid);
     let record = superblock.journal_first
         | u64::from(superblock.journal_order) << 52
         | u64::from(superblock.namespace) << 58;
@@ -36,10 +38,10 @@ pub fn pages(superblock: &Superblock) -> [(u64, Vec<(u64, u64)>); 2] {
     [(OWNER_TABLE_OFFSET, table), (METADATA_OFFSET, records)]
 }
 
-/// Magic, owner and the reserved words of a page of the region's own.
-fn header(page: u64, kind: PageKind, superblock: &Superblock) -> Vec<(u64, u64)> {
+/// Magic, owner and the reserved words of a page, in this order, with their byte offsets.
+pub fn header(page: u64, kind: PageKind, owner: Uuid) -> Vec<(u64, u64)> {
     let mut header = words(page + 8, &kind.magic());
-    header.extend(words(page + 24, superblock.set_uuid.as_bytes()));
+    header.extend(words(page + 24, owner.as_bytes()));
     header.extend(words(page + 48, &[0; 16]));
     header
 }

@@ -8,8 +8,10 @@
 //! survives any bytes: no page is followed twice, and what is damaged is a [`Finding`], around which
 //! the check goes on. Its memory is in proportion to the number of extents.
 
+mod correct;
 mod journal;
 mod known;
+mod sense;
 mod walk;
 
 use super::fault::Fault;

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::correct::correct;
 use super::known;
+use super::sense;
 use super::{Finding, Fix, Report};
 use crate::dax::fault::Fault;
 use crate::dax::layout::{
@@ -35,6 +37,8 @@ struct Walk<'a, M> {
     pending: BTreeMap<u64, u64>,
     seen: BTreeSet<u64>,
     uuids: BTreeSet<Uuid>,
+    /// All uuids that heads and slots have, those not yet come to among them.
+    known_uuids: BTreeSet<Uuid>,
     names: BTreeSet<[u8; TEXT_SIZE]>,
     claims: Vec<Claim>,
     report: &'a mut Report,
@@ -54,6 +58,7 @@ pub fn walk<M: PersistentMemory>(
         pending,
         seen: BTreeSet::new(),
         uuids: BTreeSet::new(),
+        known_uuids: BTreeSet::new(),
         names: BTreeSet::new(),
         claims: Vec::new(),
         report,
@@ -90,7 +95,8 @@ impl<M: PersistentMemory> Walk<'_, M> {
         }
     }
 
-    /// Reads a page; whether it is one of this kind and owner, be its checksum right or not.
+    /// Reads a page that a link leads to, and corrects what is damaged in it as far as that is known.
+    /// Returns whether it is one of this kind and owner.
     fn read(
         &mut self,
         at: u64,
@@ -106,24 +112,70 @@ impl<M: PersistentMemory> Walk<'_, M> {
         for (offset, value) in self.pending.range(at..at + METADATA_PAGE_SIZE) {
             page[(offset - at) as usize..][..8].copy_from_slice(&value.to_le_bytes());
         }
-        if page[8..24] != kind.magic() {
-            self.found(at, Fault::Magic(kind), cut);
+        let (found, expected) = (word(page, 0), fletcher64_without_field(page, 0));
+        let fault = header_fault(page, kind, owner);
+        let (words, is_sure) = self.corrections(page, kind, owner, found);
+        let is_other = fault.is_some() && !is_sure && !self.is_damaged_header(page, kind, owner);
+        if let (Some(fault), true) = (&fault, is_other) {
+            self.found(at, fault.clone(), cut);
             return false;
         }
-        if page[24..40] != *owner.as_bytes() {
-            let mut found = [0; 16];
-            found.copy_from_slice(&page[24..40]);
-            let found = Uuid::from_bytes(found);
-            self.found(at, Fault::Owner { found, expected: owner }, cut);
-            return false;
-        }
-        let mut found = [0; 8];
-        found.copy_from_slice(&page[..8]);
-        let (found, expected) = (u64::from_le_bytes(found), fletcher64_without_field(page, 0));
-        if found != expected {
+        if !words.is_empty() {
+            for (place, value) in &words {
+                page[*place as usize..][..8].copy_from_slice(&value.to_le_bytes());
+            }
+            let words = words.iter().map(|(place, value)| (at + place, *value)).collect();
+            let fault = fault.unwrap_or(Fault::Checksum { found, expected });
+            self.found(at, fault, &Fix::Restore(words));
+        } else if found != expected {
             self.found(at, Fault::Checksum { found, expected }, &Fix::Checksum(at));
         }
         true
+    }
+
+    /// The words of a page that should have other values, by their places in it, and whether the page has
+    /// the checksum `sum` with them.
+    fn corrections(
+        &self,
+        page: &PageBytes,
+        kind: PageKind,
+        owner: Uuid,
+        sum: u64,
+    ) -> (Vec<(u64, u64)>, bool) {
+        let is_sealed = fletcher64_without_field(page, 0) == sum;
+        if is_sealed && header_fault(page, kind, owner).is_none() {
+            return (Vec::new(), true);
+        }
+        let mut corrected = *page;
+        let mut words = Vec::new();
+        for (place, value) in known::header(0, kind, owner) {
+            if word(page, place) != value {
+                corrected[place as usize..][..8].copy_from_slice(&value.to_le_bytes());
+                words.push((place, value));
+            }
+        }
+        if fletcher64_without_field(&corrected, 0) == sum {
+            return (words, true);
+        }
+        let makes_sense = |page: &PageBytes| sense::makes_sense(page, kind, self.superblock);
+        match correct(&corrected, sum, makes_sense).filter(|_| !is_sealed) {
+            Some(correction) => {
+                words.push(correction);
+                (words, true)
+            }
+            None => (words, false),
+        }
+    }
+
+    /// Returns whether the header of a page, which is not that of this kind and owner, has one damaged word
+    /// and is not another's.
+    fn is_damaged_header(&self, page: &PageBytes, kind: PageKind, owner: Uuid) -> bool {
+        let magic_and_owner = &known::header(0, kind, owner)[..4];
+        let wrong = magic_and_owner.iter().filter(|(place, value)| word(page, *place) != *value);
+        let mut found = [0; 16];
+        found.copy_from_slice(&page[24..40]);
+        let found = Uuid::from_bytes(found);
+        wrong.count() <= 1 && (found == owner || !self.known_uuids.contains(&found))
     }
 
     /// Whether the link stored at `from` leads to a page that nothing else leads to.
@@ -144,6 +196,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
         if !self.read(OWNER_TABLE_OFFSET, PageKind::Owners, set, &Fix::None, bytes) {
             return;
         }
+        self.known_uuids.extend(table.heads.iter().map(|head| Uuid::from_bytes(head.uuid)));
         for (index, (head, at)) in table
             .heads
             .iter()
@@ -206,7 +259,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
                 } else if order > 20 {
                     Some(Fault::Order(order))
                 } else {
-                    self.misplaced(first, 1 << order, order)
+                    misplaced(self.superblock, first, 1 << order, order)
                 };
                 let fix = if is_allocator { Fix::None } else { drop };
                 match fault {
@@ -217,14 +270,6 @@ impl<M: PersistentMemory> Walk<'_, M> {
             from = link + 40;
             link = page.header.link.get();
         }
-    }
-
-    fn misplaced(&self, first: u64, pages: u64, align_order: u32) -> Option<Fault> {
-        let end = PAGES_OFFSET / PAGE_SIZE + self.superblock.page_count;
-        let inside = first >= PAGES_OFFSET / PAGE_SIZE && first <= end && pages <= end - first;
-        let aligned = (first | pages) & ((1 << align_order) - 1) == 0;
-        let is_right = inside && aligned && pages > 0;
-        (!is_right).then_some(Fault::Extent { first, pages, align_order, end })
     }
 
     fn devices(&mut self, mut link: u64) {
@@ -240,6 +285,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
                 return;
             }
             let slots = page.devices.iter().zip((link + 64..).step_by(SLOT_SIZE as usize));
+            self.known_uuids.extend(page.devices.iter().map(|slot| Uuid::from_bytes(slot.uuid)));
             for (slot, at) in slots {
                 if slot.uuid != [0; 16] {
                     self.device(slot, at);
@@ -279,7 +325,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
         let Some(mut extents) = self.extents(slot, at, &fix) else { return };
         extents.truncate(count as usize);
         for (first, pages) in extents {
-            match self.misplaced(first, pages, slot.align_order.into()) {
+            match misplaced(self.superblock, first, pages, slot.align_order.into()) {
                 Some(fault) => self.found(at, fault, &fix),
                 None => self.claims.push(Claim { first, pages, offset: at, fix: fix.clone() }),
             }
@@ -336,7 +382,38 @@ impl<M: PersistentMemory> Walk<'_, M> {
     }
 }
 
-fn is_text(bytes: &[u8; TEXT_SIZE]) -> bool {
+/// What is wrong with the place of a run of pages, if anything.
+pub(super) fn misplaced(
+    superblock: &Superblock,
+    first: u64,
+    pages: u64,
+    align_order: u32,
+) -> Option<Fault> {
+    let end = PAGES_OFFSET / PAGE_SIZE + superblock.page_count;
+    let inside = first >= PAGES_OFFSET / PAGE_SIZE && first <= end && pages <= end - first;
+    let aligned = (first | pages) & ((1 << align_order) - 1) == 0;
+    let is_right = inside && aligned && pages > 0;
+    (!is_right).then_some(Fault::Extent { first, pages, align_order, end })
+}
+
+/// The word at a place in a page.
+fn word(page: &PageBytes, place: u64) -> u64 {
+    let bytes = page[place as usize..].first_chunk().copied().unwrap_or_default();
+    u64::from_le_bytes(bytes)
+}
+
+/// What is wrong with magic and owner of a page, if anything.
+fn header_fault(page: &PageBytes, kind: PageKind, owner: Uuid) -> Option<Fault> {
+    if page[8..24] != kind.magic() {
+        return Some(Fault::Magic(kind));
+    }
+    let mut found = [0; 16];
+    found.copy_from_slice(&page[24..40]);
+    let found = Uuid::from_bytes(found);
+    (found != owner).then_some(Fault::Owner { found, expected: owner })
+}
+
+pub(super) fn is_text(bytes: &[u8; TEXT_SIZE]) -> bool {
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     let rest_is_zero = bytes[text.len()..].iter().all(|byte| *byte == 0);
     rest_is_zero && std::str::from_utf8(text).is_ok_and(|text| !text.chars().any(char::is_control))

