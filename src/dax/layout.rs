@@ -117,7 +117,7 @@ pub struct ExtentOnMedia {
 }
 
 /// A device.
-#[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct DeviceSlot {
     /// Nil: the slot is free.

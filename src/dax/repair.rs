@@ -1,11 +1,10 @@
 //! Mending what the checker finds.
 
-use super::check::{Finding, Fix, Report, check};
+use super::check::{self, Finding, Fix, Report, check};
 use super::durable;
 use super::error::Error;
 use super::journal::{self, Ring, Store};
 use super::layout::{self, METADATA_PAGE_SIZE, PageBytes};
-use super::load;
 use super::superblock::Superblock;
 use crate::pmem::{MediaError, PersistentMemory, Preview, Saved};
 
@@ -24,8 +23,9 @@ pub struct Repaired {
 
 /// Mends what is damaged on `medium`, which nobody else uses.
 ///
-/// What loses something, a record, a device or a whole chain, is done only if `drop_damaged`; pages
-/// that are lost that way are free, and zeroed when somebody gets them.
+/// What loses something, a record, a device or a whole chain, is done only if `drop_damaged`, and only if
+/// the region is whole then; pages that are lost that way are free, and zeroed before they are given to
+/// another owner.
 ///
 /// Every step is an entry of the journal, be it one store: so it happens wholly or not at all, and what
 /// an older entry stored in the same place cannot come back at the next replay. A repair that was cut
@@ -37,7 +37,19 @@ pub struct Repaired {
 /// No superblock can be used; the medium's, in the middle of the repair: repeat it.
 pub fn repair<M: PersistentMemory>(medium: &M, drop_damaged: bool) -> Result<Repaired, Error> {
     durable::require(medium)?;
-    let superblock = load::superblock(medium)?;
+    let superblock = check::superblock(medium)?;
+    // Where that leaves no region that can be used, nothing is lost for it.
+    let drop_damaged =
+        drop_damaged && mend_all(&Preview::new(medium), &superblock, true)?.left.is_clean();
+    mend_all(medium, &superblock, drop_damaged)
+}
+
+/// Mends what can be mended, until nothing more is found that can.
+fn mend_all<M: PersistentMemory>(
+    medium: &M,
+    superblock: &Superblock,
+    drop_damaged: bool,
+) -> Result<Repaired, Error> {
     let mut journal: Option<Ring> = None;
     let mut mended = Vec::new();
     for _ in 0..MOST_ROUNDS {
@@ -51,10 +63,10 @@ pub fn repair<M: PersistentMemory>(medium: &M, drop_damaged: bool) -> Result<Rep
         }
         let ring = match &mut journal {
             Some(ring) => ring,
-            None => journal.insert(complete_pending(medium, &superblock)?),
+            None => journal.insert(complete_pending(medium, superblock)?),
         };
         for finding in findings {
-            mend(medium, &superblock, ring, &finding.fix)?;
+            mend(medium, superblock, ring, &finding.fix)?;
             mended.push(finding);
         }
     }
@@ -75,7 +87,7 @@ pub fn preview_repair<M: PersistentMemory>(
 ) -> Result<Vec<Saved>, Error> {
     let preview = Preview::new(medium);
     repair(&preview, drop_damaged)?;
-    let (_, ring) = Ring::read(&preview, &load::superblock(&preview)?)?;
+    let (_, ring) = Ring::read(&preview, &check::superblock(&preview)?)?;
     if preview.saved().is_empty() {
         return Ok(Vec::new());
     }
@@ -110,10 +122,11 @@ fn mend<M: PersistentMemory>(
     fix: &Fix,
 ) -> Result<(), MediaError> {
     let words = match fix {
-        // The other one is whole meanwhile.
-        Fix::CopySuperblock(offset) => return superblock.write(medium, *offset),
+        Fix::CopySuperblock(offset) => return mend_superblock(medium, superblock, *offset),
         Fix::Checksum(page) => (*page, Vec::new()),
-        Fix::Restore(words) => (words.first().map_or(0, |(offset, _)| *offset), words.clone()),
+        Fix::Restore(words) | Fix::Replace(words) => {
+            (words.first().map_or(0, |(offset, _)| *offset), words.clone())
+        }
         Fix::Drop { offset, length } => {
             (*offset, (*offset..offset + length).step_by(8).map(|offset| (offset, 0)).collect())
         }
@@ -125,6 +138,17 @@ fn mend<M: PersistentMemory>(
         ring.commit(medium, &stores)?;
     }
     journal::apply(medium, &stores).map(drop)
+}
+
+/// Mends the superblock at `offset`. The other one may be damaged as well: so it is mended word by word,
+/// and what both together tell is the same at each moment. One that cannot be read is written anew.
+fn mend_superblock<M: PersistentMemory>(
+    medium: &M,
+    superblock: &Superblock,
+    offset: u64,
+) -> Result<(), MediaError> {
+    superblock.update(medium, offset).or_else(|_| superblock.write(medium, offset))?;
+    medium.fence()
 }
 
 /// The stores of `words` to `page`, and of the checksum that it has then.

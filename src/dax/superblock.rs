@@ -173,6 +173,21 @@ impl Superblock {
         zerocopy::transmute!(raw)
     }
 
+    /// Stores the words in which the copy at `offset` is another; durable after the next fence.
+    ///
+    /// They are not streamed: an ordinary store that is seen after the process which made it was killed can
+    /// be made durable by the next one.
+    pub fn update<M: PersistentMemory>(&self, medium: &M, offset: u64) -> Result<(), MediaError> {
+        let bytes = self.encode();
+        for (word, place) in bytes.as_chunks::<8>().0.iter().zip((offset..).step_by(8)) {
+            let value = u64::from_le_bytes(*word);
+            if medium.load_u64(place)? != value {
+                medium.store_u64(place, value)?;
+            }
+        }
+        medium.flush(offset, SUPERBLOCK_SIZE)
+    }
+
     /// Writes the copy at `offset`; durable on return.
     pub fn write<M: PersistentMemory>(&self, medium: &M, offset: u64) -> Result<(), MediaError> {
         medium.write_bytes(offset, &self.encode())?;

@@ -6,21 +6,17 @@
 //! spread over the two halves of a word of 64 bits, each place has one solution, and it is the contents
 //! that have to decide: a correction counts only if the page makes sense with it and with no other.
 
-use crate::dax::layout::{METADATA_PAGE_SIZE, PageBytes};
 use crate::pmem::fletcher64_without_field;
-
-/// Words of 32 bits in a page.
-const WORDS: usize = METADATA_PAGE_SIZE as usize / 4;
 
 /// The one word of 64 bits, by its byte offset in the page, that has to have another value for the page to
 /// have the checksum `sum`; `None` if no correction makes sense, or more than one does.
 ///
 /// `makes_sense` tells that of a page's contents. The simplest explanation is taken: one bit, then one
 /// half of a word, then, if the page makes no sense as it is, a whole word.
-pub fn correct(
-    page: &PageBytes,
+pub fn correct<const N: usize>(
+    page: &[u8; N],
     sum: u64,
-    makes_sense: impl Fn(&PageBytes) -> bool,
+    makes_sense: impl Fn(&[u8; N]) -> bool,
 ) -> Option<(u64, u64)> {
     let found = fletcher64_without_field(page, 0);
     if (found ^ sum).count_ones() <= 1 {
@@ -34,7 +30,7 @@ pub fn correct(
     let bits: Vec<Correction> = halves.iter().filter(is_bit).copied().collect();
     let mut candidates = [bits, halves, Vec::new()];
     if !makes_sense(page) {
-        candidates[2] = (1..WORDS / 2).map(|word| whole(page, word, low, high)).collect();
+        candidates[2] = (1..N / 8).map(|word| whole(page, word, low, high)).collect();
     }
     for candidates in candidates {
         let mut corrected = candidates.into_iter().filter(|correction| {
@@ -60,7 +56,7 @@ struct Correction {
 }
 
 impl Correction {
-    fn new(page: &PageBytes, word: usize, low: u32, high: u32) -> Correction {
+    fn new(page: &[u8], word: usize, low: u32, high: u32) -> Correction {
         let at = word * 8;
         let half =
             |at: usize| u32::from_le_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]);
@@ -72,16 +68,17 @@ impl Correction {
 }
 
 /// Two halves of a word of 64 bits.
-fn word_at(page: &PageBytes, word: usize) -> (u32, u32) {
+fn word_at(page: &[u8], word: usize) -> (u32, u32) {
     let bytes = page[word * 8..].first_chunk().copied().unwrap_or_default();
     let value = u64::from_le_bytes(bytes);
     (value as u32, (value >> 32) as u32)
 }
 
 /// Corrections of 32 bits: by `low`, where the weight makes `high` of it. The checksum is no part of it.
-fn halves(page: &PageBytes, low: u32, high: u32) -> impl Iterator<Item = Correction> {
-    let fits = move |index: &usize| low != 0 && ((WORDS - index) as u32).wrapping_mul(low) == high;
-    (2..WORDS).filter(fits).map(move |index| {
+fn halves(page: &[u8], low: u32, high: u32) -> impl Iterator<Item = Correction> {
+    let words = page.len() / 4;
+    let fits = move |index: &usize| low != 0 && ((words - index) as u32).wrapping_mul(low) == high;
+    (2..words).filter(fits).map(move |index| {
         let (first, second) = word_at(page, index / 2);
         if index % 2 == 0 {
             Correction::new(page, index / 2, first.wrapping_add(low), second)
@@ -93,8 +90,8 @@ fn halves(page: &PageBytes, low: u32, high: u32) -> impl Iterator<Item = Correct
 
 /// The correction of 64 bits at a place: the differences of its halves add up to `low`, and weighted to
 /// `high`.
-fn whole(page: &PageBytes, word: usize, low: u32, high: u32) -> Correction {
-    let weight = (WORDS - 2 * word - 1) as u32;
+fn whole(page: &[u8], word: usize, low: u32, high: u32) -> Correction {
+    let weight = (page.len() / 4 - 2 * word - 1) as u32;
     let difference = high.wrapping_sub(weight.wrapping_mul(low));
     let (first, second) = word_at(page, word);
     let second = second.wrapping_add(low.wrapping_sub(difference));
@@ -104,6 +101,7 @@ fn whole(page: &PageBytes, word: usize, low: u32, high: u32) -> Correction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dax::layout::{METADATA_PAGE_SIZE, PageBytes};
     use crate::pmem::simulated::Random;
 
     /// A page of noise whose words of 64 bits end in a zero byte, and its checksum.

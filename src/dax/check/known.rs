@@ -46,7 +46,8 @@ pub fn header(page: u64, kind: PageKind, owner: Uuid) -> Vec<(u64, u64)> {
     header
 }
 
-fn words(offset: u64, bytes: &[u8]) -> Vec<(u64, u64)> {
+/// Bytes as words, with their byte offsets.
+pub fn words(offset: u64, bytes: &[u8]) -> Vec<(u64, u64)> {
     let words = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
     (offset..).step_by(8).zip(words).collect()
 }

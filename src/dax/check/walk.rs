@@ -11,37 +11,52 @@ use super::sense;
 use super::{Finding, Fix, Report};
 use crate::dax::fault::Fault;
 use crate::dax::layout::{
-    CONTIGUOUS, DevicePage, DeviceSlot, ExtentPage, HEAD_SIZE, Header, METADATA_OFFSET,
-    METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET, OwnerTable, PAGES_OFFSET, PageBytes, RecordPage,
-    SLOT_SIZE, TEXT_SIZE,
+    HEAD_SIZE, METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET, OwnerTable, PAGES_OFFSET, PageBytes,
+    RecordPage, TEXT_SIZE,
 };
 use crate::dax::page_kind::PageKind;
 use crate::dax::superblock::Superblock;
-use crate::dax::units::{Align, PAGE_SIZE};
+use crate::dax::units::PAGE_SIZE;
 use crate::pmem::{PersistentMemory, fletcher64_without_field};
 
 /// Most words that one finding brings back: an entry of the journal holds them and their checksum.
 const MOST_RESTORED: usize = 250;
 
 /// Who has a run of pages, and what drops it.
-struct Claim {
-    first: u64,
-    pages: u64,
-    offset: u64,
-    fix: Fix,
+pub(super) struct Claim {
+    pub first: u64,
+    pub pages: u64,
+    pub offset: u64,
+    pub fix: Fix,
 }
 
-struct Walk<'a, M> {
+/// A link that does not lead to what it should lead to.
+pub(super) struct Broken {
+    /// Byte offset of the link.
+    pub from: u64,
+    /// Where the fault was found.
+    pub at: u64,
+    pub fault: Fault,
+    /// What it should lead to.
+    pub kind: PageKind,
+    pub owner: Uuid,
+    /// What is done if there is no such page.
+    pub cut: Fix,
+}
+
+pub(super) struct Walk<'a, M> {
     medium: &'a M,
-    superblock: &'a Superblock,
+    pub superblock: &'a Superblock,
     pending: BTreeMap<u64, u64>,
-    seen: BTreeSet<u64>,
-    uuids: BTreeSet<Uuid>,
+    /// Pages that a link leads to.
+    pub seen: BTreeSet<u64>,
+    pub uuids: BTreeSet<Uuid>,
     /// All uuids that heads and slots have, those not yet come to among them.
-    known_uuids: BTreeSet<Uuid>,
-    names: BTreeSet<[u8; TEXT_SIZE]>,
-    claims: Vec<Claim>,
-    report: &'a mut Report,
+    pub known_uuids: BTreeSet<Uuid>,
+    pub names: BTreeSet<[u8; TEXT_SIZE]>,
+    pub claims: Vec<Claim>,
+    pub broken: Vec<Broken>,
+    pub report: &'a mut Report,
 }
 
 /// Checks all metadata but the superblocks, with what is `pending` in place.
@@ -61,15 +76,17 @@ pub fn walk<M: PersistentMemory>(
         known_uuids: BTreeSet::new(),
         names: BTreeSet::new(),
         claims: Vec::new(),
+        broken: Vec::new(),
         report,
     };
     walk.restore_known();
     walk.owners();
+    walk.relink();
     walk.overlaps();
 }
 
 impl<M: PersistentMemory> Walk<'_, M> {
-    fn found(&mut self, offset: u64, fault: Fault, fix: &Fix) {
+    pub(super) fn found(&mut self, offset: u64, fault: Fault, fix: &Fix) {
         self.report.findings.push(Finding { offset, fault, fix: fix.clone() });
     }
 
@@ -78,11 +95,8 @@ impl<M: PersistentMemory> Walk<'_, M> {
     fn restore_known(&mut self) {
         for (page, words) in known::pages(self.superblock) {
             let mut bytes: PageBytes = [0; METADATA_PAGE_SIZE as usize];
-            if self.medium.read_bytes(page, &mut bytes).is_err() {
+            if self.bytes(page, &mut bytes).is_err() {
                 continue;
-            }
-            for (offset, value) in self.pending.range(page..page + METADATA_PAGE_SIZE) {
-                bytes[(offset - page) as usize..][..8].copy_from_slice(&value.to_le_bytes());
             }
             let differs = |(offset, value): &(u64, u64)| {
                 bytes[(offset - page) as usize..][..8] != value.to_le_bytes()
@@ -95,30 +109,58 @@ impl<M: PersistentMemory> Walk<'_, M> {
         }
     }
 
-    /// Reads a page that a link leads to, and corrects what is damaged in it as far as that is known.
-    /// Returns whether it is one of this kind and owner.
+    /// Follows the link stored at `from`, and reads the page that it leads to. Returns whether that is one
+    /// of this kind and owner, to which nothing else leads; if not, the link is [broken](Broken), and `cut`
+    /// is what is left if no other page is found for it.
+    pub(super) fn follow(
+        &mut self,
+        (from, link): (u64, u64),
+        (kind, owner): (PageKind, Uuid),
+        cut: &Fix,
+        page: &mut PageBytes,
+    ) -> bool {
+        let is_free = link != 0 && sense::is_link(link) && self.seen.insert(link);
+        let (at, fault) = if is_free {
+            match self.read(link, kind, owner, page) {
+                Ok(()) => return true,
+                Err(fault) => {
+                    // What it really belongs to may lead to it as well.
+                    self.seen.remove(&link);
+                    (link, fault)
+                }
+            }
+        } else {
+            (from, Fault::Link(link))
+        };
+        self.broken.push(Broken { from, at, fault, kind, owner, cut: cut.clone() });
+        false
+    }
+
+    /// The bytes of a page, with what is pending in place.
+    pub(super) fn bytes(&self, at: u64, page: &mut PageBytes) -> Result<(), Fault> {
+        self.medium.read_bytes(at, page)?;
+        for (offset, value) in self.pending.range(at..at + METADATA_PAGE_SIZE) {
+            page[(offset - at) as usize..][..8].copy_from_slice(&value.to_le_bytes());
+        }
+        Ok(())
+    }
+
+    /// Reads a page, and corrects what is damaged in it as far as that is known. It is a fault if it is none
+    /// of this kind and owner.
     fn read(
         &mut self,
         at: u64,
         kind: PageKind,
         owner: Uuid,
-        cut: &Fix,
         page: &mut PageBytes,
-    ) -> bool {
-        if let Err(error) = self.medium.read_bytes(at, page) {
-            self.found(at, error.into(), cut);
-            return false;
-        }
-        for (offset, value) in self.pending.range(at..at + METADATA_PAGE_SIZE) {
-            page[(offset - at) as usize..][..8].copy_from_slice(&value.to_le_bytes());
-        }
+    ) -> Result<(), Fault> {
+        self.bytes(at, page)?;
         let (found, expected) = (word(page, 0), fletcher64_without_field(page, 0));
         let fault = header_fault(page, kind, owner);
         let (words, is_sure) = self.corrections(page, kind, owner, found);
         let is_other = fault.is_some() && !is_sure && !self.is_damaged_header(page, kind, owner);
         if let (Some(fault), true) = (&fault, is_other) {
-            self.found(at, fault.clone(), cut);
-            return false;
+            return Err(fault.clone());
         }
         if !words.is_empty() {
             for (place, value) in &words {
@@ -130,12 +172,12 @@ impl<M: PersistentMemory> Walk<'_, M> {
         } else if found != expected {
             self.found(at, Fault::Checksum { found, expected }, &Fix::Checksum(at));
         }
-        true
+        Ok(())
     }
 
     /// The words of a page that should have other values, by their places in it, and whether the page has
     /// the checksum `sum` with them.
-    fn corrections(
+    pub(super) fn corrections(
         &self,
         page: &PageBytes,
         kind: PageKind,
@@ -169,7 +211,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
 
     /// Returns whether the header of a page, which is not that of this kind and owner, has one damaged word
     /// and is not another's.
-    fn is_damaged_header(&self, page: &PageBytes, kind: PageKind, owner: Uuid) -> bool {
+    pub(super) fn is_damaged_header(&self, page: &PageBytes, kind: PageKind, owner: Uuid) -> bool {
         let magic_and_owner = &known::header(0, kind, owner)[..4];
         let wrong = magic_and_owner.iter().filter(|(place, value)| word(page, *place) != *value);
         let mut found = [0; 16];
@@ -178,23 +220,12 @@ impl<M: PersistentMemory> Walk<'_, M> {
         wrong.count() <= 1 && (found == owner || !self.known_uuids.contains(&found))
     }
 
-    /// Whether the link stored at `from` leads to a page that nothing else leads to.
-    fn leads_on(&mut self, from: u64, link: u64, cut: &Fix) -> bool {
-        let is_page = (METADATA_OFFSET..PAGES_OFFSET).contains(&link)
-            && link.is_multiple_of(METADATA_PAGE_SIZE);
-        let leads_on = is_page && self.seen.insert(link);
-        if !leads_on {
-            self.found(from, Fault::Link(link), cut);
-        }
-        leads_on
-    }
-
     fn owners(&mut self) {
         let set = self.superblock.set_uuid;
         let mut table = OwnerTable::new_zeroed();
         let bytes: &mut PageBytes = zerocopy::transmute_mut!(&mut table);
-        if !self.read(OWNER_TABLE_OFFSET, PageKind::Owners, set, &Fix::None, bytes) {
-            return;
+        if let Err(fault) = self.read(OWNER_TABLE_OFFSET, PageKind::Owners, set, bytes) {
+            return self.found(OWNER_TABLE_OFFSET, fault, &Fix::None);
         }
         self.known_uuids.extend(table.heads.iter().map(|head| Uuid::from_bytes(head.uuid)));
         for (index, (head, at)) in table
@@ -210,16 +241,17 @@ impl<M: PersistentMemory> Walk<'_, M> {
                 self.found(at, Fault::Owner { found: uuid, expected: set }, &fix);
             } else if uuid.is_nil() {
                 if head.as_bytes().iter().any(|byte| *byte != 0) {
-                    self.found(at, Fault::NotEmpty, &fix);
+                    self.found(at, Fault::NotEmpty, &self.owner_of_records(head, at, fix));
                 }
                 continue;
             }
             if !self.uuids.insert(uuid) {
+                let fix = self.owner_of_records(head, at, fix);
                 self.found(at, Fault::UuidTwice(uuid), &fix);
                 continue;
             }
             if !is_text(&head.label) {
-                self.found(at, Fault::Text, &fix);
+                self.found(at, Fault::Text, &Fix::Replace(text_words(at + 16, "")));
             }
             self.report.owners += 1;
             self.records(uuid, at + 48, head.records.get());
@@ -241,9 +273,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
         while link != 0 {
             let cut = &Fix::Drop { offset: from, length: 8 };
             let bytes: &mut PageBytes = zerocopy::transmute_mut!(&mut page);
-            if !self.leads_on(from, link, cut)
-                || !self.read(link, PageKind::Records, owner, cut, bytes)
-            {
+            if !self.follow((from, link), (PageKind::Records, owner), cut, bytes) {
                 return;
             }
             for (record, at) in page.records.iter().zip((link + 64..).step_by(8)) {
@@ -270,91 +300,6 @@ impl<M: PersistentMemory> Walk<'_, M> {
             from = link + 40;
             link = page.header.link.get();
         }
-    }
-
-    fn devices(&mut self, mut link: u64) {
-        let set = self.superblock.set_uuid;
-        let mut from = OWNER_TABLE_OFFSET + 40;
-        let mut page = DevicePage::new_zeroed();
-        while link != 0 {
-            let cut = &Fix::Drop { offset: from, length: 8 };
-            let bytes: &mut PageBytes = zerocopy::transmute_mut!(&mut page);
-            if !self.leads_on(from, link, cut)
-                || !self.read(link, PageKind::Devices, set, cut, bytes)
-            {
-                return;
-            }
-            let slots = page.devices.iter().zip((link + 64..).step_by(SLOT_SIZE as usize));
-            self.known_uuids.extend(page.devices.iter().map(|slot| Uuid::from_bytes(slot.uuid)));
-            for (slot, at) in slots {
-                if slot.uuid != [0; 16] {
-                    self.device(slot, at);
-                } else if slot.as_bytes().iter().any(|byte| *byte != 0) {
-                    let fix = Fix::Drop { offset: at, length: SLOT_SIZE };
-                    self.found(at, Fault::NotEmpty, &fix);
-                }
-            }
-            from = link + 40;
-            link = page.header.link.get();
-        }
-    }
-
-    fn device(&mut self, slot: &DeviceSlot, at: u64) {
-        let fix = Fix::Drop { offset: at, length: SLOT_SIZE };
-        let uuid = Uuid::from_bytes(slot.uuid);
-        let count = slot.extents.get();
-        let align =
-            Align::ALL.into_iter().find(|align| align.order() == u32::from(slot.align_order));
-        let fault = if !self.uuids.insert(uuid) {
-            Some(Fault::UuidTwice(uuid))
-        } else if slot.name[0] == 0 || !is_text(&slot.name) || !is_text(&slot.label) {
-            Some(Fault::Text)
-        } else if !self.names.insert(slot.name) {
-            Some(Fault::NameTwice(String::from_utf8_lossy(&slot.name).into_owned()))
-        } else if align.is_none() {
-            Some(Fault::Align(slot.align_order))
-        } else if count > 2046 * 508 || slot.flags & CONTIGUOUS != 0 && count > 1 {
-            Some(Fault::ExtentCount(count))
-        } else {
-            None
-        };
-        if let Some(fault) = fault {
-            return self.found(at, fault, &fix);
-        }
-        self.report.devices += 1;
-        let Some(mut extents) = self.extents(slot, at, &fix) else { return };
-        extents.truncate(count as usize);
-        for (first, pages) in extents {
-            match misplaced(self.superblock, first, pages, slot.align_order.into()) {
-                Some(fault) => self.found(at, fault, &fix),
-                None => self.claims.push(Claim { first, pages, offset: at, fix: fix.clone() }),
-            }
-        }
-    }
-
-    /// All extents of a device, and such as are not counted.
-    fn extents(&mut self, slot: &DeviceSlot, at: u64, fix: &Fix) -> Option<Vec<(u64, u64)>> {
-        let mut extents: Vec<(u64, u64)> =
-            slot.inline.iter().map(|extent| (extent.first.get(), extent.pages.get())).collect();
-        let mut link = slot.more.get();
-        let mut page = ExtentPage::new_zeroed();
-        while extents.len() < slot.extents.get() as usize {
-            let bytes: &mut PageBytes = zerocopy::transmute_mut!(&mut page);
-            let uuid = Uuid::from_bytes(slot.uuid);
-            if !self.leads_on(at, link, fix)
-                || !self.read(link, PageKind::Extents, uuid, fix, bytes)
-            {
-                return None;
-            }
-            extents.extend(page.extents.iter().map(|one| (one.first.get(), one.pages.get())));
-            let Header { link: next, .. } = &page.header;
-            link = next.get();
-        }
-        if link != 0 {
-            self.found(at, Fault::Link(link), &fix);
-            return None;
-        }
-        Some(extents)
     }
 
     /// No page belongs to two.
@@ -397,13 +342,13 @@ pub(super) fn misplaced(
 }
 
 /// The word at a place in a page.
-fn word(page: &PageBytes, place: u64) -> u64 {
+pub(super) fn word(page: &PageBytes, place: u64) -> u64 {
     let bytes = page[place as usize..].first_chunk().copied().unwrap_or_default();
     u64::from_le_bytes(bytes)
 }
 
 /// What is wrong with magic and owner of a page, if anything.
-fn header_fault(page: &PageBytes, kind: PageKind, owner: Uuid) -> Option<Fault> {
+pub(super) fn header_fault(page: &PageBytes, kind: PageKind, owner: Uuid) -> Option<Fault> {
     if page[8..24] != kind.magic() {
         return Some(Fault::Magic(kind));
     }
@@ -417,4 +362,11 @@ pub(super) fn is_text(bytes: &[u8; TEXT_SIZE]) -> bool {
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     let rest_is_zero = bytes[text.len()..].iter().all(|byte| *byte == 0);
     rest_is_zero && std::str::from_utf8(text).is_ok_and(|text| !text.chars().any(char::is_control))
+}
+
+/// The words of a name or label at `offset`.
+pub(super) fn text_words(offset: u64, text: &str) -> Vec<(u64, u64)> {
+    let mut bytes = [0; TEXT_SIZE];
+    bytes.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
+    known::words(offset, &bytes)
 }
