@@ -5,6 +5,9 @@
 mod daemon;
 #[path = "common/patience.rs"]
 mod patience;
+#[path = "common/syncs.rs"]
+#[allow(dead_code, reason = "no sync fails here")]
+mod syncs;
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;

@@ -302,10 +302,15 @@ fn the_guest_chooses_write_through_or_write_back() {
     assert_eq!(driver.write(0, 0, &[1; 512]), OK);
     // What cannot be written is left alone, and the connection lives on.
     let before = driver.config(0, 60);
-    for (offset, bytes) in [(32, &[2][..]), (0, &[0; 8]), (32, &[1, 1]), (200, &[7])] {
+    for (offset, bytes) in [(32, &[2][..]), (0, &[0; 8]), (33, &[1]), (200, &[7])] {
         driver.set_config(offset, bytes).unwrap();
     }
     assert_eq!(driver.config(0, 60), before);
+    // A write of several bytes sets the mode if the byte is among them.
+    for (offset, bytes, mode) in [(32, &[1, 0, 0, 0][..], 1), (30, &[9, 9, 0], 0)] {
+        driver.set_config(offset, bytes).unwrap();
+        assert_eq!(driver.config(32, 1), [mode]);
+    }
     drop(driver);
     // The next guest starts from the beginning.
     let mut driver = Driver::connect(daemon.connect(), 1);

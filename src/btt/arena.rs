@@ -12,7 +12,7 @@ use super::map::MapEntry;
 use super::map_locks::{LockKey, MapLocks};
 use super::sync::{AtomicBool, Ordering};
 use super::units::{Block, Lba};
-use crate::pmem::{Intent, MediaError, PersistentMemory};
+use crate::pmem::{Cause, Intent, MediaError, PersistentMemory};
 
 /// An open arena.
 #[derive(Debug)]
@@ -55,9 +55,9 @@ impl Arena {
     /// Makes durable what recovery relies on: the info blocks as they were found, the flog, and the map
     /// entries of its `newest` entries.
     ///
-    /// A daemon that was killed has stored some of it, and not come to its fence. Such stores are seen by
-    /// everybody, and a power failure still takes them away. An info block that is torn is settled too,
-    /// lest it be what it was before, and count again.
+    /// A daemon that was killed may have stored some of it without coming to its fence. Every process
+    /// sees such stores, and a power failure still takes them away. A torn info block is made durable as
+    /// well: after a power failure it could otherwise be the block that it was before, and count again.
     pub(super) fn settle<M: PersistentMemory>(
         &self,
         medium: &M,
@@ -112,6 +112,21 @@ impl Arena {
             Ok(found) => self.replayed[found].1,
             Err(_) => MapEntry(medium.load_u32(self.entry_offset(lba))?),
         };
+        self.check_entry(lba, entry)
+    }
+
+    /// As [`load_entry`](Self::load_entry), for an entry that is going to be replaced: where the map has a
+    /// hole and the file system is full, this fails, as the store would. The caller holds the map lock,
+    /// and the arena is writable.
+    pub(super) fn load_entry_to_replace<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lba: Lba,
+    ) -> Result<MapEntry, Error> {
+        self.check_entry(lba, MapEntry(medium.touch_u32(self.entry_offset(lba))?))
+    }
+
+    fn check_entry(&self, lba: Lba, entry: MapEntry) -> Result<MapEntry, Error> {
         let block = entry.block(lba);
         let blocks = self.info.geometry.internal_nlba;
         if block.0 < blocks {
@@ -166,10 +181,8 @@ impl Arena {
         lane: &Lane,
         entry: FlogEntry,
     ) -> Result<(), MediaError> {
-        let offset = self.flog_entry_offset(lane);
         let [place, commit] = entry.halves();
-        medium.store_u64(offset, place)?;
-        medium.store_u64(offset + 8, commit)
+        medium.store_u64_pair(self.flog_entry_offset(lane), place, commit)
     }
 
     /// Begins to write back the flog entry that [`store_flog_entry`](Self::store_flog_entry) stored.
@@ -204,10 +217,18 @@ impl Arena {
         }
     }
 
-    /// Makes the arena read-only, now and for whoever opens it next: a write may be committed in the
-    /// flog and not be in the map, and no later write of its sector may hide that from recovery.
+    /// Makes the arena read-only: a write may be committed in the flog and not be in the map, and no
+    /// later write of its sector may hide that from recovery.
+    ///
+    /// The next opening recovers the write, and the arena can be written again. Only where the medium is
+    /// bad, so that recovery would fail too, the info blocks say for good that the arena has failed.
     pub(super) fn give_up<M: PersistentMemory>(&self, medium: &M, cause: &MediaError) {
         if self.error.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if !is_bad_medium(medium, cause) {
+            let number = self.number;
+            error!("arena {number} is read-only until it is opened again: {cause}");
             return;
         }
         error!("arena {} is read-only from now on: {cause}", self.number);
@@ -253,4 +274,11 @@ impl Arena {
         }
         Ok(())
     }
+}
+
+/// Returns whether the medium is bad where a store failed, so that it cannot be read there either. If it
+/// can, the store failed for a reason that may pass: the file system is full, or a sync has failed.
+pub(super) fn is_bad_medium<M: PersistentMemory>(medium: &M, error: &MediaError) -> bool {
+    let word = error.offset - error.offset % u64::from(u32::BITS / 8);
+    error.cause == Cause::Medium && medium.load_u32(word).is_err()
 }

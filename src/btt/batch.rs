@@ -1,5 +1,7 @@
 //! Batches: what a queue reads and writes, one after another.
 
+use std::cell::Cell;
+
 use arrayvec::ArrayVec;
 use vm_memory::VolatileSlice;
 
@@ -37,6 +39,8 @@ pub struct Batch<'q, M: PersistentMemory> {
     pub(super) failures: &'q mut Vec<(Tag, Error)>,
     /// A sector that is being modified in part.
     pub(super) scratch: &'q mut [u8],
+    /// A read has shown a zero flag, and begun to write it back.
+    pub(super) shows_zeroes: Cell<bool>,
 }
 
 impl<'q, M: PersistentMemory> Batch<'q, M> {

@@ -6,7 +6,8 @@ use super::info_block::InfoBlock;
 use super::lane::LaneSet;
 use super::lba_size::LbaSize;
 use super::read_tracking::ReadTracking;
-use super::sync::{Mutex, MutexGuard, PoisonError};
+use super::sync::{AtomicBool, Mutex, MutexGuard, PoisonError};
+use super::trim::UnfencedTrims;
 use super::units::Lba;
 use crate::pmem::{Durability, MediaError, PersistentMemory};
 
@@ -18,6 +19,9 @@ pub struct Btt<M> {
     pub(super) read_only: bool,
     pub(super) tracking: ReadTracking,
     pub(super) lane_sets: Vec<Mutex<LaneSet>>,
+    pub(super) trims: UnfencedTrims,
+    /// A failed sync has been noticed.
+    pub(super) sync_has_failed: AtomicBool,
     pub(super) sectors: u64,
     pub(super) lba_size: LbaSize,
 }
@@ -69,14 +73,27 @@ impl<M: PersistentMemory> Btt<M> {
     }
 
     /// Makes every completed write durable on the backing medium.
+    ///
+    /// # Errors
+    ///
+    /// The medium could not be synced, now or at an earlier sync: no sector can be written any more until
+    /// the BTT is opened again.
     pub fn sync(&self) -> Result<(), MediaError> {
-        self.medium.sync()
+        self.medium.sync().inspect_err(|error| self.keep_after_failed_sync(error))
     }
 
     /// Whether [`sync`](Self::sync) takes the time of a system call or more.
     #[must_use]
     pub fn sync_takes_time(&self) -> bool {
         self.medium.sync_takes_time()
+    }
+
+    /// Returns whether a sector whose block cannot be read is to be marked so in its map entry.
+    ///
+    /// Only on DAX, where that means poison. A page of a file that cannot be read now may be readable
+    /// later: its device may come back, or a full file system get space.
+    pub(super) fn can_mark_unreadable(&self) -> bool {
+        !self.read_only && self.durability() == Durability::Dax
     }
 
     /// Where `sector` is, which exists.
@@ -135,6 +152,8 @@ mod tests {
             read_only: false,
             tracking: ReadTracking::new(1),
             lane_sets: Vec::new(),
+            trims: UnfencedTrims::new(Durability::Dax),
+            sync_has_failed: AtomicBool::new(false),
             sectors,
             lba_size,
         }

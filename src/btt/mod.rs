@@ -22,6 +22,7 @@ mod discovery;
 mod engine;
 mod erase;
 mod error;
+mod failed_sync;
 pub mod flog;
 mod geometry;
 mod grow;

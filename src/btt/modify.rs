@@ -38,7 +38,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let filled = self.read_locked(place, contents).and_then(|()| {
             from.copy_to(&mut contents[offset..offset + from.len()]);
             self.fill(arena.number, lane, lba, Data::Bytes(contents), tag)?;
-            Ok(self.btt.medium.fence()?)
+            Ok(self.btt.fence_data()?)
         });
         self.scratch = contents;
         match filled {
@@ -57,7 +57,8 @@ impl<M: PersistentMemory> Batch<'_, M> {
             Mapped::Error(_) => return Err(Error::SectorError { sector }),
             Mapped::Data(block) => {
                 let read = medium.read_bytes(arena.block_offset(block), contents);
-                if read.is_err_and(|error| error.cause == Cause::Medium) {
+                let unreadable = read.is_err_and(|error| error.cause == Cause::Medium);
+                if unreadable && self.btt.can_mark_unreadable() {
                     arena.store_unreadable(medium, lba, block)?;
                 }
                 read?;

@@ -58,6 +58,8 @@ mutants! {
         LinkedEarly,
         /// A trim takes it for durable that another one has zeroed its sector.
         TrimTrustsZero,
+        /// A read takes it for durable that a sector was trimmed.
+        TrimShownUnfenced,
     }
     /// Those that `tests/loom` must notice: they let CPUs see each other's stores in another order, which
     /// takes a model of that to notice.

@@ -14,7 +14,8 @@ use super::lane::{self, Lane};
 use super::queue::Queue;
 use super::read_tracking::ReadTracking;
 use super::recovery;
-use super::sync::Mutex;
+use super::sync::{AtomicBool, Mutex};
+use super::trim::UnfencedTrims;
 use crate::pmem::PersistentMemory;
 
 /// How to open a BTT.
@@ -36,8 +37,8 @@ pub type Opened<M> = (Arc<Btt<M>>, Vec<Queue<M>>);
 impl<M: PersistentMemory> Btt<M> {
     /// Opens the BTT on `medium`, with its queues.
     ///
-    /// Writes nothing but the map entries of pending writes, and those only if not `read_only`. What a daemon
-    /// that was killed has stored and not made durable is durable then.
+    /// Writes nothing but the map entries of pending writes, and those only if not `read_only`. What
+    /// recovery relies on is durable then, also where a daemon that was killed has stored it.
     ///
     /// # Errors
     ///
@@ -58,11 +59,14 @@ impl<M: PersistentMemory> Btt<M> {
             lanes.push(its_lanes);
         }
         let queues = options.queues.max(1);
+        let durability = medium.durability();
         let btt = Arc::new(Btt {
             medium,
             read_only: options.read_only,
             tracking: ReadTracking::new(queues),
             lane_sets: lane::deal(lanes, queues).into_iter().map(Mutex::new).collect(),
+            trims: UnfencedTrims::new(durability),
+            sync_has_failed: AtomicBool::new(false),
             sectors,
             // `find` returns at least one arena, and all have the same sector size.
             lba_size: found[0].info.geometry.lba_size,
@@ -84,8 +88,12 @@ fn open_arena<M: PersistentMemory>(
     let recovered = recovery::recover(medium, number, found.start, &found.info.geometry)?;
     let mut arena = Arena::new(number, found.start, first_sector, found.info, recovered.layout);
     let changes_nothing = read_only || found.info.error;
-    if !changes_nothing {
-        arena.settle(medium, found.copies, &recovered.newest)?;
+    match arena.settle(medium, found.copies, &recovered.newest) {
+        Err(error) if !changes_nothing => return Err(error.into()),
+        Err(error) => {
+            warn!("arena {number}: what was found may not survive a power failure: {error}")
+        }
+        Ok(()) => {}
     }
     if !recovered.pending.is_empty() {
         let sectors = recovered.pending.len();

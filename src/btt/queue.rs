@@ -1,5 +1,6 @@
 //! Queues: the way to read and write sectors.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -46,6 +47,7 @@ impl<M: PersistentMemory> Queue<M> {
             round: &mut self.round,
             failures: &mut self.failures,
             scratch: &mut self.scratch,
+            shows_zeroes: Cell::new(false),
         }
     }
 }

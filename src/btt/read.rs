@@ -7,6 +7,7 @@
 use arrayvec::ArrayVec;
 use vm_memory::VolatileSlice;
 
+use super::arena::Arena;
 use super::batch::{Batch, ZEROES, piece};
 use super::engine::Place;
 use super::error::Error;
@@ -74,6 +75,9 @@ impl<M: PersistentMemory> Batch<'_, M> {
         }
         let read = self.read_tracked(place, count, offset, into);
         self.btt.tracking.clear(self.queue, count);
+        if self.shows_zeroes.get() {
+            self.fence_zeroes()?;
+        }
         read
     }
 
@@ -104,6 +108,23 @@ impl<M: PersistentMemory> Batch<'_, M> {
                 return self.read_blocks(&group, offset, into);
             }
         }
+    }
+
+    #[cold]
+    fn fence_zeroes(&self) -> Result<(), Error> {
+        self.shows_zeroes.set(false);
+        Ok(self.btt.medium.fence()?)
+    }
+
+    /// Begins to make a zero flag durable that is shown: the trim that stored it may not have come to its
+    /// fence.
+    #[cold]
+    fn keep_zero(&self, arena: &Arena, lba: Lba) -> Result<(), Error> {
+        if self.btt.trims.may_exist() && !mutant!(btt::TrimShownUnfenced) {
+            arena.flush_entry(&self.btt.medium, lba)?;
+            self.shows_zeroes.set(true);
+        }
+        Ok(())
     }
 
     /// Reads a group, whose blocks nobody fills meanwhile.
@@ -156,9 +177,13 @@ impl<M: PersistentMemory> Batch<'_, M> {
     ) -> Result<(), Error> {
         let (arena, lba, entry) = (group.place.arena, group.lba(index), group.entries[index]);
         let block = match entry.mapped() {
-            Mapped::NeverWritten | Mapped::Zero(_) => {
+            mapped @ (Mapped::NeverWritten | Mapped::Zero(_)) => {
                 into.copy_from(&ZEROES[..into.len()]);
-                return Ok(());
+                return if mapped == Mapped::NeverWritten {
+                    Ok(())
+                } else {
+                    self.keep_zero(arena, lba)
+                };
             }
             Mapped::Error(_) => {
                 return Err(Error::SectorError { sector: group.place.sector + index as u64 });
@@ -167,7 +192,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         };
         let read = self.btt.medium.read(arena.block_offset(block) + offset as u64, into);
         if let Err(error) = read {
-            if error.cause == Cause::Medium && !self.btt.read_only {
+            if error.cause == Cause::Medium && self.btt.can_mark_unreadable() {
                 arena.mark_unreadable(&self.btt.medium, lba, entry)?;
             }
             return Err(error.into());

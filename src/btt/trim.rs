@@ -2,9 +2,12 @@
 //!
 //! A map entry with the zero flag still owns its block, so trimming is one store per sector, under
 //! the map lock, and needs no flog. It need not be durable when the lock is released: whatever a
-//! later write of the sector logs, it finds the same block with or without the flag. But another trim
-//! that finds the flag must see to it that it is durable: the fence of whoever set it may be yet to
-//! come, and speaks for nobody else.
+//! later write of the sector logs, it finds the same block with or without the flag.
+//!
+//! Until its fence, though, a power failure takes the flag away, and the old data come back. What a
+//! completed request relies on must not do that. So a trim that finds the flag makes it durable itself,
+//! and so does a read, which has shown zeroes ([`UnfencedTrims`]): the fence of the trim that stored the
+//! flag may be yet to come, or never come, if its daemon was killed.
 
 use super::arena::Arena;
 use super::batch::Batch;
@@ -14,8 +17,9 @@ use super::geometry::MAP_ENTRY_SIZE;
 use super::map::{MapEntry, Mapped};
 use super::map_locks::LockKey;
 use super::round::Tag;
+use super::sync::{AtomicU64, Ordering};
 use super::units::{Block, Lba};
-use crate::pmem::{CACHE_LINE, PersistentMemory};
+use crate::pmem::{CACHE_LINE, Durability, PersistentMemory};
 
 /// What to do with a sector that was never written, and reads as zeroes already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +28,33 @@ pub enum NeverWritten {
     Leave,
     /// Give it the zero flag: another implementation would read whatever its block holds.
     Zero,
+}
+
+/// Counts the trims whose map entries may not be durable yet.
+#[derive(Debug)]
+pub(super) struct UnfencedTrims(AtomicU64);
+
+impl UnfencedTrims {
+    /// The trims of a BTT that has just been opened. Of a killed daemon there may be some left, unless
+    /// opening has synced the file; on DAX this cannot be known without flushing the whole map.
+    pub(super) fn new(durability: Durability) -> UnfencedTrims {
+        UnfencedTrims(AtomicU64::new(u64::from(durability == Durability::Dax)))
+    }
+
+    /// A trim is about to store its first map entry.
+    fn begin(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The trim has been fenced. One that fails never is.
+    fn end(&self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Returns whether a zero flag that has been loaded may not be durable.
+    pub(super) fn may_exist(&self) -> bool {
+        self.0.load(Ordering::SeqCst) != 0
+    }
 }
 
 impl<M: PersistentMemory> Batch<'_, M> {
@@ -39,6 +70,8 @@ impl<M: PersistentMemory> Batch<'_, M> {
         self.btt.check_range(first, count)?;
         self.check_writable()?;
         self.commit();
+        self.btt.check_synced()?;
+        self.btt.trims.begin();
         let (mut sector, end) = (first, first + count);
         while sector < end {
             let Place { arena, lba, .. } = self.btt.locate(sector);
@@ -49,7 +82,9 @@ impl<M: PersistentMemory> Batch<'_, M> {
             }
             sector += group;
         }
-        Ok(self.btt.medium.fence()?)
+        self.btt.medium.fence().inspect_err(|error| self.btt.keep_after_failed_sync(error))?;
+        self.btt.trims.end();
+        Ok(())
     }
 
     /// Trims sectors whose map entries share a cache line, and a lock. Returns those that have an

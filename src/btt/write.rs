@@ -14,6 +14,7 @@
 
 use arrayvec::ArrayVec;
 
+use super::arena::is_bad_medium;
 use super::batch::{Batch, Data, ZEROES};
 use super::engine::Place;
 use super::error::Error;
@@ -54,8 +55,10 @@ impl<M: PersistentMemory> Batch<'_, M> {
         self.lanes.arenas[arena].take().ok_or(Error::NoLane { arena })
     }
 
-    /// Waits until nobody reads the free block of a lane any more, and clears its poison.
+    /// Waits until the free block of a lane is not read any more, and clears its poison.
     pub(super) fn make_fillable(&mut self, arena: usize, lane: usize) -> Result<(), Error> {
+        // After a failed sync, the map on the medium may still name the block.
+        self.btt.check_synced()?;
         let lane = self.lanes.arenas[arena].lane(lane);
         if !mutant!(btt::NoWaitForReaders) {
             self.btt.tracking.wait_until_unread(arena, lane.free);
@@ -99,7 +102,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         if self.round.is_empty() {
             return self.end_round();
         }
-        match self.btt.medium.fence() {
+        match self.btt.fence_data() {
             Ok(()) => {
                 self.lock_round();
                 self.publish();
@@ -107,6 +110,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
             Err(error) => {
                 self.fail_round(error);
                 self.end_round();
+                self.btt.keep_after_failed_sync(&error);
             }
         }
     }
@@ -133,18 +137,21 @@ impl<M: PersistentMemory> Batch<'_, M> {
         if mutant!(btt::UnlockedMap) {
             self.guards.clear();
         }
-        match self.btt.medium.fence() {
-            Ok(()) => self.map(),
-            Err(error) => self.give_up_round(error),
+        let published = self.btt.medium.fence().and_then(|()| self.map());
+        if let Err(error) = published {
+            self.give_up_round(error);
         }
         self.end_round();
         if !broken.is_empty() {
             self.retire(&broken);
         }
+        if let Err(error) = published {
+            self.btt.keep_after_failed_sync(&error);
+        }
     }
 
     /// Step 2: a flog entry for each staged sector. Those that cannot be logged fail and leave the
-    /// round; returned are the lanes whose flog is to blame.
+    /// round; returned are the lanes whose flog the medium has lost.
     fn log(&mut self) -> Broken {
         let mut broken = Broken::new();
         let mut staged = std::mem::take(&mut self.round.staged);
@@ -163,7 +170,8 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let medium = &self.btt.medium;
         let arena = &self.btt.arenas[staged.arena];
         arena.check_writable()?;
-        staged.old = arena.load_entry(medium, staged.lba)?;
+        // Nothing may fail for want of space after the commit.
+        staged.old = arena.load_entry_to_replace(medium, staged.lba)?;
         let lane = self.lanes.arenas[staged.arena].lane(staged.lane);
         let entry = FlogEntry {
             lba: staged.lba.0,
@@ -171,16 +179,22 @@ impl<M: PersistentMemory> Batch<'_, M> {
             new_map: staged.new.0,
             seq: lane.sequence.get(),
         };
-        arena
-            .store_flog_entry(medium, lane, entry)
-            .inspect_err(|_| broken.push((staged.arena, lane.index)))?;
+        arena.store_flog_entry(medium, lane, entry).inspect_err(|error| {
+            if is_bad_medium(medium, error) {
+                broken.push((staged.arena, lane.index));
+            }
+        })?;
         // The entry may be durable from here on, whatever happens.
         arena.flush_flog_entry(medium, lane).inspect_err(|error| arena.give_up(medium, error))?;
         Ok(())
     }
 
     /// Step 3: the map entries; then the lanes go on.
-    fn map(&mut self) {
+    ///
+    /// # Errors
+    ///
+    /// The fence failed, and the lanes stay as they were.
+    fn map(&mut self) -> Result<(), MediaError> {
         let btt = self.btt;
         for (index, staged) in self.round.staged.iter().enumerate() {
             let arena = &btt.arenas[staged.arena];
@@ -192,14 +206,13 @@ impl<M: PersistentMemory> Batch<'_, M> {
         if mutant!(btt::EarlyUnlock) {
             self.guards.clear();
         }
-        if let Err(error) = btt.medium.fence() {
-            return self.give_up_round(error);
-        }
+        btt.medium.fence()?;
         read_tracking::after_mapping();
         for staged in &self.round.staged {
             let lane = self.lanes.arenas[staged.arena].lane(staged.lane);
             lane.advance(staged.old.block(staged.lba), staged.old.is_error());
         }
+        Ok(())
     }
 
     /// Maps the staged sector at `index`, and begins to write its entry back, unless the next one's is

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::libc::c_void;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
-use super::{MapError, Protection};
+use super::{MapError, PAGE, Protection};
 
 /// Size of a huge page (a PMD entry): an address that is congruent with its file offset modulo this
 /// can be mapped by one.
@@ -58,6 +58,18 @@ impl AddressSpace {
         let wanted = Wanted::new(file, range, Protection::ReadWrite, sharing);
         let mapped = wanted.and_then(|wanted| wanted.map(false));
         mapped.map(|(space, _)| space).map_err(MapError::system("mmap"))
+    }
+
+    /// Returns whether the page at `address`, which is inside the mapping, is in the page cache. The
+    /// answer is out of date as soon as it is given.
+    pub(super) fn is_resident(&self, address: *const u8) -> bool {
+        let page = PAGE as usize;
+        let start = address.wrapping_sub(address.addr() % page);
+        let mut resident = 0u8;
+        // SAFETY: the page is mapped, and one byte is written for it.
+        let called = unsafe { libc::mincore(start.cast_mut().cast(), page, &raw mut resident) };
+        // Where the kernel does not say, the page may be.
+        called != 0 || resident & 1 != 0
     }
 
     /// Address of the byte at `offset` of the mapping.

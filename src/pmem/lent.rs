@@ -2,17 +2,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-#[cfg(feature = "power-fail")]
 use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
-
-use nix::errno::Errno;
 
 #[cfg(feature = "power-fail")]
 use super::power_fail::Loans;
+use super::writeback::{Writeback, fdatasync};
 use super::{Access, Backing, Cause, MapError, MediaError, Protection};
 
 /// The file of a mapping, for others to map parts of it.
@@ -27,8 +24,8 @@ pub struct Lent {
     file_offset: u64,
     protection: Protection,
     backing: Backing,
-    /// The first failure of a sync. It stays: what was dropped then, a later sync reports as written.
-    failure: Mutex<Option<Errno>>,
+    /// Shared with the mappings of the file.
+    writeback: Arc<Writeback>,
     /// What is durable of what others store, if the power is to fail.
     #[cfg(feature = "power-fail")]
     loans: Option<Arc<Loans>>,
@@ -44,6 +41,7 @@ impl Lent {
         file_offset: u64,
         protection: Protection,
         backing: Backing,
+        writeback: Arc<Writeback>,
     ) -> Result<Lent, MapError> {
         let itself = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let file = OpenOptions::new()
@@ -56,7 +54,7 @@ impl Lent {
             file_offset,
             protection,
             backing,
-            failure: Mutex::new(None),
+            writeback,
             #[cfg(feature = "power-fail")]
             loans: None,
         })
@@ -110,24 +108,21 @@ impl Lent {
         if self.protection == Protection::ReadOnly || self.backing == Backing::DeviceDax {
             return Ok(());
         }
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        if failure.is_none() {
-            // A mapping's stores are found by the kernel, whoever's it is.
-            *failure = nix::unistd::fdatasync(&self.file).err();
-        }
+        // The kernel finds the stores of every mapping, whichever process made them.
+        self.writeback.sync_all(fdatasync(&self.file)).map_err(|errno| {
+            let cause = Cause::System(errno);
+            MediaError { access: Access::Sync, offset: 0, length: 0, cause }
+        })?;
         #[cfg(feature = "power-fail")]
-        if let (None, Some(loans)) = (*failure, &self.loans) {
+        if let Some(loans) = &self.loans {
             loans.flushed();
         }
-        failure.map_or(Ok(()), |errno| {
-            let cause = Cause::System(errno);
-            Err(MediaError { access: Access::Sync, offset: 0, length: 0, cause })
-        })
+        Ok(())
     }
 }
 
-impl AsRawFd for Lent {
-    fn as_raw_fd(&self) -> RawFd {
-        self.file.as_raw_fd()
+impl AsFd for Lent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -13,7 +14,7 @@ use vm_memory::VolatileSlice;
 use super::address_space::AddressSpace;
 use super::backing::Mappable;
 use super::cpu::{self, Fault, WriteBack};
-use super::writeback::Writeback;
+use super::writeback::{Writeback, fdatasync};
 use super::{
     Access, Backing, CACHE_LINE, Cause, Durability, DurabilityRequest, Intent, Lent, MapError,
     MediaError, PAGE, PersistentMemory, sigbus,
@@ -42,7 +43,7 @@ pub enum Protection {
 pub struct Mapping {
     file: File,
     /// Keeps the range mapped.
-    _address_space: AddressSpace,
+    address_space: AddressSpace,
     /// Address of the range's first byte.
     base: *mut u8,
     /// Offset of the range in the file.
@@ -52,7 +53,8 @@ pub struct Mapping {
     backing: Backing,
     durability: Durability,
     write_back: WriteBack,
-    writeback: Writeback,
+    /// Shared by all mappings of the file.
+    writeback: Arc<Writeback>,
 }
 
 // SAFETY: the mapping lives until the value is dropped, and every access to it goes through the
@@ -81,6 +83,8 @@ impl Mapping {
         let mappable = Mappable::of(&file)?;
         check_range(&range, mappable.size)?;
 
+        let writeback = Writeback::of(&file);
+        let writeback = writeback.map_err(|source| MapError::System { call: "fstat", source })?;
         // Device-DAX maps whole pages of its own size only: map outwards, look inwards.
         let start = range.start - range.start % mappable.granule;
         let end =
@@ -98,14 +102,14 @@ impl Mapping {
         };
         Ok(Mapping {
             base: address_space.at(range.start - start),
-            _address_space: address_space,
+            address_space,
             file_offset: range.start,
             size: range.end - range.start,
             protection,
             backing,
             durability: durability(request, backing),
             write_back: WriteBack::best(),
-            writeback: Writeback::new(),
+            writeback,
             file,
         })
     }
@@ -120,14 +124,15 @@ impl Mapping {
         let address_space = AddressSpace::map_private(&file, &range)?;
         Ok(Mapping {
             base: address_space.at(0),
-            _address_space: address_space,
+            address_space,
             file_offset: self.file_offset,
             size: self.size,
             protection: Protection::ReadWrite,
             backing: Backing::PageCache,
             durability: Durability::PageCache,
             write_back: WriteBack::best(),
-            writeback: Writeback::new(),
+            // What is stored here never reaches the file.
+            writeback: Arc::new(Writeback::new()),
             file,
         })
     }
@@ -140,7 +145,7 @@ impl Mapping {
 
     /// The file, for others to map parts of it as `protection` says; as the mapping can, at most.
     pub fn lend(&self, protection: Protection) -> Result<Lent, MapError> {
-        Lent::new(&self.file, self.file_offset, protection, self.backing)
+        Lent::new(&self.file, self.file_offset, protection, self.backing, self.writeback.clone())
     }
 
     /// Address of `length` bytes at `offset`, all inside the mapping.
@@ -149,7 +154,8 @@ impl Mapping {
         if offset.checked_add(length).is_none_or(|end| end > self.size) {
             return fails(Cause::OutOfBounds);
         }
-        if access != Access::Read && self.protection == Protection::ReadOnly {
+        let stores = matches!(access, Access::Write | Access::Zero);
+        if stores && self.protection == Protection::ReadOnly {
             return fails(Cause::ReadOnly);
         }
         // SAFETY: the offset is inside the mapping, or one past it.
@@ -176,11 +182,59 @@ impl Mapping {
         offset: u64,
         length: u64,
     ) -> impl Fn(Fault) -> MediaError {
-        let ours = self.base.addr()..self.base.addr() + self.size as usize;
         move |fault| {
-            let cause = if ours.contains(&fault.address) { Cause::Medium } else { Cause::Buffer };
+            let cause = if self.is_ours(&fault) { Cause::Medium } else { Cause::Buffer };
             MediaError { access, offset, length, cause }
         }
+    }
+
+    /// Loads a word whose page cannot be mapped, as [`read_from_file`](Self::read_from_file).
+    #[cold]
+    fn load_from_file<const N: usize>(
+        &self,
+        offset: u64,
+        fault: Fault,
+    ) -> Result<[u8; N], MediaError> {
+        let mut word = [0; N];
+        self.read_from_file(offset, &VolatileSlice::from(&mut word[..]), fault)?;
+        Ok(word)
+    }
+
+    /// Reads by way of the file system what cannot be read through the mapping, after `fault`.
+    ///
+    /// A page of a hole needs memory of its own on tmpfs; where there is none left, the mapping faults,
+    /// and read(2) still finds zeroes.
+    #[cold]
+    fn read_from_file(
+        &self,
+        offset: u64,
+        into: &VolatileSlice<'_>,
+        fault: Fault,
+    ) -> Result<(), MediaError> {
+        let fails = self.media_error(Access::Read, offset, into.len() as u64);
+        if !self.is_ours(&fault) || self.backing != Backing::PageCache {
+            return Err(fails(fault));
+        }
+        let mut piece = [0; PAGE as usize];
+        let mut done = 0;
+        while done < into.len() {
+            let length = piece.len().min(into.len() - done);
+            let piece = &mut piece[..length];
+            let position = self.file_offset + offset + done as u64;
+            self.file.read_exact_at(piece, position).map_err(|_| fails(fault))?;
+            // SAFETY: the target lies inside the slice, which is valid for its length and for concurrent
+            // use; the source is ours alone.
+            unsafe { cpu::copy(into.ptr_guard_mut().as_ptr().add(done), piece.as_ptr(), length) }
+                .map_err(&fails)?;
+            done += length;
+        }
+        Ok(())
+    }
+
+    /// Returns whether a fault was in the mapping, and not in the buffer of a copy.
+    fn is_ours(&self, fault: &Fault) -> bool {
+        let ours = self.base.addr()..self.base.addr() + self.size as usize;
+        ours.contains(&fault.address)
     }
 
     /// Copies `from` to `to` as a streaming write does: whole cache lines past the cache, a broken
@@ -224,6 +278,26 @@ impl Mapping {
         }
     }
 
+    /// Begins to write back the cache lines that hold `length` bytes at `offset`, which are at `address`.
+    #[inline]
+    fn write_back_lines(
+        &self,
+        address: *mut u8,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), MediaError> {
+        let into_line = offset % CACHE_LINE;
+        let end = into_line + length;
+        let mut line = 0;
+        while line < end {
+            // SAFETY: the line holds at least one byte of the range, and lines do not span pages.
+            unsafe { self.write_back.line(address.sub(into_line as usize).add(line as usize)) }
+                .map_err(self.media_error(Access::Flush, offset, length))?;
+            line += CACHE_LINE;
+        }
+        Ok(())
+    }
+
     /// Gives the whole pages of the range back to the file system. Whether it could.
     fn punch(&self, start: u64, end: u64) -> Result<bool, Errno> {
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
@@ -258,7 +332,24 @@ impl Mapping {
             self.write_zeroes(start, end)?;
         }
         self.writeback.note_store();
-        self.writeback.sync(&self.file)
+        self.writeback.sync(fdatasync(&self.file))
+    }
+
+    /// Syncs the file, unless nothing was stored to it since the last sync began.
+    fn sync_file(&self) -> Result<(), MediaError> {
+        cpu::drain_stores();
+        self.writeback.sync(fdatasync(&self.file)).map_err(|errno| self.sync_error(errno))
+    }
+
+    fn sync_error(&self, errno: Errno) -> MediaError {
+        let cause = Cause::System(errno);
+        MediaError { access: Access::Sync, offset: 0, length: self.size, cause }
+    }
+
+    /// Returns whether stores are durable without a sync of the file: flushed past the CPU's caches to
+    /// persistent memory.
+    fn is_dax(&self) -> bool {
+        self.backing != Backing::PageCache && self.durability == Durability::Dax
     }
 }
 
@@ -274,15 +365,19 @@ impl PersistentMemory for Mapping {
     fn load_u32(&self, offset: u64) -> Result<u32, MediaError> {
         let address = self.checked_word(Access::Read, offset, 4)?;
         // SAFETY: checked to be aligned and inside the mapping.
-        let word = unsafe { cpu::load_u32(address.cast()) };
-        word.map(u32::from_le).map_err(self.media_error(Access::Read, offset, 4))
+        match unsafe { cpu::load_u32(address.cast()) } {
+            Ok(word) => Ok(u32::from_le(word)),
+            Err(fault) => self.load_from_file(offset, fault).map(u32::from_le_bytes),
+        }
     }
 
     fn load_u64(&self, offset: u64) -> Result<u64, MediaError> {
         let address = self.checked_word(Access::Read, offset, 8)?;
         // SAFETY: checked to be aligned and inside the mapping.
-        let word = unsafe { cpu::load_u64(address.cast()) };
-        word.map(u64::from_le).map_err(self.media_error(Access::Read, offset, 8))
+        match unsafe { cpu::load_u64(address.cast()) } {
+            Ok(word) => Ok(u64::from_le(word)),
+            Err(fault) => self.load_from_file(offset, fault).map(u64::from_le_bytes),
+        }
     }
 
     fn store_u32(&self, offset: u64, value: u32) -> Result<(), MediaError> {
@@ -314,8 +409,11 @@ impl PersistentMemory for Mapping {
         let from = self.checked(Access::Read, offset, length)?;
         // SAFETY: the source is inside the mapping; a volatile slice is valid for its length and
         // for concurrent use; the two are different objects.
-        unsafe { cpu::copy(into.ptr_guard_mut().as_ptr(), from, into.len()) }
-            .map_err(self.media_error(Access::Read, offset, length))
+        let copied = unsafe { cpu::copy(into.ptr_guard_mut().as_ptr(), from, into.len()) };
+        match copied {
+            Ok(()) => Ok(()),
+            Err(fault) => self.read_from_file(offset, into, fault),
+        }
     }
 
     fn write(&self, offset: u64, from: &VolatileSlice<'_>) -> Result<(), MediaError> {
@@ -343,21 +441,13 @@ impl PersistentMemory for Mapping {
         Ok(())
     }
 
+    #[inline]
     fn flush(&self, offset: u64, length: u64) -> Result<(), MediaError> {
         let address = self.checked(Access::Flush, offset, length)?;
         if self.durability != Durability::Dax {
             return Ok(());
         }
-        let into_line = offset % CACHE_LINE;
-        let end = into_line + length;
-        let mut line = 0;
-        while line < end {
-            // SAFETY: the line holds at least one byte of the range, and lines do not span pages.
-            unsafe { self.write_back.line(address.sub(into_line as usize).add(line as usize)) }
-                .map_err(self.media_error(Access::Flush, offset, length))?;
-            line += CACHE_LINE;
-        }
-        Ok(())
+        self.write_back_lines(address, offset, length)
     }
 
     fn fence(&self) -> Result<(), MediaError> {
@@ -366,7 +456,8 @@ impl PersistentMemory for Mapping {
             // Streaming stores are the only ones that a CPU shows to others out of order.
             Durability::PageCache if HAS_STREAMED.take() => cpu::drain_stores(),
             Durability::PageCache => cpu::order_stores(),
-            Durability::Strict => return self.sync(),
+            // A mapping that is only read waits as well: it may show what a killed process has stored.
+            Durability::Strict => return self.sync_file(),
         }
         Ok(())
     }
@@ -393,20 +484,55 @@ impl PersistentMemory for Mapping {
     }
 
     fn sync(&self) -> Result<(), MediaError> {
-        if self.backing != Backing::PageCache && self.durability == Durability::Dax {
+        if self.is_dax() {
             cpu::drain_stores();
             return Ok(());
         }
         if self.protection == Protection::ReadOnly {
             return Ok(());
         }
-        cpu::drain_stores();
-        self.writeback.sync(&self.file).map_err(|errno| MediaError {
-            access: Access::Sync,
-            offset: 0,
-            length: self.size,
-            cause: Cause::System(errno),
-        })
+        self.sync_file()
+    }
+
+    #[inline]
+    fn sync_has_failed(&self) -> bool {
+        self.writeback.has_failed() && !self.is_dax()
+    }
+
+    #[cold]
+    fn sync_failure(&self) -> Option<MediaError> {
+        let failure = if self.is_dax() { None } else { self.writeback.failure() };
+        failure.map(|errno| self.sync_error(errno))
+    }
+
+    #[inline]
+    fn touch_u32(&self, offset: u64) -> Result<u32, MediaError> {
+        let address = self.checked_word(Access::Write, offset, 4)?.cast();
+        // SAFETY: checked to be aligned, inside the mapping and writable.
+        let touched = unsafe {
+            cpu::load_u32(address).and_then(|word| cpu::store_u32(address, word).map(|()| word))
+        };
+        let word = touched.map_err(self.media_error(Access::Write, offset, 4))?;
+        self.writeback.note_store();
+        Ok(u32::from_le(word))
+    }
+
+    #[inline]
+    fn store_u64_pair(&self, offset: u64, first: u64, second: u64) -> Result<(), MediaError> {
+        let address = self.checked_word(Access::Write, offset, 16)?.cast::<u64>();
+        // SAFETY: checked to be aligned, inside the mapping and writable, both words.
+        let stored = unsafe {
+            cpu::store_u64(address, first.to_le())
+                .and_then(|()| cpu::store_u64(address.add(1), second.to_le()))
+        };
+        stored.map_err(self.media_error(Access::Write, offset, 16))?;
+        self.writeback.note_store();
+        Ok(())
+    }
+
+    fn is_cached(&self, offset: u64) -> bool {
+        let address = self.checked(Access::Read, offset, 1);
+        address.is_ok_and(|address| self.address_space.is_resident(address))
     }
 
     fn sync_takes_time(&self) -> bool {

@@ -19,6 +19,7 @@ mod cpu;
 mod durability;
 mod error;
 mod fletcher;
+mod guest_region;
 mod lent;
 mod mapping;
 #[cfg(feature = "power-fail")]
@@ -27,12 +28,14 @@ mod preview;
 mod shared;
 mod sigbus;
 pub mod simulated;
+mod watched;
 mod writeback;
 
 pub use backing::{Backing, file_size};
 pub use durability::{Durability, DurabilityRequest};
 pub use error::{Access, Cause, MapError, MediaError};
 pub use fletcher::{CHECKSUM_SIZE, fletcher64, fletcher64_without_field};
+pub use guest_region::{GuestRegion, GuestRegionError, broken_pages};
 pub use lent::{Lend, Lent};
 pub use mapping::{Mapping, Protection};
 #[cfg(feature = "power-fail")]
@@ -97,6 +100,13 @@ pub trait PersistentMemory: Send + Sync {
     /// Stores the little-endian double word at `offset`, a multiple of eight, in one access.
     fn store_u64(&self, offset: u64, value: u64) -> Result<(), MediaError>;
 
+    /// Stores two double words one after another, the first at `offset`, a multiple of 16: no thread sees
+    /// the second without the first, and no power failure keeps it without the first.
+    fn store_u64_pair(&self, offset: u64, first: u64, second: u64) -> Result<(), MediaError> {
+        self.store_u64(offset, first)?;
+        self.store_u64(offset + 8, second)
+    }
+
     /// Copies the bytes at `offset` into `into`, all of it.
     fn read(&self, offset: u64, into: &VolatileSlice<'_>) -> Result<(), MediaError>;
 
@@ -122,6 +132,34 @@ pub trait PersistentMemory: Send + Sync {
     /// far, by any thread, and fenced, is durable.
     fn sync_takes_time(&self) -> bool {
         self.durability() == Durability::PageCache
+    }
+
+    /// The first failure of a sync of the file, by whichever mapping of it: stores of that time may be
+    /// lost although they can still be read, so nothing may be stored any more that relies on them. It
+    /// stays until no mapping of the file is left.
+    fn sync_failure(&self) -> Option<MediaError> {
+        None
+    }
+
+    /// Returns whether there is a [`sync_failure`](Self::sync_failure).
+    fn sync_has_failed(&self) -> bool {
+        false
+    }
+
+    /// Loads the word at `offset`, a multiple of four, and stores it there again: the page gets space on
+    /// the file system, if it has none, and will be written back. The caller keeps other writers of the
+    /// word away.
+    ///
+    /// # Errors
+    ///
+    /// As [`store_u32`](Self::store_u32): above all, the file system is full.
+    fn touch_u32(&self, offset: u64) -> Result<u32, MediaError> {
+        self.load_u32(offset)
+    }
+
+    /// Returns whether the page at `offset` is in memory, so that looking at it needs no I/O.
+    fn is_cached(&self, _offset: u64) -> bool {
+        true
     }
 
     /// Begins to fetch the cache line at `offset`: only a hint, and none where `offset` is beyond the

@@ -59,6 +59,26 @@ impl<M: PersistentMemory + ?Sized> PersistentMemory for Arc<M> {
         (**self).sync_takes_time()
     }
 
+    fn sync_failure(&self) -> Option<MediaError> {
+        (**self).sync_failure()
+    }
+
+    fn sync_has_failed(&self) -> bool {
+        (**self).sync_has_failed()
+    }
+
+    fn touch_u32(&self, offset: u64) -> Result<u32, MediaError> {
+        (**self).touch_u32(offset)
+    }
+
+    fn store_u64_pair(&self, offset: u64, first: u64, second: u64) -> Result<(), MediaError> {
+        (**self).store_u64_pair(offset, first, second)
+    }
+
+    fn is_cached(&self, offset: u64) -> bool {
+        (**self).is_cached(offset)
+    }
+
     fn prefetch(&self, offset: u64, intent: Intent) {
         (**self).prefetch(offset, intent);
     }

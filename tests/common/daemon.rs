@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use super::patience::PATIENCE;
+use super::syncs::Syncs;
 
 /// Runs nvdimmctl.
 pub fn nvdimmctl<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Output {
@@ -48,11 +49,18 @@ impl Daemon {
         daemon
     }
 
+    /// As `start`, with its syncs under control.
+    pub fn start_with_syncs(file: &Path, arguments: &[&str], syncs: &Syncs) -> Daemon {
+        let (mut command, socket) = command(file, arguments);
+        syncs.preload(&mut command);
+        let mut daemon = Daemon::spawn(command, socket);
+        daemon.wait_for_log("serving");
+        daemon
+    }
+
     /// Starts the daemon on `file`, and does not wait.
     pub fn begin(file: &Path, arguments: &[&str]) -> Daemon {
-        let socket = file.with_extension("sock");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
-        command.arg("--socket-path").arg(&socket).arg("--blk-file").arg(file).args(arguments);
+        let (command, socket) = command(file, arguments);
         Daemon::spawn(command, socket)
     }
 
@@ -137,6 +145,14 @@ impl Daemon {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
+}
+
+/// The command of a daemon on `file`, and its socket.
+fn command(file: &Path, arguments: &[&str]) -> (Command, PathBuf) {
+    let socket = file.with_extension("sock");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
+    command.arg("--socket-path").arg(&socket).arg("--blk-file").arg(file).args(arguments);
+    (command, socket)
 }
 
 impl Drop for Daemon {

@@ -13,3 +13,5 @@ pub mod patience;
 pub mod sectors;
 pub mod seeds;
 pub mod shmem;
+pub mod syncs;
+pub mod usage;

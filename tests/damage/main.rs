@@ -12,6 +12,9 @@ mod label_kinds;
 mod labels;
 #[path = "../common/patience.rs"]
 mod patience;
+#[path = "../common/syncs.rs"]
+#[allow(dead_code, reason = "no sync fails here")]
+mod syncs;
 
 use std::fmt::Write as _;
 use std::fs;

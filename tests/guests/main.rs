@@ -15,6 +15,9 @@ mod harness;
 mod sectors;
 #[path = "../common/seeds.rs"]
 mod seeds;
+#[path = "../common/syncs.rs"]
+#[allow(dead_code, reason = "they do not fail here")]
+mod syncs;
 
 mod back_end_killed;
 mod dax;
@@ -33,3 +36,4 @@ mod repaired;
 #[cfg(feature = "power-fail")]
 mod torn_sectors;
 mod windows;
+mod write_through;

@@ -8,7 +8,7 @@ use crate::btt::info_block::InfoBlock;
 use crate::btt::lba_size::LbaSize;
 use crate::btt::units::Lba;
 use crate::btt::{CreateOptions, LaneIndex, NeverWritten, create, discovery};
-use crate::pmem::simulated::Simulated;
+use crate::pmem::simulated::{Fault, Simulated};
 
 const SIZE: u64 = 17 << 20;
 
@@ -355,13 +355,20 @@ fn data_that_cannot_be_stored_fail_their_request_alone() {
     assert_eq!(read(&mut queue, 2, 1).unwrap(), [12; 512]);
 }
 
+/// Bytes of the flog that belong to `lanes` of the first arena.
+fn flog_of(btt: &Btt<Simulated>, lanes: std::ops::Range<u32>) -> std::ops::Range<u64> {
+    let arena = &btt.arenas[0];
+    let offset = |lane| arena.start + arena.info.geometry.flog_offset(LaneIndex(lane));
+    offset(lanes.start)..offset(lanes.end)
+}
+
 #[test]
-fn a_lane_whose_flog_cannot_be_stored_is_given_up_and_the_others_go_on() {
+fn a_lane_whose_flog_is_lost_is_given_up_and_the_others_go_on() {
     let (btt, mut queue) = open(new_medium(512, Version::V1_1));
     write(&mut queue, 0, &[1; 512]).unwrap();
-    let arena = &btt.arenas[0];
-    let flog = arena.start + arena.info.geometry.flog_offset(LaneIndex(1));
-    btt.medium.fill_up(flog..flog + 64);
+    let flog = flog_of(&btt, 1..2);
+    btt.medium.fill_up(flog.clone());
+    btt.medium.poison(flog);
     assert!(matches!(write(&mut queue, 0, &[2; 512]), Err(Error::Media(_))));
     assert_eq!(read(&mut queue, 0, 1).unwrap(), [1; 512], "as it was");
     // Once round all lanes.
@@ -376,17 +383,79 @@ fn a_lane_whose_flog_cannot_be_stored_is_given_up_and_the_others_go_on() {
 fn without_a_lane_left_nothing_is_written_and_all_is_read() {
     let (btt, mut queue) = open(new_medium(512, Version::V1_1));
     write(&mut queue, 0, &[1; 512]).unwrap();
-    let arena = &btt.arenas[0];
-    let flog = arena.start + arena.info.geometry.logoff;
-    btt.medium.fill_up(flog..flog + 256 * 64);
+    let flog = flog_of(&btt, 0..256);
+    btt.medium.fill_up(flog.clone());
+    btt.medium.poison(flog);
     let failures = (0..300).map(|_| write(&mut queue, 0, &[2; 512]).unwrap_err());
     let last = failures.last();
     assert_eq!(last, Some(Error::NoLane { arena: 0 }));
     assert_eq!(read(&mut queue, 0, 1).unwrap(), [1; 512]);
 }
 
+/// The file system may have copied on write, and need space for what it had space for already.
 #[test]
-fn a_write_that_is_committed_and_cannot_be_mapped_makes_its_arena_read_only() {
+fn a_full_file_system_fails_writes_until_there_is_space_again() {
+    for what in ["data", "map", "flog"] {
+        let (btt, mut queue) = open(new_medium(4096, Version::V1_1));
+        write(&mut queue, 0, &[1; 4096]).unwrap();
+        let geometry = &btt.infos().next().unwrap().geometry;
+        let start = btt.arenas[0].start;
+        let (from, to) = match what {
+            "data" => (geometry.dataoff, geometry.mapoff),
+            "map" => (geometry.mapoff, geometry.logoff),
+            _ => (geometry.logoff, geometry.info2off),
+        };
+        btt.medium.fill_up(start + from..start + to);
+        for sector in 0..600 {
+            let sector = sector % 300;
+            assert!(
+                matches!(write(&mut queue, sector, &[2; 4096]), Err(Error::Media(_))),
+                "{what}"
+            );
+        }
+        assert!(matches!(write_part(&mut queue, 0, 0, &[2]), Err(Error::Media(_))), "{what}");
+        assert_eq!(read(&mut queue, 0, 1).unwrap(), [1; 4096], "as it was");
+        btt.medium.make_room();
+        for sector in 0..600 {
+            let sector = sector % 300;
+            write(&mut queue, sector, &[3; 4096]).unwrap();
+        }
+        assert_eq!(read(&mut queue, 0, 1).unwrap(), [3; 4096]);
+        assert!(!btt.infos().next().unwrap().error);
+        let (_, mut queue) = open(Simulated::of(btt.medium.snapshot()));
+        write(&mut queue, 0, &[4; 4096]).unwrap();
+    }
+}
+
+#[test]
+fn after_a_failed_sync_the_disk_is_only_read_until_it_is_opened_again() {
+    let (btt, mut queue) = open(new_medium(4096, Version::V1_1));
+    write(&mut queue, 0, &[1; 4096]).unwrap();
+    btt.medium.fail_next_sync();
+    write(&mut queue, 1, &[1; 4096]).unwrap();
+    let failure = btt.sync().unwrap_err();
+    let before = btt.medium.contents();
+    for sector in 0..300 {
+        assert_eq!(write(&mut queue, sector, &[2; 4096]), Err(Error::Media(failure)));
+        let part = write_part(&mut queue, sector, 0, &[2; 512]);
+        assert_eq!(part, Err(Error::Media(failure)));
+        let trim = queue.batch().trim(sector, 1, NeverWritten::Zero, 0);
+        assert_eq!(trim, Err(Error::Media(failure)));
+    }
+    assert_eq!(btt.sync(), Err(failure));
+    assert_eq!(read(&mut queue, 0, 2).unwrap(), [1; 8192]);
+    // Not even free blocks are filled: they may not be free by what is on the storage device.
+    assert!(btt.medium.contents() == before, "the medium was stored to");
+
+    let (btt, mut queue) = open(close(btt, queue));
+    assert_eq!(read(&mut queue, 0, 2).unwrap(), [1; 8192]);
+    write(&mut queue, 1, &[2; 4096]).unwrap();
+    btt.sync().unwrap();
+}
+
+/// A BTT of two arenas, with sector 5 of the first and the first of the second written; the number of
+/// the latter; and where the map entry of the former is.
+fn two_arenas() -> (Arc<Btt<Simulated>>, Queue<Simulated>, u64, std::ops::Range<u64>) {
     let medium = Simulated::new(2 * SIZE);
     create(&medium, &options(512, Version::V1_1, SIZE), |_, _| {}).unwrap();
     let (btt, mut queue) = open(medium);
@@ -394,24 +463,34 @@ fn a_write_that_is_committed_and_cannot_be_mapped_makes_its_arena_read_only() {
     write(&mut queue, 5, &[1; 512]).unwrap();
     write(&mut queue, second, &[1; 512]).unwrap();
     let entry = btt.arenas[0].start + btt.arenas[0].info.geometry.map_entry_offset(Lba(5));
-    btt.medium.fill_up(entry..entry + 4);
-    assert!(matches!(write(&mut queue, 5, &[2; 512]), Err(Error::Media(_))));
-    assert_eq!(write(&mut queue, 6, &[2; 512]), Err(Error::ArenaReadOnly { arena: 0 }));
-    assert_eq!(write_part(&mut queue, 6, 0, &[2]), Err(Error::ArenaReadOnly { arena: 0 }));
-    assert_eq!(read(&mut queue, 5, 1).unwrap(), [1; 512]);
-    assert!(!btt.is_read_only(), "the other arena is not concerned");
-    write(&mut queue, second, &[2; 512]).unwrap();
+    (btt, queue, second, entry..entry + 4)
+}
 
-    // Whoever opens it next hears of it, by either info block, and sees the write completed.
-    let info = btt.arenas[0].info;
-    for offset in [4096, 4096 + info.geometry.info2off] {
-        let kept = InfoBlock::read(&btt.medium, offset, Version::V1_1, 2 * SIZE - 4096);
-        assert_eq!(kept, Ok(InfoBlock { error: true, ..info }));
+#[test]
+fn a_write_that_is_committed_and_cannot_be_mapped_makes_its_arena_read_only() {
+    for fault in [Fault::Full, Fault::Poison] {
+        let (btt, mut queue, second, entry) = two_arenas();
+        btt.medium.fail_after_touch(entry, fault);
+        assert!(matches!(write(&mut queue, 5, &[2; 512]), Err(Error::Media(_))));
+        assert_eq!(write(&mut queue, 6, &[2; 512]), Err(Error::ArenaReadOnly { arena: 0 }));
+        assert_eq!(write_part(&mut queue, 6, 0, &[2]), Err(Error::ArenaReadOnly { arena: 0 }));
+        assert_eq!(read(&mut queue, 5, 1).is_ok(), fault == Fault::Full);
+        assert!(!btt.is_read_only(), "the other arena is not concerned");
+        write(&mut queue, second, &[2; 512]).unwrap();
+
+        // The next opening sees the write completed. If the medium is bad, either info block says so.
+        let info = btt.arenas[0].info;
+        let failed = fault == Fault::Poison;
+        for offset in [4096, 4096 + info.geometry.info2off] {
+            let kept = InfoBlock::read(&btt.medium, offset, Version::V1_1, 2 * SIZE - 4096);
+            assert_eq!(kept, Ok(InfoBlock { error: failed, ..info }));
+        }
+        let (_, mut queue) = open(Simulated::of(btt.medium.snapshot()));
+        assert_eq!(read(&mut queue, 5, 1).unwrap(), [2; 512]);
+        let refused = Err(Error::ArenaReadOnly { arena: 0 });
+        assert_eq!(write(&mut queue, 6, &[2; 512]), if failed { refused } else { Ok(()) });
+        write(&mut queue, second, &[3; 512]).unwrap();
     }
-    let (_, mut queue) = open(Simulated::of(btt.medium.snapshot()));
-    assert_eq!(write(&mut queue, 6, &[2; 512]), Err(Error::ArenaReadOnly { arena: 0 }));
-    assert_eq!(read(&mut queue, 5, 1).unwrap(), [2; 512]);
-    write(&mut queue, second, &[3; 512]).unwrap();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use nix::errno::Errno;
 use vm_memory::VolatileSlice;
 
 use super::super::{Access, CACHE_LINE, Cause, Durability, MediaError, PersistentMemory};
@@ -21,6 +22,20 @@ struct State {
     poisoned: Vec<Range<u64>>,
     /// Ranges that take no stores.
     full: Vec<Range<u64>>,
+    /// Ranges that go bad as soon as they have been touched.
+    touchy: Vec<(Range<u64>, Fault)>,
+    /// The next sync fails.
+    next_sync_fails: bool,
+    sync_failure: Option<MediaError>,
+}
+
+/// How a range goes bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It takes no stores, as a hole in a full file system.
+    Full,
+    /// It takes neither loads nor stores.
+    Poison,
 }
 
 impl Simulated {
@@ -40,7 +55,14 @@ impl Simulated {
     #[must_use]
     pub fn of(contents: Contents) -> Self {
         let size = contents.size();
-        let state = State { contents, poisoned: Vec::new(), full: Vec::new() };
+        let state = State {
+            contents,
+            poisoned: Vec::new(),
+            full: Vec::new(),
+            touchy: Vec::new(),
+            next_sync_fails: false,
+            sync_failure: None,
+        };
         Simulated { size, state: Mutex::new(state) }
     }
 
@@ -67,6 +89,21 @@ impl Simulated {
     /// Lets every store to `range` fail from now on, as one to a hole in a full file system does.
     pub fn fill_up(&self, range: Range<u64>) {
         self.state().full.push(range);
+    }
+
+    /// Lets stores succeed again that failed since [`fill_up`](Self::fill_up).
+    pub fn make_room(&self) {
+        self.state().full.clear();
+    }
+
+    /// Lets `range` go bad right after it is next touched.
+    pub fn fail_after_touch(&self, range: Range<u64>, fault: Fault) {
+        self.state().touchy.push((range, fault));
+    }
+
+    /// Lets the next sync fail, and so every later one.
+    pub fn fail_next_sync(&self) {
+        self.state().next_sync_fails = true;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -189,7 +226,34 @@ impl PersistentMemory for Simulated {
     }
 
     fn sync(&self) -> Result<(), MediaError> {
-        Ok(())
+        let mut state = self.state();
+        if state.next_sync_fails && state.sync_failure.is_none() {
+            let cause = Cause::System(Errno::EIO);
+            let error = MediaError { access: Access::Sync, offset: 0, length: self.size, cause };
+            state.sync_failure = Some(error);
+        }
+        state.sync_failure.map_or(Ok(()), Err)
+    }
+
+    fn sync_failure(&self) -> Option<MediaError> {
+        self.state().sync_failure
+    }
+
+    fn sync_has_failed(&self) -> bool {
+        self.state().sync_failure.is_some()
+    }
+
+    fn touch_u32(&self, offset: u64) -> Result<u32, MediaError> {
+        let word = self.load_u32(offset)?;
+        let mut state = self.checked_word::<4>(Access::Write, offset)?;
+        let touched = state.touchy.extract_if(.., |(range, _)| range.contains(&offset));
+        for (range, fault) in touched.collect::<Vec<_>>() {
+            state.full.push(range.clone());
+            if fault == Fault::Poison {
+                state.poisoned.push(range);
+            }
+        }
+        Ok(word)
     }
 
     fn next_stored(&self, offset: u64) -> u64 {

@@ -26,7 +26,7 @@ mod unfenced;
 pub use contents::Contents;
 pub use images::{Effort, Images};
 pub use killed::{Killed, trace_of_another};
-pub use medium::Simulated;
+pub use medium::{Fault, Simulated};
 pub use random::Random;
 pub use recorder::{Event, Recorder};
 pub use unfenced::{Durable, Unfenced};

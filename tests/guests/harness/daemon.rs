@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::process::Process;
+use crate::syncs::Syncs;
 
 /// Recovery of the disks used here is a matter of milliseconds; this is for a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -33,12 +34,17 @@ impl Daemon {
     #[track_caller]
     pub fn start_with(file: &Path, queues: u32, options: &[&str]) -> Self {
         let socket = file.with_extension("sock");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
-        command
-            .arg(format!("--socket-path={}", socket.display()))
-            .arg(format!("--blk-file={}", file.display()))
-            .arg(format!("--num-queues={queues}"))
-            .args(options);
+        let mut command = disk_command(file, &socket, queues);
+        command.args(options);
+        Self::listening(command, vec![socket], queues)
+    }
+
+    /// Like [`Daemon::start`], with its syncs under control.
+    #[track_caller]
+    pub fn start_with_syncs(file: &Path, queues: u32, syncs: &Syncs) -> Self {
+        let socket = file.with_extension("sock");
+        let mut command = disk_command(file, &socket, queues);
+        syncs.preload(&mut command);
         Self::listening(command, vec![socket], queues)
     }
 
@@ -122,6 +128,15 @@ impl Daemon {
         let status = self.process.terminate(END_LIMIT);
         assert!(status.success(), "the back end ended with {status} after SIGTERM");
     }
+}
+
+fn disk_command(file: &Path, socket: &Path, queues: u32) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
+    command
+        .arg(format!("--socket-path={}", socket.display()))
+        .arg(format!("--blk-file={}", file.display()))
+        .arg(format!("--num-queues={queues}"));
+    command
 }
 
 #[track_caller]
