@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     /// The first vector of the reference implementation with a message: key 0, 1, ... 15 and message 0,
-    /// 1, ... 14 (appendix A of "SipHash: a fast short-input PRF").
+    /// 1, ... 14 (appendix A of "`SipHash`: a fast short-input PRF").
     #[test]
     fn entries_of_version_2_are_summed_by_siphash_2_4() {
         let bytes: Vec<u8> = (0..16).collect();

@@ -60,14 +60,15 @@ impl AddressSpace {
         mapped.map(|(space, _)| space).map_err(MapError::system("mmap"))
     }
 
-    /// Returns whether the page at `address`, which is inside the mapping, is in the page cache. The
+    /// Returns whether the page at `offset`, which is inside the mapping, is in the page cache. The
     /// answer is out of date as soon as it is given.
-    pub(super) fn is_resident(&self, address: *const u8) -> bool {
+    pub(super) fn is_resident(&self, offset: u64) -> bool {
         let page = PAGE as usize;
+        let address = self.at(offset);
         let start = address.wrapping_sub(address.addr() % page);
         let mut resident = 0u8;
         // SAFETY: the page is mapped, and one byte is written for it.
-        let called = unsafe { libc::mincore(start.cast_mut().cast(), page, &raw mut resident) };
+        let called = unsafe { libc::mincore(start.cast(), page, &raw mut resident) };
         // Where the kernel does not say, the page may be.
         called != 0 || resident & 1 != 0
     }

@@ -111,6 +111,7 @@ impl GuestRegion {
 
     /// `length` objects at byte `offset`, if they are inside the region.
     #[inline]
+    #[must_use]
     pub fn array<T: ByteValued>(
         &self,
         offset: u64,
@@ -151,8 +152,8 @@ fn check_file(file: &File, offset: u64, length: u64) -> Result<(), GuestRegionEr
 /// Returns the bytes of a page of the file's memory, which is replaced as a whole.
 fn page_size(file: &File) -> io::Result<usize> {
     let stat = rustix::fs::fstatfs(file)?;
-    let is_huge = stat.f_type as u64 == HUGETLBFS_MAGIC;
-    Ok(if is_huge { stat.f_bsize as usize } else { super::PAGE as usize })
+    let is_huge = stat.f_type.cast_unsigned() == HUGETLBFS_MAGIC;
+    Ok(if is_huge { stat.f_bsize.cast_unsigned() as usize } else { super::PAGE as usize })
 }
 
 impl GuestMemoryRegion for GuestRegion {

@@ -518,6 +518,7 @@ impl PersistentMemory for Mapping {
     }
 
     #[inline]
+    #[allow(clippy::cast_ptr_alignment, reason = "checked to be aligned to 16 bytes")]
     fn store_u64_pair(&self, offset: u64, first: u64, second: u64) -> Result<(), MediaError> {
         let address = self.checked_word(Access::Write, offset, 16)?.cast::<u64>();
         // SAFETY: checked to be aligned, inside the mapping and writable, both words.
@@ -531,8 +532,7 @@ impl PersistentMemory for Mapping {
     }
 
     fn is_cached(&self, offset: u64) -> bool {
-        let address = self.checked(Access::Read, offset, 1);
-        address.is_ok_and(|address| self.address_space.is_resident(address))
+        self.checked(Access::Read, offset, 1).is_ok() && self.address_space.is_resident(offset)
     }
 
     fn sync_takes_time(&self) -> bool {

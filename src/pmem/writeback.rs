@@ -233,7 +233,11 @@ mod tests {
         state.sync(during).unwrap();
         assert!(state.has_to_sync());
         let again = Cell::new(false);
-        state.sync(|| Ok(again.set(true))).unwrap();
+        let sync = || {
+            again.set(true);
+            Ok(())
+        };
+        state.sync(sync).unwrap();
         assert!(again.get());
     }
 }

@@ -6,7 +6,7 @@
 //! guest, that has to be asked for.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::Path;
 
 use log::warn;
 
@@ -135,7 +135,7 @@ fn open(window: &WindowConfig) -> Result<(NvdimmFile, Place), Error> {
 }
 
 fn find(
-    path: &PathBuf,
+    path: &Path,
     label_size: LabelSize,
     selection: impl Fn(&NvdimmFile) -> Selection,
 ) -> Result<(NvdimmFile, Place), Error> {

@@ -223,7 +223,7 @@ impl<H: Handler> Worker<H> {
         self.log.line(Level::Warn, &format_args!("ring: {error}"));
         let mut state = ring.lock_for_worker();
         state.is_broken = true;
-        self.call = state.error.clone();
+        self.call.clone_from(&state.error);
     }
 
     /// Returns whether a part of `memory` was lost; remembers it if not.

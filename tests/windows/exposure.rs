@@ -55,7 +55,7 @@ fn persistent_memory_of_a_file_with_a_served_disk_has_to_be_allowed() {
 
     // The disk may as well be served by another process.
     let server = serves(&place, &[disk(&place, "other")]);
-    let log = refusal(&place, &[pmem.clone()]);
+    let log = refusal(&place, std::slice::from_ref(&pmem));
     let holder = format!("\"other\", which is held by vhost-user-btt (pid {})", server.pid());
     assert!(log.contains(&holder), "{log}");
     drop(server);

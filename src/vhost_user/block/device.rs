@@ -76,6 +76,7 @@ impl<Q: DiskQueue + 'static> BlockDevice<Q> {
     }
 
     /// A server of the device at `endpoint`, which `stop` stops.
+    #[must_use]
     pub fn serve_at(self, endpoint: Endpoint, stop: Stop) -> Server {
         Server::new(Arc::new(self), endpoint, stop)
     }
@@ -154,13 +155,12 @@ impl<Q: DiskQueue + 'static> VhostDevice for BlockDevice<Q> {
 
     fn write_config(&self, offset: u32, bytes: &[u8]) {
         let Shared { log, cache_mode, .. } = &*self.shared;
-        match Config::written_writeback(offset, bytes) {
-            Some(writeback) => cache_mode.choose(writeback, log),
-            None => {
-                let message =
-                    format_args!("the guest writes {bytes:?} to its configuration at {offset}");
-                log.line(Level::Debug, &message);
-            }
+        if let Some(writeback) = Config::written_writeback(offset, bytes) {
+            cache_mode.choose(writeback, log);
+        } else {
+            let message =
+                format_args!("the guest writes {bytes:?} to its configuration at {offset}");
+            log.line(Level::Debug, &message);
         }
     }
 

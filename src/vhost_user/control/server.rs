@@ -187,9 +187,9 @@ impl Service {
     }
 }
 
-/// Carries out the request in `line`.
-fn answer(line: &[u8], live: &Live) -> Answer {
-    match serde_json::from_slice(line) {
+/// Carries out `request`, a line.
+fn answer(request: &[u8], live: &Live) -> Answer {
+    match serde_json::from_slice(request) {
         Ok(request) => carry_out(request, live),
         Err(error) => Answer::Refused { reason: format!("not a request: {error}") },
     }

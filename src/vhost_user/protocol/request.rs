@@ -150,7 +150,7 @@ impl Request {
             return Err(RequestError::Reply(message.request));
         }
         let unsupported = RequestError::Unsupported(message.request);
-        let kind = FrontendReq::try_from(message.request).map_err(|_| unsupported)?;
+        let kind = FrontendReq::try_from(message.request).map_err(|()| unsupported)?;
         let mut parts = Parts::of(message);
         let request = match kind {
             FrontendReq::GET_FEATURES => Request::GetFeatures,

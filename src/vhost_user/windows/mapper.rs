@@ -74,9 +74,10 @@ impl Mapper {
                     self.is_mapped.end(is_complete);
                 }
                 Order::MapMore => {
-                    let is_complete = (0..self.windows.len())
-                        .fold(true, |all, window| self.map_more(window) && all);
-                    if !is_complete {
+                    // All of them, also after one that cannot be mapped.
+                    let windows = 0..self.windows.len();
+                    let failed = windows.filter(|window| !self.map_more(*window)).count();
+                    if failed > 0 {
                         self.is_mapped.lacks();
                     }
                 }

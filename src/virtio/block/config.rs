@@ -74,7 +74,7 @@ impl Config {
     /// What a driver sets the `writeback` byte to by writing `bytes` at `offset`; `None`: the write does
     /// not cover the byte, or its value is neither 0 nor 1.
     ///
-    /// OpenVMM writes the four bytes that the field is in.
+    /// `OpenVMM` writes the four bytes that the field is in.
     #[must_use]
     pub fn written_writeback(offset: u32, bytes: &[u8]) -> Option<bool> {
         let index = WRITEBACK_OFFSET.checked_sub(offset as usize)?;
