@@ -79,6 +79,12 @@ pub enum Error {
          crashes: map it with strict or dax durability"
     )]
     NotDurable(Durability),
+    /// Features that forbid a program which does not know them to change the region.
+    #[error(
+        "the region has features {0:#x}, which this program does not know: it can be read and not changed; \
+         use a newer release"
+    )]
+    ReadOnlyFeatures(u64),
     /// The region was opened for reading.
     #[error("the region is open for reading only")]
     ReadOnly,

@@ -25,6 +25,11 @@ pub enum Fault {
     /// A version of the format that is not known.
     #[error("version {0} of the format, which this program does not know: it knows 1 and 2")]
     Version(u32),
+    /// Features that forbid a program which does not know them to use the region.
+    #[error(
+        "incompatible features {0:#x} of the format, which this program does not know: use a newer release"
+    )]
+    Features(u64),
     /// A superblock that does not describe this namespace.
     #[error(
         "superblock: {field} is {value:#x}, which this namespace of {size:#x} bytes cannot have"

@@ -27,11 +27,12 @@ pub struct Growth {
 ///
 /// # Errors
 ///
-/// No superblock can be used; [`Error::NotDurable`]; the medium's: of a superblock that cannot be read, 'dax check --repair' makes one
+/// No superblock can be used; [`Error::NotDurable`], [`Error::ReadOnlyFeatures`]; the medium's: of a superblock that cannot be read, 'dax check --repair' makes one
 /// that can.
 pub fn grow<M: PersistentMemory>(medium: &M) -> Result<Growth, Error> {
     durable::require(medium)?;
     let old = load::superblock(medium)?;
+    old.features.check_change()?;
     let page_count = (medium.size() - PAGES_OFFSET) / PAGE_SIZE;
     let new = Superblock { page_count: page_count.max(old.page_count), ..old };
     if Superblock::read(medium, SUPERBLOCK_OFFSET) != Ok(old) && !mutant!(dax::GrownFromBackup) {

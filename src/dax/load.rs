@@ -94,7 +94,7 @@ pub fn load<M: PersistentMemory>(
     let extents: Vec<Extent> = used.iter().map(|(extent, _)| *extent).collect();
     state.pool = pool;
     state.buddy =
-        Buddy::new(PAGES_OFFSET / PAGE_SIZE, superblock.end(), &extents).map_err(|page| {
+        Buddy::new(PAGES_OFFSET / PAGE_SIZE, superblock.bounds(), &extents).map_err(|page| {
             // The later one of the two in the order of their addresses.
             let found = used.partition_point(|(extent, _)| extent.first < page);
             let offset = used.get(found).map_or(0, |(_, offset)| *offset);
@@ -193,8 +193,8 @@ impl<M: PersistentMemory> Loader<'_, M> {
                     free.push(at);
                     continue;
                 }
-                let (namespace, end) = (self.superblock.namespace, self.superblock.end());
-                let (first, order) = layout::decode_record(record.get(), namespace, end)
+                let (namespace, bounds) = (self.superblock.namespace, self.superblock.bounds());
+                let (first, order) = layout::decode_record(record.get(), namespace, bounds)
                     .map_err(|fault| Error::Damaged { offset: at, fault })?;
                 blocks.insert(first, Block { order, record: at });
                 self.used.push((Extent { first, pages: 1 << order }, at));
@@ -260,7 +260,8 @@ impl<M: PersistentMemory> Loader<'_, M> {
         device.extents.extend(inline.map(|extent| Extent::from(*extent)));
         self.extent_pages(at, slot.more.get(), count as usize, &mut device)?;
         for extent in &device.extents {
-            layout::check_extent(*extent, align.order(), self.superblock.end()).map_err(damaged)?;
+            layout::check_extent(*extent, align.order(), self.superblock.bounds())
+                .map_err(damaged)?;
             self.used.push((*extent, at));
         }
         let name = layout::decode_text(&slot.name).map_err(damaged)?;

@@ -28,6 +28,7 @@ mod durable;
 mod error;
 mod extents;
 mod fault;
+mod features;
 mod grow;
 mod journal;
 mod layout;

@@ -98,13 +98,16 @@ impl<M: PersistentMemory> Region<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`]; [`Error::NotDurable`]; [`Error::Superblocks`] and [`Error::Damaged`] for what cannot be trusted;
+    /// [`Error::NotFound`]; [`Error::NotDurable`]; [`Error::ReadOnlyFeatures`]; [`Error::Superblocks`] and [`Error::Damaged`] for what cannot be trusted;
     /// the medium's.
     pub fn open(medium: M, read_only: bool) -> Result<Region<M>, Error> {
         if !read_only {
             durable::require(&medium)?;
         }
         let superblock = load::superblock(&medium)?;
+        if !read_only {
+            superblock.features.check_change()?;
+        }
         let state = load::load(&medium, &superblock, read_only)?;
         Ok(Region { medium, superblock, read_only, state: RwLock::new(state) })
     }

@@ -34,10 +34,11 @@ pub struct Repaired {
 ///
 /// # Errors
 ///
-/// No superblock can be used; the medium's, in the middle of the repair: repeat it.
+/// No superblock can be used; [`Error::ReadOnlyFeatures`]; the medium's, in the middle of the repair: repeat it.
 pub fn repair<M: PersistentMemory>(medium: &M, drop_damaged: bool) -> Result<Repaired, Error> {
     durable::require(medium)?;
     let superblock = check::superblock(medium)?;
+    superblock.features.check_change()?;
     // Where that leaves no region that can be used, nothing is lost for it.
     let drop_damaged =
         drop_damaged && mend_all(&Preview::new(medium), &superblock, true)?.left.is_clean();

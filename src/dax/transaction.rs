@@ -120,6 +120,7 @@ impl Prepared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dax::features::Features;
     use crate::dax::layout::{METADATA_OFFSET, OWNER_TABLE_OFFSET, PAGES_OFFSET};
     use crate::dax::superblock::Superblock;
     use crate::dax::units::{Align, PAGE_SIZE};
@@ -137,6 +138,8 @@ mod tests {
             page_count: 8,
             journal_first: 4096,
             journal_order: 1,
+            features: Features::default(),
+            align_base: 0,
         };
         Ring::read(medium, &superblock).unwrap().1
     }

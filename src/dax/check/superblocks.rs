@@ -15,7 +15,7 @@ type Bytes = [u8; SUPERBLOCK_SIZE as usize];
 /// Most words in which two damaged superblocks may differ for all their combinations to be tried.
 const MOST_DIFFERING: usize = 12;
 /// Byte offset of what is reserved, and zero.
-const RESERVED_AT: usize = 88;
+const RESERVED_AT: usize = 120;
 
 /// The superblock, its backup, or what can be worked out from both if both are damaged.
 ///

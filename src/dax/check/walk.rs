@@ -336,7 +336,8 @@ pub(super) fn misplaced(
 ) -> Option<Fault> {
     let end = PAGES_OFFSET / PAGE_SIZE + superblock.page_count;
     let inside = first >= PAGES_OFFSET / PAGE_SIZE && first <= end && pages <= end - first;
-    let aligned = (first | pages) & ((1 << align_order) - 1) == 0;
+    let counted = first.wrapping_add(superblock.align_base);
+    let aligned = (counted | pages) & ((1 << align_order) - 1) == 0;
     let is_right = inside && aligned && pages > 0;
     (!is_right).then_some(Fault::Extent { first, pages, align_order, end })
 }

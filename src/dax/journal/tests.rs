@@ -1,4 +1,5 @@
 use super::*;
+use crate::dax::features::Features;
 use crate::dax::units::Align;
 use crate::dax::version::Version::{One, Two};
 use crate::pmem::simulated::{Contents, Effort, Event, Random, Recorder, Simulated, Unfenced};
@@ -15,6 +16,8 @@ fn superblock() -> Superblock {
         page_count: 8,
         journal_first: 4096,
         journal_order: 1,
+        features: Features::default(),
+        align_base: 0,
     }
 }
 
