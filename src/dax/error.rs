@@ -127,6 +127,20 @@ pub enum Error {
         /// Alignment in bytes.
         align: u64,
     },
+    /// An alignment that a device's extents do not have.
+    #[error(
+        "device {name:?} cannot have an alignment of {}: its extent at bytes {:#x}..{:#x} of the namespace \
+         does not begin and end at multiples of it; a device of size 0 can have any",
+        amount(*.align), .extent.start, .extent.end
+    )]
+    CannotAlign {
+        /// Name of the device.
+        name: String,
+        /// Alignment in bytes.
+        align: u64,
+        /// Bytes of the extent, in the namespace.
+        extent: std::ops::Range<u64>,
+    },
     /// In use by a guest.
     #[error("busy: device {name:?} is held; --force takes it away from its holder")]
     Busy {

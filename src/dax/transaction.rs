@@ -8,7 +8,7 @@ use super::layout::{self, METADATA_PAGE_SIZE, PageBytes};
 use crate::pmem::{MediaError, PersistentMemory};
 
 /// Stores and new pages that become visible at once.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Transaction {
     stores: BTreeMap<u64, u64>,
     fresh: BTreeMap<u64, Box<PageBytes>>,

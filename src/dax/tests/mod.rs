@@ -1,7 +1,9 @@
 //! A region as a whole. Tests of what DAX.md lists under "Corrected" are named after it.
 
+mod alignment;
 mod damage;
 mod devices;
+mod features;
 mod growth;
 mod hooked;
 mod look;
