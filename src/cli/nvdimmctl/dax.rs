@@ -45,8 +45,10 @@ enum Command {
     ResizeDevice(devices::ResizeDevice),
     DestroyDevice(devices::DestroyDevice),
     RenameDevice(devices::RenameDevice),
+    AlignDevice(devices::AlignDevice),
     List(list::List),
     Owners(owners::Owners),
+    FreePages(owners::FreePages),
     Check(check::Check),
     Export(export::Export),
 }
@@ -68,8 +70,10 @@ impl Dax {
             Command::ResizeDevice(command) => command.run(control)?,
             Command::DestroyDevice(command) => command.run()?,
             Command::RenameDevice(command) => command.run()?,
+            Command::AlignDevice(command) => command.run()?,
             Command::List(command) => command.run()?,
             Command::Owners(command) => command.run()?,
+            Command::FreePages(command) => command.run()?,
             Command::Check(command) => return command.run(),
             Command::Export(command) => command.run()?,
         }
