@@ -281,7 +281,9 @@ impl<M: PersistentMemory> Region<M> {
             plan_growth(state, &device, more, reserved, change.clone(), preference)
         };
         let planned = match plan(state, Preference::Lowest) {
-            Err(Error::NoRoomFor(Space::Metadata)) => plan(state, Preference::Fewest),
+            Err(Error::NoRoomFor(Space::Metadata)) if !mutant!(dax::NoFewerExtents) => {
+                plan(state, Preference::Fewest)
+            }
             planned => planned,
         };
         let Planned { device, taken, pages, mut change } = planned?;

@@ -93,7 +93,8 @@ fn scattered(
 /// Takes the free pages from `first` on in whole units of 2^`order`, up to `most`; returns how many.
 fn take_run(state: &mut State, first: u64, most: u64, order: u32, taken: &mut Vec<Extent>) -> u64 {
     let run = state.buddy.run(first, most);
-    let extent = Extent { first, pages: run >> order << order };
+    let units = if mutant!(dax::PiecesMisaligned) { run } else { run >> order << order };
+    let extent = Extent { first, pages: units };
     if extent.pages == 0 || !state.buddy.take(extent) {
         return 0;
     }

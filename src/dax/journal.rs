@@ -276,7 +276,7 @@ impl Ring {
             self.position = 0;
             self.is_void = false;
         }
-        if self.is_void { Ok(()) } else { self.void(medium) }
+        if self.is_void || mutant!(dax::PlaceNotZeroed) { Ok(()) } else { self.void(medium) }
     }
 
     /// Makes the rest of the bucket zero, so that no entry is completed by the remains of another.

@@ -289,8 +289,9 @@ pub fn check_extent(extent: Extent, align_order: u32, bounds: Bounds) -> Result<
     let inside = first >= PAGES_OFFSET / PAGE_SIZE
         && first.checked_add(pages).is_some_and(|behind| behind <= end);
     // With the base, a page inside has a number far below 2⁶⁴.
-    let is_aligned = inside && (first + base).is_multiple_of(unit) && pages.is_multiple_of(unit);
-    if !is_aligned || pages == 0 {
+    let begins_at_unit = inside && (first + base).is_multiple_of(unit);
+    let has_units = pages.is_multiple_of(unit) || mutant!(dax::RemainderIgnored);
+    if !inside || pages == 0 || !(begins_at_unit || mutant!(dax::StartIgnored)) || !has_units {
         return Err(Fault::Extent { first, pages, align_order, end });
     }
     Ok(())

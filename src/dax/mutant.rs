@@ -21,6 +21,8 @@ mutants! {
         EntryCrossesBucket,
         /// The checksum of a page does not follow its contents.
         ChecksumForgotten,
+        /// An entry is written over what another one has left that was cut off.
+        PlaceNotZeroed,
         /// Pages are zeroed after they were given to their owner.
         ZeroedLate,
         /// Pages are zeroed when they are freed and at no other time.
@@ -52,5 +54,15 @@ mutants! {
         LookedAtOnce,
         /// Whoever looks at a region without a claim does not compare its superblock.
         GrowthOverlooked,
+        /// An extent may have pages that are no whole unit of the alignment.
+        RemainderIgnored,
+        /// An extent may begin anywhere.
+        StartIgnored,
+        /// Growth takes all pages that are free behind the last extent, whole units or not.
+        PiecesMisaligned,
+        /// Where a metadata page is missing, growth does not try with fewer extents.
+        NoFewerExtents,
+        /// Unknown features that forbid changes are passed over.
+        FeaturesIgnored,
     }
 }

@@ -87,7 +87,7 @@ fn a_page_of_the_file_that_is_no_whole_page_is_no_base() {
 }
 
 #[test]
-fn an_extent_begins_and_ends_at_multiples_of_its_alignment_inside_the_region() {
+pub(super) fn an_extent_begins_and_ends_at_multiples_of_its_alignment_inside_the_region() {
     let first = PAGES_OFFSET / PAGE;
     let (end, order) = (first + 4 * UNIT, Align::Huge.order());
     let fits = |first, pages, base| {

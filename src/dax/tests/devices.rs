@@ -106,7 +106,7 @@ fn growth_prefers_extending_the_last_extent_and_then_the_lowest_address() {
 
 /// Behind the last extent are more free pages than whole units of the device.
 #[test]
-fn growth_behind_the_last_extent_takes_whole_units_only() {
+pub(super) fn growth_behind_the_last_extent_takes_whole_units_only() {
     let unit = 512;
     let region = region(5 * unit);
     let huge = DeviceOptions { align: Some(Align::Huge), ..device("huge", unit) };
@@ -125,7 +125,8 @@ fn growth_behind_the_last_extent_takes_whole_units_only() {
 }
 
 #[test]
-fn growth_takes_few_large_extents_where_small_ones_need_a_metadata_page_that_is_not_there() {
+pub(super) fn growth_takes_few_large_extents_where_small_ones_need_a_metadata_page_that_is_not_there()
+ {
     let region = fragmented(4, 20);
     region.create_device(&device("d", 1)).unwrap();
     region.change().unwrap().pool.clear();

@@ -50,7 +50,7 @@ fn a_region_with_unknown_incompatible_features_is_not_opened_at_all() {
 }
 
 #[test]
-fn a_region_with_unknown_features_that_forbid_changes_is_open_for_reading() {
+pub(super) fn a_region_with_unknown_features_that_forbid_changes_is_open_for_reading() {
     for bit in 0..64 {
         let medium = with(Features { ro_compat: 1 << bit, ..Features::default() });
         let before = medium.snapshot();

@@ -56,7 +56,7 @@ fn sample() -> Arc<Simulated> {
 }
 
 #[test]
-fn changes_are_seen_wholly_or_not_at_all() {
+pub(super) fn changes_are_seen_wholly_or_not_at_all() {
     let (before, after) = before_or_after(sample, |medium| {
         let region = open(medium);
         region.destroy_device("a", Held::Refuse).unwrap();
@@ -86,7 +86,7 @@ fn small_region() -> Arc<Simulated> {
 }
 
 #[test]
-fn a_device_in_pages_that_the_region_has_just_got_is_seen() {
+pub(super) fn a_device_in_pages_that_the_region_has_just_got_is_seen() {
     let (before, after) = before_or_after(small_region, |medium| {
         grow(medium).unwrap();
         open(medium).create_device(&device("d", 12)).unwrap();

@@ -9,6 +9,8 @@ mod hooked;
 mod look;
 mod media;
 mod model;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod owners;
 mod torn;
 
