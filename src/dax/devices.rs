@@ -148,7 +148,7 @@ impl<M: PersistentMemory> Region<M> {
             chain: Vec::new(),
             holders: Arc::default(),
         };
-        let device = self.grow(state, name, device, pages, filled.page, change)?;
+        let device = self.grow(state, name, &device, pages, filled.page, &change)?;
         state.slots.filled(filled, &mut state.pool);
         state.names.insert(*uuid, name.clone());
         state.devices.insert(name.clone(), device);
@@ -169,7 +169,7 @@ impl<M: PersistentMemory> Region<M> {
         let change = Transaction::default();
         let changed = match pages.checked_sub(device.pages()) {
             Some(0) => return Ok(()),
-            Some(more) => self.grow(state, name, device, more, None, change)?,
+            Some(more) => self.grow(state, name, &device, more, None, &change)?,
             None => {
                 take_away(name, find(state, name)?, size, held)?;
                 self.shrink(state, name, device, pages, change)?
@@ -272,13 +272,13 @@ impl<M: PersistentMemory> Region<M> {
         &self,
         state: &mut State,
         name: &str,
-        device: Device,
+        device: &Device,
         more: u64,
         reserved: Option<u64>,
-        change: Transaction,
+        change: &Transaction,
     ) -> Result<Device, Error> {
         let plan = |state: &mut State, preference| {
-            plan_growth(state, &device, more, reserved, change.clone(), preference)
+            plan_growth(state, device, more, reserved, change.clone(), preference)
         };
         let planned = match plan(state, Preference::Lowest) {
             Err(Error::NoRoomFor(Space::Metadata)) if !mutant!(dax::NoFewerExtents) => {

@@ -20,7 +20,7 @@ fn huge(name: &str, units: u64) -> DeviceOptions {
 
 #[test]
 fn devices_are_aligned_in_the_file_wherever_the_namespace_begins() {
-    for start in [0, 1, 31, 511, 512, 700, (1 << 20) - 1, (1 << 20) + 5, 1 << 30 | 77] {
+    for start in [0, 1, 31, 511, 512, 700, (1 << 20) - 1, (1 << 20) + 5, (1 << 30) + 77] {
         let region = region_at(start, 4 * UNIT);
         region.create_device(&device("small", 3)).unwrap();
         region.create_device(&huge("huge", 1)).unwrap();
