@@ -11,9 +11,9 @@ use std::process::{Child, Command, Output, Stdio};
 use common::daemon::{nvdimmctl, nvdimmctl_ok};
 use serde_json::Value;
 use tempfile::TempDir;
+use uuid::Uuid;
 use vhost_user_btt::dax::{self, DeviceOptions, NamespaceError, NamespaceOptions};
 use vhost_user_btt::nvdimm::{self, ClaimKind, LabelSize, Selection};
-use vhost_user_btt::pmem::DurabilityRequest;
 
 const M: u64 = 1 << 20;
 
@@ -53,7 +53,6 @@ fn options(path: &Path) -> NamespaceOptions {
         path: path.into(),
         selection: Selection::Only,
         label_size: LabelSize::Detect,
-        durability: DurabilityRequest::Strict,
     }
 }
 
@@ -301,6 +300,61 @@ fn devices_come_change_and_go() {
 }
 
 #[test]
+fn pages_of_an_owner_that_is_gone_are_freed() {
+    let (_folder, path) = region();
+    let (gone, here) = (Uuid::from_u128(0x60), Uuid::from_u128(0x4e));
+    let place = {
+        let (claim, region) = options(&path).open(ClaimKind::Exclusive).unwrap();
+        region.allocate(gone, "gone", 0).unwrap();
+        let offset = region.allocate(gone, "", 3).unwrap();
+        region.allocate(here, "here", 1).unwrap();
+        claim.namespace().range.start + offset
+    };
+    OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"left", place).unwrap();
+    let free = |more: &[&str]| [&[&*gone.to_string()], more].concat().join(" ");
+    let complaint = dax_refused(&path, "free-pages", &[&free(&[])]);
+    assert!(complaint.contains("hold data; --force"), "{complaint}");
+    let said = dax_ok(&path, "free-pages", &[&gone.to_string(), "--force"]);
+    assert!(said.contains("are free: 36 KiB"), "{said}");
+    let owners = dax_json(&path, "owners", &[]);
+    let labels: Vec<&str> =
+        owners.as_array().unwrap().iter().map(|owner| owner["label"].as_str().unwrap()).collect();
+    assert_eq!(labels, ["nvm pages", "here"]);
+    assert!(dax_refused(&path, "free-pages", &[&gone.to_string()]).contains("unknown owner"));
+    let allocator = owners[0]["uuid"].as_str().unwrap();
+    assert!(dax_refused(&path, "free-pages", &[allocator, "-f"]).contains("unknown owner"));
+    // Nothing was written to these.
+    dax_ok(&path, "free-pages", &[&here.to_string()]);
+    assert_eq!(check(&path, &[]).0, 0);
+}
+
+#[test]
+fn an_empty_device_gets_another_alignment() {
+    let (_folder, path) = region();
+    dax_ok(&path, "create-device", &["d", "--size", "0"]);
+    let device = dax_json(&path, "align-device", &["d", "--align", "4K"]);
+    assert_eq!(device["align"], 4096);
+    dax_ok(&path, "resize-device", &["d", "--size", "12K"]);
+    let complaint = dax_refused(&path, "align-device", &["d", "-a", "2M"]);
+    assert!(complaint.contains("a device of size 0 can have any"), "{complaint}");
+    dax_ok(&path, "resize-device", &["d", "--size", "0"]);
+    dax_ok(&path, "align-device", &["d", "-a", "1G"]);
+    assert_eq!(dax_json(&path, "list", &[])["devices"][0]["align"], 1 << 30);
+}
+
+/// Huge pages of the CPU begin at multiples of their size in the file.
+#[test]
+fn devices_are_aligned_in_the_file_when_their_namespace_is_not() {
+    let (_folder, path) = folder();
+    nvdimmctl_ok(&["create", text(&path), "--size", "4G", "--label-size", "128K"]);
+    nvdimmctl_ok(&["create-namespace", text(&path), "-m", "raw", "-s", "48M"]);
+    nvdimmctl_ok(&["create-namespace", text(&path), "-m", "dax", "-n", "pool"]);
+    let device = dax_json(&path, "create-device", &["d", "--size", "2G", "-a", "1G"]);
+    assert_eq!(extents(&device), [(1024, 2048)]);
+    assert_eq!(check(&path, &[]).0, 0);
+}
+
+#[test]
 fn what_cannot_be_done_with_a_device_is_refused_with_what_can() {
     let (_folder, path) = region();
     for (name, size) in [("a", "100M"), ("b", "50M"), ("c", "40M")] {
@@ -487,10 +541,19 @@ fn damage_is_found_and_repaired_as_far_as_nothing_is_lost_unless_forced() {
     assert!(said.contains("metadata at byte 0x2000: checksum"), "{said}");
     assert!(said.contains("see 'nvdimmctl dax check'"), "{said}");
     let (status, report) = check(&path, &["--repair"]);
-    assert_eq!((status, &report["findings"][0]["loses"]), (2, &true.into()));
+    assert_eq!((status, &report["verdict"]), (1, &"clean".into()), "{report}");
+    assert_eq!(dax_json(&path, "list", &[])["devices"].as_array().unwrap().len(), 2);
+
+    // All of the first device's slot.
+    damage(&path, 0x6000 + 64, &[0xff; 128]);
+    let (status, report) = check(&path, &["--repair"]);
+    assert_eq!(status, 2, "{report}");
+    let findings = report["findings"].as_array().unwrap();
+    assert!(findings.iter().any(|finding| finding["loses"] == true), "{report}");
     let (status, report) = check(&path, &["--repair", "--force"]);
     assert_eq!((status, &report["verdict"]), (1, &"clean".into()), "{report}");
-    assert_eq!(dax_json(&path, "list", &[])["devices"], Value::Array(Vec::new()));
+    let left = &dax_json(&path, "list", &[])["devices"];
+    assert_eq!((left.as_array().unwrap().len(), &left[0]["name"]), (1, &"b".into()));
 
     let (_claim, _region) = options(&path).open(ClaimKind::Exclusive).unwrap();
     assert!(refused(8, &["dax", "check", text(&path)]).contains("busy"));

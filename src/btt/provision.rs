@@ -123,7 +123,9 @@ impl Plan {
                 if size < needed { Err(too_small()) } else { Ok(()) }
             }
             Contents::Region(align) => {
-                let needed = region_options(claim.namespace().uuid, align).least_size();
+                let needed =
+                    region_options(claim.namespace().uuid, claim.namespace().range.start, align)
+                        .least_size();
                 let too_small = || region_error(claim, dax::Error::TooSmall { size, needed });
                 if size < needed { Err(too_small()) } else { Ok(()) }
             }
@@ -271,8 +273,9 @@ fn fill(
     progress: impl FnMut(u64, u64),
 ) -> Result<Namespace, NamespaceError> {
     let claim = &reservation.claim;
-    let uuid = claim.namespace().uuid.unwrap_or_default();
-    let made = make(medium, plan.contents, uuid, progress, || editor.commit(reservation));
+    let Namespace { uuid, range, .. } = claim.namespace();
+    let place = (uuid.unwrap_or_default(), range.start);
+    let made = make(medium, plan.contents, place, progress, || editor.commit(reservation));
     match made {
         Ok(namespace) => Ok(namespace?),
         Err(MakeError::Btt(source)) => Err(btt_error(claim, source)),
@@ -293,9 +296,10 @@ impl<E: Into<Error>> From<E> for MakeError {
     }
 }
 
-fn region_options(uuid: Option<Uuid>, align: Align) -> dax::CreateOptions {
+/// Options of a region in a namespace at byte `file_offset` of its file.
+fn region_options(uuid: Option<Uuid>, file_offset: u64, align: Align) -> dax::CreateOptions {
     let uuid = uuid.unwrap_or_else(Uuid::new_v4);
-    dax::CreateOptions { align, force: true, ..dax::CreateOptions::new(uuid) }
+    dax::CreateOptions { align, file_offset, force: true, ..dax::CreateOptions::new(uuid) }
 }
 
 impl MappedNamespace {
@@ -310,7 +314,7 @@ impl MappedNamespace {
         align: Align,
         force: bool,
     ) -> Result<(), NamespaceError> {
-        let options = region_options(Some(uuid), align);
+        let options = region_options(Some(uuid), self.claim.namespace().range.start, align);
         let (size, needed) = (self.medium.size(), options.least_size());
         if size < needed {
             return Err(region_error(&self.claim, dax::Error::TooSmall { size, needed }));
@@ -320,11 +324,12 @@ impl MappedNamespace {
     }
 }
 
-/// Makes what a namespace is to hold, complete and durable, and then its label.
+/// Makes what a namespace of this uuid, at this byte of its file, is to hold, complete and durable, and then
+/// its label.
 fn make<M: PersistentMemory, T>(
     medium: &M,
     contents: Contents,
-    uuid: Uuid,
+    (uuid, file_offset): (Uuid, u64),
     progress: impl FnMut(u64, u64),
     write_label: impl FnOnce() -> T,
 ) -> Result<T, MakeError> {
@@ -332,7 +337,8 @@ fn make<M: PersistentMemory, T>(
     match contents {
         Contents::Bytes => {}
         Contents::Region(align) => {
-            dax::create(medium, &region_options(Some(uuid), align)).map_err(MakeError::Region)?;
+            let options = region_options(Some(uuid), file_offset, align);
+            dax::create(medium, &options).map_err(MakeError::Region)?;
         }
         Contents::Btt(lba_size, version) => {
             let options = CreateOptions {

@@ -52,14 +52,15 @@ pub struct DaemonArgs {
 
     /// A DAX device that is its guest's persistent memory: socket=PATH (or fd=N) and device=NAME; also
     /// read-only, namespace=NAME if several are in dax mode, nvdimm=FILE if it is another file, and
-    /// expose-file as for --window
+    /// expose-file and share-rw as for --window
     #[arg(long, value_name = "KEY=VALUE,...")]
     pmem: Vec<PmemArg>,
 
     /// A DAX device that the guest of the disk can map, as a shared memory region of it: NAME; also
     /// reserve=SIZE to leave room for growth, read-only, namespace and nvdimm as for --pmem, if there
-    /// are several disks disk=NAME with the namespace of the one that is meant, and expose-file: the
-    /// frontend gets a descriptor of the whole file also where other guests have namespaces in it
+    /// are several disks disk=NAME with the namespace of the one that is meant, expose-file: the
+    /// frontend gets a descriptor of the whole file also where other guests have namespaces in it; and
+    /// share-rw: other guests may have the device at the same time, and write to it
     #[arg(long, value_name = "NAME,KEY=VALUE,...")]
     window: Vec<WindowArg>,
 
@@ -243,13 +244,13 @@ impl DaemonArgs {
             path: path.clone(),
             namespace: device.namespace.clone().map_or(Selection::Only, Selection::Named),
             label_size: self.namespace.label_size(),
-            durability: self.durability.into(),
             #[cfg(feature = "power-fail")]
             injection: self.injection.into(),
         };
         let read_only = self.read_only || device.read_only;
         let (name, expose_file) = (device.name.clone(), device.expose_file);
-        Ok(WindowConfig { region, device: name, reserve: None, read_only, expose_file })
+        let share_rw = device.share_rw;
+        Ok(WindowConfig { region, device: name, reserve: None, read_only, expose_file, share_rw })
     }
 
     fn file(&self) -> Option<&PathBuf> {

@@ -8,7 +8,7 @@ use super::size::Size;
 use crate::vhost_user::SocketSource;
 
 /// A device that is a guest's persistent memory:
-/// `socket=PATH,device=NAME[,namespace=NAME][,nvdimm=FILE][,read-only][,expose-file]`.
+/// `socket=PATH,device=NAME[,namespace=NAME][,nvdimm=FILE][,read-only][,expose-file][,share-rw]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PmemArg {
     pub socket: SocketSource,
@@ -16,7 +16,7 @@ pub(super) struct PmemArg {
 }
 
 /// A device that is a window of a disk: `device=NAME[,reserve=SIZE][,disk=NAME][,namespace=NAME]
-/// [,nvdimm=FILE][,read-only][,expose-file]`, or `NAME[,...]`.
+/// [,nvdimm=FILE][,read-only][,expose-file][,share-rw]`, or `NAME[,...]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct WindowArg {
     pub device: DeviceArg,
@@ -36,6 +36,8 @@ pub(super) struct DeviceArg {
     pub read_only: bool,
     /// The frontend may reach other guests' namespaces of the file.
     pub expose_file: bool,
+    /// Other guests may have the device as well, though one of them can write to it.
+    pub share_rw: bool,
 }
 
 impl DeviceArg {
@@ -43,7 +45,7 @@ impl DeviceArg {
         name: Option<String>,
         namespace: Option<String>,
         file: Option<String>,
-        [read_only, expose_file]: [Option<String>; 2],
+        [read_only, expose_file, share_rw]: [Option<String>; 3],
     ) -> Result<DeviceArg, KeyValueError> {
         Ok(DeviceArg {
             name: given("device", name)?.ok_or(KeyValueError::NoDevice)?,
@@ -51,6 +53,7 @@ impl DeviceArg {
             file: given("nvdimm", file)?.map(PathBuf::from),
             read_only: switch("read-only", read_only.as_deref())?,
             expose_file: switch("expose-file", expose_file.as_deref())?,
+            share_rw: switch("share-rw", share_rw.as_deref())?,
         })
     }
 }
@@ -59,7 +62,16 @@ impl FromStr for PmemArg {
     type Err = KeyValueError;
 
     fn from_str(text: &str) -> Result<PmemArg, KeyValueError> {
-        let keys = ["socket", "fd", "device", "namespace", "nvdimm", "read-only", "expose-file"];
+        let keys = [
+            "socket",
+            "fd",
+            "device",
+            "namespace",
+            "nvdimm",
+            "read-only",
+            "expose-file",
+            "share-rw",
+        ];
         let [socket, fd, name, namespace, file, switches @ ..] = key_value::values(text, &keys)?;
         Ok(PmemArg {
             socket: key_value::socket(socket, fd)?,
@@ -72,7 +84,16 @@ impl FromStr for WindowArg {
     type Err = KeyValueError;
 
     fn from_str(text: &str) -> Result<WindowArg, KeyValueError> {
-        let keys = ["device", "reserve", "disk", "namespace", "nvdimm", "read-only", "expose-file"];
+        let keys = [
+            "device",
+            "reserve",
+            "disk",
+            "namespace",
+            "nvdimm",
+            "read-only",
+            "expose-file",
+            "share-rw",
+        ];
         // The name alone, in front, is what most people need.
         let first = text.split(',').next().unwrap_or_default();
         let is_name = !first.is_empty() && !first.contains('=') && !keys.contains(&first);
@@ -102,11 +123,14 @@ mod tests {
         assert_eq!(short, long);
         assert_eq!((short.device.name.as_str(), short.reserve), ("scratch", Some(1 << 30)));
         let all: WindowArg =
-            "a,,b,disk=root,namespace=pool,nvdimm=/pmem/x,read-only,expose-file".parse().unwrap();
+            "a,,b,disk=root,namespace=pool,nvdimm=/pmem/x,read-only,expose-file,share-rw"
+                .parse()
+                .unwrap();
         assert_eq!((all.device.name.as_str(), all.disk.as_deref()), ("a,b", Some("root")));
         assert_eq!(all.device.namespace.as_deref(), Some("pool"));
         assert_eq!((all.device.file, all.device.read_only), (Some("/pmem/x".into()), true));
         assert!(all.device.expose_file && !short.device.expose_file);
+        assert!(all.device.share_rw && !short.device.share_rw);
     }
 
     #[test]

@@ -2,13 +2,13 @@
 //!
 //! Its invariant: a block of order `n` is 2ⁿ free pages at a multiple of 2ⁿ, and no two free blocks
 //! are buddies. So the blocks are the same for the same free pages, whatever happened before, and an
-//! aligned run of 2ⁿ free pages always lies in one block. Buddies are told by page numbers counted
-//! from the start of the namespace; as the pages in front of the region's first are never free, no
+//! aligned run of 2ⁿ free pages always lies in one block. Inside, pages are counted from where alignment
+//! counts from; callers count them from the start of the namespace. As the pages in front of the region's first are never free, no
 //! block ever reaches over it.
 
 use std::collections::BTreeSet;
 
-use super::units::Extent;
+use super::units::{Bounds, Extent};
 
 /// The largest order: a block of 2²⁰ pages, which is 4 GiB.
 pub const MOST_ORDER: u32 = 20;
@@ -16,6 +16,8 @@ pub const MOST_ORDER: u32 = 20;
 /// The free pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buddy {
+    /// What is added to page numbers from outside.
+    base: u64,
     /// First and last page, the latter exclusive.
     first: u64,
     end: u64,
@@ -27,20 +29,23 @@ impl Buddy {
     /// No pages at all.
     #[must_use]
     pub fn empty() -> Buddy {
-        Buddy { first: 0, end: 0, free: Default::default() }
+        Buddy { base: 0, first: 0, end: 0, free: Default::default() }
     }
 
-    /// Pages `first..end`, of which those of `used` are not free. `used` is sorted, and lies inside.
+    /// Pages from `first` to the end of `bounds`, of which those of `used` are not free. `used` is sorted, and lies inside.
     ///
     /// # Errors
     ///
     /// The first page that two of `used` have.
-    pub fn new(first: u64, end: u64, used: &[Extent]) -> Result<Buddy, u64> {
-        let mut buddy = Buddy { first, end, ..Buddy::empty() };
+    pub fn new(first: u64, bounds: Bounds, used: &[Extent]) -> Result<Buddy, u64> {
+        let Bounds { end, base } = bounds;
+        let (first, end) = (first + base, end + base);
+        let mut buddy = Buddy { base, first, end, ..Buddy::empty() };
         let mut next = first;
         for extent in used {
+            let extent = buddy.inside(*extent);
             if extent.first < next {
-                return Err(extent.first);
+                return Err(extent.first - base);
             }
             buddy.insert(next, extent.first);
             next = extent.end();
@@ -49,17 +54,23 @@ impl Buddy {
         Ok(buddy)
     }
 
+    /// An extent of the caller's, counted as it is counted here.
+    fn inside(&self, extent: Extent) -> Extent {
+        Extent { first: extent.first + self.base, ..extent }
+    }
+
     /// The free block of the smallest order, at the lowest address, of at least `order`.
     #[must_use]
     pub fn best(&self, order: u32) -> Option<u64> {
-        self.free.iter().skip(order as usize).find_map(|blocks| blocks.first().copied())
+        let mut blocks = self.free.iter().skip(order as usize);
+        blocks.find_map(|blocks| blocks.first()).map(|block| block - self.base)
     }
 
     /// The free, aligned 2^`order` pages at the lowest address.
     #[must_use]
     pub fn lowest(&self, order: u32) -> Option<u64> {
         let blocks = self.free.iter().skip(order as usize);
-        blocks.filter_map(|blocks| blocks.first().copied()).min()
+        blocks.filter_map(|blocks| blocks.first()).min().map(|block| block - self.base)
     }
 
     /// Number of free pages in aligned runs of 2^`order`.
@@ -72,6 +83,10 @@ impl Buddy {
     /// Number of free pages from `page` on, up to `most`.
     #[must_use]
     pub fn run(&self, page: u64, most: u64) -> u64 {
+        self.run_inside(page + self.base, most)
+    }
+
+    fn run_inside(&self, page: u64, most: u64) -> u64 {
         let mut end = page;
         while end - page < most {
             match self.block_of(end) {
@@ -88,7 +103,7 @@ impl Buddy {
     pub fn runs(&self, order: u32) -> Vec<Extent> {
         let orders = self.free.iter().zip(0..).skip(order as usize);
         let blocks = orders.flat_map(|(blocks, order)| {
-            blocks.iter().map(move |first| Extent { first: *first, pages: 1 << order })
+            blocks.iter().map(move |first| Extent { first: first - self.base, pages: 1 << order })
         });
         let mut runs: Vec<Extent> = blocks.collect();
         runs.sort_unstable();
@@ -103,6 +118,7 @@ impl Buddy {
     /// Whether none of the pages is free.
     #[must_use]
     pub fn is_taken(&self, extent: Extent) -> bool {
+        let extent = self.inside(extent);
         let begins_inside = |(blocks, order): (&BTreeSet<u64>, u32)| {
             let size = 1 << order;
             let from = (extent.first + 1).saturating_sub(size);
@@ -114,7 +130,8 @@ impl Buddy {
     /// Takes pages, all of which are free, out. Whether they were: else nothing changes.
     #[must_use]
     pub fn take(&mut self, extent: Extent) -> bool {
-        if self.run(extent.first, extent.pages) < extent.pages {
+        let extent = self.inside(extent);
+        if self.run_inside(extent.first, extent.pages) < extent.pages {
             return false;
         }
         let mut next = extent.first;
@@ -133,8 +150,11 @@ impl Buddy {
     /// Gives pages, none of which is free, back. Whether none was: else nothing changes.
     #[must_use]
     pub fn give(&mut self, extent: Extent) -> bool {
-        let inside = self.first <= extent.first && extent.end() <= self.end;
-        if !inside || !self.is_taken(extent) {
+        if !self.is_taken(extent) {
+            return false;
+        }
+        let extent = self.inside(extent);
+        if extent.first < self.first || extent.end() > self.end {
             return false;
         }
         for (block, order) in blocks(extent.first, extent.end()) {

@@ -105,6 +105,11 @@ impl Chain {
         self.set_room(page, room);
     }
 
+    /// Offsets of its pages.
+    pub fn pages(self) -> Vec<u64> {
+        self.pages
+    }
+
     /// Finds a free slot; links a page from `pool` in front of the others if there is none.
     pub fn fill(&self, pool: &BTreeSet<u64>, into: &mut Transaction) -> Result<Filled, Error> {
         let room =

@@ -3,14 +3,17 @@
 use uuid::Uuid;
 
 use super::buddy::MOST_ORDER;
+use super::durable;
 use super::error::Error;
 use super::fault::Fault;
+use super::features::Features;
 use super::layout::{
     self, BODY_AT, HEAD_RECORDS_AT, METADATA_OFFSET, OWNER_TABLE_OFFSET, PAGES_OFFSET, PageBytes,
 };
 use super::page_kind::PageKind;
 use super::superblock::{BACKUP_OFFSET, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock};
 use super::units::{Align, PAGE_SIZE};
+use super::version::Version;
 use crate::pmem::{MediaError, PersistentMemory};
 
 /// What to create.
@@ -22,6 +25,9 @@ pub struct CreateOptions {
     pub align: Align,
     /// Order of the journal's block, 1 to 20: 2 to 2²⁰ buckets of 4 KiB.
     pub journal_order: u32,
+    /// Byte offset of the namespace in its file: alignment counts from the start of the file, as huge
+    /// pages do.
+    pub file_offset: u64,
     /// Write over what is there.
     pub force: bool,
 }
@@ -35,13 +41,25 @@ impl CreateOptions {
 
     /// The first page of the journal, which comes before all others.
     fn journal_first(&self) -> u64 {
-        (PAGES_OFFSET / PAGE_SIZE).next_multiple_of(1 << self.journal_order)
+        let base = self.align_base();
+        (PAGES_OFFSET / PAGE_SIZE + base).next_multiple_of(1 << self.journal_order) - base
     }
 
-    /// A region with devices of 2 MiB alignment, and a journal of 256 KiB.
+    /// See [`Superblock::align_base`]. A namespace that does not begin at a page of the file cannot be
+    /// mapped, and has none.
+    fn align_base(&self) -> u64 {
+        if self.file_offset.is_multiple_of(PAGE_SIZE) {
+            self.file_offset / PAGE_SIZE % (1 << MOST_ORDER)
+        } else {
+            0
+        }
+    }
+
+    /// A region with devices of 2 MiB alignment, and a journal of 256 KiB, in a namespace at the start of
+    /// its file.
     #[must_use]
     pub fn new(uuid: Uuid) -> CreateOptions {
-        CreateOptions { uuid, align: Align::Huge, journal_order: 6, force: false }
+        CreateOptions { uuid, align: Align::Huge, journal_order: 6, file_offset: 0, force: false }
     }
 }
 
@@ -70,6 +88,7 @@ pub fn create<M: PersistentMemory>(medium: &M, options: &CreateOptions) -> Resul
     if !(1..=MOST_ORDER).contains(&options.journal_order) {
         return Err(Error::BadJournal(options.journal_order));
     }
+    durable::require(medium)?;
     let needed = options.least_size();
     if medium.size() < needed {
         return Err(Error::TooSmall { size: medium.size(), needed });
@@ -80,7 +99,12 @@ pub fn create<M: PersistentMemory>(medium: &M, options: &CreateOptions) -> Resul
     if !options.force {
         refuse_to_overwrite(medium)?;
     }
+    let align_base = options.align_base();
+    let incompat = if align_base == 0 { 0 } else { Features::ALIGN_BASE };
     let superblock = Superblock {
+        features: Features { incompat, ..Features::default() },
+        align_base,
+        version: Version::Two,
         set_uuid: options.uuid,
         namespace: 0,
         namespaces: 1,

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
 
-use super::error::Error;
-use super::extents;
+use super::error::{Error, Space};
+use super::extents::{self, Preference, Relinked};
 use super::layout::{self, CONTIGUOUS, DeviceSlot, ExtentOnMedia, INLINE_EXTENTS};
 use super::region::Region;
 use super::state::{Device, State, is_text};
@@ -148,7 +148,7 @@ impl<M: PersistentMemory> Region<M> {
             chain: Vec::new(),
             holders: Arc::default(),
         };
-        let device = self.grow(state, name, device, pages, filled.page, change)?;
+        let device = self.grow(state, name, &device, pages, filled.page, &change)?;
         state.slots.filled(filled, &mut state.pool);
         state.names.insert(*uuid, name.clone());
         state.devices.insert(name.clone(), device);
@@ -169,7 +169,7 @@ impl<M: PersistentMemory> Region<M> {
         let change = Transaction::default();
         let changed = match pages.checked_sub(device.pages()) {
             Some(0) => return Ok(()),
-            Some(more) => self.grow(state, name, device, more, None, change)?,
+            Some(more) => self.grow(state, name, &device, more, None, &change)?,
             None => {
                 take_away(name, find(state, name)?, size, held)?;
                 self.shrink(state, name, device, pages, change)?
@@ -203,10 +203,7 @@ impl<M: PersistentMemory> Region<M> {
         state.pool.extend(chain);
         state.devices.remove(name);
         state.names.remove(&uuid);
-        for extent in &extents {
-            let given = state.buddy.give(*extent);
-            debug_assert!(given, "the extent was taken");
-        }
+        state.give(&extents);
         self.give_back(&extents);
         Ok(())
     }
@@ -237,50 +234,73 @@ impl<M: PersistentMemory> Region<M> {
         Ok(())
     }
 
+    /// Gives a device another alignment, for when it grows. Its extents have to have it already; an empty
+    /// device has none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownDevice`], [`Error::Busy`], [`Error::CannotAlign`]; the medium's.
+    pub fn align_device(&self, name: &str, align: Align) -> Result<(), Error> {
+        let state = &mut *self.change()?;
+        let device = find(state, name)?;
+        if device.is_held() {
+            return Err(Error::Busy { name: name.to_owned() });
+        }
+        let bounds = self.superblock.bounds();
+        let misaligned =
+            |extent: &&Extent| layout::check_extent(**extent, align.order(), bounds).is_err();
+        if let Some(extent) = device.extents.iter().find(misaligned) {
+            let (name, align, extent) = (name.to_owned(), align.bytes(), extent.bytes());
+            return Err(Error::CannotAlign { name, align, extent });
+        }
+        let aligned = Device { align, ..device.clone_unheld() };
+        let mut change = Transaction::default();
+        change.store_bytes(aligned.slot, &encode(name, &aligned));
+        self.commit(state, change)?;
+        if let Some(device) = state.devices.get_mut(name) {
+            device.align = align;
+        }
+        Ok(())
+    }
+
     /// Grows `device` by `more` pages, and writes it to its slot; nothing changes unless all of it
-    /// does. The metadata page `reserved` is
-    /// not to be had for extents.
+    /// does. The metadata page `reserved` is not to be had for extents.
+    ///
+    /// Where the small gaps that come first would take a metadata page that is not there, the device gets
+    /// as few extents as possible.
     fn grow(
         &self,
         state: &mut State,
         name: &str,
-        mut device: Device,
+        device: &Device,
         more: u64,
         reserved: Option<u64>,
-        mut change: Transaction,
+        change: &Transaction,
     ) -> Result<Device, Error> {
-        let old = std::mem::take(&mut device.extents);
-        let taken = extents::take(state, &device, &old, more)?;
-        let mut new = old.clone();
-        for extent in &taken {
-            extents::append(&mut new, *extent);
+        let plan = |state: &mut State, preference| {
+            plan_growth(state, device, more, reserved, change.clone(), preference)
+        };
+        let planned = match plan(state, Preference::Lowest) {
+            Err(Error::NoRoomFor(Space::Metadata)) if !mutant!(dax::NoFewerExtents) => {
+                plan(state, Preference::Fewest)
+            }
+            planned => planned,
+        };
+        let Planned { device, taken, pages, mut change } = planned?;
+        change.store_bytes(device.slot, &encode(name, &device));
+        let done = self.zero_for_new_owner(&taken).map_err(Error::from);
+        if let Err(error) = done.and_then(|()| self.commit(state, change)) {
+            state.give(&taken);
+            return Err(error);
         }
-        let pool = state.pool.iter().copied().filter(|page| Some(*page) != reserved);
-        let grown = extents::write(&mut device, &old, new, pool, &mut change).and_then(|fresh| {
-            change.store_bytes(device.slot, &encode(name, &device));
-            self.zero_for_new_owner(&taken)?;
-            self.commit(state, change)?;
-            if mutant!(dax::ZeroedLate) {
-                self.zero(&taken)?;
-            }
-            Ok(fresh)
-        });
-        match grown {
-            Ok(pages) => {
-                state.pool.extend(pages.unlinked);
-                for page in &pages.linked {
-                    state.pool.remove(page);
-                }
-                Ok(device)
-            }
-            Err(error) => {
-                for extent in taken {
-                    let given = state.buddy.give(extent);
-                    debug_assert!(given, "the extent was just taken");
-                }
-                Err(error)
-            }
+        if mutant!(dax::ZeroedLate) {
+            self.zero(&taken)?;
         }
+        state.pool.extend(pages.unlinked);
+        for page in &pages.linked {
+            state.pool.remove(page);
+        }
+        Ok(device)
     }
 
     /// Shrinks `device` to `pages` pages.
@@ -301,10 +321,7 @@ impl<M: PersistentMemory> Region<M> {
         }
         self.commit(state, change)?;
         state.pool.extend(changed.unlinked);
-        for extent in &gone {
-            let given = state.buddy.give(*extent);
-            debug_assert!(given, "the extent was taken");
-        }
+        state.give(&gone);
         self.give_back(&gone);
         Ok(device)
     }
@@ -314,6 +331,41 @@ impl Device {
     /// A copy to change, which is not counted as held.
     fn clone_unheld(&self) -> Device {
         Device { holders: Arc::default(), ..self.clone() }
+    }
+}
+
+/// A device that has grown, before that is committed.
+struct Planned {
+    device: Device,
+    /// What it grows by: taken from the free pages, but not from the pool of metadata pages.
+    taken: Vec<Extent>,
+    pages: Relinked,
+    change: Transaction,
+}
+
+/// Takes `more` pages for `device`, and adds to `change` what that changes outside its slot.
+fn plan_growth(
+    state: &mut State,
+    device: &Device,
+    more: u64,
+    reserved: Option<u64>,
+    mut change: Transaction,
+    preference: Preference,
+) -> Result<Planned, Error> {
+    let mut device = device.clone_unheld();
+    let old = std::mem::take(&mut device.extents);
+    let taken = extents::take(state, &device, &old, more, preference)?;
+    let mut new = old.clone();
+    for extent in &taken {
+        extents::append(&mut new, *extent);
+    }
+    let pool = state.pool.iter().copied().filter(|page| Some(*page) != reserved);
+    match extents::write(&mut device, &old, new, pool, &mut change) {
+        Ok(pages) => Ok(Planned { device, taken, pages, change }),
+        Err(error) => {
+            state.give(&taken);
+            Err(error)
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::fault::Fault;
 use crate::nvdimm::amount;
-use crate::pmem::MediaError;
+use crate::pmem::{Durability, MediaError};
 
 /// What there was no space for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,18 @@ pub enum Error {
     /// The region was changed by somebody else whenever it was read.
     #[error("the region is being changed all the while by its holder: try again")]
     Unsteady,
+    /// The fences of the medium make nothing durable.
+    #[error(
+        "a region cannot be changed with {0} durability, which orders its metadata only until the host \
+         crashes: map it with strict or dax durability"
+    )]
+    NotDurable(Durability),
+    /// Features that forbid a program which does not know them to change the region.
+    #[error(
+        "the region has features {0:#x}, which this program does not know: it can be read and not changed; \
+         use a newer release"
+    )]
+    ReadOnlyFeatures(u64),
     /// The region was opened for reading.
     #[error("the region is open for reading only")]
     ReadOnly,
@@ -114,6 +126,20 @@ pub enum Error {
         size: u64,
         /// Alignment in bytes.
         align: u64,
+    },
+    /// An alignment that a device's extents do not have.
+    #[error(
+        "device {name:?} cannot have an alignment of {}: its extent at bytes {:#x}..{:#x} of the namespace \
+         does not begin and end at multiples of it; a device of size 0 can have any",
+        amount(*.align), .extent.start, .extent.end
+    )]
+    CannotAlign {
+        /// Name of the device.
+        name: String,
+        /// Alignment in bytes.
+        align: u64,
+        /// Bytes of the extent, in the namespace.
+        extent: std::ops::Range<u64>,
     },
     /// In use by a guest.
     #[error("busy: device {name:?} is held; --force takes it away from its holder")]

@@ -1,5 +1,7 @@
 //! The extents of a device: which pages it grows by, and how they are written.
 
+use std::cmp::Reverse;
+
 use super::error::{Error, Space};
 use super::layout::{self, BODY_AT, EXTENTS, INLINE_EXTENTS, LINK_AT, MOST_EXTENTS};
 use super::owners::no_space;
@@ -14,16 +16,25 @@ fn place(chain: &[u64], index: usize) -> u64 {
     chain[behind / EXTENTS] + BODY_AT + (behind % EXTENTS) as u64 * 16
 }
 
+/// Which free pages a device gets that are not behind its last extent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preference {
+    /// Those at the lowest addresses, so that small gaps are filled up.
+    Lowest,
+    /// Those in the largest runs: the fewest extents, and so the fewest metadata pages.
+    Fewest,
+}
+
 /// Takes `more` pages, a multiple of the alignment, for a device whose extents are `old`: first those
-/// behind its last extent, then those at the lowest addresses.
+/// behind its last extent, then others by `preference`. A contiguous device takes what it can have.
 pub fn take(
     state: &mut State,
     device: &Device,
     old: &[Extent],
     more: u64,
+    preference: Preference,
 ) -> Result<Vec<Extent>, Error> {
     let order = device.align.order();
-    let unit = device.align.pages();
     let last = old.last().map(|extent| extent.end());
     if state.buddy.available(order) < more {
         return Err(no_space(state, more, order));
@@ -43,30 +54,52 @@ pub fn take(
             None => Err(no_space(state, more, order)),
         };
     }
-    let mut taken: Vec<Extent> = Vec::new();
+    Ok(scattered(state, order, last, more, preference))
+}
+
+/// Takes `more` pages, which are there, in units of 2^`order`: first from page `last` on.
+fn scattered(
+    state: &mut State,
+    order: u32,
+    last: Option<u64>,
+    more: u64,
+    preference: Preference,
+) -> Vec<Extent> {
+    let mut taken = Vec::new();
     let mut rest = more;
-    let mut at = last;
-    while rest > 0 {
-        let here = at.map_or(0, |at| state.buddy.run(at, rest));
-        let (first, pages) = match (at.take(), here - here % unit) {
-            (Some(first), pages) if pages > 0 => (first, pages),
-            _ => match state.buddy.lowest(order) {
-                Some(first) => {
-                    let run = state.buddy.run(first, rest);
-                    (first, run - run % unit)
-                }
-                None => break,
-            },
-        };
-        let extent = Extent { first, pages };
-        if !state.buddy.take(extent) {
-            break;
+    if let Some(last) = last {
+        rest -= take_run(state, last, rest, order, &mut taken);
+    }
+    match preference {
+        Preference::Lowest => {
+            while rest > 0
+                && let Some(first) = state.buddy.lowest(order)
+            {
+                rest -= take_run(state, first, rest, order, &mut taken);
+            }
         }
-        rest -= pages;
-        append(&mut taken, extent);
+        Preference::Fewest => {
+            let mut runs = state.buddy.runs(order);
+            runs.sort_unstable_by_key(|run| (Reverse(run.pages), run.first));
+            for run in runs {
+                rest -= take_run(state, run.first, rest, order, &mut taken);
+            }
+        }
     }
     debug_assert_eq!(rest, 0, "so many pages were available");
-    Ok(taken)
+    taken
+}
+
+/// Takes the free pages from `first` on in whole units of 2^`order`, up to `most`; returns how many.
+fn take_run(state: &mut State, first: u64, most: u64, order: u32, taken: &mut Vec<Extent>) -> u64 {
+    let run = state.buddy.run(first, most);
+    let units = if mutant!(dax::PiecesMisaligned) { run } else { run >> order << order };
+    let extent = Extent { first, pages: units };
+    if extent.pages == 0 || !state.buddy.take(extent) {
+        return 0;
+    }
+    append(taken, extent);
+    extent.pages
 }
 
 /// Appends an extent, as one with the last if they touch.

@@ -22,9 +22,14 @@ pub enum Fault {
         /// What it sums to.
         expected: u64,
     },
-    /// A version that nobody makes.
-    #[error("version {0} is not 1")]
+    /// A version of the format that is not known.
+    #[error("version {0} of the format, which this program does not know: it knows 1 and 2")]
     Version(u32),
+    /// Features that forbid a program which does not know them to use the region.
+    #[error(
+        "incompatible features {0:#x} of the format, which this program does not know: use a newer release"
+    )]
+    Features(u64),
     /// A superblock that does not describe this namespace.
     #[error(
         "superblock: {field} is {value:#x}, which this namespace of {size:#x} bytes cannot have"
@@ -87,8 +92,14 @@ pub enum Fault {
     #[error("the name {0:?} is there twice")]
     NameTwice(String),
     /// A name or label that is no text.
-    #[error("a name or label is not UTF-8, or has control characters")]
+    #[error("a name or label is not UTF-8, or has control characters, or there is no name")]
     Text,
+    /// Other metadata say that something else has to be there.
+    #[error("it is not what the superblock says that has to be there")]
+    Known,
+    /// A head or a slot that has no uuid, and should be zero.
+    #[error("it has no uuid, and is not empty")]
+    NotEmpty,
     /// An alignment that devices do not have.
     #[error("alignment of 2^{0} pages is not 4 KiB, 2 MiB or 1 GiB")]
     Align(u8),

@@ -5,12 +5,13 @@
 //! superblock, the backup says what that was about to say. Whichever of the two is written, the other one
 //! is whole, and durable.
 
+use super::durable;
 use super::error::Error;
 use super::layout::PAGES_OFFSET;
 use super::load;
-use super::superblock::{BACKUP_OFFSET, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock};
+use super::superblock::{BACKUP_OFFSET, SUPERBLOCK_OFFSET, Superblock};
 use super::units::PAGE_SIZE;
-use crate::pmem::{MediaError, PersistentMemory};
+use crate::pmem::PersistentMemory;
 
 /// How a region grew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,10 +27,12 @@ pub struct Growth {
 ///
 /// # Errors
 ///
-/// No superblock can be used; the medium's: of a superblock that cannot be read, 'dax check --repair' makes one
+/// No superblock can be used; [`Error::NotDurable`], [`Error::ReadOnlyFeatures`]; the medium's: of a superblock that cannot be read, 'dax check --repair' makes one
 /// that can.
 pub fn grow<M: PersistentMemory>(medium: &M) -> Result<Growth, Error> {
+    durable::require(medium)?;
     let old = load::superblock(medium)?;
+    old.features.check_change()?;
     let page_count = (medium.size() - PAGES_OFFSET) / PAGE_SIZE;
     let new = Superblock { page_count: page_count.max(old.page_count), ..old };
     if Superblock::read(medium, SUPERBLOCK_OFFSET) != Ok(old) && !mutant!(dax::GrownFromBackup) {
@@ -37,30 +40,11 @@ pub fn grow<M: PersistentMemory>(medium: &M) -> Result<Growth, Error> {
     }
     Superblock::settle(medium)?;
     for offset in [BACKUP_OFFSET, SUPERBLOCK_OFFSET] {
-        update(medium, offset, &new)?;
+        new.update(medium, offset)?;
         if !mutant!(dax::GrownAtOnce) {
             medium.fence()?;
         }
     }
     medium.fence()?;
     Ok(Growth { old_size: old.page_count * PAGE_SIZE, new_size: new.page_count * PAGE_SIZE })
-}
-
-/// Stores the words in which the copy at `offset` is another; durable after the next fence.
-///
-/// They are not streamed: an ordinary store that is seen after its maker was killed can be made durable by
-/// whoever sees it.
-fn update<M: PersistentMemory>(
-    medium: &M,
-    offset: u64,
-    superblock: &Superblock,
-) -> Result<(), MediaError> {
-    let bytes = superblock.encode();
-    for (word, place) in bytes.as_chunks::<8>().0.iter().zip((offset..).step_by(8)) {
-        let value = u64::from_le_bytes(*word);
-        if medium.load_u64(place)? != value {
-            medium.store_u64(place, value)?;
-        }
-    }
-    medium.flush(offset, SUPERBLOCK_SIZE)
 }

@@ -6,7 +6,7 @@
 //! ```text
 //!  0 checksum of all that follows   8
 //!  8 magic: the region's uuid      16
-//! 24 version, 1                     4
+//! 24 version: the region's          4
 //! 28 count of stores                4
 //! 32 seq                            8
 //! 40 last_seq                       8
@@ -18,15 +18,42 @@
 //! commits; then its stores are made, flushed and fenced, before anything else is written. So one
 //! entry at most is not applied, the newest, `last_seq` equals `seq`, and the space of all older ones
 //! is free: the ring is never full. There are two buckets or more, so the newest entry is never
-//! written over by the next one. Before an entry takes the first place of a bucket, the header that is
-//! there is made void, so that two torn entries never make a whole one.
+//! written over by the next one.
 //!
 //! Replay makes the stores of the entries from the newest one's `last_seq` on. A torn entry is none;
 //! the one before it is applied already, and applying it again changes nothing.
 //!
-//! Entries are looked for at every multiple of 64 bytes, behind what is none as well. Bit rot in an
+//! Entries are looked for at every multiple of 64 bytes, also after what is no entry. Bit rot in an
 //! older entry is thus without effect: it hides no newer one, over which the ring would go on with
 //! numbers that are there already.
+//!
+//! # Torn entries
+//!
+//! A power failure may leave any of the aligned words of an entry that was being written. The next
+//! attempt, after the region was opened again, writes to the same place under the same number, and may
+//! be cut off as well. Written over what the first attempt left, its words could be just those that
+//! the first one lacks: a change that had not happened would come back later, with the data that were
+//! stored since then in its way. So nothing is ever written over the remains of an entry:
+//!
+//! * Before the first entry after opening, and before the first one in a bucket, the rest of the bucket
+//!   is made zero, and that is durable ([`Ring::commit`]). Entries follow each other without a gap, so
+//!   the place of every entry is zero when it is written. What a power failure leaves of it is a part
+//!   of its own words, and zeroes.
+//! * Zeroing can be torn as well. Of an entry that was written over zeroes it can only take more away.
+//!   Earlier releases wrote over what was there; such remains may lack nothing but words that are zero.
+//!   Where an entry under a number that is still to be used begins, its version is therefore made zero
+//!   first, by one store of eight bytes, which cannot tear.
+//!
+//! What the checksum has to tell apart is thus an entry from the same one with some words replaced by
+//! zeroes. Fletcher-64, by which version 1 sums entries, is two sums modulo 2³² over words of 32 bits:
+//! it misses every change whose differences `d` at the positions `w`, counted from the end, have
+//! Σ d ≡ 0 and Σ w·d ≡ 0. The words of an entry are structured, so that is no matter of one in 2⁶⁴:
+//! two words 0x80000000 at an even distance, as in the two halves of a uuid, may both be missing
+//! (2 · 2³¹ ≡ 0), and generally the more trailing zero bits the differences have, the fewer bits of the
+//! sums are left to notice them. Version 2 sums by SipHash-2-4, a pseudorandom function whose key is the
+//! region's uuid. It has no such structure: a given combination of missing words goes unnoticed with a
+//! probability of 2⁻⁶⁴, whatever the words are. Regions of version 1 keep Fletcher-64, so that the
+//! programs which made them can read what is pending in them, and have the zeroed places.
 
 use std::ops::Range;
 
@@ -38,7 +65,8 @@ use super::fault::Fault;
 use super::layout::{MOST_SEQ, OWNER_TABLE_OFFSET, PAGES_OFFSET};
 use super::superblock::Superblock;
 use super::units::PAGE_SIZE;
-use crate::pmem::{MediaError, PersistentMemory, fletcher64};
+use super::version::Version;
+use crate::pmem::{MediaError, PersistentMemory};
 
 /// Bytes of a bucket.
 pub const BUCKET_SIZE: u64 = PAGE_SIZE;
@@ -50,6 +78,10 @@ const HEADER_SIZE: usize = 64;
 const STORE_SIZE: usize = 16;
 /// What entries begin at multiples of, in bytes.
 const ENTRY_ALIGN: u64 = 64;
+/// Byte offset of the word with version and count in an entry: one that is never zero.
+const VERSION_AT: u64 = 24;
+/// Byte offset of the number in an entry.
+const SEQ_AT: u64 = 32;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -74,6 +106,8 @@ pub struct Store {
 
 const _: () = {
     assert!(size_of::<EntryHeader>() == HEADER_SIZE);
+    assert!(std::mem::offset_of!(EntryHeader, version) == VERSION_AT as usize);
+    assert!(std::mem::offset_of!(EntryHeader, seq) == SEQ_AT as usize);
     assert!(MOST_STORES == 252);
 };
 
@@ -95,13 +129,13 @@ impl Entry {
         ((HEADER_SIZE + count * STORE_SIZE) as u64).next_multiple_of(ENTRY_ALIGN)
     }
 
-    /// The bytes on the medium.
+    /// The bytes on the medium, in the region of this version and uuid.
     #[must_use]
-    pub fn encode(&self, magic: Uuid) -> Vec<u8> {
+    pub fn encode(&self, version: Version, magic: Uuid) -> Vec<u8> {
         let header = EntryHeader {
             checksum: U64::ZERO,
             magic: magic.into_bytes(),
-            version: U32::new(1),
+            version: U32::new(version.number()),
             count: U32::new(self.stores.len() as u32),
             seq: U64::new(self.seq),
             last_seq: U64::new(self.last_seq),
@@ -112,21 +146,24 @@ impl Entry {
             bytes.extend(store.offset.to_le_bytes());
             bytes.extend(store.value.to_le_bytes());
         }
-        let checksum = fletcher64(&bytes[8..]);
+        let checksum = version.entry_checksum(magic, &bytes[8..]);
         bytes[..8].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
 
-    /// The entry at the start of `bytes`, if there is a whole one that makes sense.
+    /// The entry at the start of `bytes`, if there is a whole one that makes sense in the region of this
+    /// version and uuid.
     #[must_use]
-    pub fn decode(bytes: &[u8], magic: Uuid) -> Option<Entry> {
+    pub fn decode(bytes: &[u8], version: Version, magic: Uuid) -> Option<Entry> {
         let (header, rest) = EntryHeader::ref_from_prefix(bytes).ok()?;
         let count = header.count.get() as usize;
-        if header.magic != magic.into_bytes() || header.version.get() != 1 || count > MOST_STORES {
+        let is_ours =
+            header.magic == magic.into_bytes() && header.version.get() == version.number();
+        if !is_ours || count > MOST_STORES {
             return None;
         }
         let stores = rest.get(..count * STORE_SIZE)?;
-        let sum = fletcher64(&bytes[8..HEADER_SIZE + stores.len()]);
+        let sum = version.entry_checksum(magic, &bytes[8..HEADER_SIZE + stores.len()]);
         if sum != header.checksum.get() && !mutant!(dax::TornEntryReplayed) {
             return None;
         }
@@ -152,6 +189,7 @@ impl Entry {
 /// Where the next entry goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ring {
+    version: Version,
     magic: Uuid,
     /// Byte offset of the first bucket.
     start: u64,
@@ -161,6 +199,8 @@ pub struct Ring {
     position: u64,
     /// Of the next entry.
     seq: u64,
+    /// The bucket is known to be zero from `position` on, and that to be durable.
+    is_void: bool,
 }
 
 impl Ring {
@@ -171,12 +211,14 @@ impl Ring {
     ) -> Result<(Vec<Store>, Ring), MediaError> {
         let journal = superblock.journal().bytes();
         let mut ring = Ring {
+            version: superblock.version,
             magic: superblock.set_uuid,
             start: journal.start,
             buckets: (journal.end - journal.start) / BUCKET_SIZE,
             bucket: 0,
             position: 0,
             seq: 1,
+            is_void: false,
         };
         let mut entries = Vec::new();
         let mut bytes = vec![0; BUCKET_SIZE as usize];
@@ -184,7 +226,8 @@ impl Ring {
             medium.read_bytes(ring.start + bucket * BUCKET_SIZE, &mut bytes)?;
             let mut position = 0;
             while position < BUCKET_SIZE {
-                let Some(entry) = Entry::decode(&bytes[position as usize..], ring.magic) else {
+                let found = Entry::decode(&bytes[position as usize..], ring.version, ring.magic);
+                let Some(entry) = found else {
                     position += ENTRY_ALIGN;
                     continue;
                 };
@@ -220,40 +263,56 @@ impl Ring {
         if newest > MOST_SEQ { Err(Fault::Sequence(newest)) } else { Ok(()) }
     }
 
-    /// Commits `stores`, at most [`MOST_STORES`]: durable on return, and not yet applied.
+    /// Makes room for an entry of `count` stores, at most [`MOST_STORES`]: its place is zero, durably, on
+    /// return. Nothing is committed yet, so a failure leaves the region as it was.
+    pub fn make_room<M: PersistentMemory>(
+        &mut self,
+        medium: &M,
+        count: usize,
+    ) -> Result<(), MediaError> {
+        let fits = self.position + Entry::size(count) <= BUCKET_SIZE;
+        if !fits && !mutant!(dax::EntryCrossesBucket) {
+            self.bucket = (self.bucket + 1) % self.buckets;
+            self.position = 0;
+            self.is_void = false;
+        }
+        if self.is_void || mutant!(dax::PlaceNotZeroed) { Ok(()) } else { self.void(medium) }
+    }
+
+    /// Makes the rest of the bucket zero, so that no entry is completed by the remains of another.
+    fn void<M: PersistentMemory>(&mut self, medium: &M) -> Result<(), MediaError> {
+        let place = self.place();
+        // Only an entry that would be the newest one can do harm.
+        if medium.load_u64(place + SEQ_AT)? >= self.seq {
+            medium.store_u64(place + VERSION_AT, 0)?;
+            medium.flush(place + VERSION_AT, 8)?;
+            medium.fence()?;
+        }
+        let rest = vec![0; (BUCKET_SIZE - self.position) as usize];
+        medium.write_bytes(place, &rest)?;
+        medium.fence()?;
+        self.is_void = true;
+        Ok(())
+    }
+
+    /// Byte offset of the next entry.
+    fn place(&self) -> u64 {
+        self.start + self.bucket * BUCKET_SIZE + self.position
+    }
+
+    /// Commits `stores`, for which there is [room](Self::make_room): durable on return, and not yet
+    /// applied. After a failure it is not known whether they are committed.
     pub fn commit<M: PersistentMemory>(
         &mut self,
         medium: &M,
         stores: &[Store],
     ) -> Result<(), MediaError> {
-        let size = Entry::size(stores.len());
-        if self.position + size > BUCKET_SIZE {
-            let crosses = mutant!(dax::EntryCrossesBucket) && self.bucket + 1 < self.buckets;
-            if !crosses {
-                self.enter_next_bucket(medium)?;
-            }
-        }
         let entry = Entry { seq: self.seq, last_seq: self.seq, stores: stores.to_vec() };
-        let offset = self.start + self.bucket * BUCKET_SIZE + self.position;
-        medium.write_bytes(offset, &entry.encode(self.magic))?;
-        if !mutant!(dax::AppliedBeforeFence) {
-            medium.fence()?;
-        }
-        self.position += size;
+        medium.write_bytes(self.place(), &entry.encode(self.version, self.magic))?;
+        medium.fence()?;
+        self.position += Entry::size(stores.len());
         self.seq += 1;
         Ok(())
-    }
-
-    /// Goes on at the start of the next bucket.
-    ///
-    /// What is there may have been torn by a power failure, whereupon a smaller entry of the same
-    /// number went behind the one before. Were it written over as it is, another power failure could
-    /// supply just the line that it lacks, and there would be two entries of that number.
-    fn enter_next_bucket<M: PersistentMemory>(&mut self, medium: &M) -> Result<(), MediaError> {
-        self.bucket = (self.bucket + 1) % self.buckets;
-        self.position = 0;
-        medium.write_bytes(self.start + self.bucket * BUCKET_SIZE, &[0; HEADER_SIZE])?;
-        medium.fence()
     }
 
     /// Where the next entry goes, by its size: behind the newest, if that does not fill its bucket, or to the

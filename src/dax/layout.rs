@@ -24,7 +24,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::fault::Fault;
 use super::page_kind::PageKind;
-use super::units::{Extent, PAGE_SIZE};
+use super::units::{Bounds, Extent, PAGE_SIZE};
 use crate::pmem::fletcher64_without_field;
 
 /// Bytes of a metadata page, the owner table among them.
@@ -117,7 +117,7 @@ pub struct ExtentOnMedia {
 }
 
 /// A device.
-#[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct DeviceSlot {
     /// Nil: the slot is free.
@@ -264,9 +264,8 @@ pub fn encode_record(first: u64, order: u32, namespace: u8) -> u64 {
     first | u64::from(order) << 52 | u64::from(namespace) << 58
 }
 
-/// First page and order of the block that a record, not 0, tells of; `end` is the number of the page
-/// behind the last one.
-pub fn decode_record(record: u64, namespace: u8, end: u64) -> Result<(u64, u32), Fault> {
+/// First page and order of the block that a record, not 0, tells of.
+pub fn decode_record(record: u64, namespace: u8, bounds: Bounds) -> Result<(u64, u32), Fault> {
     let first = record & ((1 << 52) - 1);
     let order = (record >> 52 & 0x3f) as u32;
     let of = (record >> 58) as u8;
@@ -277,17 +276,22 @@ pub fn decode_record(record: u64, namespace: u8, end: u64) -> Result<(u64, u32),
         return Err(Fault::Order(order));
     }
     let extent = Extent { first, pages: 1 << order };
-    check_extent(extent, order, end)?;
+    check_extent(extent, order, bounds)?;
     Ok((first, order))
 }
 
-/// Whether an extent lies among the allocatable pages, at a multiple of 2^`align_order` pages.
-pub fn check_extent(extent: Extent, align_order: u32, end: u64) -> Result<(), Fault> {
+/// Refuses an extent that does not lie among the allocatable pages, or that does not begin and end at
+/// multiples of 2^`align_order` pages.
+pub fn check_extent(extent: Extent, align_order: u32, bounds: Bounds) -> Result<(), Fault> {
     let Extent { first, pages } = extent;
+    let Bounds { end, base } = bounds;
     let unit = 1u64 << align_order;
     let inside = first >= PAGES_OFFSET / PAGE_SIZE
         && first.checked_add(pages).is_some_and(|behind| behind <= end);
-    if !inside || pages == 0 || !first.is_multiple_of(unit) || !pages.is_multiple_of(unit) {
+    // With the base, a page inside has a number far below 2⁶⁴.
+    let begins_at_unit = inside && (first + base).is_multiple_of(unit);
+    let has_units = pages.is_multiple_of(unit) || mutant!(dax::RemainderIgnored);
+    if !inside || pages == 0 || !(begins_at_unit || mutant!(dax::StartIgnored)) || !has_units {
         return Err(Fault::Extent { first, pages, align_order, end });
     }
     Ok(())

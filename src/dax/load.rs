@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use uuid::Uuid;
-use zerocopy::FromZeros;
+use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 use super::buddy::Buddy;
 use super::chain::Chain;
@@ -61,7 +61,10 @@ pub fn load<M: PersistentMemory>(
         Superblock::settle(medium)?;
         let offset = superblock.journal().bytes().start;
         ring.check_numbers().map_err(|fault| Error::Damaged { offset, fault })?;
-        replay(medium, &ring, &pending)?;
+        let replayed = ring.replay(medium, &pending)?;
+        if replayed > 0 {
+            log::info!("replayed {replayed} stores of a change that was cut off");
+        }
         pending = Vec::new();
     }
     let pool = (METADATA_OFFSET..PAGES_OFFSET).step_by(METADATA_PAGE_SIZE as usize).collect();
@@ -91,30 +94,13 @@ pub fn load<M: PersistentMemory>(
     let extents: Vec<Extent> = used.iter().map(|(extent, _)| *extent).collect();
     state.pool = pool;
     state.buddy =
-        Buddy::new(PAGES_OFFSET / PAGE_SIZE, superblock.end(), &extents).map_err(|page| {
+        Buddy::new(PAGES_OFFSET / PAGE_SIZE, superblock.bounds(), &extents).map_err(|page| {
             // The later one of the two in the order of their addresses.
             let found = used.partition_point(|(extent, _)| extent.first < page);
             let offset = used.get(found).map_or(0, |(_, offset)| *offset);
             Error::Damaged { offset, fault: Fault::Overlap { page } }
         })?;
     Ok(state)
-}
-
-fn replay<M: PersistentMemory>(medium: &M, ring: &Ring, pending: &[Store]) -> Result<(), Error> {
-    let replayed = if mutant!(dax::ReplayUnfenced) {
-        let changes =
-            pending.iter().filter(|store| medium.load_u64(store.offset) != Ok(store.value));
-        changes
-            .map(|store| medium.store_u64(store.offset, store.value))
-            .collect::<Result<Vec<()>, _>>()?
-            .len()
-    } else {
-        ring.replay(medium, pending)?
-    };
-    if replayed > 0 {
-        log::info!("replayed {replayed} stores of a change that was cut off");
-    }
-    Ok(())
 }
 
 struct Loader<'a, M> {
@@ -165,11 +151,12 @@ impl<M: PersistentMemory> Loader<'_, M> {
         let mut owners: Vec<Option<Owner>> = Vec::with_capacity(OWNERS);
         for (index, head) in table.heads.iter().enumerate() {
             let uuid = Uuid::from_bytes(head.uuid);
+            let offset = layout::head_offset(index);
             if uuid.is_nil() && index > 0 {
+                check_empty(head, offset)?;
                 owners.push(None);
                 continue;
             }
-            let offset = layout::head_offset(index);
             let damaged = |fault| Error::Damaged { offset, fault };
             if index == 0 && uuid != set {
                 return Err(damaged(Fault::Owner { found: uuid, expected: set }));
@@ -206,8 +193,8 @@ impl<M: PersistentMemory> Loader<'_, M> {
                     free.push(at);
                     continue;
                 }
-                let (namespace, end) = (self.superblock.namespace, self.superblock.end());
-                let (first, order) = layout::decode_record(record.get(), namespace, end)
+                let (namespace, bounds) = (self.superblock.namespace, self.superblock.bounds());
+                let (first, order) = layout::decode_record(record.get(), namespace, bounds)
                     .map_err(|fault| Error::Damaged { offset: at, fault })?;
                 blocks.insert(first, Block { order, record: at });
                 self.used.push((Extent { first, pages: 1 << order }, at));
@@ -229,6 +216,7 @@ impl<M: PersistentMemory> Loader<'_, M> {
             for (index, slot) in page.devices.iter().enumerate() {
                 let at = layout::slot_offset(offset, index);
                 if slot.uuid == [0; 16] {
+                    check_empty(slot, at)?;
                     free.push(at);
                     continue;
                 }
@@ -272,10 +260,14 @@ impl<M: PersistentMemory> Loader<'_, M> {
         device.extents.extend(inline.map(|extent| Extent::from(*extent)));
         self.extent_pages(at, slot.more.get(), count as usize, &mut device)?;
         for extent in &device.extents {
-            layout::check_extent(*extent, align.order(), self.superblock.end()).map_err(damaged)?;
+            layout::check_extent(*extent, align.order(), self.superblock.bounds())
+                .map_err(damaged)?;
             self.used.push((*extent, at));
         }
         let name = layout::decode_text(&slot.name).map_err(damaged)?;
+        if name.is_empty() {
+            return Err(damaged(Fault::Text));
+        }
         Ok((name, device))
     }
 
@@ -304,4 +296,13 @@ impl<M: PersistentMemory> Loader<'_, M> {
         }
         Ok(())
     }
+}
+
+/// A head or slot without a uuid is free, and all of it is zero then: otherwise it is the uuid that is
+/// damaged, and what it named would be given to somebody else.
+fn check_empty<T: IntoBytes + Immutable>(structure: &T, offset: u64) -> Result<(), Error> {
+    if structure.as_bytes().iter().all(|byte| *byte == 0) {
+        return Ok(());
+    }
+    Err(Error::Damaged { offset, fault: Fault::NotEmpty })
 }

@@ -3,26 +3,16 @@
 mutants! {
     /// Those that the crash tests must notice.
     CRASH: {
-        /// A journal entry is applied before its fence.
-        AppliedBeforeFence,
         /// The stores that apply an entry are not flushed.
         ApplyUnflushed,
         /// The stores that apply an entry are not fenced before the next entry.
         ApplyUnfenced,
-        /// New metadata pages are not fenced before the entry that links them.
-        FreshPageUnfenced,
-        /// Each store of a transaction is an entry of its own.
-        OneEntryEach,
-        /// Nothing is written to the journal.
-        NoJournal,
         /// Entries whose checksum does not match are replayed.
         TornEntryReplayed,
         /// The oldest entry is replayed instead of the newest.
         OldestReplayed,
         /// Nothing is replayed.
         NoReplay,
-        /// Replayed stores are not fenced.
-        ReplayUnfenced,
         /// Sequence numbers start again when the region is opened.
         SequenceRestarts,
         /// The ring starts again at its first bucket when the region is opened.
@@ -31,6 +21,8 @@ mutants! {
         EntryCrossesBucket,
         /// The checksum of a page does not follow its contents.
         ChecksumForgotten,
+        /// An entry is written over what another one has left that was cut off.
+        PlaceNotZeroed,
         /// Pages are zeroed after they were given to their owner.
         ZeroedLate,
         /// Pages are zeroed when they are freed and at no other time.
@@ -55,5 +47,22 @@ mutants! {
         JournalEmptied,
         /// A repair does not complete what was pending.
         PendingForgotten,
+    }
+    /// Those that the unit tests must notice.
+    UNIT: {
+        /// Whoever looks at a region without a claim looks at its newest entry once.
+        LookedAtOnce,
+        /// Whoever looks at a region without a claim does not compare its superblock.
+        GrowthOverlooked,
+        /// An extent may have pages that are no whole unit of the alignment.
+        RemainderIgnored,
+        /// An extent may begin anywhere.
+        StartIgnored,
+        /// Growth takes all pages that are free behind the last extent, whole units or not.
+        PiecesMisaligned,
+        /// Where a metadata page is missing, growth does not try with fewer extents.
+        NoFewerExtents,
+        /// Unknown features that forbid changes are passed over.
+        FeaturesIgnored,
     }
 }

@@ -30,9 +30,11 @@ pub struct NamespaceOptions {
     pub selection: Selection,
     /// Where its labels are.
     pub label_size: LabelSize,
-    /// What a fence is to make durable.
-    pub durability: DurabilityRequest,
 }
+
+/// How regions are mapped: whatever the file is on, what changes a region is ordered and durable. What
+/// guests store to their windows goes through mappings of their own and is as durable as they make it.
+const DURABILITY: DurabilityRequest = DurabilityRequest::Strict;
 
 /// Why the region in a namespace cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -145,7 +147,7 @@ impl NamespaceOptions {
         refuse_ambiguity(&file, self.label_size)?;
         let selection = resolve(&file, &self.selection);
         let claim = file.claim(&selection)?;
-        let medium = claim.map(self.durability)?;
+        let medium = claim.map(DURABILITY)?;
         refuse_other_mode(claim.path(), claim.namespace(), &medium)?;
         Ok((claim, medium))
     }
@@ -167,7 +169,7 @@ impl NamespaceOptions {
         refuse_ambiguity(&file, self.label_size)?;
         let selection = resolve(&file, &self.selection);
         let claim = file.claim_head(&selection, PAGES_OFFSET)?;
-        let medium = claim.map(self.durability)?;
+        let medium = claim.map(DURABILITY)?;
         refuse_other_mode(claim.path(), claim.namespace(), &medium)?;
         let device = Region::open(medium, true).and_then(|region| region.device(name));
         let device =
@@ -176,17 +178,28 @@ impl NamespaceOptions {
         Ok((claim, device))
     }
 
-    /// Opens the region for reading only and without a claim, whoever holds it: as it is at one
-    /// moment.
+    /// Opens the region for reading only and without a claim, also while another process changes it: as it
+    /// is at one moment.
     pub fn look(&self) -> Result<(Namespace, Region<Mapping>), NamespaceError> {
+        let mut before = None;
+        loop {
+            let (path, namespace, medium) = self.map_to_look()?;
+            match Region::look_at(medium) {
+                Ok(region) => return Ok((namespace, region)),
+                // It may have grown after its label was read.
+                Err(_) if before.as_ref() != Some(&namespace) => before = Some(namespace),
+                Err(source) => return Err(region_error(&path, &namespace, source)),
+            }
+        }
+    }
+
+    fn map_to_look(&self) -> Result<(PathBuf, Namespace, Mapping), NamespaceError> {
         let file = NvdimmFile::open(&self.path, ClaimKind::Shared, self.label_size)?;
         refuse_ambiguity(&file, self.label_size)?;
         let namespace = file.select(&resolve(&file, &self.selection))?;
         let medium = file.map_to_look(namespace)?;
         refuse_other_mode(file.path(), namespace, &medium)?;
-        let region = Region::look_at(medium)
-            .map_err(|source| region_error(file.path(), namespace, source))?;
-        Ok((namespace.clone(), region))
+        Ok((file.path().into(), namespace.clone(), medium))
     }
 }
 

@@ -134,10 +134,37 @@ impl<M: PersistentMemory> Region<M> {
         if is_last {
             state.owners[head] = None;
         }
-        let given = state.buddy.give(extent);
-        debug_assert!(given, "the block was taken");
+        state.give(&[extent]);
         self.give_back(&[extent]);
         Ok(())
+    }
+
+    /// Frees all that `owner` has, and forgets it: what an application left that is gone. Returns its
+    /// blocks, by offset.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownOwner`], also for owner 0 and for devices; the medium's.
+    pub fn free_all(&self, owner: Uuid) -> Result<Vec<OwnedBlock>, Error> {
+        let state = &mut *self.change()?;
+        let Some((head, found)) = state.owner(owner).filter(|(head, _)| *head > 0) else {
+            return Err(Error::UnknownOwner(owner));
+        };
+        let blocks: Vec<OwnedBlock> = found.all_blocks().collect();
+        let extents: Vec<Extent> = found.extents().collect();
+        let mut change = Transaction::default();
+        // Its record pages are no longer reached.
+        change.store_bytes(layout::head_offset(head), &[0; HEAD_SIZE as usize]);
+        if mutant!(dax::ZeroedBeforeFree) {
+            self.zero(&extents)?;
+        }
+        self.commit(state, change)?;
+        if let Some(owner) = state.owners[head].take() {
+            state.pool.extend(owner.records.pages());
+        }
+        state.give(&extents);
+        self.give_back(&extents);
+        Ok(blocks)
     }
 
     /// The blocks of `owner`, by offset; those of a device are its extents, see
@@ -149,10 +176,7 @@ impl<M: PersistentMemory> Region<M> {
     pub fn pages_of(&self, owner: Uuid) -> Result<Vec<OwnedBlock>, Error> {
         let state = self.look();
         let (_, owner) = state.owner(owner).ok_or(Error::UnknownOwner(owner))?;
-        let blocks = owner.blocks.iter();
-        Ok(blocks
-            .map(|(first, block)| OwnedBlock { offset: first * PAGE_SIZE, order: block.order })
-            .collect())
+        Ok(owner.all_blocks().collect())
     }
 
     /// All owners, owner 0 first.
@@ -197,6 +221,20 @@ impl<M: PersistentMemory> Region<M> {
             Some(other) if other != owner => Error::NotYours { offset, owner: other },
             _ => Error::NoBlock { offset },
         }
+    }
+}
+
+impl Owner {
+    /// Its blocks, by offset.
+    fn all_blocks(&self) -> impl Iterator<Item = OwnedBlock> {
+        let blocks = self.blocks.iter();
+        blocks.map(|(first, block)| OwnedBlock { offset: first * PAGE_SIZE, order: block.order })
+    }
+
+    /// The pages of its blocks.
+    fn extents(&self) -> impl Iterator<Item = Extent> {
+        let blocks = self.blocks.iter();
+        blocks.map(|(first, block)| Extent { first: *first, pages: 1 << block.order })
     }
 }
 

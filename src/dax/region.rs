@@ -5,6 +5,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use uuid::Uuid;
 
+use super::durable;
 use super::error::Error;
 use super::journal::Ring;
 use super::load;
@@ -28,6 +29,28 @@ pub struct Region<M> {
     pub(super) superblock: Superblock,
     read_only: bool,
     state: RwLock<State>,
+}
+
+/// What tells a region from the same one after a change.
+#[derive(Debug, Clone)]
+struct Moment {
+    superblock: Superblock,
+    /// Number of the newest journal entry.
+    newest: u64,
+}
+
+impl Moment {
+    fn of<M: PersistentMemory>(medium: &M) -> Result<Moment, Error> {
+        let superblock = load::superblock(medium)?;
+        Ok(Moment { superblock, newest: Ring::newest(medium, &superblock)? })
+    }
+}
+
+impl PartialEq for Moment {
+    fn eq(&self, other: &Moment) -> bool {
+        let same_size = self.superblock == other.superblock || mutant!(dax::GrowthOverlooked);
+        self.newest == other.newest && same_size
+    }
 }
 
 /// A region as a whole.
@@ -75,10 +98,16 @@ impl<M: PersistentMemory> Region<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`]; [`Error::Superblocks`] and [`Error::Damaged`] for what cannot be trusted;
+    /// [`Error::NotFound`]; [`Error::NotDurable`]; [`Error::ReadOnlyFeatures`]; [`Error::Superblocks`] and [`Error::Damaged`] for what cannot be trusted;
     /// the medium's.
     pub fn open(medium: M, read_only: bool) -> Result<Region<M>, Error> {
+        if !read_only {
+            durable::require(&medium)?;
+        }
         let superblock = load::superblock(&medium)?;
+        if !read_only {
+            superblock.features.check_change()?;
+        }
         let state = load::load(&medium, &superblock, read_only)?;
         Ok(Region { medium, superblock, read_only, state: RwLock::new(state) })
     }
@@ -89,15 +118,17 @@ impl<M: PersistentMemory> Region<M> {
     ///
     /// As [`open`](Self::open); [`Error::Unsteady`].
     pub fn look_at(medium: M) -> Result<Region<M>, Error> {
-        let superblock = load::superblock(&medium)?;
         for _ in 0..MOST_LOOKS {
             // A change stores nothing that a chain reaches before its journal entry is whole. So what
             // is read between two looks at the same newest entry is as that entry leaves it: with the
-            // entry's stores, which may be under way, made in DRAM.
-            let before = Ring::newest(&medium, &superblock)?;
-            let state = load::load(&medium, &superblock, true);
-            if Ring::newest(&medium, &superblock)? == before {
-                let state = RwLock::new(state?);
+            // entry's stores, which may be under way, made in DRAM. Growth changes the superblock alone.
+            let before = Moment::of(&medium);
+            let looked_at = before.clone().and_then(|Moment { superblock, .. }| {
+                Ok((superblock, load::load(&medium, &superblock, true)?))
+            });
+            if Moment::of(&medium) == before || mutant!(dax::LookedAtOnce) {
+                let (superblock, state) = looked_at?;
+                let state = RwLock::new(state);
                 return Ok(Region { medium, superblock, read_only: true, state });
             }
         }
@@ -157,11 +188,13 @@ impl<M: PersistentMemory> Region<M> {
         if state.failed { Err(Error::Failed) } else { Ok(state) }
     }
 
-    /// Commits; after a failure of the medium nothing more is changed.
+    /// Commits. If it is unknown whether that succeeded, nothing more is changed; if the medium fails
+    /// earlier, nothing has changed, and the region can be used as before.
     pub(super) fn commit(&self, state: &mut State, change: Transaction) -> Result<(), Error> {
-        let committed = change.commit(&self.medium, &mut state.ring);
-        state.failed = matches!(committed, Err(Error::Media(_)));
-        committed
+        let prepared = change.prepare(&self.medium, &mut state.ring)?;
+        let committed = prepared.commit(&self.medium, &mut state.ring);
+        state.failed = committed.is_err();
+        Ok(committed?)
     }
 
     /// Makes free pages zero before somebody gets them: what an earlier owner left is never seen,

@@ -1,10 +1,10 @@
 //! Mending what the checker finds.
 
-use super::check::{Finding, Fix, Report, check};
+use super::check::{self, Finding, Fix, Report, check};
+use super::durable;
 use super::error::Error;
 use super::journal::{self, Ring, Store};
 use super::layout::{self, METADATA_PAGE_SIZE, PageBytes};
-use super::load;
 use super::superblock::Superblock;
 use crate::pmem::{MediaError, PersistentMemory, Preview, Saved};
 
@@ -23,8 +23,9 @@ pub struct Repaired {
 
 /// Mends what is damaged on `medium`, which nobody else uses.
 ///
-/// What loses something, a record, a device or a whole chain, is done only if `drop_damaged`; pages
-/// that are lost that way are free, and zeroed when somebody gets them.
+/// What loses something, a record, a device or a whole chain, is done only if `drop_damaged`, and only if
+/// the region is whole then; pages that are lost that way are free, and zeroed before they are given to
+/// another owner.
 ///
 /// Every step is an entry of the journal, be it one store: so it happens wholly or not at all, and what
 /// an older entry stored in the same place cannot come back at the next replay. A repair that was cut
@@ -33,9 +34,23 @@ pub struct Repaired {
 ///
 /// # Errors
 ///
-/// No superblock can be used; the medium's, in the middle of the repair: repeat it.
+/// No superblock can be used; [`Error::ReadOnlyFeatures`]; the medium's, in the middle of the repair: repeat it.
 pub fn repair<M: PersistentMemory>(medium: &M, drop_damaged: bool) -> Result<Repaired, Error> {
-    let superblock = load::superblock(medium)?;
+    durable::require(medium)?;
+    let superblock = check::superblock(medium)?;
+    superblock.features.check_change()?;
+    // Where that leaves no region that can be used, nothing is lost for it.
+    let drop_damaged =
+        drop_damaged && mend_all(&Preview::new(medium), &superblock, true)?.left.is_clean();
+    mend_all(medium, &superblock, drop_damaged)
+}
+
+/// Mends what can be mended, until nothing more is found that can.
+fn mend_all<M: PersistentMemory>(
+    medium: &M,
+    superblock: &Superblock,
+    drop_damaged: bool,
+) -> Result<Repaired, Error> {
     let mut journal: Option<Ring> = None;
     let mut mended = Vec::new();
     for _ in 0..MOST_ROUNDS {
@@ -49,10 +64,10 @@ pub fn repair<M: PersistentMemory>(medium: &M, drop_damaged: bool) -> Result<Rep
         }
         let ring = match &mut journal {
             Some(ring) => ring,
-            None => journal.insert(complete_pending(medium, &superblock)?),
+            None => journal.insert(complete_pending(medium, superblock)?),
         };
         for finding in findings {
-            mend(medium, &superblock, ring, finding.fix)?;
+            mend(medium, superblock, ring, &finding.fix)?;
             mended.push(finding);
         }
     }
@@ -73,7 +88,7 @@ pub fn preview_repair<M: PersistentMemory>(
 ) -> Result<Vec<Saved>, Error> {
     let preview = Preview::new(medium);
     repair(&preview, drop_damaged)?;
-    let (_, ring) = Ring::read(&preview, &load::superblock(&preview)?)?;
+    let (_, ring) = Ring::read(&preview, &check::superblock(&preview)?)?;
     if preview.saved().is_empty() {
         return Ok(Vec::new());
     }
@@ -105,33 +120,50 @@ fn mend<M: PersistentMemory>(
     medium: &M,
     superblock: &Superblock,
     ring: &mut Ring,
-    fix: Fix,
+    fix: &Fix,
 ) -> Result<(), MediaError> {
-    let stores = match fix {
-        // The other one is whole meanwhile.
-        Fix::CopySuperblock(offset) => return superblock.write(medium, offset),
-        Fix::Checksum(page) => blank(medium, page, 0)?,
-        Fix::Drop { offset, length } => blank(medium, offset, length)?,
+    let words = match fix {
+        Fix::CopySuperblock(offset) => return mend_superblock(medium, superblock, *offset),
+        Fix::Checksum(page) => (*page, Vec::new()),
+        Fix::Restore(words) | Fix::Replace(words) => {
+            (words.first().map_or(0, |(offset, _)| *offset), words.clone())
+        }
+        Fix::Drop { offset, length } => {
+            (*offset, (*offset..offset + length).step_by(8).map(|offset| (offset, 0)).collect())
+        }
         Fix::None => return Ok(()),
     };
+    let stores = sealed(medium, layout::page_of(words.0), &words.1)?;
     if !mutant!(dax::MendedInPlace) {
+        ring.make_room(medium, stores.len())?;
         ring.commit(medium, &stores)?;
     }
     journal::apply(medium, &stores).map(drop)
 }
 
-/// The stores that make `length` bytes at `offset`, a device slot at most, zero, and the checksum of
-/// their page right.
-fn blank<M: PersistentMemory>(
+/// Mends the superblock at `offset`. The other one may be damaged as well: so it is mended word by word,
+/// and what both together tell is the same at each moment. One that cannot be read is written anew.
+fn mend_superblock<M: PersistentMemory>(
     medium: &M,
+    superblock: &Superblock,
     offset: u64,
-    length: u64,
+) -> Result<(), MediaError> {
+    superblock.update(medium, offset).or_else(|_| superblock.write(medium, offset))?;
+    medium.fence()
+}
+
+/// The stores of `words` to `page`, and of the checksum that it has then.
+fn sealed<M: PersistentMemory>(
+    medium: &M,
+    page: u64,
+    words: &[(u64, u64)],
 ) -> Result<Vec<Store>, MediaError> {
-    let page = layout::page_of(offset);
     let mut bytes: PageBytes = [0; METADATA_PAGE_SIZE as usize];
     medium.read_bytes(page, &mut bytes)?;
-    bytes[(offset - page) as usize..][..length as usize].fill(0);
-    let zeroes = (offset..offset + length).step_by(8).map(|offset| Store { offset, value: 0 });
+    for (offset, value) in words {
+        bytes[(offset - page) as usize..][..8].copy_from_slice(&value.to_le_bytes());
+    }
     let sum = Store { offset: page, value: layout::checksum(&bytes) };
-    Ok(zeroes.chain([sum]).collect())
+    let stores = words.iter().map(|&(offset, value)| Store { offset, value });
+    Ok(stores.chain([sum]).collect())
 }

@@ -96,6 +96,14 @@ impl State {
             .find(|(_, owner)| owner.uuid == uuid)
     }
 
+    /// Makes pages free again, all of which were taken.
+    pub fn give(&mut self, extents: &[Extent]) {
+        for extent in extents {
+            let given = self.buddy.give(*extent);
+            debug_assert!(given, "the extent was taken");
+        }
+    }
+
     /// Whether a new owner or device cannot have this uuid.
     pub fn is_in_use(&self, uuid: Uuid) -> bool {
         uuid.is_nil() || self.owner(uuid).is_some() || self.names.contains_key(&uuid)

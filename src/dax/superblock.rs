@@ -6,8 +6,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::buddy::MOST_ORDER;
 use super::fault::Fault;
+use super::features::Features;
 use super::layout::PAGES_OFFSET;
-use super::units::{Align, Extent, PAGE_SIZE};
+use super::units::{Align, Bounds, Extent, PAGE_SIZE};
+use super::version::Version;
 use crate::pmem::{MediaError, PersistentMemory, fletcher64_without_field};
 
 /// Bytes of a superblock.
@@ -35,7 +37,12 @@ struct OnMedia {
     page_count: U64,
     journal_first: U64,
     journal_order: U32,
-    reserved: [u8; 4012],
+    padding: U32,
+    compat: U64,
+    incompat: U64,
+    ro_compat: U64,
+    align_base: U64,
+    reserved: [u8; 3976],
 }
 
 const _: () = {
@@ -45,11 +52,15 @@ const _: () = {
     assert!(offset_of!(OnMedia, version) == 40);
     assert!(offset_of!(OnMedia, pages_offset) == 56);
     assert!(offset_of!(OnMedia, journal_order) == 80);
+    assert!(offset_of!(OnMedia, compat) == 88);
+    assert!(offset_of!(OnMedia, align_base) == 112);
 };
 
 /// What a region is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Superblock {
+    /// Version of the format.
+    pub version: Version,
     /// Of the region, and of owner 0.
     pub set_uuid: Uuid,
     /// Number of this namespace in its set, 0..8.
@@ -64,6 +75,11 @@ pub struct Superblock {
     pub journal_first: u64,
     /// Order of the journal's block, at least 1: two buckets.
     pub journal_order: u32,
+    /// What the region uses that concerns a program which does not know it.
+    pub features: Features,
+    /// Pages between the multiple of 4 GiB of the file where alignment counts from and the first byte
+    /// of the namespace, below 2²⁰. 0 in regions whose alignment counts from the start of the namespace.
+    pub align_base: u64,
 }
 
 impl Superblock {
@@ -71,6 +87,12 @@ impl Superblock {
     #[must_use]
     pub fn end(&self) -> u64 {
         PAGES_OFFSET / PAGE_SIZE + self.page_count
+    }
+
+    /// Where allocatable pages end, and what their alignment counts from.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        Bounds { end: self.end(), base: self.align_base }
     }
 
     /// The journal's pages.
@@ -107,9 +129,12 @@ impl Superblock {
         if found != expected {
             return Err(Fault::Checksum { found, expected });
         }
-        if raw.version.get() != 1 {
-            return Err(Fault::Version(raw.version.get()));
-        }
+        let version = raw.version.get();
+        let version = Version::of_number(version).ok_or(Fault::Version(version))?;
+        let [compat, incompat, ro_compat] =
+            [raw.compat.get(), raw.incompat.get(), raw.ro_compat.get()];
+        let features = Features { compat, incompat, ro_compat };
+        features.check_open()?;
         let check = |field, value: u64, is_right: bool| {
             if is_right { Ok(()) } else { Err(Fault::Superblock { field, value, size }) }
         };
@@ -133,11 +158,15 @@ impl Superblock {
         let (first, order) = (raw.journal_first.get(), raw.journal_order.get());
         check("journal_order", order.into(), (1..=MOST_ORDER).contains(&order))?;
         let end = PAGES_OFFSET / PAGE_SIZE + page_count;
+        let align_base = raw.align_base.get();
+        let has_base = features.incompat & Features::ALIGN_BASE != 0;
+        check("align_base", align_base, align_base < if has_base { 1 << MOST_ORDER } else { 1 })?;
         let inside = first >= PAGES_OFFSET / PAGE_SIZE
-            && first.is_multiple_of(1 << order)
-            && first.checked_add(1 << order).is_some_and(|behind| behind <= end);
+            && first.checked_add(1 << order).is_some_and(|behind| behind <= end)
+            && (first + align_base).is_multiple_of(1 << order);
         check("journal_first", first, inside)?;
         Ok(Superblock {
+            version,
             set_uuid: Uuid::from_bytes(raw.set_uuid),
             namespace: namespace as u8,
             namespaces: namespaces as u8,
@@ -145,6 +174,8 @@ impl Superblock {
             page_count,
             journal_first: first,
             journal_order: order,
+            features,
+            align_base,
         })
     }
 
@@ -155,7 +186,7 @@ impl Superblock {
             checksum: U64::ZERO,
             magic: MAGIC,
             set_uuid: self.set_uuid.into_bytes(),
-            version: U32::new(1),
+            version: U32::new(self.version.number()),
             page_size: U32::new(PAGE_SIZE as u32),
             namespace: U16::new(self.namespace.into()),
             namespaces: U16::new(self.namespaces.into()),
@@ -164,10 +195,30 @@ impl Superblock {
             page_count: U64::new(self.page_count),
             journal_first: U64::new(self.journal_first),
             journal_order: U32::new(self.journal_order),
-            reserved: [0; 4012],
+            padding: U32::ZERO,
+            compat: U64::new(self.features.compat),
+            incompat: U64::new(self.features.incompat),
+            ro_compat: U64::new(self.features.ro_compat),
+            align_base: U64::new(self.align_base),
+            reserved: [0; 3976],
         };
         raw.checksum = U64::new(fletcher64_without_field(raw.as_bytes(), 0));
         zerocopy::transmute!(raw)
+    }
+
+    /// Stores the words in which the copy at `offset` is another; durable after the next fence.
+    ///
+    /// They are not streamed: an ordinary store that is seen after the process which made it was killed can
+    /// be made durable by the next one.
+    pub fn update<M: PersistentMemory>(&self, medium: &M, offset: u64) -> Result<(), MediaError> {
+        let bytes = self.encode();
+        for (word, place) in bytes.as_chunks::<8>().0.iter().zip((offset..).step_by(8)) {
+            let value = u64::from_le_bytes(*word);
+            if medium.load_u64(place)? != value {
+                medium.store_u64(place, value)?;
+            }
+        }
+        medium.flush(offset, SUPERBLOCK_SIZE)
     }
 
     /// Writes the copy at `offset`; durable on return.

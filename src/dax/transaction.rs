@@ -8,7 +8,7 @@ use super::layout::{self, METADATA_PAGE_SIZE, PageBytes};
 use crate::pmem::{MediaError, PersistentMemory};
 
 /// Stores and new pages that become visible at once.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Transaction {
     stores: BTreeMap<u64, u64>,
     fresh: BTreeMap<u64, Box<PageBytes>>,
@@ -39,32 +39,24 @@ impl Transaction {
         self.fresh.insert(offset, bytes);
     }
 
-    /// Makes it happen. A failure of the medium leaves it unknown whether it did: whoever calls must
-    /// not go on with this region before it was opened again.
+    /// Makes everything ready but for the journal entry: new pages are durable, and there is room in the
+    /// journal. Whatever fails until then, a full file system for instance, the region is as it was.
     ///
     /// # Errors
     ///
-    /// [`Error::TooManyStores`], and nothing has changed.
-    pub fn commit<M: PersistentMemory>(self, medium: &M, ring: &mut Ring) -> Result<(), Error> {
+    /// [`Error::TooManyStores`], and nothing has been written; the medium's.
+    pub fn prepare<M: PersistentMemory>(
+        self,
+        medium: &M,
+        ring: &mut Ring,
+    ) -> Result<Prepared, Error> {
         let stores = self.sealed(medium)?;
         if stores.len() > MOST_STORES {
             return Err(Error::TooManyStores { stores: stores.len(), most: MOST_STORES });
         }
         self.write_fresh_pages(medium)?;
-        if mutant!(dax::NoJournal) {
-            journal::apply(medium, &stores)?;
-            return Ok(());
-        }
-        if mutant!(dax::OneEntryEach) {
-            for store in stores {
-                ring.commit(medium, &[store])?;
-                journal::apply(medium, &[store])?;
-            }
-            return Ok(());
-        }
-        ring.commit(medium, &stores)?;
-        journal::apply(medium, &stores)?;
-        Ok(())
+        ring.make_room(medium, stores.len())?;
+        Ok(Prepared { stores })
     }
 
     /// What changes, the checksums of the pages among it.
@@ -99,24 +91,46 @@ impl Transaction {
             page[..8].copy_from_slice(&checksum.to_le_bytes());
             medium.write_bytes(*offset, &page[..])?;
         }
-        if !self.fresh.is_empty() && !mutant!(dax::FreshPageUnfenced) {
+        if !self.fresh.is_empty() {
             medium.fence()?;
         }
         Ok(())
     }
 }
 
+/// A transaction that only has to be committed.
+#[derive(Debug)]
+pub struct Prepared {
+    stores: Vec<Store>,
+}
+
+impl Prepared {
+    /// Makes it happen. A failure of the medium leaves it unknown whether it did: the region must be
+    /// opened again before it is used.
+    pub fn commit<M: PersistentMemory>(
+        self,
+        medium: &M,
+        ring: &mut Ring,
+    ) -> Result<(), MediaError> {
+        ring.commit(medium, &self.stores)?;
+        journal::apply(medium, &self.stores).map(drop)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dax::features::Features;
     use crate::dax::layout::{METADATA_OFFSET, OWNER_TABLE_OFFSET, PAGES_OFFSET};
     use crate::dax::superblock::Superblock;
     use crate::dax::units::{Align, PAGE_SIZE};
+    use crate::dax::version::Version;
     use crate::pmem::simulated::{Event, Recorder, Simulated};
     use uuid::Uuid;
 
     fn ring(medium: &impl PersistentMemory) -> Ring {
         let superblock = Superblock {
+            version: Version::Two,
             set_uuid: Uuid::from_u128(7),
             namespace: 0,
             namespaces: 1,
@@ -124,12 +138,19 @@ mod tests {
             page_count: 8,
             journal_first: 4096,
             journal_order: 1,
+            features: Features::default(),
+            align_base: 0,
         };
         Ring::read(medium, &superblock).unwrap().1
     }
 
     fn recorder() -> Recorder {
         Recorder::new(Simulated::new(PAGES_OFFSET + 8 * PAGE_SIZE))
+    }
+
+    fn commit(transaction: Transaction, medium: &Recorder) {
+        let ring = &mut ring(medium);
+        transaction.prepare(medium, ring).unwrap().commit(medium, ring).unwrap();
     }
 
     #[test]
@@ -143,7 +164,7 @@ mod tests {
         for word in 1..=252 {
             transaction.store(OWNER_TABLE_OFFSET + word * 8, word);
         }
-        let refused = transaction.commit(&medium, &mut ring);
+        let refused = transaction.prepare(&medium, &mut ring).map(drop);
         assert_eq!(refused, Err(Error::TooManyStores { stores: 253, most: 252 }));
         assert_eq!(medium.take_trace().len(), 0);
         assert_eq!(ring, before);
@@ -154,7 +175,7 @@ mod tests {
         let medium = recorder();
         let mut transaction = Transaction::default();
         transaction.store(METADATA_OFFSET + 64, 5);
-        transaction.commit(&medium, &mut ring(&medium)).unwrap();
+        commit(transaction, &medium);
         let trace = medium.take_trace();
         let stores = trace.iter().filter_map(|event| match event {
             Event::Store { offset, bytes } => Some((*offset, bytes.len())),
@@ -171,7 +192,7 @@ mod tests {
         transaction.fresh_page(METADATA_OFFSET, Box::new([1; METADATA_PAGE_SIZE as usize]));
         transaction.store(OWNER_TABLE_OFFSET + 40, METADATA_OFFSET);
         transaction.store(METADATA_OFFSET + 64, 5);
-        transaction.commit(&medium, &mut ring(&medium)).unwrap();
+        commit(transaction, &medium);
         let kinds: String = medium
             .take_trace()
             .iter()
@@ -184,6 +205,7 @@ mod tests {
                 _ => '?',
             })
             .collect();
-        assert_eq!(kinds, "P|J|sfsf|");
+        // The journal: its place is made zero, then the entry is written.
+        assert_eq!(kinds, "P|J|J|sfsf|");
     }
 }

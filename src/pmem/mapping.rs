@@ -577,6 +577,7 @@ impl PersistentMemory for Mapping {
     }
 
     #[inline]
+    #[allow(clippy::cast_ptr_alignment, reason = "checked to be aligned to 16 bytes")]
     fn store_u64_pair(&self, offset: u64, first: u64, second: u64) -> Result<(), MediaError> {
         let address = self.checked_word(Access::Write, offset, 16)?;
         // SAFETY: checked to be aligned, inside the mapping and writable, both words.

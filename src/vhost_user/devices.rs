@@ -13,6 +13,7 @@ use super::error::Error;
 use super::exposure::refuse_exposure;
 use super::pmem::PmemConfig;
 use super::server::Server;
+use super::sharing::refuse_sharing;
 use super::socket::SocketSource;
 use super::stop::Stop;
 use super::windows::{Live, RegionConfig, Regions, WindowConfig};
@@ -71,8 +72,10 @@ impl Devices {
         control: Option<PathBuf>,
     ) -> Result<Devices, Error> {
         let devices: Vec<_> = devices.into_iter().collect();
-        refuse_exposure(&devices.iter().map(|(config, _)| *config).collect::<Vec<_>>())?;
-        let mut regions = Regions::new(devices.iter().flat_map(|(config, _)| config.written()))?;
+        let configs: Vec<&DeviceConfig> = devices.iter().map(|(config, _)| *config).collect();
+        refuse_exposure(&configs)?;
+        let mut regions = Regions::new(configs.iter().flat_map(|config| config.written()))?;
+        refuse_sharing(&configs, &mut regions)?;
         let servers = devices.into_iter().map(|(config, stop)| config.server(&mut regions, stop));
         let servers = servers.collect::<Result<_, _>>()?;
         let live = Live::new(regions);

@@ -53,6 +53,21 @@ pub enum Error {
         /// The namespace of another guest, and where it is served.
         exposed: String,
     },
+    /// Two guests would have one DAX device, and at least one of them could write to it.
+    #[error(
+        "device {device:?} would be mapped by two guests, at {first} and at {second}, and not only to be \
+         read: neither expects what the other one stores, and a file system on it would be destroyed; make \
+         both read-only, or, where the guests are prepared for it, allow it with share-rw for both, as in \
+         --window={device},share-rw"
+    )]
+    SharedDevice {
+        /// Name of the DAX device.
+        device: String,
+        /// Where the first guest's frontend connects.
+        first: String,
+        /// Where that of the second one connects.
+        second: String,
+    },
     /// Somebody listens on the path already.
     #[error("{path}: another process is listening on this socket")]
     SocketInUse {

@@ -38,6 +38,7 @@ mod ring;
 mod rings;
 mod server;
 mod session;
+mod sharing;
 mod socket;
 mod stop;
 mod wake_signal;

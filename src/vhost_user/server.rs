@@ -152,7 +152,10 @@ impl Serving {
             Err(error) => return self.try_again_later("cannot serve a frontend", &error),
         };
         log.line(Level::Info, &"a frontend has connected");
-        match session.run() {
+        let end = session.run();
+        // Before the log says so, all that was held for the frontend is free.
+        drop(session);
+        match end {
             SessionEnd::Stopped => {}
             SessionEnd::Connection(MessageError::Disconnected) => {
                 log.line(Level::Info, &"the frontend has disconnected");

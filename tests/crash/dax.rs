@@ -164,7 +164,13 @@ pub fn random(seed: u64) -> History {
 }
 
 fn options() -> CreateOptions {
-    CreateOptions { uuid: Uuid::from_u128(1), align: Align::Page, journal_order: 1, force: false }
+    CreateOptions {
+        uuid: Uuid::from_u128(1),
+        align: Align::Page,
+        journal_order: 1,
+        file_offset: 0,
+        force: false,
+    }
 }
 
 fn owner(number: u8) -> Uuid {

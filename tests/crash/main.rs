@@ -11,6 +11,7 @@ mod dax;
 mod dax_creation;
 mod dax_growth;
 mod dax_repair;
+mod dax_torn;
 mod exhaust;
 mod figures;
 mod growth;
@@ -92,6 +93,9 @@ fn main() -> ExitCode {
     });
     total += cut_all("dax repair", &args.wanted(dax_repair::all()), |repair, figures| {
         repair.exhaust(AnyMutant::None, figures)
+    });
+    total += cut_all("dax torn twice", &args.wanted(dax_torn::all()), |twice, figures| {
+        twice.exhaust(AnyMutant::None, figures)
     });
     total += cut_all("dax", &args.wanted(dax::all()), |history, figures| {
         history.exhaust(AnyMutant::None, figures)

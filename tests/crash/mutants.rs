@@ -12,6 +12,7 @@ use super::dax;
 use super::dax_creation;
 use super::dax_growth;
 use super::dax_repair;
+use super::dax_torn;
 use super::exhaust::exhaust;
 use super::figures::Figures;
 use super::growth;
@@ -120,7 +121,8 @@ fn hunt_dax(mutant: AnyMutant) -> Option<(String, Violation)> {
             violation.map(|violation| (repair.to_string(), violation))
         })
     };
-    creations.or_else(growths).or_else(repairs).or_else(|| {
+    let torn = || hunt_in(dax_torn::all(), |twice| twice.exhaust(mutant, &mut Figures::default()));
+    creations.or_else(growths).or_else(repairs).or_else(torn).or_else(|| {
         dax::all().into_iter().find_map(|history| {
             let violation = history.exhaust(mutant, &mut Figures::default());
             violation.map(|violation| (history.to_string(), violation))

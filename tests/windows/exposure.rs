@@ -70,3 +70,69 @@ fn devices_of_one_region_go_to_several_guests_with_a_warning() {
     let mut daemon = place.begin("data", &[pmem("data"), pmem("log")]);
     daemon.wait_for_log("\"log\": its frontend gets a descriptor of the whole file");
 }
+
+fn pmem_at(place: &Place, socket: &str, more: &str) -> String {
+    format!("--pmem=socket={},device=data{more}", place.socket(socket).display())
+}
+
+fn refuses_to_share(place: &Place, arguments: &[String]) {
+    let log = refusal(place, arguments);
+    assert!(log.contains("device \"data\" would be mapped by two guests"), "{log}");
+    assert!(log.contains("share-rw"), "{log}");
+}
+
+#[test]
+fn a_device_is_not_the_persistent_memory_of_two_guests_one_of_which_can_write_to_it() {
+    let place = Place::new();
+    let pmem = |socket, more| pmem_at(&place, socket, more);
+    refuses_to_share(&place, &[pmem("a", ""), pmem("b", "")]);
+    refuses_to_share(&place, &[pmem("a", ",read-only"), pmem("b", "")]);
+    refuses_to_share(&place, &[pmem("a", ",share-rw"), pmem("b", "")]);
+    drop(serves(&place, &[pmem("a", ",read-only"), pmem("b", ",read-only")]));
+}
+
+#[test]
+fn a_device_is_not_both_persistent_memory_and_the_window_of_a_disk() {
+    let place = Place::new();
+    let window = |more| format!("--window=data,disk=disk{more}");
+    let pmem = pmem_at(&place, "a", ",expose-file");
+    refuses_to_share(&place, &[disk(&place, "disk"), window(""), pmem.clone()]);
+    refuses_to_share(&place, &[disk(&place, "disk"), window(",read-only"), pmem]);
+}
+
+#[test]
+fn a_device_is_not_a_window_of_two_disks() {
+    let place = shared_place();
+    let disks = [disk(&place, "disk"), disk(&place, "other")];
+    let windows = ["disk", "other"].map(|name| format!("--window=data,disk={name},expose-file"));
+    refuses_to_share(&place, &[&disks[..], &windows[..]].concat());
+}
+
+#[test]
+fn a_device_goes_to_two_guests_where_both_sides_allow_it() {
+    let place = Place::new();
+    let pmem = pmem_at(&place, "a", ",share-rw,expose-file");
+    let window = "--window=data,disk=disk,share-rw".to_owned();
+    drop(serves(&place, &[disk(&place, "disk"), window, pmem]));
+    drop(serves(
+        &place,
+        &[pmem_at(&place, "a", ",share-rw"), pmem_at(&place, "b", ",share-rw,read-only")],
+    ));
+}
+
+#[test]
+fn one_guest_may_have_a_device_in_two_windows() {
+    let place = Place::new();
+    let windows = ["data", "data,read-only"].map(|window| format!("--window={window}"));
+    drop(serves(&place, &[&[disk(&place, "disk")], &windows[..]].concat()));
+}
+
+#[test]
+fn a_device_that_another_process_serves_is_refused_whatever_the_options() {
+    let place = Place::new();
+    let server = serves(&place, &[pmem_at(&place, "a", ",share-rw")]);
+    for more in ["", ",share-rw", ",read-only"] {
+        let log = refusal(&place, &[pmem_at(&place, "b", more)]);
+        assert!(log.contains(&format!("vhost-user-btt (pid {})", server.pid())), "{log}");
+    }
+}

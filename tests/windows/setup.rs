@@ -7,11 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
-use uuid::Uuid;
 use vhost::vhost_user::VhostUserFrontend;
-use vhost_user_btt::dax::{DeviceOptions, Held, NamespaceOptions};
-use vhost_user_btt::nvdimm::{ClaimKind, LabelSize, Selection};
-use vhost_user_btt::pmem::DurabilityRequest;
+use vhost_user_btt::dax::NamespaceOptions;
+use vhost_user_btt::nvdimm::{LabelSize, Selection};
 use vhost_user_btt::vhost_user::control::{self, Answer, Request};
 
 use crate::common::daemon::{Daemon, nvdimmctl_ok};
@@ -37,19 +35,17 @@ impl Place {
         nvdimmctl_ok(&["create", text(&file), "--size", "144M", "--label-size", "128K"]);
         nvdimmctl_ok(&["create-namespace", text(&file), "-n", "disk", "-s", "16M"]);
         nvdimmctl_ok(&["create-namespace", text(&file), "-n", "pool", "-m", "dax", "-s", "96M"]);
-        let (_claim, region) = pool(&file).open(ClaimKind::Exclusive).unwrap();
-        let device = |name: &str, size| DeviceOptions {
-            name: name.into(),
-            uuid: Uuid::new_v4(),
-            label: String::new(),
-            size,
-            align: None,
-            contiguous: false,
+        // By processes of their own: a claim of this one could live on for a moment in a child that another
+        // test has just forked.
+        let dax = |verb: &str, device: &str, size: &str| {
+            nvdimmctl_ok(&["dax", verb, text(&file), device, "-n", "pool", "-s", size]);
         };
-        region.create_device(&device("data", 4 * M)).unwrap();
-        region.create_device(&device("log", 2 * M)).unwrap();
-        region.resize_device("data", 8 * M, Held::Refuse).unwrap();
+        dax("create-device", "data", "4M");
+        dax("create-device", "log", "2M");
+        dax("resize-device", "data", "8M");
+        let (_, region) = pool(&file).look().unwrap();
         assert_eq!(region.device("data").unwrap().extents.len(), 2);
+        drop(region);
         Place { folder, file }
     }
 
@@ -117,7 +113,6 @@ pub fn pool(file: &Path) -> NamespaceOptions {
         path: file.into(),
         selection: Selection::Named("pool".into()),
         label_size: LabelSize::Detect,
-        durability: DurabilityRequest::Auto,
     }
 }
 

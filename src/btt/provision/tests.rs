@@ -95,7 +95,7 @@ fn make_namespace<M: PersistentMemory>(medium: &M, uuid: Uuid, lba_size: u32) {
     let contents = super::Contents::Btt(LbaSize::new(lba_size).unwrap(), Version::V2_0);
     let labels = labels(medium);
     let mut writer = LabelWriter::open(&labels, LEAST_AREA_SIZE).unwrap();
-    make(&data(medium), contents, uuid, |_, _| {}, || writer.create(&label(uuid)))
+    make(&data(medium), contents, (uuid, 0), |_, _| {}, || writer.create(&label(uuid)))
         .unwrap()
         .unwrap();
 }

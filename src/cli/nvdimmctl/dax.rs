@@ -18,7 +18,7 @@ use crate::cli::name::LabelSizeArg;
 use crate::cli::size::Size;
 use crate::dax::{self, Align, NamespaceOptions, Region, region_error};
 use crate::nvdimm::{Claim, ClaimKind, Selection};
-use crate::pmem::{DurabilityRequest, Mapping};
+use crate::pmem::Mapping;
 
 /// Divide a namespace in dax mode into devices: parts of its memory that guests map
 ///
@@ -45,8 +45,10 @@ enum Command {
     ResizeDevice(devices::ResizeDevice),
     DestroyDevice(devices::DestroyDevice),
     RenameDevice(devices::RenameDevice),
+    AlignDevice(devices::AlignDevice),
     List(list::List),
     Owners(owners::Owners),
+    FreePages(owners::FreePages),
     Check(check::Check),
     Export(export::Export),
 }
@@ -68,8 +70,10 @@ impl Dax {
             Command::ResizeDevice(command) => command.run(control)?,
             Command::DestroyDevice(command) => command.run()?,
             Command::RenameDevice(command) => command.run()?,
+            Command::AlignDevice(command) => command.run()?,
             Command::List(command) => command.run()?,
             Command::Owners(command) => command.run()?,
+            Command::FreePages(command) => command.run()?,
             Command::Check(command) => return command.run(),
             Command::Export(command) => command.run()?,
         }
@@ -93,13 +97,11 @@ struct RegionArgs {
 }
 
 impl RegionArgs {
-    /// Slow and sure: a change is durable step by step, whatever the file is on.
     fn options(&self) -> NamespaceOptions {
         NamespaceOptions {
             path: self.file.clone(),
             selection: self.namespace.clone().map_or(Selection::Only, Selection::Named),
             label_size: self.label_size.map(LabelSizeArg::get).unwrap_or_default(),
-            durability: DurabilityRequest::Strict,
         }
     }
 

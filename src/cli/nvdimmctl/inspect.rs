@@ -184,7 +184,6 @@ impl Inspect {
             path: self.file.clone(),
             selection: Selection::Named(namespace.device_name()),
             label_size: self.namespace.label_size(),
-            durability: DurabilityRequest::PageCache,
         })
     }
 

@@ -94,6 +94,14 @@ pub enum Error {
         /// Where in it; empty: anywhere.
         place: &'static str,
     },
+    /// Pages of an owner hold something.
+    #[error("{path}: pages of owner {owner} hold data; --force gives them up")]
+    PagesHoldData {
+        /// The file.
+        path: PathBuf,
+        /// The owner.
+        owner: uuid::Uuid,
+    },
     /// A device of size 0.
     #[error("device {device:?} has no bytes yet: 'nvdimmctl dax resize-device' gives it some")]
     EmptyDevice {

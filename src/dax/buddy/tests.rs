@@ -6,8 +6,13 @@ use super::*;
 
 const FIRST: u64 = 4096;
 
+/// Bounds of a namespace at the start of its file.
+fn to(end: u64) -> Bounds {
+    Bounds { end, base: 0 }
+}
+
 fn of(pages: u64) -> Buddy {
-    Buddy::new(FIRST, FIRST + pages, &[]).unwrap()
+    Buddy::new(FIRST, to(FIRST + pages), &[]).unwrap()
 }
 
 /// All free pages, and that the invariant holds.
@@ -102,7 +107,7 @@ proptest! {
         // However it came about, it is what would be rebuilt from the pages in use.
         let used: Vec<Extent> = (FIRST..FIRST + size).filter(|page| !model.contains(page))
             .map(|first| Extent { first, pages: 1 }).collect();
-        prop_assert_eq!(&Buddy::new(FIRST, FIRST + size, &used).unwrap(), &buddy);
+        prop_assert_eq!(&Buddy::new(FIRST, to(FIRST + size), &used).unwrap(), &buddy);
         for extent in used {
             prop_assert!(buddy.give(extent));
         }
@@ -113,7 +118,7 @@ proptest! {
 #[test]
 fn merging_respects_the_first_page() {
     // Page 4096 + 64 is no multiple of 128: its buddy of order 6 lies in front of it.
-    let mut buddy = Buddy::new(FIRST + 64, FIRST + 128, &[]).unwrap();
+    let mut buddy = Buddy::new(FIRST + 64, to(FIRST + 128), &[]).unwrap();
     assert_eq!(buddy.best(6), Some(FIRST + 64));
     assert_eq!(buddy.best(7), None);
     let block = Extent { first: FIRST + 64, pages: 64 };
@@ -149,5 +154,28 @@ fn the_bitmap_covers_the_whole_range() {
 #[test]
 fn pages_in_use_twice_are_told() {
     let used = [Extent { first: FIRST + 3, pages: 5 }, Extent { first: FIRST + 7, pages: 1 }];
-    assert_eq!(Buddy::new(FIRST, FIRST + 64, &used), Err(FIRST + 7));
+    assert_eq!(Buddy::new(FIRST, to(FIRST + 64), &used), Err(FIRST + 7));
+}
+
+#[test]
+fn alignment_counts_from_the_base() {
+    // Page 4096 is page 4096 + 509 of the file: the first multiple of 512 of the file is page 4099.
+    let bounds = Bounds { end: FIRST + 1030, base: 509 };
+    let mut buddy = Buddy::new(FIRST, bounds, &[Extent { first: FIRST + 1, pages: 1 }]).unwrap();
+    assert_eq!((buddy.lowest(9), buddy.best(9)), (Some(FIRST + 3), Some(FIRST + 3)));
+    assert_eq!(buddy.lowest(0), Some(FIRST));
+    assert_eq!(buddy.available(9), 1024);
+    assert_eq!(buddy.runs(9), [Extent { first: FIRST + 3, pages: 1024 }]);
+    assert_eq!((buddy.run(FIRST + 2, 2000), buddy.run(FIRST + 1, 9)), (1028, 0));
+    assert!(buddy.is_taken(Extent { first: FIRST + 1, pages: 1 }));
+    assert!(!buddy.is_taken(Extent { first: FIRST + 2, pages: 1 }));
+    let whole = Extent { first: FIRST + 3, pages: 1024 };
+    let before = buddy.clone();
+    assert!(buddy.take(whole) && !buddy.take(whole));
+    assert_eq!(buddy.available(9), 0);
+    assert!(buddy.give(whole) && !buddy.give(whole));
+    assert_eq!(buddy, before);
+    assert!(!buddy.give(Extent { first: FIRST + 1030, pages: 1 }), "behind the end");
+    let twice = [Extent { first: FIRST + 7, pages: 2 }, Extent { first: FIRST + 8, pages: 1 }];
+    assert_eq!(Buddy::new(FIRST, bounds, &twice), Err(FIRST + 8));
 }

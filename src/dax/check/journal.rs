@@ -6,7 +6,7 @@ use crate::dax::fault::Fault;
 use crate::dax::layout::{MOST_SEQ, OWNER_TABLE_OFFSET, PAGES_OFFSET};
 use crate::dax::superblock::Superblock;
 use crate::dax::units::PAGE_SIZE;
-use crate::pmem::{PersistentMemory, fletcher64};
+use crate::pmem::PersistentMemory;
 
 /// The words that opening would store, with their offsets: those that differ from what is there. A
 /// journal that cannot be read, or whose numbers are used up, is a fault.
@@ -28,10 +28,11 @@ pub fn pending<M: PersistentMemory>(
             let length = 8 + 2 * count;
             let is_ours = entry[1].to_le_bytes() == superblock.set_uuid.as_bytes()[..8]
                 && entry[2].to_le_bytes() == superblock.set_uuid.as_bytes()[8..]
-                && entry[3] & 0xffff_ffff == 1;
+                && entry[3] & 0xffff_ffff == u64::from(superblock.version.number());
             let sums = || {
-                length <= entry.len()
-                    && fletcher64(&bucket[at * 8 + 8..(at + length) * 8]) == entry[0]
+                let summed = bucket.get(at * 8 + 8..(at + length) * 8);
+                let sum = |bytes| superblock.version.entry_checksum(superblock.set_uuid, bytes);
+                summed.map(sum) == Some(entry[0])
             };
             let is_metadata = |[offset, _]: &[u64; 2]| {
                 (OWNER_TABLE_OFFSET..PAGES_OFFSET).contains(offset) && offset.is_multiple_of(8)

@@ -8,11 +8,18 @@
 //! survives any bytes: no page is followed twice, and what is damaged is a [`Finding`], around which
 //! the check goes on. Its memory is in proportion to the number of extents.
 
+mod correct;
+mod devices;
 mod journal;
+mod known;
+mod relink;
+mod sense;
+mod superblocks;
 mod walk;
 
+pub(super) use superblocks::superblock;
+
 use super::fault::Fault;
-use super::superblock::{BACKUP_OFFSET, SUPERBLOCK_OFFSET, Superblock};
 use crate::pmem::PersistentMemory;
 
 /// One thing that is wrong.
@@ -33,7 +40,7 @@ impl std::fmt::Display for Finding {
 }
 
 /// What mends a fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fix {
     /// Nothing that could be done without knowing more.
     None,
@@ -42,6 +49,11 @@ pub enum Fix {
     /// Making the checksum of the page at this byte offset right: all else that can be told about it
     /// is.
     Checksum(u64),
+    /// Storing these words at these byte offsets, all in one page: they are known from other metadata.
+    Restore(Vec<(u64, u64)>),
+    /// Storing these words at these byte offsets, all in one page: what was there is lost, a name, a label,
+    /// a uuid or a part of a chain, and the rest can be used again.
+    Replace(Vec<(u64, u64)>),
     /// Storing zeroes: cuts a link, or drops a record, an owner or a device, and loses what it led to.
     Drop {
         /// Byte offset.
@@ -54,14 +66,14 @@ pub enum Fix {
 impl Fix {
     /// Whether there is one.
     #[must_use]
-    pub fn is_possible(self) -> bool {
-        self != Fix::None
+    pub fn is_possible(&self) -> bool {
+        *self != Fix::None
     }
 
     /// Whether something is lost by it.
     #[must_use]
-    pub fn loses(self) -> bool {
-        matches!(self, Fix::Drop { .. })
+    pub fn loses(&self) -> bool {
+        matches!(self, Fix::Drop { .. } | Fix::Replace(_))
     }
 }
 
@@ -71,6 +83,8 @@ impl std::fmt::Display for Fix {
             Fix::None => f.write_str("cannot be repaired"),
             Fix::CopySuperblock(_) => f.write_str("can be copied from the other superblock"),
             Fix::Checksum(_) => f.write_str("can be repaired"),
+            Fix::Restore(_) => f.write_str("can be brought back from other metadata"),
+            Fix::Replace(_) => f.write_str("can be replaced by something else"),
             Fix::Drop { .. } => f.write_str("can be dropped"),
         }
     }
@@ -104,27 +118,7 @@ impl Report {
 /// Checks the region on `medium`, which nobody writes to meanwhile.
 pub fn check<M: PersistentMemory>(medium: &M) -> Report {
     let mut report = Report::default();
-    let copies = [SUPERBLOCK_OFFSET, BACKUP_OFFSET].map(|at| (at, Superblock::read(medium, at)));
-    let superblock = match copies {
-        [(_, Ok(primary)), (_, Ok(backup))] if primary == backup => Some(primary),
-        [(_, Ok(primary)), (at, backup)] => {
-            // One that describes something else is what an earlier region left.
-            report.findings.push(Finding {
-                offset: at,
-                fault: backup.err().unwrap_or(Fault::NoSuperblock),
-                fix: Fix::CopySuperblock(at),
-            });
-            Some(primary)
-        }
-        [(at, Err(fault)), (_, Ok(backup))] => {
-            report.findings.push(Finding { offset: at, fault, fix: Fix::CopySuperblock(at) });
-            Some(backup)
-        }
-        [(at, Err(fault)), (_, Err(_))] => {
-            report.findings.push(Finding { offset: at, fault, fix: Fix::None });
-            None
-        }
-    };
+    let superblock = superblocks::check(medium, &mut report.findings);
     if let Some(superblock) = superblock {
         match journal::pending(medium, &superblock) {
             Ok(pending) => walk::walk(medium, &superblock, pending, &mut report),

@@ -3,37 +3,60 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
-use zerocopy::FromZeros;
+use zerocopy::{FromZeros, IntoBytes};
 
+use super::correct::correct;
+use super::known;
+use super::sense;
 use super::{Finding, Fix, Report};
 use crate::dax::fault::Fault;
 use crate::dax::layout::{
-    CONTIGUOUS, DevicePage, DeviceSlot, ExtentPage, HEAD_SIZE, Header, METADATA_OFFSET,
-    METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET, OwnerTable, PAGES_OFFSET, PageBytes, RecordPage,
-    SLOT_SIZE, TEXT_SIZE,
+    HEAD_SIZE, METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET, OwnerTable, PAGES_OFFSET, PageBytes,
+    RecordPage, TEXT_SIZE,
 };
 use crate::dax::page_kind::PageKind;
 use crate::dax::superblock::Superblock;
-use crate::dax::units::{Align, PAGE_SIZE};
+use crate::dax::units::PAGE_SIZE;
 use crate::pmem::{PersistentMemory, fletcher64_without_field};
 
+/// Most words that one finding brings back: an entry of the journal holds them and their checksum.
+const MOST_RESTORED: usize = 250;
+
 /// Who has a run of pages, and what drops it.
-struct Claim {
-    first: u64,
-    pages: u64,
-    offset: u64,
-    fix: Fix,
+pub(super) struct Claim {
+    pub first: u64,
+    pub pages: u64,
+    pub offset: u64,
+    pub fix: Fix,
 }
 
-struct Walk<'a, M> {
+/// A link that does not lead to what it should lead to.
+pub(super) struct Broken {
+    /// Byte offset of the link.
+    pub from: u64,
+    /// Where the fault was found.
+    pub at: u64,
+    pub fault: Fault,
+    /// What it should lead to.
+    pub kind: PageKind,
+    pub owner: Uuid,
+    /// What is done if there is no such page.
+    pub cut: Fix,
+}
+
+pub(super) struct Walk<'a, M> {
     medium: &'a M,
-    superblock: &'a Superblock,
+    pub superblock: &'a Superblock,
     pending: BTreeMap<u64, u64>,
-    seen: BTreeSet<u64>,
-    uuids: BTreeSet<Uuid>,
-    names: BTreeSet<[u8; TEXT_SIZE]>,
-    claims: Vec<Claim>,
-    report: &'a mut Report,
+    /// Pages that a link leads to.
+    pub seen: BTreeSet<u64>,
+    pub uuids: BTreeSet<Uuid>,
+    /// All uuids that heads and slots have, those not yet come to among them.
+    pub known_uuids: BTreeSet<Uuid>,
+    pub names: BTreeSet<[u8; TEXT_SIZE]>,
+    pub claims: Vec<Claim>,
+    pub broken: Vec<Broken>,
+    pub report: &'a mut Report,
 }
 
 /// Checks all metadata but the superblocks, with what is `pending` in place.
@@ -50,73 +73,161 @@ pub fn walk<M: PersistentMemory>(
         pending,
         seen: BTreeSet::new(),
         uuids: BTreeSet::new(),
+        known_uuids: BTreeSet::new(),
         names: BTreeSet::new(),
         claims: Vec::new(),
+        broken: Vec::new(),
         report,
     };
+    walk.restore_known();
     walk.owners();
+    walk.relink();
     walk.overlaps();
 }
 
 impl<M: PersistentMemory> Walk<'_, M> {
-    fn found(&mut self, offset: u64, fault: Fault, fix: Fix) {
-        self.report.findings.push(Finding { offset, fault, fix });
+    pub(super) fn found(&mut self, offset: u64, fault: Fault, fix: &Fix) {
+        self.report.findings.push(Finding { offset, fault, fix: fix.clone() });
     }
 
-    /// Reads a page; whether it is one of this kind and owner, be its checksum right or not.
+    /// Compares what is known of the owner table and of owner 0's records from the superblock alone with
+    /// what is there, and goes on with what is known.
+    fn restore_known(&mut self) {
+        for (page, words) in known::pages(self.superblock) {
+            let mut bytes: PageBytes = [0; METADATA_PAGE_SIZE as usize];
+            if self.bytes(page, &mut bytes).is_err() {
+                continue;
+            }
+            let differs = |(offset, value): &(u64, u64)| {
+                bytes[(offset - page) as usize..][..8] != value.to_le_bytes()
+            };
+            let differing: Vec<(u64, u64)> = words.into_iter().filter(differs).collect();
+            for words in differing.chunks(MOST_RESTORED) {
+                self.pending.extend(words.iter().copied());
+                self.found(words[0].0, Fault::Known, &Fix::Restore(words.to_vec()));
+            }
+        }
+    }
+
+    /// Follows the link stored at `from`, and reads the page that it leads to. Returns whether that is one
+    /// of this kind and owner, to which nothing else leads; if not, the link is [broken](Broken), and `cut`
+    /// is what is left if no other page is found for it.
+    pub(super) fn follow(
+        &mut self,
+        (from, link): (u64, u64),
+        (kind, owner): (PageKind, Uuid),
+        cut: &Fix,
+        page: &mut PageBytes,
+    ) -> bool {
+        let is_free = link != 0 && sense::is_link(link) && self.seen.insert(link);
+        let (at, fault) = if is_free {
+            match self.read(link, kind, owner, page) {
+                Ok(()) => return true,
+                Err(fault) => {
+                    // What it really belongs to may lead to it as well.
+                    self.seen.remove(&link);
+                    (link, fault)
+                }
+            }
+        } else {
+            (from, Fault::Link(link))
+        };
+        self.broken.push(Broken { from, at, fault, kind, owner, cut: cut.clone() });
+        false
+    }
+
+    /// The bytes of a page, with what is pending in place.
+    pub(super) fn bytes(&self, at: u64, page: &mut PageBytes) -> Result<(), Fault> {
+        self.medium.read_bytes(at, page)?;
+        for (offset, value) in self.pending.range(at..at + METADATA_PAGE_SIZE) {
+            page[(offset - at) as usize..][..8].copy_from_slice(&value.to_le_bytes());
+        }
+        Ok(())
+    }
+
+    /// Reads a page, and corrects what is damaged in it as far as that is known. It is a fault if it is none
+    /// of this kind and owner.
     fn read(
         &mut self,
         at: u64,
         kind: PageKind,
         owner: Uuid,
-        cut: Fix,
         page: &mut PageBytes,
-    ) -> bool {
-        if let Err(error) = self.medium.read_bytes(at, page) {
-            self.found(at, error.into(), cut);
-            return false;
+    ) -> Result<(), Fault> {
+        self.bytes(at, page)?;
+        let (found, expected) = (word(page, 0), fletcher64_without_field(page, 0));
+        let fault = header_fault(page, kind, owner);
+        let (words, is_sure) = self.corrections(page, kind, owner, found);
+        let is_other = fault.is_some() && !is_sure && !self.is_damaged_header(page, kind, owner);
+        if let (Some(fault), true) = (&fault, is_other) {
+            return Err(fault.clone());
         }
-        for (offset, value) in self.pending.range(at..at + METADATA_PAGE_SIZE) {
-            page[(offset - at) as usize..][..8].copy_from_slice(&value.to_le_bytes());
+        if !words.is_empty() {
+            for (place, value) in &words {
+                page[*place as usize..][..8].copy_from_slice(&value.to_le_bytes());
+            }
+            let words = words.iter().map(|(place, value)| (at + place, *value)).collect();
+            let fault = fault.unwrap_or(Fault::Checksum { found, expected });
+            self.found(at, fault, &Fix::Restore(words));
+        } else if found != expected {
+            self.found(at, Fault::Checksum { found, expected }, &Fix::Checksum(at));
         }
-        if page[8..24] != kind.magic() {
-            self.found(at, Fault::Magic(kind), cut);
-            return false;
-        }
-        if page[24..40] != *owner.as_bytes() {
-            let mut found = [0; 16];
-            found.copy_from_slice(&page[24..40]);
-            let found = Uuid::from_bytes(found);
-            self.found(at, Fault::Owner { found, expected: owner }, cut);
-            return false;
-        }
-        let mut found = [0; 8];
-        found.copy_from_slice(&page[..8]);
-        let (found, expected) = (u64::from_le_bytes(found), fletcher64_without_field(page, 0));
-        if found != expected {
-            self.found(at, Fault::Checksum { found, expected }, Fix::Checksum(at));
-        }
-        true
+        Ok(())
     }
 
-    /// Whether the link stored at `from` leads to a page that nothing else leads to.
-    fn leads_on(&mut self, from: u64, link: u64, cut: Fix) -> bool {
-        let is_page = (METADATA_OFFSET..PAGES_OFFSET).contains(&link)
-            && link.is_multiple_of(METADATA_PAGE_SIZE);
-        let leads_on = is_page && self.seen.insert(link);
-        if !leads_on {
-            self.found(from, Fault::Link(link), cut);
+    /// The words of a page that should have other values, by their places in it, and whether the page has
+    /// the checksum `sum` with them.
+    pub(super) fn corrections(
+        &self,
+        page: &PageBytes,
+        kind: PageKind,
+        owner: Uuid,
+        sum: u64,
+    ) -> (Vec<(u64, u64)>, bool) {
+        let is_sealed = fletcher64_without_field(page, 0) == sum;
+        if is_sealed && header_fault(page, kind, owner).is_none() {
+            return (Vec::new(), true);
         }
-        leads_on
+        let mut corrected = *page;
+        let mut words = Vec::new();
+        for (place, value) in known::header(0, kind, owner) {
+            if word(page, place) != value {
+                corrected[place as usize..][..8].copy_from_slice(&value.to_le_bytes());
+                words.push((place, value));
+            }
+        }
+        if fletcher64_without_field(&corrected, 0) == sum {
+            return (words, true);
+        }
+        let makes_sense = |page: &PageBytes| sense::makes_sense(page, kind, self.superblock);
+        match correct(&corrected, sum, makes_sense).filter(|_| !is_sealed) {
+            Some(correction) => {
+                words.push(correction);
+                (words, true)
+            }
+            None => (words, false),
+        }
+    }
+
+    /// Returns whether the header of a page, which is not that of this kind and owner, has one damaged word
+    /// and is not another's.
+    pub(super) fn is_damaged_header(&self, page: &PageBytes, kind: PageKind, owner: Uuid) -> bool {
+        let magic_and_owner = &known::header(0, kind, owner)[..4];
+        let wrong = magic_and_owner.iter().filter(|(place, value)| word(page, *place) != *value);
+        let mut found = [0; 16];
+        found.copy_from_slice(&page[24..40]);
+        let found = Uuid::from_bytes(found);
+        wrong.count() <= 1 && (found == owner || !self.known_uuids.contains(&found))
     }
 
     fn owners(&mut self) {
         let set = self.superblock.set_uuid;
         let mut table = OwnerTable::new_zeroed();
         let bytes: &mut PageBytes = zerocopy::transmute_mut!(&mut table);
-        if !self.read(OWNER_TABLE_OFFSET, PageKind::Owners, set, Fix::None, bytes) {
-            return;
+        if let Err(fault) = self.read(OWNER_TABLE_OFFSET, PageKind::Owners, set, bytes) {
+            return self.found(OWNER_TABLE_OFFSET, fault, &Fix::None);
         }
+        self.known_uuids.extend(table.heads.iter().map(|head| Uuid::from_bytes(head.uuid)));
         for (index, (head, at)) in table
             .heads
             .iter()
@@ -127,16 +238,20 @@ impl<M: PersistentMemory> Walk<'_, M> {
             let fix =
                 if index == 0 { Fix::None } else { Fix::Drop { offset: at, length: HEAD_SIZE } };
             if index == 0 && uuid != set {
-                self.found(at, Fault::Owner { found: uuid, expected: set }, fix);
+                self.found(at, Fault::Owner { found: uuid, expected: set }, &fix);
             } else if uuid.is_nil() {
+                if head.as_bytes().iter().any(|byte| *byte != 0) {
+                    self.found(at, Fault::NotEmpty, &self.owner_of_records(head, at, fix));
+                }
                 continue;
             }
             if !self.uuids.insert(uuid) {
-                self.found(at, Fault::UuidTwice(uuid), fix);
+                let fix = self.owner_of_records(head, at, fix);
+                self.found(at, Fault::UuidTwice(uuid), &fix);
                 continue;
             }
             if !is_text(&head.label) {
-                self.found(at, Fault::Text, fix);
+                self.found(at, Fault::Text, &Fix::Replace(text_words(at + 16, "")));
             }
             self.report.owners += 1;
             self.records(uuid, at + 48, head.records.get());
@@ -147,7 +262,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
                 && matches!(claim.fix, Fix::None)
         };
         if !self.claims.iter().any(is_owner_0s) {
-            self.found(OWNER_TABLE_OFFSET + 64, Fault::Journal, Fix::None);
+            self.found(OWNER_TABLE_OFFSET + 64, Fault::Journal, &Fix::None);
         }
         self.devices(table.header.link.get());
     }
@@ -156,11 +271,9 @@ impl<M: PersistentMemory> Walk<'_, M> {
         let is_allocator = owner == self.superblock.set_uuid;
         let mut page = RecordPage::new_zeroed();
         while link != 0 {
-            let cut = Fix::Drop { offset: from, length: 8 };
+            let cut = &Fix::Drop { offset: from, length: 8 };
             let bytes: &mut PageBytes = zerocopy::transmute_mut!(&mut page);
-            if !self.leads_on(from, link, cut)
-                || !self.read(link, PageKind::Records, owner, cut, bytes)
-            {
+            if !self.follow((from, link), (PageKind::Records, owner), cut, bytes) {
                 return;
             }
             for (record, at) in page.records.iter().zip((link + 64..).step_by(8)) {
@@ -176,104 +289,17 @@ impl<M: PersistentMemory> Walk<'_, M> {
                 } else if order > 20 {
                     Some(Fault::Order(order))
                 } else {
-                    self.misplaced(first, 1 << order, order)
+                    misplaced(self.superblock, first, 1 << order, order)
                 };
                 let fix = if is_allocator { Fix::None } else { drop };
                 match fault {
-                    Some(fault) => self.found(at, fault, fix),
+                    Some(fault) => self.found(at, fault, &fix),
                     None => self.claims.push(Claim { first, pages: 1 << order, offset: at, fix }),
                 }
             }
             from = link + 40;
             link = page.header.link.get();
         }
-    }
-
-    fn misplaced(&self, first: u64, pages: u64, align_order: u32) -> Option<Fault> {
-        let end = PAGES_OFFSET / PAGE_SIZE + self.superblock.page_count;
-        let inside = first >= PAGES_OFFSET / PAGE_SIZE && first <= end && pages <= end - first;
-        let aligned = (first | pages) & ((1 << align_order) - 1) == 0;
-        let is_right = inside && aligned && pages > 0;
-        (!is_right).then_some(Fault::Extent { first, pages, align_order, end })
-    }
-
-    fn devices(&mut self, mut link: u64) {
-        let set = self.superblock.set_uuid;
-        let mut from = OWNER_TABLE_OFFSET + 40;
-        let mut page = DevicePage::new_zeroed();
-        while link != 0 {
-            let cut = Fix::Drop { offset: from, length: 8 };
-            let bytes: &mut PageBytes = zerocopy::transmute_mut!(&mut page);
-            if !self.leads_on(from, link, cut)
-                || !self.read(link, PageKind::Devices, set, cut, bytes)
-            {
-                return;
-            }
-            let slots = page.devices.iter().zip((link + 64..).step_by(SLOT_SIZE as usize));
-            for (slot, at) in slots.filter(|(slot, _)| slot.uuid != [0; 16]) {
-                self.device(slot, at);
-            }
-            from = link + 40;
-            link = page.header.link.get();
-        }
-    }
-
-    fn device(&mut self, slot: &DeviceSlot, at: u64) {
-        let fix = Fix::Drop { offset: at, length: SLOT_SIZE };
-        let uuid = Uuid::from_bytes(slot.uuid);
-        let count = slot.extents.get();
-        let align =
-            Align::ALL.into_iter().find(|align| align.order() == u32::from(slot.align_order));
-        let fault = if !self.uuids.insert(uuid) {
-            Some(Fault::UuidTwice(uuid))
-        } else if !is_text(&slot.name) || !is_text(&slot.label) {
-            Some(Fault::Text)
-        } else if !self.names.insert(slot.name) {
-            Some(Fault::NameTwice(String::from_utf8_lossy(&slot.name).into_owned()))
-        } else if align.is_none() {
-            Some(Fault::Align(slot.align_order))
-        } else if count > 2046 * 508 || slot.flags & CONTIGUOUS != 0 && count > 1 {
-            Some(Fault::ExtentCount(count))
-        } else {
-            None
-        };
-        if let Some(fault) = fault {
-            return self.found(at, fault, fix);
-        }
-        self.report.devices += 1;
-        let Some(mut extents) = self.extents(slot, at, fix) else { return };
-        extents.truncate(count as usize);
-        for (first, pages) in extents {
-            match self.misplaced(first, pages, slot.align_order.into()) {
-                Some(fault) => self.found(at, fault, fix),
-                None => self.claims.push(Claim { first, pages, offset: at, fix }),
-            }
-        }
-    }
-
-    /// All extents of a device, and such as are not counted.
-    fn extents(&mut self, slot: &DeviceSlot, at: u64, fix: Fix) -> Option<Vec<(u64, u64)>> {
-        let mut extents: Vec<(u64, u64)> =
-            slot.inline.iter().map(|extent| (extent.first.get(), extent.pages.get())).collect();
-        let mut link = slot.more.get();
-        let mut page = ExtentPage::new_zeroed();
-        while extents.len() < slot.extents.get() as usize {
-            let bytes: &mut PageBytes = zerocopy::transmute_mut!(&mut page);
-            let uuid = Uuid::from_bytes(slot.uuid);
-            if !self.leads_on(at, link, fix)
-                || !self.read(link, PageKind::Extents, uuid, fix, bytes)
-            {
-                return None;
-            }
-            extents.extend(page.extents.iter().map(|one| (one.first.get(), one.pages.get())));
-            let Header { link: next, .. } = &page.header;
-            link = next.get();
-        }
-        if link != 0 {
-            self.found(at, Fault::Link(link), fix);
-            return None;
-        }
-        Some(extents)
     }
 
     /// No page belongs to two.
@@ -288,7 +314,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
                     // Owner 0's pages are never dropped. What is, is in nobody's way.
                     let (other, kept) =
                         if claim.fix == Fix::None { (before, claim) } else { (claim, before) };
-                    self.found(other.offset, Fault::Overlap { page: claim.first }, other.fix);
+                    self.found(other.offset, Fault::Overlap { page: claim.first }, &other.fix);
                     furthest = Some(kept);
                 }
                 _ => {
@@ -301,8 +327,47 @@ impl<M: PersistentMemory> Walk<'_, M> {
     }
 }
 
-fn is_text(bytes: &[u8; TEXT_SIZE]) -> bool {
+/// What is wrong with the place of a run of pages, if anything.
+pub(super) fn misplaced(
+    superblock: &Superblock,
+    first: u64,
+    pages: u64,
+    align_order: u32,
+) -> Option<Fault> {
+    let end = PAGES_OFFSET / PAGE_SIZE + superblock.page_count;
+    let inside = first >= PAGES_OFFSET / PAGE_SIZE && first <= end && pages <= end - first;
+    let counted = first.wrapping_add(superblock.align_base);
+    let aligned = (counted | pages) & ((1 << align_order) - 1) == 0;
+    let is_right = inside && aligned && pages > 0;
+    (!is_right).then_some(Fault::Extent { first, pages, align_order, end })
+}
+
+/// The word at a place in a page.
+pub(super) fn word(page: &PageBytes, place: u64) -> u64 {
+    let bytes = page[place as usize..].first_chunk().copied().unwrap_or_default();
+    u64::from_le_bytes(bytes)
+}
+
+/// What is wrong with magic and owner of a page, if anything.
+pub(super) fn header_fault(page: &PageBytes, kind: PageKind, owner: Uuid) -> Option<Fault> {
+    if page[8..24] != kind.magic() {
+        return Some(Fault::Magic(kind));
+    }
+    let mut found = [0; 16];
+    found.copy_from_slice(&page[24..40]);
+    let found = Uuid::from_bytes(found);
+    (found != owner).then_some(Fault::Owner { found, expected: owner })
+}
+
+pub(super) fn is_text(bytes: &[u8; TEXT_SIZE]) -> bool {
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     let rest_is_zero = bytes[text.len()..].iter().all(|byte| *byte == 0);
     rest_is_zero && std::str::from_utf8(text).is_ok_and(|text| !text.chars().any(char::is_control))
+}
+
+/// The words of a name or label at `offset`.
+pub(super) fn text_words(offset: u64, text: &str) -> Vec<(u64, u64)> {
+    let mut bytes = [0; TEXT_SIZE];
+    bytes.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
+    known::words(offset, &bytes)
 }

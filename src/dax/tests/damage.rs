@@ -8,6 +8,7 @@ use crate::dax::journal::{Entry, Store};
 use crate::dax::layout::{
     METADATA_OFFSET, METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET, PageBytes, checksum, slot_offset,
 };
+use crate::dax::version::Version;
 use crate::pmem::Saved;
 
 /// A region with something of everything, and its journal emptied.
@@ -114,7 +115,7 @@ fn an_entry_that_stores_outside_the_metadata_is_none_to_the_checker_either() {
     let write = |others: &[(u64, u64)]| {
         let stores = mends.iter().chain(others);
         let stores = stores.map(|&(offset, value)| Store { offset, value }).collect();
-        let entry = Entry { seq: 7, last_seq: 7, stores }.encode(Uuid::from_u128(1));
+        let entry = Entry { seq: 7, last_seq: 7, stores }.encode(Version::Two, Uuid::from_u128(1));
         medium.write_bytes(PAGES_OFFSET, &entry).unwrap();
     };
     write(&[]);
@@ -132,7 +133,8 @@ fn a_journal_whose_numbers_are_used_up_is_read_and_no_more() {
     let medium = sample();
     let before = everything(&open(&medium));
     let write = |seq: u64| {
-        let entry = Entry { seq, last_seq: seq, stores: Vec::new() }.encode(Uuid::from_u128(1));
+        let entry = Entry { seq, last_seq: seq, stores: Vec::new() }
+            .encode(Version::Two, Uuid::from_u128(1));
         medium.write_bytes(PAGES_OFFSET, &entry).unwrap();
     };
     for seq in [u64::MAX / 2 + 1, u64::MAX - 1] {
@@ -173,7 +175,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     /// Words of the metadata are anything, their checksums right or not: whoever opens or checks it
-    /// gets an answer; the two agree; a repair makes a region of it, or says that it cannot.
+    /// gets an answer; what is clean opens; a repair makes a region of it, or says that it cannot.
     #[test]
     fn damaged_metadata_are_a_clear_error(
         damage in prop::collection::vec(
@@ -203,7 +205,8 @@ proptest! {
         if let Err(error) = &opened {
             prop_assert!(matches!(error, Error::Damaged { .. }), "{}", error);
         }
-        prop_assert_eq!(clean, opened.is_ok());
+        // The checker knows more: owner 0 has the journal and nothing else.
+        prop_assert!(opened.is_ok() || !clean);
         let before = medium.snapshot();
         let saved = preview_repair(&medium, true).unwrap();
         prop_assert!(medium.snapshot() == before);

@@ -104,6 +104,63 @@ fn growth_prefers_extending_the_last_extent_and_then_the_lowest_address() {
     assert_eq!(everything(&region), everything(&reopened(&region)));
 }
 
+/// Behind the last extent are more free pages than whole units of the device.
+#[test]
+pub(super) fn growth_behind_the_last_extent_takes_whole_units_only() {
+    let unit = 512;
+    let region = region(5 * unit);
+    let huge = DeviceOptions { align: Some(Align::Huge), ..device("huge", unit) };
+    region.create_device(&huge).unwrap();
+    let (first, _) = extents(&region, "huge")[0];
+    assert_eq!(first, unit);
+    // Free are one unit and 88 pages behind it, and then one more unit.
+    region.create_device(&device("low", unit - 2)).unwrap();
+    region.create_device(&device("gap", unit + 88)).unwrap();
+    region.create_device(&device("used", 1)).unwrap();
+    assert_eq!(extents(&region, "gap"), [(2 * unit, unit + 88)]);
+    region.destroy_device("gap", Held::Refuse).unwrap();
+    region.resize_device("huge", 3 * unit * PAGE, Held::Refuse).unwrap();
+    assert_eq!(extents(&region, "huge"), [(unit, 2 * unit), (4 * unit, unit)]);
+    assert_eq!(everything(&region), everything(&reopened(&region)));
+}
+
+#[test]
+pub(super) fn growth_takes_few_large_extents_where_small_ones_need_a_metadata_page_that_is_not_there()
+ {
+    let region = fragmented(4, 20);
+    region.create_device(&device("d", 1)).unwrap();
+    region.change().unwrap().pool.clear();
+    let hold_up = region.info().free;
+    region.resize_device("d", 7 * PAGE, Held::Refuse).unwrap();
+    assert_eq!(extents(&region, "d"), [(2, 1), (10, 6)]);
+    assert_eq!(region.info().free, hold_up - 6 * PAGE);
+    // Behind the last extent there is more, and then there is nothing without a page.
+    region.resize_device("d", 21 * PAGE, Held::Refuse).unwrap();
+    assert_eq!(extents(&region, "d"), [(2, 1), (10, 20)]);
+    let before = everything(&region);
+    let full = Err(Error::NoRoomFor(Space::Metadata));
+    assert_eq!(region.resize_device("d", 22 * PAGE, Held::Refuse), full);
+    assert_eq!(before, everything(&region));
+    assert_eq!(region.devices(), reopened(&region).devices());
+    assert!(check::check(region.medium()).is_clean());
+}
+
+#[test]
+fn a_new_device_is_made_of_few_large_extents_if_there_is_one_metadata_page_left() {
+    let region = fragmented(64, 20);
+    {
+        let mut state = region.change().unwrap();
+        let last = *state.pool.first().unwrap();
+        state.pool.retain(|page| *page == last);
+    }
+    region.create_device(&device("d", 22)).unwrap();
+    // The page that is left is the one for extents: the slot has two.
+    assert_eq!(extents(&region, "d").len(), 22);
+    region.create_device(&device("e", 21)).unwrap();
+    assert_eq!(extents(&region, "e"), [(130, 20), (46, 1)]);
+    assert_eq!(region.devices(), reopened(&region).devices());
+}
+
 #[test]
 fn shrinking_frees_from_the_highest_device_offset() {
     let region = region(20);

@@ -1,9 +1,13 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::hooked::Hooked;
 use super::*;
 use crate::dax::layout::{
     BODY_AT, METADATA_OFFSET, METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET, PageBytes, checksum,
     head_offset, slot_offset,
 };
 use crate::pmem::simulated::{Event, Recorder};
+use crate::pmem::{Access, Durability};
 
 /// Record page of owner 0, of owner A, and the device page; extent page of `d`.
 const RECORDS_OF_0: u64 = METADATA_OFFSET;
@@ -157,7 +161,7 @@ fn fields_are_little_endian_and_of_fixed_width() {
     let bytes = medium.contents();
     let at = |offset: u64, length: usize| &bytes[offset as usize..][..length];
     assert_eq!(at(4096 + 8, 16), b"NVM_PAGES_SUPER\0");
-    assert_eq!(at(4096 + 40, 8), [1, 0, 0, 0, 0, 16, 0, 0], "version 1, pages of 4096");
+    assert_eq!(at(4096 + 40, 8), [2, 0, 0, 0, 0, 16, 0, 0], "version 2, pages of 4096");
     assert_eq!(at(4096 + 56, 8), [0, 0, 0, 1, 0, 0, 0, 0], "pages from 16 MiB on");
     assert_eq!(at(4096 + 64, 8), [66, 0, 0, 0, 0, 0, 0, 0], "66 pages");
     assert_eq!(at(RECORDS_OF_0 + 64, 8), [0, 16, 0, 0, 0, 0, 16, 0], "page 4096, order 1");
@@ -211,13 +215,56 @@ fn a_region_is_not_made_over_anything_unasked() {
     assert!(matches!(empty, Err(Error::NotFound)));
 }
 
+/// The n-th store of a change, a streamed one or another, fails once; so does the n-th fence.
 #[test]
-fn after_a_failure_of_the_medium_nothing_more_is_changed() {
+fn a_failure_before_the_journal_entry_may_pass_and_one_after_it_ends_all_changes() {
+    let before = one_of_everything().snapshot();
+    for access in [Access::Write, Access::Sync] {
+        let (mut passed, mut lasted) = (0, 0);
+        for failing in 0.. {
+            let count = Arc::new(AtomicUsize::new(usize::MAX));
+            let counted = Arc::clone(&count);
+            let medium = Hooked::new(&Arc::new(Simulated::of(before.clone())), move |kind, _| {
+                kind != access || counted.fetch_sub(1, Ordering::Relaxed) != 0
+            });
+            let region = Region::open(Arc::clone(&medium), false).unwrap();
+            let found = everything(&region);
+            count.store(failing, Ordering::Relaxed);
+            // A new owner: its record page is written, then the journal.
+            let Err(error) = region.allocate(B, "", 1) else { break };
+            assert!(matches!(error, Error::Media(_)), "{error}");
+            assert_eq!(everything(&region), found, "{access:?} {failing}");
+            match region.allocate(B, "", 1) {
+                Ok(_) => passed += 1,
+                Err(Error::Failed) => lasted += 1,
+                Err(error) => panic!("{access:?} {failing}: {error}"),
+            }
+            let opened = open(&medium.medium);
+            let is_there = opened.pages_of(B).is_ok();
+            assert!(is_there || lasted > 0, "{access:?} {failing}");
+            assert_eq!(check::check(&medium.medium).findings, []);
+        }
+        // The page and the place of the entry; after them the entry and its stores.
+        assert_eq!(passed, 2, "{access:?}");
+        assert!(lasted > 1, "{access:?}");
+    }
+}
+
+#[test]
+fn a_region_is_not_changed_on_a_medium_whose_fences_make_nothing_durable() {
     let medium = one_of_everything();
-    let region = open(&medium);
-    medium.fill_up(PAGES_OFFSET..PAGES_OFFSET + 2 * PAGE);
-    let failed = region.rename_device("d", "x");
-    assert!(matches!(failed, Err(Error::Media(_))));
-    assert_eq!(region.rename_device("d", "x"), Err(Error::Failed));
-    assert!(region.device("d").is_ok());
+    let before = medium.snapshot();
+    let cached = Hooked::of_durability(&medium, Durability::PageCache);
+    let refused = Err(Error::NotDurable(Durability::PageCache));
+    assert_eq!(Region::open(Arc::clone(&cached), false).map(drop), refused);
+    assert_eq!(create(&cached, &CreateOptions { force: true, ..options() }), refused);
+    assert_eq!(grow(&cached).map(drop), refused);
+    assert_eq!(repair(&cached, true).map(drop), refused);
+    assert!(medium.snapshot() == before);
+    Region::open(Arc::clone(&cached), true).unwrap();
+    Region::look_at(cached).unwrap();
+    for durability in [Durability::Strict, Durability::Dax] {
+        let medium = Hooked::of_durability(&medium, durability);
+        Region::open(medium, false).unwrap().resize_device("d", PAGE, Held::Refuse).unwrap();
+    }
 }

@@ -1,11 +1,18 @@
 //! A region as a whole. Tests of what DAX.md lists under "Corrected" are named after it.
 
+mod alignment;
 mod damage;
 mod devices;
+mod features;
 mod growth;
+mod hooked;
+mod look;
 mod media;
 mod model;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod owners;
+mod torn;
 
 use std::sync::Arc;
 
@@ -27,7 +34,13 @@ fn medium(pages: u64) -> Arc<Simulated> {
 }
 
 fn options() -> CreateOptions {
-    CreateOptions { uuid: Uuid::from_u128(1), align: Align::Page, journal_order: 1, force: false }
+    CreateOptions {
+        uuid: Uuid::from_u128(1),
+        align: Align::Page,
+        journal_order: 1,
+        file_offset: 0,
+        force: false,
+    }
 }
 
 fn region(pages: u64) -> Region<Arc<Simulated>> {

@@ -152,3 +152,44 @@ fn bad_owners_labels_and_orders_are_refused() {
     assert_eq!(region.allocate(A, &label, 0), Err(Error::BadLabel(label)));
     assert_eq!(region.allocate(A, "a\nb", 0), Err(Error::BadLabel("a\nb".into())));
 }
+
+#[test]
+fn all_pages_of_an_owner_that_is_gone_are_freed_at_once() {
+    let region = region(2 * RECORDS as u64 + 8);
+    let before = everything(&region);
+    for _ in 0..RECORDS + 3 {
+        region.allocate(A, "gone", 0).unwrap();
+    }
+    let kept = region.allocate(B, "here", 1).unwrap();
+    region.create_device(&device("d", 1)).unwrap();
+    region.medium().write_bytes(kept, b"kept").unwrap();
+    let blocks = region.free_all(A).unwrap();
+    assert_eq!(blocks.len(), RECORDS + 3);
+    assert_eq!(region.pages_of(A), Err(Error::UnknownOwner(A)));
+    assert_eq!(everything(&region), everything(&reopened(&region)));
+    assert!(check::check(region.medium()).is_clean());
+    let mut bytes = [0; 4];
+    region.medium().read_bytes(kept, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"kept");
+    let set = region.info().uuid;
+    for other in [A, set, uuid_of("d"), Uuid::nil()] {
+        assert_eq!(region.free_all(other), Err(Error::UnknownOwner(other)));
+    }
+    region.free_all(B).unwrap();
+    region.destroy_device("d", Held::Refuse).unwrap();
+    assert_eq!(everything(&region), before);
+}
+
+#[test]
+fn what_is_freed_at_once_is_zero_for_the_next_owner() {
+    let region = region(8);
+    let offset = region.allocate(A, "", 2).unwrap();
+    region.medium().write_bytes(offset + PAGE, b"secret").unwrap();
+    region.free_all(A).unwrap();
+    region.create_device(&device("d", 8)).unwrap();
+    for extent in region.device("d").unwrap().extents {
+        for page in extent.step_by(PAGE as usize) {
+            assert_eq!(region.medium().load_u64(page), Ok(0));
+        }
+    }
+}

@@ -36,7 +36,7 @@ impl PmemConfig {
             window.device_size(),
             if self.window.read_only { ", read-only" } else { "" },
         );
-        if window.region().region().medium().durability() == Durability::PageCache {
+        if window.region().region().medium().durability() != Durability::Dax {
             warn!(
                 "{title}: what the guest flushes is as durable as fdatasync makes it; what it stored since \
                  then may be lost, and torn, when the power of this host fails"

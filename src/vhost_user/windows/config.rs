@@ -18,6 +18,8 @@ pub struct WindowConfig {
     pub read_only: bool,
     /// The frontend may get a descriptor of the file although other guests have namespaces in it.
     pub expose_file: bool,
+    /// Other guests may have the device at the same time although one of them can write to it.
+    pub share_rw: bool,
 }
 
 impl WindowConfig {

@@ -20,7 +20,7 @@ mod window;
 
 pub use config::WindowConfig;
 pub use live::{Live, Resized, Wanted};
-pub use region::{RegionConfig, Regions};
+pub use region::{OpenRegion, RegionConfig, Regions};
 pub use window::Window;
 
 use std::collections::BTreeMap;

@@ -8,7 +8,7 @@ use super::super::error::Error;
 use super::Windows;
 use crate::dax::{self, NamespaceOptions, Region};
 use crate::nvdimm::{self, Claim, ClaimKind, LabelSize, NvdimmFile, Selection};
-use crate::pmem::{DurabilityRequest, Lend, Lent, MapError, Mapping, PersistentMemory, Protection};
+use crate::pmem::{Lend, Lent, MapError, Mapping, PersistentMemory, Protection};
 #[cfg(feature = "power-fail")]
 use crate::vhost_user::Injection;
 
@@ -24,8 +24,6 @@ pub struct RegionConfig {
     pub namespace: Selection,
     /// Where the file's labels are.
     pub label_size: LabelSize,
-    /// What a fence is to make durable.
-    pub durability: DurabilityRequest,
     /// What is to go wrong.
     #[cfg(feature = "power-fail")]
     pub injection: Injection,
@@ -153,7 +151,6 @@ impl RegionConfig {
             path: self.path.clone(),
             selection: self.namespace.clone(),
             label_size: self.label_size,
-            durability: self.durability,
         };
         let (claim, mapping) = options.map(kind)?;
         let fails = |source| nvdimm::Error::Map { path: self.path.clone(), source };

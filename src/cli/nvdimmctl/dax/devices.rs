@@ -105,6 +105,26 @@ pub(super) struct RenameDevice {
     name: String,
 }
 
+/// Change what the size and places of a device are multiples of
+///
+/// A device of size 0 can have any alignment; another one, what all of its extents have already.
+#[derive(Debug, Args)]
+pub(super) struct AlignDevice {
+    #[command(flatten)]
+    region: RegionArgs,
+
+    /// The device
+    device: String,
+
+    /// Its new alignment: 4K, 2M or 1G
+    #[arg(short, long, value_name = "SIZE", value_parser = device_alignment)]
+    align: Align,
+
+    /// Print JSON: an object, as 'dax list' has it
+    #[arg(short, long)]
+    json: bool,
+}
+
 impl CreateDevice {
     pub(super) fn run(&self) -> Result<(), Error> {
         let open = self.region.open(ClaimKind::Exclusive)?;
@@ -201,6 +221,15 @@ fn hint_at_control(error: Error) -> Error {
             Error::AskTheDaemon { source }
         }
         error => error,
+    }
+}
+
+impl AlignDevice {
+    pub(super) fn run(&self) -> Result<(), Error> {
+        let open = self.region.open(ClaimKind::Exclusive)?;
+        let aligned = open.region.align_device(&self.device, self.align);
+        aligned.map_err(|error| open.error(error))?;
+        report(&open, &self.device, "aligned", self.json)
     }
 }
 

@@ -2,13 +2,14 @@
 
 use clap::Args;
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::super::{Error, say_json};
 use super::RegionArgs;
 use crate::cli::output::{columns, say};
 use crate::cli::size::Size;
-use crate::dax::{OwnerInfo, PAGE_SIZE, Region, region_error};
-use crate::nvdimm::Namespace;
+use crate::dax::{OwnedBlock, OwnerInfo, PAGE_SIZE, Region, region_error};
+use crate::nvdimm::{ClaimKind, Namespace};
 use crate::pmem::Mapping;
 
 /// List who has pages of a namespace other than by way of a device: applications, by uuid
@@ -24,6 +25,23 @@ pub(super) struct Owners {
     /// Print JSON: an array of objects
     #[arg(short, long)]
     json: bool,
+}
+
+/// Free all pages of owners that are gone: applications that will not come back for them
+///
+/// 'dax owners' lists them. The pages are free for others, which find them zero.
+#[derive(Debug, Args)]
+pub(super) struct FreePages {
+    #[command(flatten)]
+    region: RegionArgs,
+
+    /// The owners, by uuid; the pages of each are freed at once, in this order
+    #[arg(required = true)]
+    owners: Vec<Uuid>,
+
+    /// Free them whatever they hold; it is lost
+    #[arg(short, long)]
+    force: bool,
 }
 
 /// An owner as it is listed.
@@ -77,6 +95,29 @@ impl Owners {
                 say!("  block       {} at byte {offset:#x}, order {order}", Size(*size));
             }
         }
+    }
+}
+
+impl FreePages {
+    pub(super) fn run(&self) -> Result<(), Error> {
+        let open = self.region.open(ClaimKind::Exclusive)?;
+        for owner in &self.owners {
+            let blocks = open.region.pages_of(*owner).map_err(|error| open.error(error))?;
+            let is_written = |block: &OwnedBlock| {
+                let end = block.offset + (PAGE_SIZE << block.order);
+                open.region.next_stored(block.offset) < end
+            };
+            if !self.force && blocks.iter().any(is_written) {
+                let path = open.claim.path().into();
+                return Err(Error::PagesHoldData { path, owner: *owner });
+            }
+        }
+        for owner in &self.owners {
+            let blocks = open.region.free_all(*owner).map_err(|error| open.error(error))?;
+            let size = Size(blocks.iter().map(|block| PAGE_SIZE << block.order).sum());
+            say!("{}: the pages of {owner} are free: {size}", self.region.file.display());
+        }
+        Ok(())
     }
 }
 
