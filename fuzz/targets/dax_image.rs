@@ -219,8 +219,13 @@ fn device(name: &str, pages: u64) -> DeviceOptions {
 fn sample() -> &'static Contents {
     static SAMPLE: LazyLock<Contents> = LazyLock::new(|| {
         let medium = Arc::new(Simulated::new(SIZE));
-        let options =
-            CreateOptions { uuid: REGION, align: Align::Page, journal_order: 1, force: false };
+        let options = CreateOptions {
+            uuid: REGION,
+            align: Align::Page,
+            journal_order: 1,
+            file_offset: 0,
+            force: false,
+        };
         create(&medium, &options).expect("large enough");
         let region = Region::open(Arc::clone(&medium), false).expect("just made");
         for order in [0, 1, 0] {
