@@ -27,6 +27,7 @@ mod preview;
 mod shared;
 mod sigbus;
 pub mod simulated;
+mod sync;
 mod writeback;
 
 pub use backing::{Backing, file_size};

@@ -10,13 +10,14 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex as StdMutex, Weak};
 
 use nix::errno::Errno;
 
+use super::sync::{AtomicBool, Mutex, MutexGuard, Ordering, PoisonError};
+
 /// The files that are mapped, by device and inode number.
-static FILES: Mutex<Vec<(FileId, Weak<Writeback>)>> = Mutex::new(Vec::new());
+static FILES: StdMutex<Vec<(FileId, Weak<Writeback>)>> = StdMutex::new(Vec::new());
 
 /// Device and inode number of a file.
 type FileId = (u64, u64);

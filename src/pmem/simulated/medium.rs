@@ -101,6 +101,11 @@ impl Simulated {
         self.state().touchy.push((range, fault));
     }
 
+    /// Replaces the bytes at `offset`, whatever is wrong with them.
+    pub(super) fn replace(&self, offset: u64, bytes: &[u8]) {
+        self.state().contents.write(offset, bytes);
+    }
+
     /// Lets the next sync fail, and so every later one.
     pub fn fail_next_sync(&self) {
         self.state().next_sync_fails = true;
