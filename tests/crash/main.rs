@@ -13,6 +13,7 @@ mod dax_growth;
 mod dax_repair;
 mod exhaust;
 mod figures;
+mod flushed;
 mod growth;
 mod medium;
 mod mutants;
@@ -25,6 +26,7 @@ mod trace;
 mod update;
 mod value;
 mod verify;
+mod worker;
 
 use std::fmt;
 use std::panic;

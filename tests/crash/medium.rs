@@ -84,7 +84,6 @@ pub struct Medium {
     mutant: Option<MediumMutant>,
     arenas: Vec<(u64, Geometry)>,
     threads: Mutex<HashMap<ThreadId, Since>>,
-    durability: Durability,
     watcher: OnceLock<Box<dyn Watcher>>,
 }
 
@@ -98,30 +97,17 @@ pub trait Watcher: Send + Sync {
 }
 
 impl Medium {
-    /// A recorder of what is done to `contents`; where its arenas are is known from `layout`.
-    pub fn new(medium: Simulated, layout: &Contents, mutant: Option<MediumMutant>) -> Arc<Medium> {
+    /// With what is done kept by `recorder`; where the arenas are is known from `layout`.
+    pub fn new(recorder: Recorder, layout: &Contents, mutant: Option<MediumMutant>) -> Arc<Medium> {
         let arenas = match mutant {
             None => Vec::new(),
             Some(_) => find(&Simulated::of(layout.clone()), None).unwrap(),
         };
         Arc::new(Medium {
-            recorder: Recorder::new(medium),
+            recorder,
             mutant,
             arenas: arenas.iter().map(|arena| (arena.start, arena.info.geometry)).collect(),
             threads: Mutex::default(),
-            durability: Durability::Dax,
-            watcher: OnceLock::new(),
-        })
-    }
-
-    /// A page cache over `medium`: flush and fence do nothing, and what was not synced may be lost.
-    pub fn cached(medium: Simulated) -> Arc<Medium> {
-        Arc::new(Medium {
-            recorder: Recorder::new(medium),
-            mutant: None,
-            arenas: Vec::new(),
-            threads: Mutex::default(),
-            durability: Durability::PageCache,
             watcher: OnceLock::new(),
         })
     }
@@ -217,7 +203,7 @@ impl PersistentMemory for Medium {
     }
 
     fn durability(&self) -> Durability {
-        self.durability
+        self.recorder.durability()
     }
 
     fn load_u32(&self, offset: u64) -> Result<u32, MediaError> {
@@ -254,9 +240,6 @@ impl PersistentMemory for Medium {
 
     fn flush(&self, offset: u64, length: u64) -> Result<(), MediaError> {
         self.look();
-        if self.durability == Durability::PageCache {
-            return Ok(());
-        }
         let dropped = match self.part(offset) {
             Some(Part::Flog) => {
                 let earlier = self.with_since(|since| {
@@ -274,9 +257,6 @@ impl PersistentMemory for Medium {
 
     fn fence(&self) -> Result<(), MediaError> {
         self.look();
-        if self.durability == Durability::PageCache {
-            return Ok(());
-        }
         let last = self.with_since(|since| {
             since.flog_flushes = 0;
             since.last.take()
@@ -300,7 +280,24 @@ impl PersistentMemory for Medium {
     }
 
     fn sync_takes_time(&self) -> bool {
-        self.durability == Durability::PageCache
+        self.recorder.sync_takes_time()
+    }
+
+    fn sync_failure(&self) -> Option<MediaError> {
+        self.recorder.sync_failure()
+    }
+
+    fn sync_has_failed(&self) -> bool {
+        self.recorder.sync_has_failed()
+    }
+
+    fn touch_u32(&self, offset: u64) -> Result<u32, MediaError> {
+        self.look();
+        self.recorder.touch_u32(offset)
+    }
+
+    fn is_cached(&self, offset: u64) -> bool {
+        self.recorder.is_cached(offset)
     }
 
     fn next_stored(&self, offset: u64) -> u64 {

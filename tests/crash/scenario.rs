@@ -12,7 +12,7 @@ use vhost_user_btt::btt::{
     OpenOptions, Opened, Version, create, find,
 };
 use vhost_user_btt::pmem::PersistentMemory;
-use vhost_user_btt::pmem::simulated::{Contents, Simulated};
+use vhost_user_btt::pmem::simulated::{Contents, MediumKind, Simulated};
 use vm_memory::VolatileSlice;
 
 use super::value::Value;
@@ -28,11 +28,24 @@ pub struct Disk {
     pub version: Version,
     pub layout: LogLayout,
     pub arenas: u64,
+    /// What it is on.
+    pub medium: MediumKind,
 }
 
 impl Disk {
     pub const fn of(lba_size: u32) -> Disk {
-        Disk { lba_size, version: Version::V1_1, layout: LogLayout::Standard, arenas: 1 }
+        let (version, layout) = (Version::V1_1, LogLayout::Standard);
+        Disk { lba_size, version, layout, arenas: 1, medium: MediumKind::Dax }
+    }
+
+    /// On a file whose every fence is a sync, and whose disk takes `disk_sector` bytes at once.
+    pub const fn strict(self, disk_sector: u64) -> Disk {
+        Disk { medium: MediumKind::Strict { disk_sector }, ..self }
+    }
+
+    /// On a file in the page cache, whose disk takes `disk_sector` bytes at once.
+    pub const fn page_cache(self, disk_sector: u64) -> Disk {
+        Disk { medium: MediumKind::PageCache { disk_sector }, ..self }
     }
 
     pub const fn old_layout(self) -> Disk {
@@ -75,7 +88,12 @@ impl fmt::Display for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let old = if self.layout == LogLayout::Old { ", old log" } else { "" };
         let arenas = if self.arenas == 1 { "" } else { ", two arenas" };
-        write!(f, "{}{old}{arenas}", self.lba_size)
+        write!(f, "{}{old}{arenas}", self.lba_size)?;
+        match self.medium {
+            MediumKind::Dax => Ok(()),
+            MediumKind::Strict { disk_sector } => write!(f, ", strict on {disk_sector}"),
+            MediumKind::PageCache { disk_sector } => write!(f, ", page cache on {disk_sector}"),
+        }
     }
 }
 
@@ -90,6 +108,8 @@ pub enum Op {
     Read(Range<u64>),
     /// Commits what was staged, and ends the batch.
     Commit,
+    /// Ends the batch, and makes all that was written durable.
+    Flush,
 }
 
 impl Op {
@@ -99,7 +119,7 @@ impl Op {
                 sectors.clone()
             }
             Op::Part(sector, _) => *sector..sector + 1,
-            Op::Commit => 0..0,
+            Op::Commit | Op::Flush => 0..0,
         }
     }
 }

@@ -8,12 +8,14 @@ use std::thread;
 
 use vhost_user_btt::btt::check::{ArenaReport, CheckOptions, Report, Verdict, check};
 use vhost_user_btt::btt::{Queue, find, lanes, mutant};
-use vhost_user_btt::pmem::PersistentMemory;
 use vhost_user_btt::pmem::simulated::{
-    Contents, Effort, Event, Random, Recorder, Simulated, Unfenced,
+    Contents, CrashModel, Effort, Event, Random, Recorder, Simulated,
 };
+use vhost_user_btt::pmem::{Durability, PersistentMemory};
 use vm_memory::VolatileSlice;
 
+use super::figures::Left;
+use super::flushed;
 use super::mutants::AnyMutant;
 use super::scenario::{Scenario, open};
 use super::value::Value;
@@ -61,6 +63,8 @@ pub struct Verifier<'a> {
     pub unique: u64,
     /// Images of power failures in recovery.
     pub nested: u64,
+    /// What host crashes left of page caches.
+    pub left: Left,
 }
 
 /// Images that were verified already, each with what was allowed.
@@ -74,6 +78,10 @@ impl Verifier<'_> {
             return Ok(());
         }
         self.unique += 1;
+        if self.scenario.disk.medium.durability() == Durability::PageCache {
+            mutant::activate(self.mutant.of_engine());
+            return flushed::verify(self.scenario, image, &allowed.sectors, &mut self.left);
+        }
         let found = self.recover(image, allowed)?;
         match found.pending.first() {
             Some(sector) => self.verify_nested(image, allowed, &found.values, *sector),
@@ -198,7 +206,9 @@ impl Verifier<'_> {
         values: &[(u64, Value)],
         pending: u64,
     ) -> Result<(), String> {
-        let medium = Arc::new(Recorder::new(Self::medium(image, allowed)));
+        let mut model = CrashModel::new(self.scenario.disk.medium, image);
+        let medium = Arc::new(model.open());
+        allowed.poison.iter().for_each(|range| medium.medium().poison(range.clone()));
         let (_, mut queues) =
             open(medium.clone(), self.scenario.queue_count()).map_err(|error| error.to_string())?;
         let rewritten = values.iter().position(|(sector, _)| *sector == pending).unwrap_or(0);
@@ -220,12 +230,10 @@ impl Verifier<'_> {
         let new = Value::stamp(sector, VERSION, self.scenario.disk.sector_size());
         let mut sectors: Vec<(u64, Vec<Value>)> =
             values.iter().map(|(sector, value)| (*sector, vec![value.clone()])).collect();
-        let mut durable = image.clone();
-        let mut unfenced = Unfenced::default();
         let mut poison = allowed.poison.clone();
         let mut random = Random::new(image.fingerprint(self.base));
         for event in medium.take_trace() {
-            event.replay(&mut unfenced, &mut durable);
+            model.replay(std::slice::from_ref(&event));
             clear_poison(&mut poison, &event);
             match event {
                 Event::Mark(0) => sectors[rewritten].1.push(new.clone()),
@@ -235,7 +243,7 @@ impl Verifier<'_> {
             let allowed =
                 Allowed { sectors: sectors.clone(), poison: poison.clone(), open_data: Vec::new() };
             let mut result = Ok(());
-            unfenced.images(&durable, &NESTED, &mut random, &mut |image| {
+            model.images(&NESTED, &mut random, &mut |image| {
                 if result.is_ok() && self.is_new(&image, &allowed) {
                     self.nested += 1;
                     result = self.recover(&image, &allowed).map(drop);

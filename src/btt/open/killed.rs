@@ -12,7 +12,7 @@ use super::tests::{OPEN, new_medium};
 use super::*;
 use crate::btt::check::{self, CheckOptions, Verdict};
 use crate::pmem::simulated::{
-    Contents, Effort, Event, CrashModel, Random, Recorder, Simulated, trace_of_another,
+    Contents, CrashModel, Effort, Event, Random, Recorder, Simulated, trace_of_another,
 };
 
 /// Sectors that are looked at.

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::dax::check::check;
-use crate::pmem::simulated::{Contents, Effort, Event, CrashModel, Random, Recorder, trace_of_another};
+use crate::pmem::simulated::{
+    Contents, CrashModel, Effort, Event, Random, Recorder, trace_of_another,
+};
 
 /// A region of `pages` pages with a device that has all of them, on a medium with room for `room` more.
 fn full(pages: u64, room: u64) -> Contents {

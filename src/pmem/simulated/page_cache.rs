@@ -113,7 +113,8 @@ impl PageCache {
             Event::WriteBackFails { page } => self.fail_write_back(page),
             Event::Dropped { page, ref bytes } => self.drop_page(page, bytes),
             // Zeroes are on the disk by a sync of their own.
-            Event::ZeroEnds { .. } | Event::Flush { .. } | Event::Fence { .. } | Event::Mark(_) => {}
+            Event::ZeroEnds { .. } | Event::Flush { .. } | Event::Fence { .. } | Event::Mark(_) => {
+            }
         }
     }
 

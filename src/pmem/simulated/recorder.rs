@@ -298,7 +298,9 @@ impl PersistentMemory for Recorder {
 
     fn fence(&self) -> Result<(), MediaError> {
         turns::pause();
-        if let Some(file) = self.file.as_ref().filter(|file| file.durability() == Durability::Strict) {
+        if let Some(file) =
+            self.file.as_ref().filter(|file| file.durability() == Durability::Strict)
+        {
             return self.sync_file(file);
         }
         self.medium.fence()?;

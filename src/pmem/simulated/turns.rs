@@ -10,7 +10,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{
-    Arc, Condvar, LockResult, Mutex as StdMutex, MutexGuard, PoisonError, TryLockError, TryLockResult,
+    Arc, Condvar, LockResult, Mutex as StdMutex, MutexGuard, PoisonError, TryLockError,
+    TryLockResult,
 };
 use std::thread;
 
@@ -417,7 +418,14 @@ mod tests {
 
     #[test]
     fn a_thread_that_goes_on_and_on_is_noticed() {
-        let run = run(vec![Box::new(|| loop { pause() })], Box::new(AtRandom::new(0)));
+        let run = run(
+            vec![Box::new(|| {
+                loop {
+                    pause()
+                }
+            })],
+            Box::new(AtRandom::new(0)),
+        );
         assert_eq!(run.result, Err(Stuck::Endless));
     }
 

@@ -7,7 +7,7 @@
 use super::tests::{SIZE, State, label, names, state, three_labels};
 use super::*;
 use crate::pmem::simulated::{
-    Effort, Event, CrashModel, Random, Recorder, Simulated, trace_of_another,
+    CrashModel, Effort, Event, Random, Recorder, Simulated, trace_of_another,
 };
 
 const VERSION: LabelVersion = LabelVersion::V1_2;
