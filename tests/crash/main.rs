@@ -12,9 +12,11 @@ mod dax_creation;
 mod dax_growth;
 mod dax_repair;
 mod exhaust;
+mod failing;
 mod figures;
 mod flushed;
 mod growth;
+mod killed;
 mod medium;
 mod mutants;
 mod oracle;
@@ -80,6 +82,12 @@ fn main() -> ExitCode {
     total += cut_all("through a ring", &args.wanted(ring::all()), |ring, figures| {
         ring.exhaust(AnyMutant::None, figures)
     });
+    total += cut_all("killed", &args.wanted(killed::all()), |killed, figures| {
+        killed.exhaust(AnyMutant::None, figures)
+    });
+    total += cut_all("failing", &args.wanted(failing::all()), |faulty, figures| {
+        faulty.exhaust(AnyMutant::None, figures)
+    });
     total += cut_all("creation", &args.wanted(creation::all()), |creation, figures| {
         creation.exhaust(AnyMutant::None, figures)
     });
@@ -106,8 +114,9 @@ fn main() -> ExitCode {
     total += cut_all("random histories", &seeds, |seed, figures| random::run(seed.0, figures));
     let mutants = args.wanted(AnyMutant::all());
     let killed = hunt_all(&mutants);
+    println!("\nfigures: page-cache {}", total.left);
     println!(
-        "\nfigures: crash {total} mutants={} killed={killed} seeds={} seconds={}",
+        "figures: crash {total} mutants={} killed={killed} seeds={} seconds={}",
         mutants.len(),
         seeds.len(),
         begun.elapsed().as_secs(),

@@ -133,6 +133,8 @@ pub struct Scenario {
     pub prepared: Vec<u64>,
     /// Of these, those whose blocks are poisoned then.
     pub poisoned: Vec<u64>,
+    /// Sectors that are looked at besides those that something is done to.
+    pub watched: Vec<u64>,
     /// Lanes of each arena that a queue has.
     pub lanes: usize,
     /// What each queue does.
@@ -148,7 +150,8 @@ impl fmt::Display for Scenario {
 impl Scenario {
     pub fn new(name: &str, disk: Disk, queues: Vec<Vec<Op>>) -> Scenario {
         let prepared = vec![0, 1, 2, 3, 0, 1];
-        Scenario { name: name.to_owned(), disk, prepared, poisoned: Vec::new(), lanes: 4, queues }
+        let (poisoned, watched) = (Vec::new(), Vec::new());
+        Scenario { name: name.to_owned(), disk, prepared, poisoned, watched, lanes: 4, queues }
     }
 
     pub fn prepared(self, prepared: &[u64]) -> Scenario {
@@ -157,6 +160,10 @@ impl Scenario {
 
     pub fn poisoned(self, poisoned: &[u64]) -> Scenario {
         Scenario { poisoned: poisoned.to_vec(), ..self }
+    }
+
+    pub fn watched(self, watched: impl IntoIterator<Item = u64>) -> Scenario {
+        Scenario { watched: watched.into_iter().collect(), ..self }
     }
 
     pub fn lanes(self, lanes: usize) -> Scenario {
@@ -171,7 +178,8 @@ impl Scenario {
     /// All sectors that the scenario knows the contents of, in order.
     pub fn sectors(&self) -> Vec<u64> {
         let ops = self.queues.iter().flatten().flat_map(Op::sectors);
-        let mut sectors: Vec<u64> = ops.chain(self.prepared.iter().copied()).collect();
+        let others = self.prepared.iter().chain(&self.watched).copied();
+        let mut sectors: Vec<u64> = ops.chain(others).collect();
         sectors.sort_unstable();
         sectors.dedup();
         sectors

@@ -129,6 +129,12 @@ fn of_two_queues(disk: &Disk) -> Vec<Scenario> {
             &[Trim(1..2, NeverWritten::Leave), Commit],
             &[Trim(1..2, NeverWritten::Leave), Commit],
         ),
+        named("trim and read", &[Trim(0..3, NeverWritten::Leave), Commit], &[Read(0..3), Commit]),
+        named(
+            "trim of a new sector, and read",
+            &[Trim(5..6, NeverWritten::Zero), Commit],
+            &[Read(5..6), Read(1..2), Commit],
+        ),
         named("two parts of one sector", &[Part(1, 0), Commit], &[Part(1, 3), Commit]),
         named("part and write", &[Part(1, 0), Commit], &write_1),
         named("unreadable, and written", &read_1, &[&read_1[..1], &write_1, &read_1].concat())

@@ -82,13 +82,17 @@ impl Start {
         events: Vec<Event>,
         log: Log,
     ) -> Trace {
-        let Log { seen, mut faults } = log;
+        let Log { mut seen, mut faults } = log;
+        let is_cached = scenario.disk.medium.durability() == Durability::PageCache;
+        if is_cached {
+            let written = histories(scenario, works, &events, &[]);
+            let flushed = flushed_histories(&written, works, &events);
+            check_flushed_reads(&flushed, &events, &mut seen, &mut faults);
+        }
         let histories = histories(scenario, works, &events, &seen);
-        check_reads(scenario, &histories, &events, &seen, &mut faults);
-        let durable = match scenario.disk.medium.durability() {
-            Durability::PageCache => flushed_histories(&histories, works, &events),
-            Durability::Dax | Durability::Strict => histories.clone(),
-        };
+        check_reads(&histories, &events, &seen, &mut faults);
+        let flushed = is_cached.then(|| flushed_histories(&histories, works, &events));
+        let durable = flushed.unwrap_or_else(|| histories.clone());
         let (base, poison) = (self.base.clone(), self.poison.clone());
         Trace { base, poison, events, seen, histories, durable, faults }
     }
@@ -165,8 +169,8 @@ pub fn histories(
 }
 
 /// As `histories`, where a host crash takes away what was not synced: a write ends with the flush after it,
-/// and what a read has shown is no promise.
-pub fn flushed_histories(
+/// and never if something failed meanwhile; and what a read has shown is no promise.
+fn flushed_histories(
     histories: &[History],
     works: &[(u64, &[Op])],
     events: &[Event],
@@ -174,41 +178,40 @@ pub fn flushed_histories(
     let marks = Marks::of(events);
     let of_queue = |(queue, ops): &(u64, &[Op])| -> Vec<Operation> {
         let flushes = ops.iter().enumerate().filter(|(_, op)| matches!(op, Op::Flush));
-        let operation =
-            |(index, _)| marks.operation(mark_of(*queue, index), Effect::Set(Value::Error));
-        flushes.filter_map(operation).collect()
+        let mark = |(index, _)| mark_of(*queue, index);
+        flushes.filter_map(|op| marks.operation(mark(op), Effect::Set(Value::Error))).collect()
     };
     let flushes: Vec<Operation> = works.iter().flat_map(of_queue).collect();
-    let durable =
-        |end: usize| flushes.iter().filter(|flush| flush.begin > end).filter_map(|f| f.end).min();
+    let has_failure = |range: Range<usize>| events[range].iter().any(is_failure);
+    let durable = |write: &Operation| {
+        let end = write.end?;
+        let flushes = flushes.iter().filter(|flush| flush.begin > end);
+        let flushed = flushes.filter_map(|flush| flush.end).min()?;
+        (!has_failure(write.begin..flushed)).then_some(flushed)
+    };
     let of_sector = |history: &History| {
         let writes = history.operations.iter().filter(|operation| operation.is_write());
-        let operations = writes
-            .map(|write| Operation { end: write.end.and_then(durable), ..write.clone() })
-            .collect();
-        History { operations, ..history.clone() }
+        let flushed = writes.map(|write| Operation { end: durable(write), ..write.clone() });
+        History { operations: flushed.collect(), ..history.clone() }
     };
     histories.iter().map(of_sector).collect()
 }
 
+/// Returns whether something could not be written to the disk, so that pages may have been dropped.
+pub fn is_failure(event: &Event) -> bool {
+    matches!(event, Event::SyncEnds { has_failed: true } | Event::WriteBackFails { .. })
+}
+
 /// Every read saw the sector as it was at some time while it went on; and what they saw one after another
 /// can be.
-pub fn check_reads(
-    scenario: &Scenario,
-    histories: &[History],
-    events: &[Event],
-    seen: &[Seen],
-    faults: &mut Vec<String>,
-) {
+fn check_reads(histories: &[History], events: &[Event], seen: &[Seen], faults: &mut Vec<String>) {
     let marks = Marks::of(events);
-    // In the page cache, what was not synced before a failure may be gone.
-    let can_lose = scenario.disk.medium.durability() == Durability::PageCache;
-    for Seen { mark, sector, value, is_after_failure } in seen {
+    for Seen { mark, sector, value, .. } in seen {
         let history = histories.iter().find(|history| history.sector == *sector).unwrap();
         let Some(read) = marks.operation(*mark, Effect::Show(value.clone())) else { continue };
         let Some(end) = read.end else { continue };
         let allowed = history.between(read.begin, end);
-        if !allowed.contains(value) && !(*is_after_failure && can_lose) {
+        if !allowed.contains(value) {
             faults
                 .push(format!("a read of sector {sector} saw {value:?}, allowed are {allowed:?}"));
         }
@@ -216,4 +219,32 @@ pub fn check_reads(
     for history in histories.iter().filter(|history| history.after(events.len()).is_empty()) {
         faults.push(format!("reads of sector {} saw it go back", history.sector));
     }
+}
+
+/// In the page cache, after something has failed: of what was read then, only what was flushed before can
+/// be relied on. Takes the rest out of `seen`, and checks it.
+fn check_flushed_reads(
+    flushed: &[History],
+    events: &[Event],
+    seen: &mut Vec<Seen>,
+    faults: &mut Vec<String>,
+) {
+    let Some(failure) = events.iter().position(is_failure) else { return };
+    let marks = Marks::of(events);
+    seen.retain(|Seen { mark, sector, value, .. }| {
+        let (Some(begin), end) = (marks.position(*mark), marks.position(mark + 1)) else {
+            return true;
+        };
+        let history = flushed.iter().find(|history| history.sector == *sector).unwrap();
+        let end = end.unwrap_or(begin);
+        if end > failure && !history.is_written_between(begin, end) {
+            let allowed = history.between(begin, end);
+            if !allowed.contains(value) {
+                faults.push(format!(
+                    "a read of sector {sector} saw {value:?}, flushed were {allowed:?}"
+                ));
+            }
+        }
+        end <= failure
+    });
 }

@@ -68,7 +68,8 @@ impl Value {
     /// Sector and version of a whole stamp; zeroes are version 0 of sector 0. `None`: it is neither.
     pub fn labels(&self, size: usize) -> Option<(u64, u64)> {
         let (words, _) = self.bytes().as_chunks::<8>();
-        let [sector, version] = [0, 1].map(|word| u64::from_le_bytes(words[word]));
+        let [sector, version, ..] = *words else { return None };
+        let [sector, version] = [sector, version].map(u64::from_le_bytes);
         let is_zero = || self.bytes().iter().all(|byte| *byte == 0);
         let is_whole = *self == Value::stamp(sector, version, size);
         if is_whole || (sector, version) == (0, 0) && is_zero() {

@@ -28,8 +28,6 @@ struct State {
     syncs: u64,
     /// Stores so far.
     stores: u64,
-    /// The kernel's own write-back has failed, and no sync has said so.
-    has_error: bool,
     /// Numbers of the pages that were dropped, and not looked at since.
     dropped: HashSet<u64>,
 }
@@ -81,7 +79,6 @@ impl File {
             fault: FileFault::default(),
             syncs: 0,
             stores: 0,
-            has_error: false,
             dropped: HashSet::new(),
         };
         File { durability, writeback: Writeback::new(), state: Mutex::new(state) }
@@ -171,13 +168,12 @@ impl File {
         let mut state = self.state();
         let fails = state.fault.what == Failing::WriteBack(state.stores);
         state.stores += 1;
-        state.has_error |= fails;
         fails.then_some((offset - offset % PAGE, state.fault.dropped))
     }
 
-    /// Returns whether a write-back has failed that no sync has told of: this one does.
-    pub(super) fn take_error(&self) -> bool {
-        std::mem::take(&mut self.state().has_error)
+    /// Returns whether the sync that is about to end tells of an earlier failure.
+    pub(super) fn has_untold_error(&self) -> bool {
+        self.state().cache.has_untold_error()
     }
 
     /// The pages to drop, and what is on the disk there.

@@ -39,6 +39,8 @@ pub struct PageCache {
     /// What the sync that is under way writes back: disk sectors, and how many stores to each had been
     /// made when it began.
     syncing: Vec<(u64, usize)>,
+    /// The kernel's own write-back of a page has failed, and no sync has told of it yet.
+    has_untold_error: bool,
 }
 
 /// A disk sector's stores, oldest first.
@@ -98,6 +100,7 @@ impl PageCache {
             sectors: BTreeMap::new(),
             dirty: BTreeSet::new(),
             syncing: Vec::new(),
+            has_untold_error: false,
         }
     }
 
@@ -143,9 +146,11 @@ impl PageCache {
         sector.stores.push(store);
     }
 
-    /// A sync begins: it will write back the pages that are dirty now.
+    /// A sync begins: it will write back the pages that are dirty now, and waits for those that an earlier
+    /// one, whose process may be dead, is writing back.
     pub fn begin_sync(&mut self) {
-        let dirty = mem::take(&mut self.dirty);
+        let mut dirty = mem::take(&mut self.dirty);
+        dirty.extend(self.syncing.iter().map(|(number, _)| number * self.sector_size / PAGE));
         let in_page = |(number, sector): (&u64, &Sector)| {
             let is_dirty = dirty.contains(&(number * self.sector_size / PAGE));
             is_dirty.then_some((*number, sector.stores.len()))
@@ -156,6 +161,7 @@ impl PageCache {
     /// The sync that began last has succeeded, or has failed: of what it was to write, anything may be on
     /// the disk then.
     pub fn end_sync(&mut self, has_failed: bool) {
+        self.has_untold_error = false;
         for (number, count) in mem::take(&mut self.syncing) {
             if !has_failed {
                 self.settle(number, count);
@@ -178,7 +184,15 @@ impl PageCache {
 
     /// The kernel's write-back of a page has failed.
     pub fn fail_write_back(&mut self, page: u64) {
+        self.has_untold_error = true;
         self.dirty.remove(&(page / PAGE));
+    }
+
+    /// Returns whether a write-back has failed that no sync has told of: the next one does, by whichever
+    /// process, and no other.
+    #[must_use]
+    pub fn has_untold_error(&self) -> bool {
+        self.has_untold_error
     }
 
     /// Offsets of the pages that are clean and not known to be on the disk as they are.

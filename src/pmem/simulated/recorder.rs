@@ -175,12 +175,13 @@ impl Recorder {
         self.push(Event::SyncBegins);
         turns::pause();
         let (has_failed, dropped) = file.fails_to_sync();
+        let tells_of_error = has_failed || file.has_untold_error();
         self.push(Event::SyncEnds { has_failed });
         if has_failed {
             self.drop_pages(dropped);
         }
         turns::pause();
-        if has_failed || file.take_error() { Err(Errno::EIO) } else { Ok(()) }
+        if tells_of_error { Err(Errno::EIO) } else { Ok(()) }
     }
 
     fn sync_file(&self, file: &File) -> Result<(), MediaError> {

@@ -1,0 +1,127 @@
+//! Syncs and write-backs that fail, pages that are dropped then, and what comes after: a power failure, or
+//! the next process that opens the disk, and then a power failure.
+
+use std::fmt;
+
+use vhost_user_btt::btt::NeverWritten;
+use vhost_user_btt::pmem::Durability;
+use vhost_user_btt::pmem::simulated::turns::AtRandom;
+use vhost_user_btt::pmem::simulated::{Dropped, Effort, Event, Failing, FileFault};
+
+use super::cuts::{Cutter, Violation};
+use super::figures::Figures;
+use super::killed::{Next, fault_of};
+use super::mutants::AnyMutant;
+use super::scenario::Op::{self, Commit, Flush, Part, Read, Trim, Write};
+use super::scenario::{Disk, Scenario};
+use super::trace::{Start, is_failure};
+use super::verify::Verified;
+
+const EFFORT: Effort = Effort { most: 200, random: 1, lines: 2 };
+/// Which of the pages are dropped whose write-back has failed.
+const DROPPED: [Dropped; 5] =
+    [Dropped::None, Dropped::All(1), Dropped::All(2), Dropped::Some(3), Dropped::Some(4)];
+
+/// What is done to a disk while something fails.
+pub struct Faulty {
+    scenario: Scenario,
+    next: Next,
+}
+
+impl fmt::Display for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "failing: {}", self.scenario)
+    }
+}
+
+pub fn all() -> Vec<Faulty> {
+    let disks = [
+        Disk::of(512).strict(512),
+        Disk::of(4096).strict(4096),
+        Disk::of(512).two_arenas().strict(4096),
+        Disk::of(512).page_cache(512),
+        Disk::of(4096).page_cache(4096),
+    ];
+    disks.into_iter().flat_map(of_disk).collect()
+}
+
+pub fn for_mutants() -> Vec<Faulty> {
+    [Disk::of(512).strict(512), Disk::of(512).page_cache(512)]
+        .into_iter()
+        .flat_map(of_disk)
+        .collect()
+}
+
+fn of_disk(disk: Disk) -> Vec<Faulty> {
+    let read = [Read(0..4), Read(5..6)];
+    let writes = [Write(0..1), Commit, Read(0..4), Write(1..2), Flush, Write(0..1), Commit];
+    let batch = [Write(0..3), Commit, Flush, Write(5..6), Write(1..2), Commit];
+    let trims = [Trim(0..2, NeverWritten::Leave), Commit, Flush, Part(2, 1), Commit];
+    [("writes", writes.to_vec()), ("batches", batch.to_vec()), ("trims", trims.to_vec())]
+        .into_iter()
+        .map(|(name, ops)| {
+            // After a failure, everything that changes the disk is refused, and reads go on.
+            let after = [Read(0..4), Write(3..4), Commit, Flush, Read(0..6)];
+            let ops = [ops, after.to_vec()].concat();
+            let next = [&read[..], &[Write(1..3), Commit, Read(0..4), Flush]].concat();
+            let scenario = Scenario::new(&format!("{name} ({disk})"), disk, vec![ops]).lanes(2);
+            let scenario = scenario.watched(next.iter().flat_map(Op::sectors));
+            Faulty { scenario, next: Next { read_only: false, ops: next } }
+        })
+        .collect()
+}
+
+impl Faulty {
+    /// The first violation there is.
+    pub fn exhaust(&self, mutant: AnyMutant, figures: &mut Figures) -> Option<Violation> {
+        let start = Start::of(&self.scenario);
+        let mut verified = Verified::default();
+        let faults = self.faults(&start);
+        faults.into_iter().find_map(|fault| {
+            let violation = self.with(fault, &start, mutant, &mut verified, figures);
+            violation.map(|violation| {
+                let what = format!("{fault:?}: {}", violation.what);
+                Violation { what, ..violation }
+            })
+        })
+    }
+
+    /// Every failure that there can be, one at a time.
+    fn faults(&self, start: &Start) -> Vec<FileFault> {
+        let (_, trace) = start.run(&self.scenario, AnyMutant::None, Box::new(AtRandom::new(0)));
+        let count =
+            |is: fn(&Event) -> bool| trace.events.iter().filter(|event| is(event)).count() as u64;
+        let syncs = count(|event| matches!(event, Event::SyncBegins));
+        let stores = count(|event| matches!(event, Event::Store { .. } | Event::Stream { .. }));
+        let failing = (0..syncs).flat_map(|sync| [Failing::Sync(sync), Failing::SyncsFrom(sync)]);
+        let failing = failing.chain((0..stores).map(Failing::WriteBack));
+        let dropped = failing.flat_map(|what| DROPPED.map(|dropped| FileFault { what, dropped }));
+        let interrupted = (0..syncs).map(Failing::Interrupted);
+        let interrupted = interrupted.map(|what| FileFault { what, dropped: Dropped::None });
+        dropped.chain(interrupted).collect()
+    }
+
+    fn with(
+        &self,
+        fault: FileFault,
+        start: &Start,
+        mutant: AnyMutant,
+        verified: &mut Verified,
+        figures: &mut Figures,
+    ) -> Option<Violation> {
+        let schedule = Box::new(AtRandom::new(0));
+        let (_, trace) = start.run_with(&self.scenario, mutant, fault, schedule);
+        figures.traces += 1;
+        figures.failures += 1;
+        let failure = trace.events.iter().position(is_failure).unwrap_or(0);
+        fault_of(&trace)
+            .or_else(|| {
+                let cutter = Cutter::new(&self.scenario, mutant, &trace);
+                cutter.from(failure, &EFFORT, verified, figures)
+            })
+            .or_else(|| {
+                let (scenario, next) = (&self.scenario, &self.next);
+                next.after(scenario, start, &trace, failure, mutant, verified, figures)
+            })
+    }
+}
