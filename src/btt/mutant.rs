@@ -60,6 +60,8 @@ mutants! {
         TrimTrustsZero,
         /// A read takes it for durable that a sector was trimmed.
         TrimShownUnfenced,
+        /// Opening takes clean pages for what is on the disk.
+        CleanTrusted,
     }
     /// Those that `tests/loom` must notice: they let CPUs see each other's stores in another order, which
     /// takes a model of that to notice.
