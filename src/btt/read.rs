@@ -14,7 +14,7 @@ use super::error::Error;
 use super::map::{MapEntry, Mapped};
 use super::read_tracking::GROUP;
 use super::units::Lba;
-use crate::pmem::{Cause, PersistentMemory};
+use crate::pmem::{Access, Cause, PersistentMemory};
 
 /// Sectors of an arena that are read together: the first of them, and the map entries of all.
 struct Group<'a> {
@@ -113,7 +113,11 @@ impl<M: PersistentMemory> Batch<'_, M> {
     #[cold]
     fn fence_zeroes(&self) -> Result<(), Error> {
         self.shows_zeroes.set(false);
-        Ok(self.btt.medium.fence()?)
+        match self.btt.medium.fence() {
+            // After a failed sync nothing can be made durable, and reads go on.
+            Err(error) if error.access == Access::Sync => Ok(()),
+            fenced => Ok(fenced?),
+        }
     }
 
     /// Begins to make a zero flag durable that is shown: the trim that stored it may not have come to its
