@@ -81,7 +81,8 @@ impl<'a> Cutter<'a> {
         })
     }
 
-    /// The same from the moment on at which the first `position` events have happened.
+    /// The same from the moment on at which the first `position` events have happened, but only where that
+    /// may leave something that is not left at a later point, or not allowed at one.
     pub fn from(
         mut self,
         position: usize,
@@ -90,7 +91,14 @@ impl<'a> Cutter<'a> {
         figures: &mut Figures,
     ) -> Option<Violation> {
         (0..position).for_each(|_| self.advance());
-        self.everywhere(effort, known, figures)
+        let mut random = Random::new(1);
+        (position..=self.trace.events.len()).find_map(|at| {
+            if at > position {
+                self.advance();
+            }
+            let is_last_of_its_kind = self.trace.events.get(at).is_none_or(narrows);
+            is_last_of_its_kind.then(|| self.cut(effort, &mut random, known, figures))?
+        })
     }
 
     /// Cuts the trace off after some of its events, with a few random images each.
@@ -160,6 +168,15 @@ impl<'a> Cutter<'a> {
             open_data: self.model.open_data().into_iter().filter(is_data).collect(),
         }
     }
+}
+
+/// Returns whether an event makes something durable, or changes what is allowed. After any other, a power
+/// failure may leave all that it could before, and must not leave anything else than before.
+fn narrows(event: &Event) -> bool {
+    !matches!(
+        event,
+        Event::Store { .. } | Event::Stream { .. } | Event::Flush { .. } | Event::SyncBegins
+    )
 }
 
 /// What each sector may hold after the first `position` events. Of a page cache only those that were flushed

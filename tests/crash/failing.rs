@@ -1,7 +1,9 @@
 //! Syncs and write-backs that fail, pages that are dropped then, and what comes after: a power failure, or
 //! the next process that opens the disk, and then a power failure.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use vhost_user_btt::btt::NeverWritten;
 use vhost_user_btt::pmem::Durability;
@@ -14,10 +16,10 @@ use super::killed::{Next, fault_of};
 use super::mutants::AnyMutant;
 use super::scenario::Op::{self, Commit, Flush, Part, Read, Trim, Write};
 use super::scenario::{Disk, Scenario};
-use super::trace::{Start, is_failure};
+use super::trace::{Start, Trace, is_failure};
 use super::verify::Verified;
 
-const EFFORT: Effort = Effort { most: 200, random: 1, lines: 2 };
+const EFFORT: Effort = Effort { most: 60, random: 1, lines: 2 };
 /// Which of the pages are dropped whose write-back has failed.
 const DROPPED: [Dropped; 5] =
     [Dropped::None, Dropped::All(1), Dropped::All(2), Dropped::Some(3), Dropped::Some(4)];
@@ -76,9 +78,17 @@ impl Faulty {
     pub fn exhaust(&self, mutant: AnyMutant, figures: &mut Figures) -> Option<Violation> {
         let start = Start::of(&self.scenario);
         let mut verified = Verified::default();
-        let faults = self.faults(&start);
+        let (faults, mut seen) = (self.faults(&start), HashSet::new());
         faults.into_iter().find_map(|fault| {
-            let violation = self.with(fault, &start, mutant, &mut verified, figures);
+            let schedule = Box::new(AtRandom::new(0));
+            let (_, trace) = start.run_with(&self.scenario, mutant, fault, schedule);
+            figures.traces += 1;
+            // Where nothing could be dropped, it does not matter what was to be.
+            if !seen.insert(fingerprint(&trace)) {
+                return None;
+            }
+            figures.failures += 1;
+            let violation = self.cut(&trace, &start, mutant, &mut verified, figures);
             violation.map(|violation| {
                 let what = format!("{fault:?}: {}", violation.what);
                 Violation { what, ..violation }
@@ -93,35 +103,61 @@ impl Faulty {
             |is: fn(&Event) -> bool| trace.events.iter().filter(|event| is(event)).count() as u64;
         let syncs = count(|event| matches!(event, Event::SyncBegins));
         let stores = count(|event| matches!(event, Event::Store { .. } | Event::Stream { .. }));
-        let failing = (0..syncs).flat_map(|sync| [Failing::Sync(sync), Failing::SyncsFrom(sync)]);
-        let failing = failing.chain((0..stores).map(Failing::WriteBack));
+        let failing = (0..syncs).map(Failing::Sync).chain((0..stores).map(Failing::WriteBack));
         let dropped = failing.flat_map(|what| DROPPED.map(|dropped| FileFault { what, dropped }));
         let interrupted = (0..syncs).map(Failing::Interrupted);
         let interrupted = interrupted.map(|what| FileFault { what, dropped: Dropped::None });
         dropped.chain(interrupted).collect()
     }
 
-    fn with(
+    fn cut(
         &self,
-        fault: FileFault,
+        trace: &Trace,
         start: &Start,
         mutant: AnyMutant,
         verified: &mut Verified,
         figures: &mut Figures,
     ) -> Option<Violation> {
-        let schedule = Box::new(AtRandom::new(0));
-        let (_, trace) = start.run_with(&self.scenario, mutant, fault, schedule);
-        figures.traces += 1;
-        figures.failures += 1;
         let failure = trace.events.iter().position(is_failure).unwrap_or(0);
-        fault_of(&trace)
+        fault_of(trace)
             .or_else(|| {
-                let cutter = Cutter::new(&self.scenario, mutant, &trace);
+                let cutter = Cutter::new(&self.scenario, mutant, trace);
                 cutter.from(failure, &EFFORT, verified, figures)
             })
             .or_else(|| {
                 let (scenario, next) = (&self.scenario, &self.next);
-                next.after(scenario, start, &trace, failure, mutant, verified, figures)
+                let from = self.first_kill(trace, failure);
+                next.after(scenario, start, trace, from, mutant, verified, figures)
             })
     }
+}
+
+impl Faulty {
+    /// From where on the process is killed. In the page cache, what it had not synced is not whole before it
+    /// has noticed the failure and made the metadata dirty again: a kill before that is one failure too many.
+    fn first_kill(&self, trace: &Trace, failure: usize) -> usize {
+        let is_cached = self.scenario.disk.medium.durability() == Durability::PageCache;
+        let mut after = trace.events.iter().enumerate().skip(failure);
+        let noticed = after.find(|(_, event)| matches!(event, Event::Mark(_)));
+        let noticed = noticed.map_or(trace.events.len(), |(position, _)| position);
+        if is_cached { noticed } else { failure }
+    }
+}
+
+/// A number that only traces have in which the same was done.
+fn fingerprint(trace: &Trace) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for event in &trace.events {
+        match event {
+            Event::Store { offset, bytes } | Event::Stream { offset, bytes, .. } => {
+                (0, offset, bytes).hash(&mut hasher);
+            }
+            Event::Dropped { page, bytes } => (1, page, bytes).hash(&mut hasher),
+            Event::WriteBackFails { page } => (2, page).hash(&mut hasher),
+            Event::SyncEnds { has_failed } => (3, has_failed).hash(&mut hasher),
+            Event::Mark(mark) => (4, mark).hash(&mut hasher),
+            _ => 5.hash(&mut hasher),
+        }
+    }
+    hasher.finish()
 }

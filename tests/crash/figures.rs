@@ -30,7 +30,9 @@ pub struct Figures {
 /// What host crashes left of disks in page caches.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Left {
-    /// Images that could be opened as they were.
+    /// Images that could be opened as they were, and were whole.
+    pub whole: u64,
+    /// Images that could be opened as they were, and were not whole: a block belonged to two.
     pub opened: u64,
     /// Images that had to be repaired.
     pub repaired: u64,
@@ -61,10 +63,10 @@ impl fmt::Display for Figures {
 
 impl fmt::Display for Left {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Left { opened, repaired, forced, own, torn, foreign, lost } = self;
+        let Left { whole, opened, repaired, forced, own, torn, foreign, lost } = self;
         write!(
             f,
-            "opened={opened} repaired={repaired} forced={forced} own={own} torn={torn} \
+            "whole={whole} opened={opened} repaired={repaired} forced={forced} own={own} torn={torn} \
              foreign={foreign} lost={lost}"
         )
     }
@@ -87,6 +89,7 @@ impl AddAssign for Figures {
 
 impl AddAssign for Left {
     fn add_assign(&mut self, other: Left) {
+        self.whole += other.whole;
         self.opened += other.opened;
         self.repaired += other.repaired;
         self.forced += other.forced;

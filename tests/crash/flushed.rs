@@ -4,12 +4,13 @@
 //! entry of a later moment and in no other map entry, and its own map entry is the same at all moments, so
 //! nothing that recovery, a repair or later writes do concerns it. Everything else may contradict itself:
 //! two lanes may have the same free block, which opening refuses; a sector may have the block that another
-//! one has by now.
+//! sector or a lane has by now, which only a check finds. Writes to a disk that is not whole may destroy
+//! each other, so that nothing is promised of them.
 
 use std::sync::Arc;
 
-use vhost_user_btt::btt::check::CheckOptions;
 use vhost_user_btt::btt::check::repair::{Plan, RepairOptions};
+use vhost_user_btt::btt::check::{CheckOptions, Verdict, check};
 use vhost_user_btt::btt::{Error, Queue};
 use vhost_user_btt::pmem::simulated::{Contents, Simulated};
 use vm_memory::VolatileSlice;
@@ -65,7 +66,7 @@ fn check_promised(
 /// Opens the disk as it is, or repaired; as a last resort by force.
 fn open_somehow(image: &Contents, left: &mut Left) -> Result<Disk, String> {
     if let Ok(disk) = opened(image) {
-        left.opened += 1;
+        *if is_whole(image) { &mut left.whole } else { &mut left.opened } += 1;
         return Ok(disk);
     }
     if let Ok(disk) = opened(&repaired(image, false)?) {
@@ -74,6 +75,12 @@ fn open_somehow(image: &Contents, left: &mut Left) -> Result<Disk, String> {
     }
     left.forced += 1;
     opened(&repaired(image, true)?).map_err(|error| format!("repaired, it is not opened: {error}"))
+}
+
+/// Returns whether a disk is whole, but for writes that opening completes.
+pub fn is_whole(image: &Contents) -> bool {
+    let report = check(&Simulated::of(image.clone()), &CheckOptions::default(), &mut |_, _| {});
+    report.verdict() == Verdict::Clean
 }
 
 fn opened(image: &Contents) -> Result<Disk, Error> {

@@ -7,23 +7,27 @@
 
 use std::fmt;
 
-use vhost_user_btt::btt::{Btt, NeverWritten, OpenOptions, mutant};
+use vhost_user_btt::btt::{Btt, Error, NeverWritten, OpenOptions, mutant};
 use vhost_user_btt::pmem::simulated::turns::AtRandom;
-use vhost_user_btt::pmem::simulated::{CrashModel, Effort};
+use vhost_user_btt::pmem::simulated::{CrashModel, Effort, Event};
+use vhost_user_btt::pmem::{Access, Durability};
 
 use super::cuts::{Cutter, Violation};
 use super::figures::Figures;
+use super::flushed;
 use super::medium::Medium;
 use super::mutants::AnyMutant;
 use super::scenario::Op::{self, Commit, Flush, Part, Read, Trim, Write};
 use super::scenario::{Disk, Scenario};
-use super::trace::{Start, Trace, works_of};
+use super::trace::{Start, Trace, is_failure, works_of};
 use super::verify::Verified;
 use super::worker::{Log, Process, Seen, Work};
 
 /// Number of the next process's queue.
 const NEXT: u64 = 7;
-const EFFORT: Effort = Effort { most: 400, random: 1, lines: 2 };
+const EFFORT: Effort = Effort { most: 100, random: 1, lines: 2 };
+/// What is tried of a page cache, of which little is promised.
+const CACHE_EFFORT: Effort = Effort { most: 16, random: 1, lines: 2 };
 
 /// What two processes do, one after the other.
 pub struct Killed {
@@ -114,26 +118,35 @@ impl Next {
     ) -> Option<Violation> {
         let mut model = CrashModel::new(scenario.disk.medium, &start.base);
         model.replay(&first.events[..from]);
+        let is_cached = scenario.disk.medium.durability() == Durability::PageCache;
+        let effort = if is_cached { &CACHE_EFFORT } else { &EFFORT };
         for killed in from..=first.events.len() {
             if killed > from {
-                model.replay(&first.events[killed - 1..killed]);
+                let last = &first.events[killed - 1];
+                model.replay(std::slice::from_ref(last));
+                // The next process would see the same as a moment before.
+                if matches!(last, Event::Flush { .. } | Event::SyncBegins) {
+                    continue;
+                }
             }
             figures.kills += 1;
             let trace = match self.go_on(scenario, start, first, killed, &model, mutant) {
-                Ok(trace) => trace,
+                Ok(Some(trace)) => trace,
+                Ok(None) => continue,
                 Err(what) => return Some(Violation { position: Some(killed), what }),
             };
             let violation = fault_of(&trace).or_else(|| {
-                Cutter::new(scenario, mutant, &trace).from(killed, &EFFORT, verified, figures)
+                Cutter::new(scenario, mutant, &trace).from(killed, effort, verified, figures)
             });
-            if violation.is_some() {
-                return violation;
+            if let Some(Violation { what, position }) = violation {
+                let what = format!("killed after event {killed}: {what}");
+                return Some(Violation { position, what });
             }
         }
         None
     }
 
-    /// Lets the process open what was left after `killed` events of the first.
+    /// Lets the process open what was left after `killed` events of the first; `None`: it may refuse to.
     fn go_on(
         &self,
         scenario: &Scenario,
@@ -142,14 +155,22 @@ impl Next {
         killed: usize,
         model: &CrashModel,
         mutant: AnyMutant,
-    ) -> Result<Trace, String> {
+    ) -> Result<Option<Trace>, String> {
+        if may_not_be_whole(scenario, &first.events[..killed]) && !flushed::is_whole(&model.seen())
+        {
+            return Ok(None);
+        }
         let medium = Medium::new(model.open(), &start.base, mutant.of_medium());
         let (read_only, queues) = (self.read_only, scenario.queue_count());
         let options = OpenOptions { version: None, namespace: None, read_only, queues };
         mutant::activate(mutant.of_engine());
         let opened = Btt::open(medium.clone(), &options);
         mutant::activate(None);
-        let (_, mut queues) = opened.map_err(|error| format!("cannot be opened: {error}"))?;
+        let (_, mut queues) = match opened {
+            Ok(opened) => opened,
+            Err(error) if may_refuse(&first.events[..killed], &error) => return Ok(None),
+            Err(error) => return Err(format!("cannot be opened: {error}")),
+        };
         let process = Process::new(scenario, &medium, mutant);
         let work = Work { queue: queues.swap_remove(0), number: NEXT, ops: &self.ops };
         let _ = process.run(vec![work], Box::new(AtRandom::new(0)));
@@ -158,8 +179,21 @@ impl Next {
         let seen: Vec<Seen> = [&first.seen[..], &log.seen[..]].concat();
         let mut works = works_of(scenario);
         works.push((NEXT, &self.ops));
-        Ok(start.trace(scenario, &works, events, Log { seen, faults: log.faults }))
+        Ok(Some(start.trace(scenario, &works, events, Log { seen, faults: log.faults })))
     }
+}
+
+/// Returns whether a disk may contradict itself in the page cache: after a failure, what was not flushed
+/// before.
+fn may_not_be_whole(scenario: &Scenario, events: &[Event]) -> bool {
+    let is_cached = scenario.disk.medium.durability() == Durability::PageCache;
+    is_cached && events.iter().any(is_failure)
+}
+
+/// Returns whether opening may fail after `events`: the next sync tells of a failure of the kernel's own.
+fn may_refuse(events: &[Event], error: &Error) -> bool {
+    let is_of_sync = matches!(error, Error::Media(error) if error.access == Access::Sync);
+    is_of_sync && events.iter().any(is_failure)
 }
 
 /// What was wrong while a trace was made.

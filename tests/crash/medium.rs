@@ -228,6 +228,14 @@ impl PersistentMemory for Medium {
         }
     }
 
+    fn store_u64_pair(&self, offset: u64, first: u64, second: u64) -> Result<(), MediaError> {
+        if self.mutant.is_some() || self.watcher.get().is_some() {
+            self.store_u64(offset, first)?;
+            return self.store_u64(offset + 8, second);
+        }
+        self.recorder.store_u64_pair(offset, first, second)
+    }
+
     fn read(&self, offset: u64, into: &VolatileSlice<'_>) -> Result<(), MediaError> {
         self.recorder.read(offset, into)
     }

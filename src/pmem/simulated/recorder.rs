@@ -265,6 +265,17 @@ impl PersistentMemory for Recorder {
         Ok(())
     }
 
+    /// No write-back fails between the two: a page is not dropped while a thread stores to it.
+    fn store_u64_pair(&self, offset: u64, first: u64, second: u64) -> Result<(), MediaError> {
+        for (offset, value) in [(offset, first), (offset + 8, second)] {
+            turns::pause();
+            self.medium.store_u64(offset, value)?;
+            self.store(offset, &value.to_le_bytes());
+        }
+        self.note_store(offset);
+        Ok(())
+    }
+
     fn read(&self, offset: u64, into: &VolatileSlice<'_>) -> Result<(), MediaError> {
         // Others may store between any two bytes of it.
         let middle = into.len() / 2;
