@@ -185,6 +185,6 @@ fn sectors_after(scenario: &Scenario, trace: &Trace, position: usize) -> Vec<(u6
     let is_in_page_cache = scenario.disk.medium.durability() == Durability::PageCache;
     let is_promised =
         |history: &&History| !is_in_page_cache || !history.is_written_between(position, position);
-    let histories = trace.durable.iter().filter(is_promised);
+    let histories = trace.histories.iter().filter(is_promised);
     histories.map(|history| (history.sector, history.after(position))).collect()
 }

@@ -12,11 +12,11 @@ use vhost_user_btt::pmem::simulated::{Dropped, Effort, Event, Failing, FileFault
 
 use super::cuts::{Cutter, Violation};
 use super::figures::Figures;
-use super::killed::{Next, fault_of};
+use super::killed::Next;
 use super::mutants::AnyMutant;
 use super::scenario::Op::{self, Commit, Flush, Part, Read, Trim, Write};
 use super::scenario::{Disk, Scenario};
-use super::trace::{Start, Trace, is_failure};
+use super::trace::{Start, Trace, fault_of, is_failure};
 use super::verify::Verified;
 
 const EFFORT: Effort = Effort { most: 60, random: 1, lines: 2 };

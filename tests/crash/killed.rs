@@ -19,7 +19,7 @@ use super::medium::Medium;
 use super::mutants::AnyMutant;
 use super::scenario::Op::{self, Commit, Flush, Part, Read, Trim, Write};
 use super::scenario::{Disk, Scenario};
-use super::trace::{Start, Trace, is_failure, works_of};
+use super::trace::{Start, Trace, fault_of, is_failure, works_of};
 use super::verify::Verified;
 use super::worker::{Log, Process, Seen, Work};
 
@@ -164,7 +164,7 @@ impl Next {
         let (read_only, queues) = (self.read_only, scenario.queue_count());
         let options = OpenOptions { version: None, namespace: None, read_only, queues };
         mutant::activate(mutant.of_engine());
-        let opened = Btt::open(medium.clone(), &options);
+        let opened = medium.open(|| Btt::open(medium.clone(), &options));
         mutant::activate(None);
         let (_, mut queues) = match opened {
             Ok(opened) => opened,
@@ -194,10 +194,4 @@ fn may_not_be_whole(scenario: &Scenario, events: &[Event]) -> bool {
 fn may_refuse(events: &[Event], error: &Error) -> bool {
     let is_of_sync = matches!(error, Error::Media(error) if error.access == Access::Sync);
     is_of_sync && events.iter().any(is_failure)
-}
-
-/// What was wrong while a trace was made.
-pub fn fault_of(trace: &Trace) -> Option<Violation> {
-    let what = trace.faults.first()?.clone();
-    Some(Violation { position: None, what })
 }

@@ -17,7 +17,9 @@ mod figures;
 mod flushed;
 mod growth;
 mod killed;
+mod limits;
 mod medium;
+mod medium_mutants;
 mod mutants;
 mod oracle;
 mod random;
@@ -36,13 +38,17 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 
 use crate::cuts::Violation;
 use crate::figures::Figures;
+use crate::limits::Ended;
 use crate::mutants::AnyMutant;
+
+/// How long a mutant is hunted.
+const MOST_OF_A_MUTANT: Duration = Duration::from_mins(10);
 
 /// Cuts the power at every point of a set of scenarios and at some points of long random histories,
 /// verifies all that may be left, and hunts mutants.
@@ -66,6 +72,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     oracle::check_itself();
+    limits::watch();
     if let Some(seed) = args.seed {
         return one_seed(seed);
     }
@@ -78,6 +85,9 @@ fn main() -> ExitCode {
     let preemptions = scenarios::PREEMPTIONS + usize::from(args.deep);
     total += cut_all("scenarios", &args.wanted(scenarios::all()), |scenario, figures| {
         exhaust::exhaust(scenario, AnyMutant::None, preemptions, figures)
+    });
+    total += cut_all("wide", &args.wanted(scenarios::wide()), |scenario, figures| {
+        exhaust::sample(scenario, AnyMutant::None, figures)
     });
     total += cut_all("through a ring", &args.wanted(ring::all()), |ring, figures| {
         ring.exhaust(AnyMutant::None, figures)
@@ -180,7 +190,8 @@ fn cut_all<T: fmt::Display + Sync>(
     let total = Mutex::new(Figures::default());
     for_each(all, |item| {
         let mut figures = Figures::default();
-        if let Some(violation) = cut(item, &mut figures) {
+        let violation = limits::within_limit(&item.to_string(), || cut(item, &mut figures));
+        if let Some(violation) = violation {
             figures.violations += 1;
             println!("VIOLATION in {item}: {violation}");
         }
@@ -200,16 +211,19 @@ fn hunt_all(mutants: &[AnyMutant]) -> usize {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
     let killed = AtomicUsize::new(0);
-    for_each(mutants, |mutant| match panic::catch_unwind(|| mutants::hunt(*mutant)) {
-        Ok(None) => println!("mutant {mutant} LIVES"),
-        Ok(Some((scenario, violation))) => {
-            killed.fetch_add(1, Ordering::Relaxed);
-            println!("mutant {mutant}: {scenario}: {violation}");
-        }
-        Err(_) => {
-            killed.fetch_add(1, Ordering::Relaxed);
-            println!("mutant {mutant}: panic");
-        }
+    for_each(mutants, |mutant| {
+        let hunted = *mutant;
+        let noticed = match limits::try_within(MOST_OF_A_MUTANT, move || mutants::hunt(hunted)) {
+            Ended::Normally(None) => {
+                println!("mutant {mutant} LIVES");
+                return;
+            }
+            Ended::Normally(Some((scenario, violation))) => format!("{scenario}: {violation}"),
+            Ended::ByPanic => "panic".to_owned(),
+            Ended::Not => "it hangs".to_owned(),
+        };
+        killed.fetch_add(1, Ordering::Relaxed);
+        println!("mutant {mutant}: {noticed}");
     });
     panic::set_hook(hook);
     println!("mutants killed: {} of {}", killed.load(Ordering::Relaxed), mutants.len());

@@ -12,10 +12,12 @@ use super::dax;
 use super::dax_creation;
 use super::dax_growth;
 use super::dax_repair;
-use super::exhaust::exhaust;
+use super::exhaust::{self, exhaust};
+use super::failing;
 use super::figures::Figures;
 use super::growth;
-use super::medium::MediumMutant;
+use super::killed;
+use super::medium_mutants::MediumMutant;
 use super::ring;
 use super::scenarios;
 
@@ -92,7 +94,17 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
             violation.map(|violation| (growth.to_string(), violation))
         })
     };
-    scenarios.or_else(creations).or_else(growths)
+    let kills =
+        || hunt_in(killed::for_mutants(), |killed| killed.exhaust(mutant, &mut Figures::default()));
+    let failures = || {
+        hunt_in(failing::for_mutants(), |faulty| faulty.exhaust(mutant, &mut Figures::default()))
+    };
+    let wide = || {
+        hunt_in(scenarios::wide_for_mutants(), |scenario| {
+            exhaust::sample(scenario, mutant, &mut Figures::default())
+        })
+    };
+    scenarios.or_else(wide).or_else(creations).or_else(growths).or_else(kills).or_else(failures)
 }
 
 /// The first of `all` in which there is a violation.

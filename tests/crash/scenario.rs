@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 use vhost_user_btt::btt::flog::LogLayout;
-use vhost_user_btt::btt::map::MapEntry;
+use vhost_user_btt::btt::map::{MapEntry, Mapped};
 use vhost_user_btt::btt::{
-    Btt, CreateOptions, FLOG_PAIR_SIZE, FoundArena, LaneIndex, Lba, LbaSize, NeverWritten,
-    OpenOptions, Opened, Version, create, find,
+    Block, Btt, CreateOptions, FLOG_PAIR_SIZE, FoundArena, Geometry, InfoBlock, LaneIndex, Lba,
+    LbaSize, NeverWritten, OpenOptions, Opened, Version, create, find, layout,
 };
 use vhost_user_btt::pmem::PersistentMemory;
-use vhost_user_btt::pmem::simulated::{Contents, MediumKind, Simulated};
+use vhost_user_btt::pmem::simulated::{Contents, MediumKind, Random, Simulated};
 use vm_memory::VolatileSlice;
 
 use super::value::Value;
@@ -63,6 +63,18 @@ impl Disk {
 
     pub fn size(&self) -> u64 {
         self.version.first_arena() + self.arenas * ARENA
+    }
+
+    /// Number of sectors.
+    pub fn sectors(&self) -> u64 {
+        self.arenas().map(|arena| u64::from(arena.external_nlba)).sum()
+    }
+
+    /// Its arenas, in order.
+    pub fn arenas(&self) -> impl Iterator<Item = Geometry> {
+        let raw = self.size() - self.version.first_arena();
+        let options = self.create_options();
+        layout(raw, options.arena_size, options.lba_size).map(|(_, arena)| arena)
     }
 
     pub fn create_options(&self) -> CreateOptions {
@@ -180,6 +192,10 @@ impl Scenario {
         let ops = self.queues.iter().flatten().flat_map(Op::sectors);
         let others = self.prepared.iter().chain(&self.watched).copied();
         let mut sectors: Vec<u64> = ops.chain(others).collect();
+        // A neighbour on either side, which nobody writes.
+        let (least, most) = (sectors.iter().min().copied(), sectors.iter().max().copied());
+        sectors.extend(least.and_then(|least| least.checked_sub(1)));
+        sectors.extend(most.map(|most| most + 1).filter(|next| *next < self.disk.sectors()));
         sectors.sort_unstable();
         sectors.dedup();
         sectors
@@ -200,6 +216,7 @@ impl Scenario {
     /// The medium when the scenario begins, and the poison in it.
     pub fn begin(&self) -> (Contents, Vec<Range<u64>>) {
         let medium = Arc::new(Simulated::of(self.disk.create()));
+        self.litter(&medium);
         let (_, mut queues) = open(medium.clone(), 1).unwrap();
         for (position, sector) in self.prepared.iter().enumerate() {
             let value = Value::stamp(*sector, position as u64 + 1, self.disk.sector_size());
@@ -214,8 +231,34 @@ impl Scenario {
                 to_old_layout(&medium, arena);
             }
         }
-        let poison = self.poisoned.iter().map(|sector| block_of(&medium, &arenas, *sector));
+        let written = "what is poisoned was written";
+        let poison = self.poisoned.iter();
+        let poison = poison.map(|sector| data_block_of(&medium, &arenas, *sector).expect(written));
         (medium.snapshot(), poison.collect())
+    }
+}
+
+impl Scenario {
+    /// Lets the blocks that are going to be used, and those that sectors have which were never written, hold
+    /// what an earlier user of the file has left.
+    fn litter(&self, medium: &Simulated) {
+        let arenas = find(medium, None).unwrap();
+        let mut random = Random::new(3);
+        let mut fill = |block: Range<u64>| {
+            let words = block.step_by(8).map(|_| random.any() | 1);
+            words.flat_map(u64::to_le_bytes).collect::<Vec<u8>>()
+        };
+        for FoundArena { start, info, .. } in &arenas {
+            let free = info.geometry.external_nlba..info.geometry.internal_nlba;
+            for block in free.map(|block| range_of(*start, info, Block(block))) {
+                medium.write_bytes(block.start, &fill(block)).unwrap();
+            }
+        }
+        for sector in self.sectors() {
+            let (start, info, lba) = place_of(&arenas, sector);
+            let block = range_of(start, info, Block(lba.0));
+            medium.write_bytes(block.start, &fill(block)).unwrap();
+        }
     }
 }
 
@@ -238,16 +281,27 @@ fn to_old_layout(medium: &Simulated, arena: &FoundArena) {
     }
 }
 
-/// Where the block of `sector`, which was written, is.
-fn block_of(medium: &Simulated, arenas: &[FoundArena], mut sector: u64) -> Range<u64> {
-    let arena = arenas.iter().find(|arena| {
-        let here = sector < u64::from(arena.info.geometry.external_nlba);
-        sector -= if here { 0 } else { u64::from(arena.info.geometry.external_nlba) };
-        here
-    });
-    let FoundArena { start, info, .. } = arena.unwrap();
-    let lba = Lba(sector as u32);
-    let entry = MapEntry(medium.load_u32(start + info.geometry.map_entry_offset(lba)).unwrap());
-    let block = start + info.geometry.block_offset(entry.block(lba));
-    block..block + u64::from(info.geometry.internal_lbasize)
+/// Where the data of `sector` are, if it has any.
+pub fn data_block_of(medium: &Simulated, arenas: &[FoundArena], sector: u64) -> Option<Range<u64>> {
+    let (start, info, lba) = place_of(arenas, sector);
+    let entry = MapEntry(medium.load_u32(start + info.geometry.map_entry_offset(lba)).ok()?);
+    let Mapped::Data(block) = entry.mapped() else { return None };
+    Some(range_of(start, info, block))
+}
+
+/// The arena of a sector, and its number there.
+fn place_of(arenas: &[FoundArena], mut sector: u64) -> (u64, &InfoBlock, Lba) {
+    for FoundArena { start, info, .. } in arenas {
+        let sectors = u64::from(info.geometry.external_nlba);
+        if sector < sectors {
+            return (*start, info, Lba(sector as u32));
+        }
+        sector -= sectors;
+    }
+    panic!("a sector beyond the end")
+}
+
+fn range_of(start: u64, info: &InfoBlock, block: Block) -> Range<u64> {
+    let offset = start + info.geometry.block_offset(block);
+    offset..offset + u64::from(info.geometry.internal_lbasize)
 }

@@ -7,6 +7,7 @@ use vhost_user_btt::pmem::Durability;
 use vhost_user_btt::pmem::simulated::turns::{Run, Schedule};
 use vhost_user_btt::pmem::simulated::{Contents, CrashModel, Event, FileFault, Recorder};
 
+use super::cuts::Violation;
 use super::medium::Medium;
 use super::mutants::AnyMutant;
 use super::oracle::{Effect, History, Operation};
@@ -22,9 +23,8 @@ pub struct Trace {
     pub events: Vec<Event>,
     /// What was seen while it ran.
     pub seen: Vec<Seen>,
+    /// What happened to each sector, as far as a power failure does not take it away.
     pub histories: Vec<History>,
-    /// What of that a host crash does not take away.
-    pub durable: Vec<History>,
     /// What was wrong while it ran: a read that saw what it must not, a write that failed.
     pub faults: Vec<String>,
 }
@@ -92,9 +92,9 @@ impl Start {
         let histories = histories(scenario, works, &events, &seen);
         check_reads(&histories, &events, &seen, &mut faults);
         let flushed = is_cached.then(|| flushed_histories(&histories, works, &events));
-        let durable = flushed.unwrap_or_else(|| histories.clone());
+        let histories = flushed.unwrap_or(histories);
         let (base, poison) = (self.base.clone(), self.poison.clone());
-        Trace { base, poison, events, seen, histories, durable, faults }
+        Trace { base, poison, events, seen, histories, faults }
     }
 
     fn recorder(&self, scenario: &Scenario) -> Recorder {
@@ -247,4 +247,10 @@ fn check_flushed_reads(
         }
         end <= failure
     });
+}
+
+/// What was wrong while a trace was made.
+pub fn fault_of(trace: &Trace) -> Option<Violation> {
+    let what = trace.faults.first()?.clone();
+    Some(Violation { position: None, what })
 }

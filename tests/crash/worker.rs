@@ -80,6 +80,11 @@ impl<'a> Process<'a> {
         }
     }
 
+    /// Returns whether a sync has failed, whatever the engine knows of it.
+    fn has_failed(&self) -> bool {
+        self.medium.recorder.sync_has_failed()
+    }
+
     fn fault(&self, fault: String) {
         self.log.lock().unwrap().faults.push(fault);
     }
@@ -125,7 +130,7 @@ impl Segment<'_> {
 
     fn change(&mut self, batch: &mut Batch<'_, Arc<Medium>>, index: usize, op: &Op) {
         let scenario = self.process.scenario;
-        let must_fail = self.process.medium.sync_has_failed();
+        let must_fail = self.process.has_failed();
         self.mark(index, 0);
         let done = match op {
             Op::Write(sectors) => {
@@ -157,7 +162,7 @@ impl Segment<'_> {
     }
 
     fn read(&self, batch: &mut Batch<'_, Arc<Medium>>, index: usize, sectors: Range<u64>) {
-        let is_after_failure = self.process.medium.sync_has_failed();
+        let is_after_failure = self.process.has_failed();
         self.mark(index, 0);
         let values = read(batch, sectors.clone());
         let mark = mark_of(self.number, index);
@@ -168,7 +173,7 @@ impl Segment<'_> {
     }
 
     fn flush(&self, queue: &Queue<Arc<Medium>>, index: usize) {
-        let must_fail = self.process.medium.sync_has_failed();
+        let must_fail = self.process.has_failed();
         self.mark(index, 0);
         match queue.btt().sync() {
             Err(error) => self.failed("a flush", &error.into()),
@@ -179,7 +184,7 @@ impl Segment<'_> {
 
     /// An operation failed: after a failed sync it may, or has to.
     fn failed(&self, what: &str, error: &Error) {
-        if !self.process.medium.sync_has_failed() {
+        if !self.process.has_failed() {
             self.fault(format!("{what}: {error}"));
         }
     }

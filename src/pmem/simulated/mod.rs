@@ -29,7 +29,7 @@ pub use contents::Contents;
 pub use crash_model::{CrashModel, MediumKind, trace_of_another};
 pub use file::{Dropped, Failing, File, FileFault};
 pub use images::{Effort, Images};
-pub use medium::{Fault, Simulated};
+pub use medium::{Fault, Simulated, without};
 pub use page_cache::PageCache;
 pub use random::Random;
 pub use recorder::{Event, Recorder};

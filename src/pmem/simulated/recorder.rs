@@ -304,6 +304,11 @@ impl PersistentMemory for Recorder {
     fn flush(&self, offset: u64, length: u64) -> Result<(), MediaError> {
         turns::pause();
         self.medium.flush(offset, length)?;
+        if let Some(file) =
+            self.file.as_ref().filter(|file| file.durability() == Durability::Strict)
+        {
+            file.writeback().note_store();
+        }
         self.push(Event::Flush { thread: thread::current().id(), offset, length });
         Ok(())
     }
