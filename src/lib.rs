@@ -21,6 +21,7 @@ mod mutants;
 pub mod btt;
 pub mod cli;
 pub mod dax;
+mod error_chain;
 pub mod nvdimm;
 pub mod pmem;
 pub mod vhost_user;

@@ -1,19 +1,14 @@
 //! A guest with one ring, and its device in the same thread: no socket, no event loop.
 
-use vhost_user_backend::{VhostUserBackend, VringT};
 use vhost_user_btt::btt::Queue;
 use vhost_user_btt::pmem::Mapping;
-use vhost_user_btt::vhost_user::Backend;
-use vhost_user_btt::virtio::GuestRam;
+use vhost_user_btt::vhost_user::{BlockDevice, Memory, Ring, RingPlaces};
 use vhost_user_btt::virtio::block::{Device, DeviceOptions, Discard, Serial};
+use vhost_user_btt::virtio::{GuestRam, anonymous_ram};
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::epoll::EventSet;
 
 use super::Shuffled;
-
-type Device1 = Backend<Queue<Mapping>>;
-type Ring = <Device1 as VhostUserBackend>::Vring;
 
 const RAM_SIZE: usize = 4 << 20;
 const QUEUE_SIZE: u16 = 256;
@@ -29,9 +24,10 @@ const WRITE: u16 = 2;
 
 /// A guest.
 pub struct Guest {
-    backend: Device1,
+    device: BlockDevice<Queue<Mapping>>,
     ring: Ring,
-    memory: GuestRam,
+    memory: Memory,
+    ram: GuestRam,
     sector_size: u32,
     sectors: u64,
     index: u16,
@@ -48,15 +44,13 @@ impl Guest {
             queues: 1,
             queue_size: QUEUE_SIZE,
         };
-        let backend = Backend::new("bench", Device::new(&*btt, &options), queues);
-        let memory = GuestRam::from_ranges(&[(GuestAddress(0), RAM_SIZE)]).expect("room");
-        backend.memory().lock().expect("nobody else").replace(memory.clone());
-        let ring = Ring::new(backend.memory().clone(), QUEUE_SIZE).expect("a power of two");
-        ring.set_queue_info(DESCRIPTORS, AVAILABLE, USED).expect("aligned");
-        ring.set_queue_ready(true);
-        ring.set_queue_event_idx(true);
-        ring.set_enabled(true);
-        Guest { backend, ring, memory, sector_size, sectors: btt.sectors(), index: 0 }
+        let device = BlockDevice::new("bench", Device::new(&*btt, &options), queues);
+        let ram = anonymous_ram(&[(GuestAddress(0), RAM_SIZE)]).expect("room");
+        let (memory, ring) = (Memory::new(ram.clone()), Ring::new(QUEUE_SIZE));
+        let ring = ring.expect("a power of two");
+        let places = RingPlaces { descriptors: DESCRIPTORS, available: AVAILABLE, used: USED };
+        ring.start(QUEUE_SIZE, places, true).expect("aligned");
+        Guest { device, ring, memory, ram, sector_size, sectors: btt.sectors(), index: 0 }
     }
 
     /// Offers `count` requests of a sector each.
@@ -78,7 +72,7 @@ impl Guest {
             for ((address, length, flags), index) in parts.into_iter().zip(head..) {
                 let descriptor = Descriptor::new(address, length, flags, index + 1);
                 let place = GuestAddress(DESCRIPTORS + 16 * u64::from(index));
-                self.memory.write_obj(descriptor, place).expect("inside");
+                self.ram.write_obj(descriptor, place).expect("inside");
             }
             let slot = u64::from(self.index.wrapping_add(number) % QUEUE_SIZE);
             self.put(&head.to_le_bytes(), AVAILABLE + 4 + 2 * slot);
@@ -89,19 +83,18 @@ impl Guest {
 
     /// Lets the device carry out what is offered.
     pub fn kick(&self) {
-        let rings = std::slice::from_ref(&self.ring);
-        self.backend.handle_event(0, EventSet::IN, rings, 0).expect("never fails");
+        self.device.serve_guest(0, &self.ring, &self.memory);
     }
 
     /// Makes sure that everything is completed, and went well.
     pub fn check(&self) {
-        let index: u16 = self.memory.read_obj(GuestAddress(USED + 2)).expect("inside");
+        let index: u16 = self.ram.read_obj(GuestAddress(USED + 2)).expect("inside");
         assert_eq!(index, self.index);
-        let status: u8 = self.memory.read_obj(GuestAddress(STATUSES)).expect("inside");
+        let status: u8 = self.ram.read_obj(GuestAddress(STATUSES)).expect("inside");
         assert_eq!(status, 0);
     }
 
     fn put(&self, bytes: &[u8], place: u64) {
-        self.memory.write_slice(bytes, GuestAddress(place)).expect("inside");
+        self.ram.write_slice(bytes, GuestAddress(place)).expect("inside");
     }
 }

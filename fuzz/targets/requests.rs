@@ -12,7 +12,7 @@ use vhost_user_btt::pmem::simulated::Simulated;
 use vhost_user_btt::virtio::block::{
     Chain, Config, Device, DeviceOptions, Discard, Executor, RequestError, Serial,
 };
-use vhost_user_btt::virtio::{DescriptorTable, GuestRam, store};
+use vhost_user_btt::virtio::{DescriptorTable, GuestRam, anonymous_ram, store};
 use vhost_user_btt_fuzz::originals;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
@@ -193,7 +193,7 @@ impl Header {
 impl Input {
     fn memory(&self) -> GuestRam {
         let regions = REGIONS.map(|(start, size)| (GuestAddress(start), size));
-        let memory = GuestRam::from_ranges(&regions).expect("the regions are apart");
+        let memory = anonymous_ram(&regions).expect("the regions are apart");
         let put = |address: u64, bytes: &[u8]| {
             // What lies outside memory is left out.
             let _ = memory.write_slice(bytes, GuestAddress(address));
@@ -294,7 +294,7 @@ fuzz_target!(|input: Input| {
         let result = chain
             .request()
             .map_err(Clone::clone)
-            .and_then(|request| executor.execute(&mut batch, &memory, &request, tag));
+            .and_then(|request| executor.execute(&mut batch, &memory, &request, tag, &|| false));
         taken.push((head, chain.status(), result));
     }
     batch.commit();

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use vhost_user_btt::cli::daemon::{DaemonArgs, capabilities};
 use vhost_user_btt::cli::one_line;
-use vhost_user_btt::vhost_user::{DeviceConfig, Devices, Error, Stop};
+use vhost_user_btt::vhost_user::{DeviceConfig, Devices, Error, Stop, raise_descriptor_limit};
 
 fn main() -> ExitCode {
     // By the conventions of back-end programs, everything else on the command line is ignored then,
@@ -38,22 +39,43 @@ fn main() -> ExitCode {
 }
 
 fn run(devices: &[DeviceConfig], control: Option<PathBuf>) -> Result<(), Error> {
+    raise_descriptor_limit();
+    let fails = |source| Error::System { action: "cannot make a stop handle", source };
+    let with_stop = |device| Ok((device, Stop::new().map_err(fails)?));
     let devices: Vec<(&DeviceConfig, Stop)> =
-        devices.iter().map(|device| (device, Stop::default())).collect();
+        devices.iter().map(with_stop).collect::<Result<_, Error>>()?;
     stop_on_signals(devices.iter().map(|(_, stop)| stop.clone()).collect())?;
     Devices::open(devices, control)?.run()
 }
 
-/// Stops all servers at SIGTERM or SIGINT.
+/// How long a stop may take: requests in flight are completed, and a sync of a file that is under way.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Stops all servers at SIGTERM or SIGINT. Ends the process at the second, or when the stop takes too long:
+/// what is not completed then, the frontend hands to the next daemon.
 fn stop_on_signals(stops: Vec<Stop>) -> Result<(), Error> {
     let fails = |source| Error::System { action: "cannot watch for signals", source };
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(fails)?;
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            for _ in signals.forever() {
+            for number in 0.. {
+                if signals.forever().next().is_none() {
+                    return;
+                }
+                if number > 0 {
+                    log::warn!("told to stop again: ending at once");
+                    std::process::exit(1);
+                }
                 log::info!("stopping");
                 stops.iter().for_each(Stop::stop);
+                thread::spawn(|| {
+                    thread::sleep(STOP_LIMIT);
+                    log::error!(
+                        "requests in flight are not completed in time: ending without them"
+                    );
+                    std::process::exit(1);
+                });
             }
         })
         .map_err(fails)?;

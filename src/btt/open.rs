@@ -91,7 +91,7 @@ fn open_arena<M: PersistentMemory>(
     match arena.settle(medium, found.copies, &recovered.newest, !changes_nothing) {
         Err(error) if !changes_nothing => return Err(error.into()),
         Err(error) => {
-            warn!("arena {number}: what was found may not survive a power failure: {error}")
+            warn!("arena {number}: what was found may not survive a power failure: {error}");
         }
         Ok(()) => {}
     }

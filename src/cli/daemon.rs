@@ -51,13 +51,15 @@ pub struct DaemonArgs {
     disk: Vec<DiskArg>,
 
     /// A DAX device that is its guest's persistent memory: socket=PATH (or fd=N) and device=NAME; also
-    /// read-only, namespace=NAME if several are in dax mode, and nvdimm=FILE if it is another file
+    /// read-only, namespace=NAME if several are in dax mode, nvdimm=FILE if it is another file, and
+    /// expose-file as for --window
     #[arg(long, value_name = "KEY=VALUE,...")]
     pmem: Vec<PmemArg>,
 
     /// A DAX device that the guest of the disk can map, as a shared memory region of it: NAME; also
-    /// reserve=SIZE to leave room for growth, read-only, namespace and nvdimm as for --pmem, and, if
-    /// there are several disks, disk=NAME with the namespace of the one that is meant
+    /// reserve=SIZE to leave room for growth, read-only, namespace and nvdimm as for --pmem, if there
+    /// are several disks disk=NAME with the namespace of the one that is meant, and expose-file: the
+    /// frontend gets a descriptor of the whole file also where other guests have namespaces in it
     #[arg(long, value_name = "NAME,KEY=VALUE,...")]
     window: Vec<WindowArg>,
 
@@ -246,7 +248,8 @@ impl DaemonArgs {
             injection: self.injection.into(),
         };
         let read_only = self.read_only || device.read_only;
-        Ok(WindowConfig { region, device: device.name.clone(), reserve: None, read_only })
+        let (name, expose_file) = (device.name.clone(), device.expose_file);
+        Ok(WindowConfig { region, device: name, reserve: None, read_only, expose_file })
     }
 
     fn file(&self) -> Option<&PathBuf> {

@@ -8,7 +8,7 @@ use super::size::Size;
 use crate::vhost_user::SocketSource;
 
 /// A device that is a guest's persistent memory:
-/// `socket=PATH,device=NAME[,namespace=NAME][,nvdimm=FILE][,read-only]`.
+/// `socket=PATH,device=NAME[,namespace=NAME][,nvdimm=FILE][,read-only][,expose-file]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PmemArg {
     pub socket: SocketSource,
@@ -16,7 +16,7 @@ pub(super) struct PmemArg {
 }
 
 /// A device that is a window of a disk: `device=NAME[,reserve=SIZE][,disk=NAME][,namespace=NAME]
-/// [,nvdimm=FILE][,read-only]`, or `NAME[,...]`.
+/// [,nvdimm=FILE][,read-only][,expose-file]`, or `NAME[,...]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct WindowArg {
     pub device: DeviceArg,
@@ -34,6 +34,8 @@ pub(super) struct DeviceArg {
     /// The file, where it is another than the others'.
     pub file: Option<PathBuf>,
     pub read_only: bool,
+    /// The frontend may reach other guests' namespaces of the file.
+    pub expose_file: bool,
 }
 
 impl DeviceArg {
@@ -41,13 +43,14 @@ impl DeviceArg {
         name: Option<String>,
         namespace: Option<String>,
         file: Option<String>,
-        read_only: Option<&str>,
+        [read_only, expose_file]: [Option<String>; 2],
     ) -> Result<DeviceArg, KeyValueError> {
         Ok(DeviceArg {
             name: given("device", name)?.ok_or(KeyValueError::NoDevice)?,
             namespace: given("namespace", namespace)?,
             file: given("nvdimm", file)?.map(PathBuf::from),
-            read_only: switch("read-only", read_only)?,
+            read_only: switch("read-only", read_only.as_deref())?,
+            expose_file: switch("expose-file", expose_file.as_deref())?,
         })
     }
 }
@@ -56,11 +59,11 @@ impl FromStr for PmemArg {
     type Err = KeyValueError;
 
     fn from_str(text: &str) -> Result<PmemArg, KeyValueError> {
-        let keys = ["socket", "fd", "device", "namespace", "nvdimm", "read-only"];
-        let [socket, fd, name, namespace, file, read_only] = key_value::values(text, &keys)?;
+        let keys = ["socket", "fd", "device", "namespace", "nvdimm", "read-only", "expose-file"];
+        let [socket, fd, name, namespace, file, switches @ ..] = key_value::values(text, &keys)?;
         Ok(PmemArg {
             socket: key_value::socket(socket, fd)?,
-            device: DeviceArg::new(name, namespace, file, read_only.as_deref())?,
+            device: DeviceArg::new(name, namespace, file, switches)?,
         })
     }
 }
@@ -69,14 +72,15 @@ impl FromStr for WindowArg {
     type Err = KeyValueError;
 
     fn from_str(text: &str) -> Result<WindowArg, KeyValueError> {
-        let keys = ["device", "reserve", "disk", "namespace", "nvdimm", "read-only"];
+        let keys = ["device", "reserve", "disk", "namespace", "nvdimm", "read-only", "expose-file"];
         // The name alone, in front, is what most people need.
         let first = text.split(',').next().unwrap_or_default();
         let is_name = !first.is_empty() && !first.contains('=') && !keys.contains(&first);
         let text = if is_name { format!("device={text}") } else { text.to_owned() };
-        let [name, reserve, disk, namespace, file, read_only] = key_value::values(&text, &keys)?;
+        let [name, reserve, disk, namespace, file, switches @ ..] =
+            key_value::values(&text, &keys)?;
         Ok(WindowArg {
-            device: DeviceArg::new(name, namespace, file, read_only.as_deref())?,
+            device: DeviceArg::new(name, namespace, file, switches)?,
             reserve: parsed("reserve", reserve, size)?,
             disk: given("disk", disk)?,
         })
@@ -98,10 +102,11 @@ mod tests {
         assert_eq!(short, long);
         assert_eq!((short.device.name.as_str(), short.reserve), ("scratch", Some(1 << 30)));
         let all: WindowArg =
-            "a,,b,disk=root,namespace=pool,nvdimm=/pmem/x,read-only".parse().unwrap();
+            "a,,b,disk=root,namespace=pool,nvdimm=/pmem/x,read-only,expose-file".parse().unwrap();
         assert_eq!((all.device.name.as_str(), all.disk.as_deref()), ("a,b", Some("root")));
         assert_eq!(all.device.namespace.as_deref(), Some("pool"));
         assert_eq!((all.device.file, all.device.read_only), (Some("/pmem/x".into()), true));
+        assert!(all.device.expose_file && !short.device.expose_file);
     }
 
     #[test]

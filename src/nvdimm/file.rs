@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::claim::Claim;
 use super::error::Error;
+use super::holder::Holder;
 use super::label::{self, LabelArea, LabelFault};
 use super::lock::{self, ClaimKind, duplicate};
 use super::lost::{self, LostLabel, Sorted};
@@ -193,6 +194,23 @@ impl NvdimmFile {
     #[must_use]
     pub fn namespaces(&self) -> &[Namespace] {
         &self.namespaces
+    }
+
+    /// Returns the process that holds a claim on `namespace`, or on a part of it, other than through this
+    /// file; `None` if there is no claim.
+    ///
+    /// # Errors
+    ///
+    /// The file system does not tell.
+    pub fn holder(&self, namespace: &Namespace) -> Result<Option<Holder>, Error> {
+        let range = &namespace.range;
+        let fails = |source| Error::File {
+            action: "ask for the locks of",
+            path: self.path.clone(),
+            source,
+        };
+        let is_locked = lock::is_locked(&self.file, range).map_err(fails)?;
+        Ok(is_locked.then(|| Holder::find(&self.file, range)))
     }
 
     /// The namespace that is meant by `selection`.

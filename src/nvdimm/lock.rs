@@ -54,15 +54,25 @@ pub(super) fn unlock(file: &File, range: &Range<u64>) -> io::Result<()> {
     set(file, range, libc::F_UNLCK).map_err(io::Error::from)
 }
 
+/// Returns whether another open file description has a lock on some of `range`.
+pub(super) fn is_locked(file: &File, range: &Range<u64>) -> io::Result<bool> {
+    let mut request = request(range, libc::F_WRLCK);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut request)).map_err(io::Error::from)?;
+    Ok(request.l_type != libc::F_UNLCK as libc::c_short)
+}
+
 fn set(file: &File, range: &Range<u64>, lock_type: libc::c_int) -> Result<(), Errno> {
-    let request = libc::flock {
+    fcntl(file, FcntlArg::F_OFD_SETLK(&request(range, lock_type))).map(drop)
+}
+
+fn request(range: &Range<u64>, lock_type: libc::c_int) -> libc::flock {
+    libc::flock {
         l_type: lock_type as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: range.start.cast_signed(),
         l_len: (range.end - range.start).cast_signed(),
         l_pid: 0,
-    };
-    fcntl(file, FcntlArg::F_OFD_SETLK(&request)).map(drop)
+    }
 }
 
 /// A second descriptor of the same open file: it keeps its locks, too.

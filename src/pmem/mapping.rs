@@ -524,11 +524,11 @@ impl PersistentMemory for Mapping {
 
     #[inline]
     fn store_u64_pair(&self, offset: u64, first: u64, second: u64) -> Result<(), MediaError> {
-        let address = self.checked_word(Access::Write, offset, 16)?.cast::<u64>();
+        let address = self.checked_word(Access::Write, offset, 16)?;
         // SAFETY: checked to be aligned, inside the mapping and writable, both words.
         let stored = unsafe {
-            cpu::store_u64(address, first.to_le())
-                .and_then(|()| cpu::store_u64(address.add(1), second.to_le()))
+            cpu::store_u64(address.cast(), first.to_le())
+                .and_then(|()| cpu::store_u64(address.add(8).cast(), second.to_le()))
         };
         stored.map_err(self.media_error(Access::Write, offset, 16))?;
         self.writeback.note_store();

@@ -19,6 +19,7 @@ mod cpu;
 mod durability;
 mod error;
 mod fletcher;
+mod guest_region;
 mod lent;
 mod mapping;
 #[cfg(feature = "power-fail")]
@@ -28,12 +29,14 @@ mod shared;
 mod sigbus;
 pub mod simulated;
 mod sync;
+mod watched;
 mod writeback;
 
 pub use backing::{Backing, file_size};
 pub use durability::{Durability, DurabilityRequest};
 pub use error::{Access, Cause, MapError, MediaError};
 pub use fletcher::{CHECKSUM_SIZE, fletcher64, fletcher64_without_field};
+pub use guest_region::{GuestRegion, GuestRegionError, broken_pages};
 pub use lent::{Lend, Lent};
 pub use mapping::{Mapping, Protection};
 #[cfg(feature = "power-fail")]

@@ -1,20 +1,29 @@
-//! `SIGBUS` as an error value.
+//! `SIGBUS` as an error value, and as the end of one connection.
 //!
 //! Touching poisoned memory, a page beyond the end of a truncated file, or a hole that a full file
-//! system cannot back raises `SIGBUS`. Every instruction of ours that touches the mapping stands in
-//! a *guarded region*: its start and end are recorded in the linker section `pmem_guarded` by the
-//! [`guard`] macro. The handler sends the thread to the region's end with the address of the fault in
-//! [`FAULT_REGISTER`](super::cpu), which held zero before. Nothing is unwound and nothing is remapped,
-//! so a later access to the same page fails, or works, on its own account.
+//! system cannot back raises `SIGBUS`. What becomes of it depends on the memory:
 //!
-//! A `SIGBUS` from anywhere else goes to whatever handler was there before.
+//! * **The NVDIMM.** Every instruction of ours that touches its mapping stands in a *guarded region*:
+//!   its start and end are recorded in the linker section `pmem_guarded` by the [`guard`] macro. The
+//!   handler sends the thread to the region's end with the address of the fault in
+//!   [`FAULT_REGISTER`](super::cpu), which held zero before. Nothing is unwound and nothing is remapped,
+//!   so a later access to the same page fails, or works, on its own account.
+//! * **Guest memory.** Any instruction may touch it. The frontend owns the file and can truncate it at any
+//!   time, or its pages can run out. The handler puts a page of zeroes in the place of the one that does
+//!   not answer and marks the region as broken ([`watched`](super::watched)); the instruction then runs
+//!   again. The connection is ended as soon as the mark is seen.
+//!
+//! A `SIGBUS` that no access of the thread has raised, such as one that `kill` sends or the kernel's
+//! notice of a page that was found poisoned before use (`BUS_MCEERR_AO`), is ignored. One that another
+//! access has raised goes to the handler that was there before.
 
+use std::arch::asm;
 use std::sync::OnceLock;
 
-use libc::{c_int, c_void, siginfo_t};
+use libc::{BUS_MCEERR_AO, c_int, c_void, siginfo_t};
 use nix::errno::Errno;
 
-use super::cpu;
+use super::{cpu, watched};
 
 /// Records the instructions between the labels `2` and `3` of an `asm!` block as a guarded region.
 ///
@@ -49,9 +58,14 @@ unsafe extern "C" {
 }
 
 fn regions() -> &'static [Region] {
+    // The linker knows the two symbols only if an object that it takes has such a section, and a program
+    // that never touches a mapping has none: an empty region stands here.
+    // SAFETY: the block holds no instruction.
+    unsafe { asm!("2:", "3:", guard!(), options(nomem, nostack, preserves_flags)) };
     let (first, after_last) = (&raw const FIRST, &raw const AFTER_LAST);
     // SAFETY: the two symbols delimit the section, which holds nothing but regions, each written by
-    // `guard` with the size and alignment of `Region`; the section is never written.
+    // `guard` with the size and alignment of `Region`; the section is never written. The linker provides
+    // both symbols for one object, the section, so that a pointer to its start is good for all of it.
     unsafe { std::slice::from_raw_parts(first, after_last.offset_from_unsigned(first)) }
 }
 
@@ -80,33 +94,46 @@ static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
 pub(super) fn install() -> Result<(), Errno> {
     static INSTALLED: OnceLock<Result<(), Errno>> = OnceLock::new();
     *INSTALLED.get_or_init(|| {
+        let previous = disposition(std::ptr::null())?;
+        PREVIOUS.get_or_init(|| previous);
         // SAFETY: an all-zero `sigaction` is valid: no flags, an empty mask, the default handler.
         let mut ours: libc::sigaction = unsafe { std::mem::zeroed() };
         ours.sa_sigaction = on_sigbus as *const () as usize;
         // On the alternate stack, where the thread has one: the fault may be on any stack.
-        ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-        // SAFETY: as above.
-        let mut previous: libc::sigaction = unsafe { std::mem::zeroed() };
-        // SAFETY: both point to valid structures for the duration of the call; the handler is
-        // async-signal-safe: it reads a constant table and writes to the context it is handed.
-        Errno::result(unsafe {
-            libc::sigaction(libc::SIGBUS, &raw const ours, &raw mut previous)
-        })?;
-        PREVIOUS.get_or_init(|| previous);
-        Ok(())
+        ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+        disposition(&raw const ours).map(drop)
     })
 }
 
+/// Sets the disposition of `SIGBUS` to `new`, unless that is null. Returns the one before.
+fn disposition(new: *const libc::sigaction) -> Result<libc::sigaction, Errno> {
+    // SAFETY: an all-zero `sigaction` is valid, and is filled in by the call.
+    let mut old: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: `old` is valid for the duration of the call, and so is `new` unless it is null; the only
+    // handler that is installed is async-signal-safe: it reads tables of atomics and constants, maps a
+    // page and writes to the context it is handed.
+    Errno::result(unsafe { libc::sigaction(libc::SIGBUS, new, &raw mut old) })?;
+    Ok(old)
+}
+
 extern "C" fn on_sigbus(_signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel hands a handler with SA_SIGINFO a valid siginfo.
+    let info = unsafe { &*info };
+    // Codes of zero and less are those of signals that a process has sent.
+    if info.si_code <= 0 || info.si_code == BUS_MCEERR_AO {
+        return;
+    }
+    // SAFETY: the fields of a SIGBUS that the kernel raises for a fault hold its address.
+    let address = unsafe { info.si_addr() }.addr();
     // SAFETY: the kernel hands a handler with SA_SIGINFO a valid context that it may change.
     let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
-    let Some(end) = end_of_region(cpu::instruction_pointer(context)) else {
-        return step_aside();
-    };
-    // SAFETY: the kernel hands a handler with SA_SIGINFO a valid siginfo; SIGBUS sets its address.
-    let address = unsafe { (*info).si_addr() }.addr();
-    // Zero would read as "no fault".
-    cpu::resume_with_fault(context, end, address.max(1));
+    let is_replaced = watched::replace_page(address);
+    match end_of_region(cpu::instruction_pointer(context)) {
+        // Zero would read as "no fault".
+        Some(end) => cpu::resume_with_fault(context, end, address.max(1)),
+        None if is_replaced => {}
+        None => step_aside(),
+    }
 }
 
 /// Gives the signal back to the handler that was there before ours: the instruction that raised it

@@ -234,7 +234,11 @@ mod tests {
         state.sync(during).unwrap();
         assert!(state.has_to_sync());
         let again = Cell::new(false);
-        state.sync(|| Ok(again.set(true))).unwrap();
+        let note = || {
+            again.set(true);
+            Ok(())
+        };
+        state.sync(note).unwrap();
         assert!(again.get());
     }
 }

@@ -27,18 +27,19 @@ pub(super) fn look(ring: &Queue, memory: &Memory) -> Result<(usize, Snapshot), E
     Ok((offered.0.into(), memory.memory()))
 }
 
-/// Takes up to `most` of the `offered` requests off `ring`, each of which `take` gets by the index of
-/// its first descriptor. Returns how many.
+/// Takes up to `most` of the `offered` requests off `ring`: puts the index of the first descriptor of each
+/// into `into`.
 ///
-/// An error if the guest offers more than the ring holds, or where there is no memory; then none are
-/// taken off.
+/// # Errors
+///
+/// The guest offers more than the ring holds, or there is no memory; then none are taken off.
 pub(super) fn take_heads(
     ring: &mut Queue,
     memory: &GuestRam,
     offered: usize,
     most: usize,
-    mut take: impl FnMut(usize, u16),
-) -> Result<usize, Error> {
+    into: &mut Vec<u16>,
+) -> Result<(), Error> {
     let size = ring.size();
     if offered > usize::from(size) {
         return Err(Error::InvalidAvailRingIndex);
@@ -46,15 +47,14 @@ pub(super) fn take_heads(
     let start = GuestAddress(ring.avail_ring());
     let start = start.checked_add(AVAILABLE_HEADER).ok_or(Error::AddressOverflow)?;
     let heads = GuestArray::<u16>::new(memory, start, size.into());
-    let count = offered.min(most);
     let mut next = Wrapping(ring.next_avail());
-    for number in 0..count {
+    for _ in 0..offered.min(most) {
         let head = heads.load((next.0 % size).into()).map_err(not_there)?;
-        take(number, u16::from_le(head));
+        into.push(u16::from_le(head));
         next += 1;
     }
     ring.set_next_avail(next.0);
-    Ok(count)
+    Ok(())
 }
 
 /// A part of a ring is not guest memory.

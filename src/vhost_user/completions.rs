@@ -1,73 +1,66 @@
 //! Completions: requests that have been carried out, on their way back to the guest, in order.
 //!
-//! The used index moves once for all that are done, after their sectors are committed and their status
-//! bytes are stored: whoever takes over the ring at its used index repeats what the guest has not been
-//! told of. Behind a flush that is still under way, completions wait.
+//! The used index moves once for all that are done, after their effects are durable as promised and their
+//! replies are stored: whatever takes over the ring at its used index repeats what the guest has not been
+//! told of. After a flush that is still under way, completions wait.
+//!
+//! This is the one place where the used index is published: [`Completions::publish`].
 
 use std::collections::VecDeque;
 use std::num::Wrapping;
 use std::sync::atomic::{Ordering, fence};
 
-use log::Level;
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Error, Queue, QueueT};
 use vm_memory::{Address, Bytes, GuestAddress};
 
 use super::available::{AVAILABLE_ELEMENT, AVAILABLE_HEADER, not_there};
 use super::flusher::Flush;
-use super::guest_log::GuestLog;
-use crate::virtio::block::RequestError;
-use crate::virtio::{GuestArray, GuestRam, store};
+use super::guest_log::LimitedLog;
+use crate::virtio::{GuestArray, GuestRam, SyncError};
 
 /// The used ring (VIRTIO 1.2, 2.7.8): bytes before its elements, and where its index is.
 const USED_HEADER: u64 = 4;
 const USED_INDEX: u64 = 2;
 
+/// What a device tells its guest of a request.
+pub(super) trait Reply: Send {
+    /// Stores the reply in guest memory, now that `flushed` has come of what the request waited for.
+    /// Returns how many bytes the guest finds in its buffers.
+    fn store(self, flushed: Result<(), SyncError>, memory: &GuestRam, log: &LimitedLog) -> u32;
+}
+
 /// A request that has been carried out, but for its flush.
 #[derive(Debug)]
-pub(super) struct Completion {
+pub(super) struct Completion<R> {
     /// Index of its first descriptor.
     pub head: u16,
-    /// Where its status byte goes.
-    pub status: Option<GuestAddress>,
-    /// How many bytes were filled for it.
-    pub result: Result<u32, RequestError>,
+    /// What the guest is told.
+    pub reply: R,
     /// What it waits for.
     pub flush: Option<Flush>,
 }
 
-impl Completion {
-    /// Whether it can be told.
+impl<R> Completion<R> {
+    /// Returns whether the guest can be told of it.
     fn is_done(&self) -> bool {
         let is_over = self.flush.as_ref().is_none_or(|flush| flush.result().is_some());
         is_over || mutant!(vhost_user::ToldBeforeFlushed)
     }
-
-    /// Stores the status byte. Returns how many bytes the guest can find in its buffers.
-    fn tell(self, memory: &GuestRam, log: &mut GuestLog) -> u32 {
-        let flushed = self.flush.and_then(|flush| flush.result()).unwrap_or(Ok(()));
-        let result = self.result.and_then(|filled| flushed.map(|()| filled).map_err(Into::into));
-        if let Err(error) = &result {
-            let level = if error.is_the_guests() { Level::Warn } else { Level::Error };
-            log.line(level, error);
-        }
-        let filled = result.as_ref().map_or(0, |filled| *filled);
-        let status = result.as_ref().map_or_else(RequestError::status, |_| 0);
-        match self.status.map(|address| store(memory, address, status)) {
-            Some(Ok(())) => return filled + 1,
-            Some(Err(error)) => log.line(Level::Warn, &format_args!("status byte: {error}")),
-            None => log.line(Level::Warn, &"a request without a status byte"),
-        }
-        0
-    }
 }
 
 /// The completions of a queue that the guest has not been told of.
-#[derive(Debug, Default)]
-pub(super) struct Completions(VecDeque<Completion>);
+#[derive(Debug)]
+pub(super) struct Completions<R>(VecDeque<Completion<R>>);
 
-impl Completions {
-    pub(super) fn push(&mut self, completion: Completion) {
+impl<R> Default for Completions<R> {
+    fn default() -> Completions<R> {
+        Completions(VecDeque::new())
+    }
+}
+
+impl<R: Reply> Completions<R> {
+    pub(super) fn push(&mut self, completion: Completion<R>) {
         self.0.push_back(completion);
     }
 
@@ -75,13 +68,13 @@ impl Completions {
         self.0.len()
     }
 
-    /// Whether there is one that can be told.
+    /// Returns whether there is one that the guest can be told of.
     pub(super) fn has_ready(&self) -> bool {
         self.0.front().is_some_and(Completion::is_done)
     }
 
-    /// Takes out the first, if it can be told.
-    fn take_ready(&mut self) -> Option<Completion> {
+    /// Takes out the first, if the guest can be told of it.
+    fn take_ready(&mut self) -> Option<Completion<R>> {
         if mutant!(vhost_user::ToldOutOfOrder) {
             let ready = self.0.iter().position(Completion::is_done)?;
             return self.0.remove(ready);
@@ -89,7 +82,7 @@ impl Completions {
         if self.has_ready() { self.0.pop_front() } else { None }
     }
 
-    /// Waits until all of them can be told.
+    /// Waits until the guest can be told of all of them.
     pub(super) fn wait(&self) {
         self.0.iter().filter_map(|completion| completion.flush.as_ref()).for_each(Flush::wait);
     }
@@ -99,22 +92,22 @@ impl Completions {
         self.0.clear();
     }
 
-    /// Tells the guest of all that are done, up to the first that is not. Whether it wants to be
+    /// Tells the guest of all that are done, up to the first that is not. Returns whether it wants to be
     /// interrupted for that.
     pub(super) fn publish(
         &mut self,
         ring: &mut Queue,
         memory: &GuestRam,
-        log: &mut GuestLog,
+        log: &LimitedLog,
     ) -> Result<bool, Error> {
         let size = ring.size();
         let elements = at(ring.used_ring(), USED_HEADER)?;
         let elements = GuestArray::<u64>::new(memory, elements, size.into());
         let before = Wrapping(ring.next_used());
         let mut next = before;
-        while let Some(completion) = self.take_ready() {
-            let head = completion.head;
-            let length = completion.tell(memory, log);
+        while let Some(Completion { head, reply, flush }) = self.take_ready() {
+            let flushed = flush.and_then(|flush| flush.result()).unwrap_or(Ok(()));
+            let length = reply.store(flushed, memory, log);
             // The guest named a descriptor that is not there: there is no element for it.
             if head < size {
                 let element = u64::from(length) << 32 | u64::from(head);
@@ -136,9 +129,9 @@ fn at(start: u64, offset: u64) -> Result<GuestAddress, Error> {
     GuestAddress(start).checked_add(offset).ok_or(Error::AddressOverflow)
 }
 
-/// Whether the guest wants to be interrupted once the used index has moved from `before` to `next`
+/// Returns whether the guest wants to be interrupted once the used index has moved from `before` to `next`
 /// (VIRTIO 1.2, 2.7.7).
-pub(super) fn wants_interrupt(
+fn wants_interrupt(
     ring: &Queue,
     memory: &GuestRam,
     before: Wrapping<u16>,

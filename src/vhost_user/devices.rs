@@ -7,11 +7,13 @@ use std::thread::{self, ScopedJoinHandle};
 
 use log::error;
 
+use super::block::DiskConfig;
 use super::control::Control;
-use super::disk::DiskConfig;
 use super::error::Error;
+use super::exposure::refuse_exposure;
 use super::pmem::PmemConfig;
-use super::server::AnyServer;
+use super::server::Server;
+use super::socket::SocketSource;
 use super::stop::Stop;
 use super::windows::{Live, RegionConfig, Regions, WindowConfig};
 
@@ -25,27 +27,38 @@ pub enum DeviceConfig {
 }
 
 impl DeviceConfig {
-    fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Box<dyn AnyServer>, Error> {
+    fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Server, Error> {
         match self {
             DeviceConfig::Disk(disk) => disk.server(regions, stop),
             DeviceConfig::Pmem(pmem) => pmem.server(regions, stop),
         }
     }
 
+    /// The DAX devices that its guest maps.
+    pub(super) fn windows(&self) -> &[WindowConfig] {
+        match self {
+            DeviceConfig::Disk(disk) => &disk.windows,
+            DeviceConfig::Pmem(pmem) => std::slice::from_ref(&pmem.window),
+        }
+    }
+
+    /// Where its frontend connects.
+    pub(super) fn socket(&self) -> &SocketSource {
+        match self {
+            DeviceConfig::Disk(disk) => &disk.socket,
+            DeviceConfig::Pmem(pmem) => &pmem.socket,
+        }
+    }
+
     /// The regions that its guest may write to.
     fn written(&self) -> Vec<&RegionConfig> {
-        match self {
-            DeviceConfig::Disk(disk) => {
-                disk.windows.iter().filter_map(WindowConfig::written).collect()
-            }
-            DeviceConfig::Pmem(pmem) => pmem.window.written().into_iter().collect(),
-        }
+        self.windows().iter().filter_map(WindowConfig::written).collect()
     }
 }
 
 /// Devices that are open, and listen.
 pub struct Devices {
-    servers: Vec<Box<dyn AnyServer>>,
+    servers: Vec<Server>,
     /// Served as long as they are.
     control: Option<Control>,
 }
@@ -58,6 +71,7 @@ impl Devices {
         control: Option<PathBuf>,
     ) -> Result<Devices, Error> {
         let devices: Vec<_> = devices.into_iter().collect();
+        refuse_exposure(&devices.iter().map(|(config, _)| *config).collect::<Vec<_>>())?;
         let mut regions = Regions::new(devices.iter().flat_map(|(config, _)| config.written()))?;
         let servers = devices.into_iter().map(|(config, stop)| config.server(&mut regions, stop));
         let servers = servers.collect::<Result<_, _>>()?;
@@ -104,8 +118,8 @@ impl Devices {
 }
 
 /// Serves one of several devices. Whether it was served to the end.
-fn serve(server: Box<dyn AnyServer>) -> bool {
-    let title = server.title().to_owned();
+fn serve(server: Server) -> bool {
+    let title = server.name().to_owned();
     match server.run() {
         Ok(()) => true,
         Err(error) => {

@@ -39,6 +39,20 @@ pub enum Error {
         /// Bytes of the device.
         needed: u64,
     },
+    /// A frontend could reach what another guest has.
+    #[error(
+        "window {device:?}: its frontend gets a descriptor of the whole file {path}, which also holds \
+         {exposed}: a frontend that was taken over can read and overwrite that; use another file, or allow \
+         it with expose-file, as in --window={device},expose-file"
+    )]
+    Exposed {
+        /// Name of the DAX device.
+        device: String,
+        /// The NVDIMM file.
+        path: PathBuf,
+        /// The namespace of another guest, and where it is served.
+        exposed: String,
+    },
     /// Somebody listens on the path already.
     #[error("{path}: another process is listening on this socket")]
     SocketInUse {
@@ -75,9 +89,6 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The vhost-user machinery cannot be set up.
-    #[error("cannot set up the device: {0}")]
-    Setup(vhost_user_backend::Error),
     /// Some of several devices ended early; the log says why.
     #[error("{failed} of {devices} devices could not be served to the end")]
     Devices {

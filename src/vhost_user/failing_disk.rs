@@ -5,11 +5,10 @@ use std::sync::Arc;
 use log::warn;
 
 use super::announce::{announce, title};
-use super::backend::Backend;
-use super::disk::{DiskConfig, OpenDisk};
+use super::block::{BlockDevice, DiskConfig, OpenDisk};
 use super::error::Error;
 use super::injection::{Injection, fail_on_signal};
-use super::server::{AnyServer, Server};
+use super::server::Server;
 use super::socket::Endpoint;
 use super::stop::Stop;
 use super::windows::Regions;
@@ -19,7 +18,7 @@ use crate::virtio::block::{Disk, Raw};
 
 impl DiskConfig {
     /// A server of the disk, or of what is to be served instead. `stop` stops it.
-    pub fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Box<dyn AnyServer>, Error> {
+    pub fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Server, Error> {
         let Injection { power_fail, raw } = self.injection;
         if let Some(failure) = power_fail {
             let (mapped, endpoint) = self.map()?;
@@ -30,15 +29,15 @@ impl DiskConfig {
             warn!("{}: the power will fail, {failure}", self.namespace.path.display());
             return match raw {
                 None => {
-                    let OpenDisk { claim, backend, .. } = self.open_btt(mapped)?;
-                    let backend = backend.with_windows(self.open_windows(&claim, regions)?);
-                    Ok(Box::new(Server::new(backend, endpoint, stop)?))
+                    let OpenDisk { claim, device, .. } = self.open_btt(mapped)?;
+                    let device = device.with_windows(self.open_windows(&claim, regions)?);
+                    Ok(Server::new(Arc::new(device), endpoint, stop))
                 }
                 Some(sector_size) => self.open_raw(mapped, sector_size, regions, endpoint, stop),
             };
         }
         match raw {
-            None => Ok(Box::new(self.open(regions, stop)?)),
+            None => self.open(regions, stop),
             Some(sector_size) => {
                 let (mapped, endpoint) = self.map()?;
                 self.open_raw(mapped, sector_size, regions, endpoint, stop)
@@ -54,14 +53,14 @@ impl DiskConfig {
         regions: &mut Regions,
         endpoint: Endpoint,
         stop: Stop,
-    ) -> Result<Box<dyn AnyServer>, Error> {
+    ) -> Result<Server, Error> {
         let MappedNamespace { claim, medium, .. } = mapped;
         let (raw, queues) = Raw::open(medium, sector_size, self.queues.into());
         let device = self.device(&*raw, claim.namespace().uuid);
         warn!("{}: the raw bytes are served: sectors are not atomic", claim.path().display());
         announce(&claim, &device, (*raw).durability());
-        let backend = Backend::new(&title(&claim), device, queues).polling(self.poll);
-        let backend = backend.with_windows(self.open_windows(&claim, regions)?);
-        Ok(Box::new(Server::new(backend, endpoint, stop)?))
+        let device = BlockDevice::new(&title(&claim), device, queues).polling(self.poll);
+        let device = device.with_windows(self.open_windows(&claim, regions)?);
+        Ok(Server::new(Arc::new(device), endpoint, stop))
     }
 }

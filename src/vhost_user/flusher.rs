@@ -6,18 +6,16 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
-use vmm_sys_util::event::EventNotifier;
-
-use crate::pmem::MediaError;
-use crate::virtio::block::Syncs;
+use super::wakeup::Wakeup;
+use crate::virtio::{SyncError, Syncs};
 
 /// What became of a flush, once it is known. Clones are of the same flush.
 #[derive(Debug, Clone)]
-pub(super) struct Flush(Arc<OnceLock<Result<(), MediaError>>>);
+pub(super) struct Flush(Arc<OnceLock<Result<(), SyncError>>>);
 
 impl Flush {
     /// What became of it, if it is over.
-    pub(super) fn result(&self) -> Option<Result<(), MediaError>> {
+    pub(super) fn result(&self) -> Option<Result<(), SyncError>> {
         self.0.get().copied()
     }
 
@@ -34,7 +32,7 @@ struct Both {
 }
 
 impl Syncs for Both {
-    fn sync(&self) -> Result<(), MediaError> {
+    fn sync(&self) -> Result<(), SyncError> {
         self.disk.sync()?;
         self.beside.sync()
     }
@@ -48,7 +46,8 @@ impl Syncs for Both {
 pub(super) struct Flusher {
     disk: Arc<dyn Syncs>,
     queue: Arc<Queue>,
-    thread: OnceLock<Option<thread::JoinHandle<()>>>,
+    /// `None`: none was needed yet, or none could be started.
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 /// Flushes that wait for the thread.
@@ -61,14 +60,14 @@ struct Queue {
 #[derive(Debug, Default)]
 struct State {
     /// Each with the worker that wants to know.
-    waiting: Vec<(Flush, Arc<EventNotifier>)>,
+    waiting: Vec<(Flush, Arc<Wakeup>)>,
     is_over: bool,
 }
 
 impl Flusher {
     /// A flusher of `disk`.
     pub(super) fn new(disk: Arc<dyn Syncs>) -> Flusher {
-        Flusher { disk, queue: Arc::default(), thread: OnceLock::new() }
+        Flusher { disk, queue: Arc::default(), thread: Mutex::default() }
     }
 
     /// A flusher of the same disk, and of what is `beside` it.
@@ -82,15 +81,14 @@ impl Flusher {
     }
 
     /// Makes all that was written durable.
-    pub(super) fn flush_now(&self) -> Result<(), MediaError> {
+    pub(super) fn flush_now(&self) -> Result<(), SyncError> {
         self.disk.sync()
     }
 
     /// Begins to make all that was written durable. The worker behind `wake` is woken when it is.
-    pub(super) fn begin(&self, wake: &Arc<EventNotifier>) -> Flush {
+    pub(super) fn begin(&self, wake: &Arc<Wakeup>) -> Flush {
         let flush = Flush(Arc::default());
-        let thread = self.thread.get_or_init(|| self.start());
-        if thread.is_some() {
+        if self.is_running() {
             self.queue.state().waiting.push((flush.clone(), wake.clone()));
             self.queue.changed.notify_one();
         } else {
@@ -99,11 +97,16 @@ impl Flusher {
         flush
     }
 
-    /// `None`: there can be no more threads, and flushes are carried out by whoever wants one.
-    fn start(&self) -> Option<thread::JoinHandle<()>> {
-        let (queue, disk) = (self.queue.clone(), self.disk.clone());
-        let run = move || queue.run(&*disk);
-        thread::Builder::new().name("flusher".into()).spawn(run).ok()
+    /// Starts the thread, unless it runs. Returns whether it does. It cannot be started while threads are
+    /// short; until the next flush tries again, a worker carries out its flush itself.
+    fn is_running(&self) -> bool {
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if thread.is_none() {
+            let (queue, disk) = (self.queue.clone(), self.disk.clone());
+            let run = move || queue.run(&*disk);
+            *thread = thread::Builder::new().name("flusher".into()).spawn(run).ok();
+        }
+        thread.is_some()
     }
 }
 
@@ -111,8 +114,9 @@ impl Drop for Flusher {
     fn drop(&mut self) {
         self.queue.state().is_over = true;
         self.queue.changed.notify_one();
-        if let Some(Some(thread)) = self.thread.take() {
-            // It does not panic, and if it did, there would be nobody left to tell.
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // It does not panic, and if it did, no flush would be left to be told.
             let _ = thread.join();
         }
     }
@@ -137,14 +141,13 @@ impl Queue {
             let result = disk.sync();
             for (flush, wake) in flushes {
                 finish(&flush, result);
-                // A worker that cannot be woken looks when the guest next kicks.
-                let _ = wake.notify();
+                wake.wake();
             }
         }
     }
 }
 
-fn finish(flush: &Flush, result: Result<(), MediaError>) {
+fn finish(flush: &Flush, result: Result<(), SyncError>) {
     let first = flush.0.set(result);
     debug_assert!(first.is_ok(), "a flush ends once");
 }
@@ -155,10 +158,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use nix::errno::Errno;
-    use vmm_sys_util::event::{EventFlag, new_event_consumer_and_notifier};
 
     use super::*;
-    use crate::pmem::{Access, Cause};
+    use crate::pmem::{Access, Cause, MediaError};
 
     /// A disk each sync of which waits for the test to let it begin and end.
     #[derive(Debug)]
@@ -168,7 +170,7 @@ mod tests {
     }
 
     impl Syncs for Slow {
-        fn sync(&self) -> Result<(), MediaError> {
+        fn sync(&self) -> Result<(), SyncError> {
             self.gate.wait();
             self.gate.wait();
             self.syncs.fetch_add(1, Ordering::SeqCst);
@@ -184,8 +186,7 @@ mod tests {
     fn flushes_that_wait_share_a_sync_and_not_the_one_that_has_begun() {
         let disk = Arc::new(Slow { syncs: AtomicUsize::new(0), gate: Barrier::new(2) });
         let flusher = Flusher::new(disk.clone());
-        let (woken, wake) = new_event_consumer_and_notifier(EventFlag::NONBLOCK).unwrap();
-        let wake = Arc::new(wake);
+        let wake = Arc::new(Wakeup::new().unwrap());
         let first = flusher.begin(&wake);
         disk.gate.wait();
         // The first has begun, and may have missed what these are to make durable.
@@ -199,18 +200,20 @@ mod tests {
         others.iter().for_each(Flush::wait);
         drop(flusher);
         assert_eq!(disk.syncs.load(Ordering::SeqCst), 2);
-        woken.consume().unwrap();
+        let mut woken = [0; 8];
+        rustix::io::read(&*wake, &mut woken).unwrap();
+        assert!(u64::from_ne_bytes(woken) > 0);
     }
 
     /// Counts its syncs, which fail if told so.
     #[derive(Debug, Default)]
     struct Counted {
         syncs: AtomicUsize,
-        failure: Option<MediaError>,
+        failure: Option<SyncError>,
     }
 
     impl Syncs for Counted {
-        fn sync(&self) -> Result<(), MediaError> {
+        fn sync(&self) -> Result<(), SyncError> {
             self.syncs.fetch_add(1, Ordering::SeqCst);
             self.failure.map_or(Ok(()), Err)
         }
@@ -223,7 +226,7 @@ mod tests {
     #[test]
     fn a_flush_is_about_the_disk_and_what_is_beside_it() {
         let cause = Cause::System(Errno::EIO);
-        let error = MediaError { access: Access::Sync, offset: 0, length: 0, cause };
+        let error = MediaError { access: Access::Sync, offset: 0, length: 0, cause }.into();
         let disk = Arc::new(Counted::default());
         let well = Arc::new(Counted::default());
         let ill = Arc::new(Counted { failure: Some(error), ..Counted::default() });

@@ -1,52 +1,72 @@
-//! Log lines that a guest can cause, kept to a rate that a log survives.
+//! Log lines that a guest or a frontend can cause, kept to a rate that a log survives.
 
-use std::sync::Arc;
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::{Level, log, warn};
 
-/// Lines per [`WINDOW`].
+/// Lines in [`WINDOW`].
 const LINES: u32 = 10;
 /// The time over which lines are counted.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// The log of one queue.
+/// A log whose lines begin with a name, limited in rate.
 #[derive(Debug)]
-pub(super) struct GuestLog {
-    title: Arc<str>,
-    queue: usize,
-    window: Instant,
+pub struct LimitedLog {
+    name: Arc<str>,
+    window: Mutex<Window>,
+}
+
+#[derive(Debug)]
+struct Window {
+    begun: Instant,
     lines: u32,
 }
 
-impl GuestLog {
-    /// The log of queue `queue` of the device that the log calls `title`.
-    pub(super) fn new(title: Arc<str>, queue: usize) -> GuestLog {
-        GuestLog { title, queue, window: Instant::now(), lines: 0 }
+impl LimitedLog {
+    /// The log of what is called `name`.
+    pub(super) fn new(name: impl Into<Arc<str>>) -> LimitedLog {
+        let window = Mutex::new(Window { begun: Instant::now(), lines: 0 });
+        LimitedLog { name: name.into(), window }
+    }
+
+    /// What its lines begin with.
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// Logs `message`, unless there were too many before it.
-    pub(super) fn line(&mut self, level: Level, message: &dyn std::fmt::Display) {
-        self.turn_window(Instant::now());
-        self.lines = self.lines.saturating_add(1);
-        if self.lines <= LINES {
-            log!(level, "{}: queue {}: {message}", self.title, self.queue);
+    pub(super) fn line(&self, level: Level, message: &dyn Display) {
+        if self.counts(Instant::now()) {
+            log!(level, "{}: {message}", self.name);
         }
     }
 
-    /// Begins a new window if the last is over, and says what was left out of it. Returns how much.
-    fn turn_window(&mut self, now: Instant) -> u32 {
-        if now.duration_since(self.window) < WINDOW {
+    /// Counts a line at `now`. Returns whether it is to be written.
+    fn counts(&self, now: Instant) -> bool {
+        let mut window = self.window();
+        self.renew(&mut window, now);
+        window.lines = window.lines.saturating_add(1);
+        window.lines <= LINES
+    }
+
+    /// Begins a new window if the last is over, and says how many lines were left out of it.
+    fn renew(&self, window: &mut Window, now: Instant) -> u32 {
+        if now.duration_since(window.begun) < WINDOW {
             return 0;
         }
-        let left_out = self.lines.saturating_sub(LINES);
+        let left_out = window.lines.saturating_sub(LINES);
         if left_out > 0 {
-            let (title, queue) = (&self.title, self.queue);
-            warn!("{title}: queue {queue}: {left_out} similar lines were left out");
+            warn!("{}: {left_out} similar lines were left out", self.name);
         }
-        self.window = now;
-        self.lines = 0;
+        *window = Window { begun: now, lines: 0 };
         left_out
+    }
+
+    fn window(&self) -> MutexGuard<'_, Window> {
+        // Its fields are whole by themselves.
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -56,13 +76,13 @@ mod tests {
 
     #[test]
     fn lines_beyond_the_rate_are_counted_and_left_out() {
-        let mut log = GuestLog::new("disk".into(), 0);
-        for _ in 0..1000 {
-            log.line(Level::Warn, &"again");
-        }
-        assert_eq!(log.turn_window(log.window + WINDOW / 2), 0);
-        assert_eq!(log.turn_window(log.window + WINDOW), 1000 - LINES);
-        log.line(Level::Warn, &"once more");
-        assert_eq!(log.turn_window(log.window + WINDOW), 0);
+        let log = LimitedLog::new("disk");
+        let begun = log.window().begun;
+        let written = (0..1000).filter(|_| log.counts(begun)).count();
+        assert_eq!(written, LINES as usize);
+        assert_eq!(log.renew(&mut log.window(), begun + WINDOW / 2), 0);
+        assert_eq!(log.renew(&mut log.window(), begun + WINDOW), 1000 - LINES);
+        assert!(log.counts(begun + WINDOW));
+        assert_eq!(log.renew(&mut log.window(), begun + 2 * WINDOW), 0);
     }
 }

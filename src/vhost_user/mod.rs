@@ -1,59 +1,64 @@
-//! The device at the end of a socket: the vhost-user protocol, rings and their workers.
+//! Devices at the ends of sockets: the vhost-user protocol, rings and their workers.
 //!
-//! Built on the crates `vhost` and `vhost-user-backend`. What they leave to be minded, and where it
-//! is minded here:
-//!
-//! * an error returned to their event loop ends a worker for good: `backend` returns none for
-//!   anything that a guest or a frontend can do, and `ring` swallows the one that the loop itself
-//!   would stumble over;
-//! * their `serve` binds the socket anew at each connection: `server` keeps one listener;
-//! * they accept on a listening socket only: `relay` serves a connected one;
-//! * they do not say when a device starts: `windows` maps when the first of its rings runs;
-//! * one request, one lock, one memory guard and one move of the used index is too slow: `worker` takes
-//!   them per batch, and reads and writes the rings by `available` and `completions`.
+//! * [`server`] listens at a socket and serves one frontend after another: each is a [`session`];
+//! * [`protocol`] is the messages of a session; what they do to the rings is in [`rings`], and what guest
+//!   memory is in [`memory_table`];
+//! * a queue has a thread ([`queue_thread`]), which lets its [`worker`] take requests off its [`ring`]
+//!   (`available`), carry them out by the device's handler ([`block`], [`pmem`]), and complete them
+//!   ([`completions`]: the one place where the used index is published);
+//! * [`windows`] are the shared memory regions of a device, and [`control`] is the administrator's socket.
 
 #![forbid(unsafe_code)]
 
 mod announce;
 mod available;
-mod backend;
-mod cache_mode;
+mod block;
 mod completions;
 pub mod control;
+mod device;
 mod devices;
-mod disk;
 mod error;
+mod eventfd;
+mod exposure;
 #[cfg(feature = "power-fail")]
 mod failing_disk;
 mod flusher;
 mod guest_log;
 #[cfg(feature = "power-fail")]
 mod injection;
+mod limits;
+mod memory_table;
 #[cfg(feature = "mutants")]
 pub mod mutant;
 mod pmem;
 mod polling;
-mod relay;
+mod protocol;
+mod queue_thread;
 mod ring;
+mod rings;
 mod server;
+mod session;
 mod socket;
 mod stop;
+mod wake_signal;
+mod wakeup;
 mod windows;
 mod worker;
 
-pub use backend::Backend;
+pub use block::{BlockDevice, DiskConfig};
 pub use devices::{DeviceConfig, Devices};
-pub use disk::DiskConfig;
 pub use error::Error;
 #[cfg(feature = "power-fail")]
 pub use injection::Injection;
+pub use limits::raise_descriptor_limit;
 pub use pmem::PmemConfig;
-pub use server::{AnyServer, Served, Server};
+pub use ring::{Memory, Ring, RingPlaces};
+pub use server::Server;
 pub use socket::{Endpoint, SocketSource};
 pub use stop::Stop;
 pub use windows::{MOST_WINDOWS, RegionConfig, Regions, WindowConfig};
 
-/// Most queues of a device: the crates keep them in a bit mask of 64.
+/// Most queues of a device.
 pub const MOST_QUEUES: u16 = 64;
 /// Largest queue (VIRTIO 1.2, 2.7).
 pub const MOST_QUEUE_SIZE: u16 = 32768;

@@ -3,11 +3,9 @@
 mutants! {
     /// Those that the crash tests must notice.
     CRASH: {
-        /// The guest is told of its writes before they are committed.
-        ToldBeforeCommit,
         /// The guest is told of a flush before that is over.
         ToldBeforeFlushed,
-        /// The guest is told of requests before a flush that they are behind.
+        /// The guest is told of requests before a flush that came before them.
         ToldOutOfOrder,
         /// The guest is told of writes that are not durable, though it has chosen that they are.
         WriteThroughForgotten,

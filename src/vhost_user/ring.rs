@@ -1,177 +1,148 @@
-//! A ring, shared by its worker and by the connection that sets it up.
+//! A ring, shared by the thread of its queue and by the session that sets it up.
 //!
-//! A [`VringMutex`] with two differences. A kick that was there when the event loop woke, and is gone
-//! when it looks (the frontend has put a new descriptor in place), is no error. And the connection
-//! comes first: a worker that takes the lock again and again, under load, would keep it waiting,
-//! since the mutex knows no order.
+//! The session comes first: a queue that takes the lock again and again, under load, would keep it
+//! waiting, since a mutex knows no order. And the batch that is under way ends early for it
+//! ([`Ring::is_wanted`]).
 
-use std::fs::File;
-use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
-use vhost_user_backend::{VringMutex, VringState, VringStateGuard, VringStateMutGuard, VringT};
-use virtio_queue::Error;
-use vm_memory::GuestMemoryAtomic;
+use virtio_queue::{Error, Queue, QueueT};
+use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryAtomic};
 
+use super::eventfd::Eventfd;
 use crate::virtio::GuestRam;
 
 /// Guest memory that the frontend can exchange.
 pub type Memory = GuestMemoryAtomic<GuestRam>;
 
 /// A ring.
-#[derive(Clone)]
+#[derive(Debug)]
 pub struct Ring {
-    ring: VringMutex<Memory>,
-    /// Number of connection threads, and of others that are to come first, that want the lock.
-    waiting: Arc<AtomicUsize>,
+    state: Mutex<RingState>,
+    /// Number of threads that want the lock before the queue does.
+    wanted: AtomicUsize,
 }
 
-/// Says that the connection wants the lock, for as long as it lives.
-struct Waiting<'a>(&'a AtomicUsize);
+/// What is known of a ring.
+#[derive(Debug)]
+pub struct RingState {
+    /// Size, addresses and indexes.
+    pub(super) queue: Queue,
+    /// The guest writes to it when it has offered requests.
+    pub(super) kick: Option<Arc<Eventfd>>,
+    /// Is written to when requests were completed.
+    pub(super) call: Option<Arc<Eventfd>>,
+    /// Is written to when the ring is broken.
+    pub(super) error: Option<Arc<Eventfd>>,
+    /// The frontend has enabled it.
+    pub(super) is_enabled: bool,
+    /// It was found broken, and is not looked at before it is set up anew.
+    pub(super) is_broken: bool,
+}
 
-impl Drop for Waiting<'_> {
+/// Where the parts of a ring are, in guest-physical addresses.
+#[derive(Debug, Clone, Copy)]
+pub struct RingPlaces {
+    /// Descriptor table.
+    pub descriptors: u64,
+    /// Available ring.
+    pub available: u64,
+    /// Used ring.
+    pub used: u64,
+}
+
+impl RingState {
+    /// Returns whether requests of the ring are carried out.
+    pub(super) fn is_running(&self) -> bool {
+        self.is_enabled && self.queue.ready() && !self.is_broken
+    }
+
+    /// Sets the addresses of the ring's parts.
+    pub(super) fn set_places(&mut self, places: RingPlaces) -> Result<(), Error> {
+        self.queue.try_set_desc_table_address(GuestAddress(places.descriptors))?;
+        self.queue.try_set_avail_ring_address(GuestAddress(places.available))?;
+        self.queue.try_set_used_ring_address(GuestAddress(places.used))
+    }
+
+    /// Reads how far completions have come, from the used ring. VIRTIO has no message for it: a ring that
+    /// starts goes on where the last device has left it, or at zero.
+    pub(super) fn load_used_index(&mut self, memory: &Memory) -> Result<(), Error> {
+        let used = self.queue.used_idx(&*memory.memory(), Ordering::Acquire)?;
+        self.queue.set_next_used(used.0);
+        Ok(())
+    }
+}
+
+/// Says that a thread wants the lock of a ring, for as long as it lives.
+struct Wanted<'a>(&'a AtomicUsize);
+
+impl<'a> Wanted<'a> {
+    fn new(count: &'a AtomicUsize) -> Wanted<'a> {
+        count.fetch_add(1, Ordering::Acquire);
+        Wanted(count)
+    }
+}
+
+impl Drop for Wanted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Release);
     }
 }
 
 impl Ring {
-    /// The ring, for its worker, after whoever else wants it.
-    pub(super) fn turn(&self) -> MutexGuard<'_, VringState<Memory>> {
-        while self.waiting.load(Ordering::Acquire) > 0 {
-            std::thread::yield_now();
+    /// A ring of up to `size` descriptors, that is not set up yet.
+    pub fn new(size: u16) -> Result<Ring, Error> {
+        let state = RingState {
+            queue: Queue::new(size)?,
+            kick: None,
+            call: None,
+            error: None,
+            is_enabled: false,
+            is_broken: false,
+        };
+        Ok(Ring { state: Mutex::new(state), wanted: AtomicUsize::new(0) })
+    }
+
+    /// Sets up and starts a ring of `size` descriptors at `places`, at index 0, for a guest in the same
+    /// process: its owner looks after requests and completions itself.
+    pub fn start(&self, size: u16, places: RingPlaces, event_index: bool) -> Result<(), Error> {
+        let mut state = self.lock();
+        state.queue.set_size(size);
+        state.set_places(places)?;
+        state.queue.set_event_idx(event_index);
+        state.queue.set_ready(true);
+        state.is_enabled = true;
+        Ok(())
+    }
+
+    /// Index of the next request that is taken.
+    pub fn next_available(&self) -> u16 {
+        self.lock().queue.next_avail()
+    }
+
+    /// Locks the ring before its queue does.
+    pub(super) fn lock(&self) -> MutexGuard<'_, RingState> {
+        let _wanted = Wanted::new(&self.wanted);
+        self.state()
+    }
+
+    /// Locks the ring for its queue, after every other thread that wants it.
+    pub(super) fn lock_for_worker(&self) -> MutexGuard<'_, RingState> {
+        while self.is_wanted() {
+            thread::yield_now();
         }
-        self.ring.get_mut()
+        self.state()
     }
 
-    /// Whether the connection, or who else comes first, waits for a turn to end.
-    #[cfg(test)]
-    pub(super) fn is_waited_for(&self) -> bool {
-        self.waiting.load(Ordering::Acquire) > 0
+    /// Returns whether another thread than the queue's wants the lock: a batch that is under way is to end.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire) > 0
     }
 
-    fn first(&self) -> Waiting<'_> {
-        self.waiting.fetch_add(1, Ordering::Acquire);
-        Waiting(&self.waiting)
-    }
-}
-
-impl<'a> VringStateGuard<'a, Memory> for Ring {
-    type G = MutexGuard<'a, VringState<Memory>>;
-}
-
-impl<'a> VringStateMutGuard<'a, Memory> for Ring {
-    type G = MutexGuard<'a, VringState<Memory>>;
-}
-
-impl VringT<Memory> for Ring {
-    fn new(memory: Memory, max_queue_size: u16) -> Result<Self, Error> {
-        let ring = VringMutex::new(memory, max_queue_size)?;
-        Ok(Ring { ring, waiting: Arc::default() })
-    }
-
-    fn get_ref(&self) -> MutexGuard<'_, VringState<Memory>> {
-        let _first = self.first();
-        self.ring.get_ref()
-    }
-
-    fn get_mut(&self) -> MutexGuard<'_, VringState<Memory>> {
-        let _first = self.first();
-        self.ring.get_mut()
-    }
-
-    fn add_used(&self, head: u16, length: u32) -> Result<(), Error> {
-        let _first = self.first();
-        self.ring.add_used(head, length)
-    }
-
-    fn signal_used_queue(&self) -> io::Result<()> {
-        let _first = self.first();
-        self.ring.signal_used_queue()
-    }
-
-    fn enable_notification(&self) -> Result<bool, Error> {
-        let _first = self.first();
-        self.ring.enable_notification()
-    }
-
-    fn disable_notification(&self) -> Result<(), Error> {
-        let _first = self.first();
-        self.ring.disable_notification()
-    }
-
-    fn needs_notification(&self) -> Result<bool, Error> {
-        let _first = self.first();
-        self.ring.needs_notification()
-    }
-
-    fn set_enabled(&self, enabled: bool) {
-        let _first = self.first();
-        self.ring.set_enabled(enabled);
-    }
-
-    fn set_queue_info(&self, descriptors: u64, avail: u64, used: u64) -> Result<(), Error> {
-        let _first = self.first();
-        self.ring.set_queue_info(descriptors, avail, used)
-    }
-
-    fn queue_next_avail(&self) -> u16 {
-        let _first = self.first();
-        self.ring.queue_next_avail()
-    }
-
-    fn set_queue_next_avail(&self, base: u16) {
-        let _first = self.first();
-        self.ring.set_queue_next_avail(base);
-    }
-
-    fn set_queue_next_used(&self, index: u16) {
-        let _first = self.first();
-        self.ring.set_queue_next_used(index);
-    }
-
-    fn queue_used_idx(&self) -> Result<u16, Error> {
-        let _first = self.first();
-        self.ring.queue_used_idx()
-    }
-
-    fn set_queue_size(&self, size: u16) {
-        let _first = self.first();
-        self.ring.set_queue_size(size);
-    }
-
-    fn set_queue_event_idx(&self, enabled: bool) {
-        let _first = self.first();
-        self.ring.set_queue_event_idx(enabled);
-    }
-
-    fn set_queue_ready(&self, ready: bool) {
-        let _first = self.first();
-        self.ring.set_queue_ready(ready);
-    }
-
-    fn set_kick(&self, file: Option<File>) {
-        let _first = self.first();
-        self.ring.set_kick(file);
-    }
-
-    fn read_kick(&self) -> io::Result<bool> {
-        match self.ring.read_kick() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Ok(self.ring.get_ref().is_enabled())
-            }
-            read => read,
-        }
-    }
-
-    fn set_call(&self, file: Option<File>) {
-        let _first = self.first();
-        self.ring.set_call(file);
-    }
-
-    fn set_err(&self, file: Option<File>) {
-        let _first = self.first();
-        self.ring.set_err(file);
+    fn state(&self) -> MutexGuard<'_, RingState> {
+        // Each change of a field is a whole one.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,6 @@
 //! Where frontends connect.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use log::{debug, info};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use super::error::Error;
 
@@ -20,6 +21,15 @@ pub enum SocketSource {
     Path(PathBuf),
     /// A descriptor that was handed over, listening or connected (`--fd`).
     Descriptor(i32),
+}
+
+impl fmt::Display for SocketSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SocketSource::Path(path) => write!(f, "{}", path.display()),
+            SocketSource::Descriptor(descriptor) => write!(f, "descriptor {descriptor}"),
+        }
+    }
 }
 
 /// A socket to serve.
@@ -102,12 +112,9 @@ fn remove_stale(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Takes over a descriptor that whoever started us left open.
+/// Takes over a descriptor that the process was started with.
 fn inherit(descriptor: i32) -> io::Result<Endpoint> {
-    // The one way to own a descriptor by its number without having to vouch that nobody else does:
-    // a duplicate.
-    let process = pidfd_open(getpid(), PidfdFlags::empty())?;
-    let socket: OwnedFd = pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty())?;
+    let socket = duplicate(descriptor)?;
     if getsockopt(&socket, sockopt::SockType)? != SockType::Stream {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a stream socket"));
     }
@@ -121,4 +128,15 @@ fn inherit(descriptor: i32) -> io::Result<Endpoint> {
         Endpoint::Connected(stream)
     };
     Ok(endpoint)
+}
+
+/// Returns a duplicate of the descriptor with this number, if there is one.
+///
+/// To own a descriptor by its number means to vouch that nothing else does. So it is sent over a socket
+/// pair, by which the kernel makes another one.
+fn duplicate(descriptor: i32) -> io::Result<OwnedFd> {
+    let (sender, receiver) = UnixStream::pair()?;
+    sender.send_with_fd(&[0][..], descriptor).map_err(io::Error::from)?;
+    let (_, file) = receiver.recv_with_fd(&mut [0]).map_err(io::Error::from)?;
+    file.map(OwnedFd::from).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }

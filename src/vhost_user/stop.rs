@@ -1,63 +1,49 @@
 //! Stopping a server from another thread.
 
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixListener;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use log::debug;
-use nix::sys::socket::{Shutdown, shutdown};
-use vhost_user_backend::ShutdownHandle;
+use super::wakeup::Wakeup;
 
 /// A handle by which a server is stopped. Clones stop the same server.
-#[derive(Clone, Default)]
-pub struct Stop {
-    state: Arc<Mutex<State>>,
-}
+#[derive(Clone)]
+pub struct Stop(Arc<State>);
 
-#[derive(Default)]
 struct State {
-    stopped: bool,
-    listener: Option<UnixListener>,
-    connection: Option<ShutdownHandle>,
+    is_stopped: AtomicBool,
+    /// Never cleared.
+    wakeup: Wakeup,
 }
 
 impl Stop {
+    /// A handle of a server that is not stopped.
+    ///
+    /// # Errors
+    ///
+    /// There are no descriptors left.
+    pub fn new() -> io::Result<Stop> {
+        Ok(Stop(Arc::new(State { is_stopped: AtomicBool::new(false), wakeup: Wakeup::new()? })))
+    }
+
     /// Stops the server: it accepts no more connections, ends the one it has, and returns once the
     /// requests in flight are completed.
     pub fn stop(&self) {
-        let mut state = self.state();
-        state.stopped = true;
-        if let Some(listener) = &state.listener {
-            // Wakes whoever waits in accept().
-            if let Err(error) = shutdown(listener.as_raw_fd(), Shutdown::Both) {
-                debug!("cannot shut the listening socket down: {error}");
-            }
-        }
-        if let Some(connection) = &state.connection {
-            connection.shutdown();
-        }
+        self.0.is_stopped.store(true, Ordering::Release);
+        self.0.wakeup.wake();
     }
 
-    /// Whether the server has been told to stop.
+    /// Returns whether the server has been told to stop.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.state().stopped
+        self.0.is_stopped.load(Ordering::Acquire)
     }
+}
 
-    pub(super) fn listens_on(&self, listener: UnixListener) {
-        self.state().listener = Some(listener);
-    }
-
-    /// Says which connection there is, and ends it if the server was told to stop meanwhile.
-    pub(super) fn serves(&self, connection: Option<ShutdownHandle>) {
-        let mut state = self.state();
-        state.connection = connection;
-        if let (true, Some(connection)) = (state.stopped, &state.connection) {
-            connection.shutdown();
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl AsFd for Stop {
+    /// Readable once the server is to stop.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.wakeup.as_fd()
     }
 }

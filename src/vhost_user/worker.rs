@@ -1,58 +1,102 @@
-//! A queue's worker: requests off the ring, through the engine, and back.
+//! The worker of a queue: requests off its ring, through its device, and back.
 //!
-//! Requests are carried out one after another and completed in order, so that whoever takes over a
-//! ring at its used index, a new process after a crash above all, repeats exactly what was not
-//! completed. Up to [`TURN_REQUESTS`] that wait in the ring share a turn: one lock, one look at guest
-//! memory, the fences of their writes, and one move of the used index. A flush that takes time goes on
-//! beside the turns; those that come after it are carried out meanwhile, and completed after it.
+//! Requests are carried out one after another and completed in order, so that whatever takes over a ring
+//! at its used index, a new process after a crash above all, repeats exactly what was not completed. Up
+//! to [`BATCH_REQUESTS`] that wait in the ring are a batch: one lock, one look at guest memory, the fences
+//! of their writes, and one move of the used index. A flush that takes time goes on beside the batches;
+//! requests after it are carried out meanwhile, and completed after it.
+//!
+//! A batch ends early when the session wants the ring, or the connection ends: what was not carried out
+//! goes back to the ring.
 
-use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::wakeup::Wakeup;
 use log::Level;
-use vhost_user_backend::VringState;
-use virtio_queue::QueueT;
-use vm_memory::{GuestAddress, GuestAddressSpace};
-use vmm_sys_util::event::{
-    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
-};
+use virtio_queue::{Error, QueueT};
+use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryBackend};
 
-use super::available::{Snapshot, look, take_heads};
-use super::completions::{Completion, Completions};
-use super::flusher::Flusher;
-use super::guest_log::GuestLog;
+use super::available::{look, take_heads};
+use super::completions::{Completions, Reply};
+use super::eventfd::Eventfd;
+use super::guest_log::LimitedLog;
 use super::polling::Polling;
-use super::ring::{Memory, Ring};
-use crate::virtio::block::{Chain, Device, DiskBatch, DiskQueue, Executor, Kind};
+use super::ring::{Memory, Ring, RingState};
+use crate::pmem::{GuestRegion, broken_pages};
 use crate::virtio::{DescriptorTable, GuestRam};
 
-/// Most requests of a turn; the connection can get at the ring in between.
-const TURN_REQUESTS: usize = 64;
-/// How many requests ahead of the one that is carried out the sectors are fetched: as far as a memory
-/// access takes, in the smallest requests.
-const LOOK_AHEAD: usize = 3;
+/// Most requests of a batch.
+pub(super) const BATCH_REQUESTS: usize = 64;
 
-/// What a worker asks its device while it is at work.
-pub(super) trait Conditions {
-    /// Whether a write has to be durable when it completes: a guest that keeps its rings full can
-    /// change that, and is to be heard.
-    fn must_sync(&self) -> bool;
-
-    /// The ring starts: at index 0, or where it was stopped before.
-    fn ring_starts(&self, is_resumed: bool);
-
-    /// The guest has flushed, and has not offered that before the ring was resumed.
-    fn flushed(&self);
-
-    /// Whether no more requests are to be taken.
-    fn is_stopping(&self) -> bool;
+/// The requests of a batch.
+pub(super) struct Requests<'a> {
+    /// Guest memory as they find it.
+    pub memory: &'a GuestRam,
+    /// The ring's descriptors.
+    pub table: DescriptorTable<'a>,
+    /// Index of the first descriptor of each request.
+    pub heads: &'a [u16],
+    /// Wakes the worker when a flush is over; `None`: no thread sleeps for it.
+    pub wake: Option<&'a Arc<Wakeup>>,
+    interrupt: Interrupt<'a>,
 }
 
-/// What a turn has come to.
+/// Says when a batch is to end early.
+#[derive(Clone, Copy)]
+pub(super) struct Interrupt<'a> {
+    ring: &'a Ring,
+    stop: &'a AtomicBool,
+}
+
+impl Interrupt<'_> {
+    /// Returns whether the batch is to end.
+    pub(super) fn is_due(self) -> bool {
+        self.ring.is_wanted() || self.stop.load(Ordering::Relaxed)
+    }
+}
+
+impl<'a> Requests<'a> {
+    /// Says when the batch is to end early.
+    pub(super) fn interrupt(&self) -> Interrupt<'a> {
+        self.interrupt
+    }
+}
+
+/// What a device does with the requests of one queue.
+pub(super) trait Handler: Send {
+    /// What it tells the guest of a request.
+    type Reply: Reply;
+
+    /// The ring starts: at index 0, or where it was stopped before. `offered` requests wait in it.
+    fn ring_starts(&mut self, is_resumed: bool, offered: usize) {
+        let _ = (is_resumed, offered);
+    }
+
+    /// Carries out `requests`, one after another, and hands over the completions in this order. Returns how
+    /// many it has carried out: all, unless it was interrupted.
+    fn run(&mut self, requests: &Requests<'_>, completions: &mut Completions<Self::Reply>)
+    -> usize;
+
+    /// The connection has ended: gives back what one guest has made large.
+    fn disconnect(&mut self) {}
+}
+
+/// What a step has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
+pub(super) enum Progress {
+    /// There may be more to do at once.
+    Busy,
+    /// There is nothing to do before the guest kicks, or a flush is over.
+    Asleep,
+    /// A part of guest memory does not answer.
+    MemoryLost,
+}
+
+/// What a batch has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Batch {
     /// Requests were carried out, and there may be more.
     Done,
     /// Nothing waits in the ring.
@@ -61,84 +105,41 @@ enum Turn {
     Stopped,
 }
 
-/// A request of a turn that has been carried out.
-struct Taken {
-    completion: Completion,
-    /// `None`: it was not understood.
-    kind: Option<Kind>,
-}
-
-impl Taken {
-    /// Returns whether the request has changed sectors.
-    fn changes_sectors(&self) -> bool {
-        matches!(self.kind, Some(Kind::Out | Kind::WriteZeroes | Kind::Discard))
-            && self.completion.result.is_ok()
-    }
-}
-
-/// How a worker hears that a flush is over.
-#[derive(Debug)]
-struct Wake {
-    notifier: Arc<EventNotifier>,
-    consumer: EventConsumer,
-}
-
 /// The worker of one queue.
-pub(super) struct Worker<Q> {
-    queue: Q,
-    executor: Executor,
-    /// Requests of the turn come first.
-    chains: Vec<Chain>,
-    /// What became of each.
-    taken: Vec<Taken>,
-    completions: Completions,
-    /// The ring that the completions are for.
-    ring: Option<Ring>,
+pub(super) struct Worker<H: Handler> {
+    handler: H,
+    /// Index of the first descriptor of each request of the batch.
+    heads: Vec<u16>,
+    completions: Completions<H::Reply>,
+    /// To be notified once the ring is not locked any more.
+    call: Option<Arc<Eventfd>>,
     polling: Polling,
     /// The guest has been told not to kick.
     is_quiet: bool,
     /// The connection has started the ring.
     has_started: bool,
-    /// How many requests are left of those that were offered before the ring was resumed.
-    offered_before: usize,
-    flusher: Arc<Flusher>,
-    /// While there is a connection whose event loop listens to it.
-    wake: Option<Wake>,
-    log: GuestLog,
+    /// While there is a connection.
+    wake: Option<Arc<Wakeup>>,
+    /// Pages of guest memory that were lost when it was last looked at.
+    lost_pages: u64,
+    log: LimitedLog,
 }
 
-impl<Q: DiskQueue> Worker<Q> {
-    pub(super) fn new(
-        log: GuestLog,
-        queue: Q,
-        device: Arc<Device>,
-        flusher: Arc<Flusher>,
-    ) -> Worker<Q> {
+impl<H: Handler> Worker<H> {
+    /// The worker of a queue whose requests `handler` carries out.
+    pub(super) fn new(log: LimitedLog, handler: H) -> Worker<H> {
         Worker {
-            queue,
-            executor: Executor::new(device),
-            chains: (0..TURN_REQUESTS).map(|_| Chain::default()).collect(),
-            taken: Vec::with_capacity(TURN_REQUESTS),
+            handler,
+            heads: Vec::with_capacity(BATCH_REQUESTS),
             completions: Completions::default(),
-            ring: None,
+            call: None,
             polling: Polling::new(Duration::ZERO),
             is_quiet: false,
             has_started: false,
-            offered_before: 0,
-            flusher,
             wake: None,
+            lost_pages: broken_pages(),
             log,
         }
-    }
-
-    /// Who carries flushes out.
-    pub(super) fn flusher(&self) -> &Flusher {
-        &self.flusher
-    }
-
-    /// Has flushes carried out by `flusher`, from now on.
-    pub(super) fn flush_by(&mut self, flusher: Arc<Flusher>) {
-        self.flusher = flusher;
     }
 
     /// Waits for up to `most` at an empty ring, from now on.
@@ -146,237 +147,183 @@ impl<Q: DiskQueue> Worker<Q> {
         self.polling = Polling::new(most);
     }
 
-    /// Begins a connection. Returns the descriptor that its event loop has to listen to: once it is
-    /// readable, [`woken`](Self::woken) is to be called.
-    pub(super) fn connect(&mut self) -> io::Result<RawFd> {
-        let flags = EventFlag::NONBLOCK | EventFlag::CLOEXEC;
-        let (consumer, notifier) = new_event_consumer_and_notifier(flags)?;
-        let descriptor = consumer.as_raw_fd();
-        self.wake = Some(Wake { notifier: Arc::new(notifier), consumer });
-        Ok(descriptor)
+    /// What carries out the requests.
+    pub(super) fn handler_mut(&mut self) -> &mut H {
+        &mut self.handler
     }
 
-    /// Ends a connection, whose event loop has ended.
-    pub(super) fn disconnect(&mut self, memory: &Memory) {
-        self.settle(memory);
+    /// Begins a connection, during which `wake` tells the worker's thread that a flush is over.
+    pub(super) fn connect(&mut self, wake: Arc<Wakeup>) {
+        self.wake = Some(wake);
+        self.lost_pages = broken_pages();
+    }
+
+    /// Ends a connection. Returns what is to be notified.
+    pub(super) fn disconnect(&mut self, ring: &Ring, memory: &Memory) -> Option<Arc<Eventfd>> {
+        let call = self.drain(ring, memory);
         self.wake = None;
-        self.ring = None;
         self.has_started = false;
-        self.offered_before = 0;
+        self.handler.disconnect();
+        call
     }
 
-    /// A flush is over.
-    pub(super) fn woken(&self) {
-        if let Some(wake) = &self.wake {
-            // There is nothing to read if it was woken for several flushes at once.
-            let _ = wake.consumer.consume();
-        }
-    }
-
-    /// Waits until everything that was taken off the ring is completed.
-    pub(super) fn settle(&mut self, memory: &Memory) {
+    /// Completes everything that was taken off the ring. Returns what is to be notified.
+    pub(super) fn drain(&mut self, ring: &Ring, memory: &Memory) -> Option<Arc<Eventfd>> {
         self.completions.wait();
-        if let Some(ring) = self.ring.clone()
-            && let Err(error) = self.publish(&mut ring.turn(), &memory.memory())
+        if self.completions.has_ready()
+            && let Err(error) = self.publish(&mut ring.lock_for_worker(), &memory.memory())
         {
             self.log.line(Level::Warn, &format_args!("ring: {error}"));
         }
         self.completions.clear();
+        self.call.take()
     }
 
-    /// Carries out what waits in `ring`, and what comes soon after, until nothing does or the ring is
-    /// stopped.
-    pub(super) fn serve(&mut self, ring: &Ring, memory: &Memory, conditions: &impl Conditions) {
-        if self.ring.is_none() {
-            self.ring = Some(ring.clone());
-        }
+    /// The guest has kicked, or the worker was woken for another reason.
+    pub(super) fn woken(&mut self) {
         self.is_quiet = false;
         self.polling.woken();
-        while !conditions.is_stopping() {
-            match self.step(ring, memory, conditions) {
-                Ok(true) => {}
-                Ok(false) => return,
-                // The guest's ring is broken; it has to set it up anew.
-                Err(error) => return self.log.line(Level::Warn, &format_args!("ring: {error}")),
-            }
-        }
     }
 
-    /// Carries out a turn, or a look at an empty ring. Whether to come back at once.
-    fn step(
+    /// Carries out one batch, or looks at an empty ring once. The second value is to be notified, with no
+    /// lock held.
+    pub(super) fn step(
         &mut self,
         ring: &Ring,
         memory: &Memory,
-        conditions: &impl Conditions,
-    ) -> Result<bool, virtio_queue::Error> {
-        let turn = self.turn(&mut ring.turn(), memory, conditions)?;
-        Ok(match turn {
-            Turn::Done => true,
-            Turn::Idle => self.polling.goes_on() || self.rest(&mut ring.turn(), memory)?,
-            Turn::Stopped => false,
+        stop: &AtomicBool,
+    ) -> (Progress, Option<Arc<Eventfd>>) {
+        let progress = match self.try_step(ring, memory, stop) {
+            Ok(true) => Progress::Busy,
+            Ok(false) => Progress::Asleep,
+            Err(error) => {
+                self.give_up_ring(ring, &error);
+                Progress::Asleep
+            }
+        };
+        let is_lost = self.lost_pages != broken_pages() && self.has_lost(&memory.memory());
+        (if is_lost { Progress::MemoryLost } else { progress }, self.call.take())
+    }
+
+    /// Returns whether to come back at once.
+    fn try_step(&mut self, ring: &Ring, memory: &Memory, stop: &AtomicBool) -> Result<bool, Error> {
+        let interrupt = Interrupt { ring, stop };
+        let batch = self.batch(&mut ring.lock_for_worker(), memory, interrupt)?;
+        Ok(match batch {
+            Batch::Done => true,
+            Batch::Idle => {
+                self.polling.goes_on() || self.sleep(&mut ring.lock_for_worker(), memory)?
+            }
+            Batch::Stopped => false,
         })
     }
 
-    /// Carries out a turn.
-    fn turn(
+    /// The guest's ring is broken; the guest has to set it up anew.
+    fn give_up_ring(&mut self, ring: &Ring, error: &Error) {
+        self.log.line(Level::Warn, &format_args!("ring: {error}"));
+        let mut state = ring.lock_for_worker();
+        state.is_broken = true;
+        self.call.clone_from(&state.error);
+    }
+
+    /// Returns whether a part of `memory` was lost; remembers it if not.
+    fn has_lost(&mut self, memory: &GuestRam) -> bool {
+        let lost_pages = broken_pages();
+        if memory.iter().any(GuestRegion::is_broken) {
+            return true;
+        }
+        self.lost_pages = lost_pages;
+        false
+    }
+
+    /// Carries out a batch.
+    fn batch(
         &mut self,
-        state: &mut VringState<Memory>,
+        state: &mut RingState,
         memory: &Memory,
-        conditions: &impl Conditions,
-    ) -> Result<Turn, virtio_queue::Error> {
+        interrupt: Interrupt<'_>,
+    ) -> Result<Batch, Error> {
         if self.completions.has_ready() {
             self.publish(state, &memory.memory())?;
         }
-        // As many as the ring has room for, whatever a guest says that it offers.
-        let room = usize::from(state.get_queue().size()).saturating_sub(self.completions.len());
-        if !state.is_enabled() || !state.get_queue().ready() || room == 0 {
-            return Ok(Turn::Stopped);
+        // As many as the ring has room for, whatever the guest says that it offers.
+        let room = usize::from(state.queue.size()).saturating_sub(self.completions.len());
+        if !state.is_running() || room == 0 {
+            return Ok(Batch::Stopped);
         }
-        let queue = state.get_queue_mut();
         if !self.has_started {
-            self.start(queue, memory, conditions)?;
+            self.start(&state.queue, memory)?;
         }
-        if self.polling.is_waiting() && look(queue, memory)?.0 == 0 {
-            return Ok(Turn::Idle);
+        if self.polling.is_waiting() && look(&state.queue, memory)?.0 == 0 {
+            return Ok(Batch::Idle);
         }
-        if !self.is_quiet {
-            queue.disable_notification(&*memory.memory())?;
-            self.is_quiet = true;
-        }
-        let snapshot = self.take(queue, memory, room)?;
-        if self.taken.is_empty() {
-            return Ok(Turn::Idle);
-        }
-        self.polling.found();
-        self.look_for_flushes(conditions);
-        self.write_through(conditions);
-        self.taken.drain(..).for_each(|taken| self.completions.push(taken.completion));
-        self.publish(state, &snapshot)?;
-        Ok(Turn::Done)
+        self.quieten(state, memory)?;
+        self.pop_and_run(state, memory, room, interrupt)
     }
 
     /// Begins to serve a ring.
-    fn start(
-        &mut self,
-        ring: &virtio_queue::Queue,
-        memory: &Memory,
-        conditions: &impl Conditions,
-    ) -> Result<(), virtio_queue::Error> {
+    fn start(&mut self, ring: &virtio_queue::Queue, memory: &Memory) -> Result<(), Error> {
         let is_resumed = ring.next_avail() != 0 || ring.next_used() != 0;
-        if is_resumed {
-            self.offered_before = look(ring, memory)?.0;
-        }
-        conditions.ring_starts(is_resumed);
+        self.handler.ring_starts(is_resumed, look(ring, memory)?.0);
         self.has_started = true;
         Ok(())
     }
 
-    /// Nothing waits in the ring, and the worker is about to sleep until the guest kicks. Whether
-    /// something does now.
-    fn rest(
+    /// Tells the guest not to kick.
+    fn quieten(&mut self, state: &mut RingState, memory: &Memory) -> Result<(), Error> {
+        if !self.is_quiet {
+            state.queue.disable_notification(&*memory.memory())?;
+            self.is_quiet = true;
+        }
+        Ok(())
+    }
+
+    /// Takes up to `room` requests off the ring, has them carried out, and tells the guest.
+    fn pop_and_run(
         &mut self,
-        state: &mut VringState<Memory>,
+        state: &mut RingState,
         memory: &Memory,
-    ) -> Result<bool, virtio_queue::Error> {
-        if !state.get_queue().ready() {
+        room: usize,
+        interrupt: Interrupt<'_>,
+    ) -> Result<Batch, Error> {
+        let queue = &mut state.queue;
+        let (offered, snapshot) = look(queue, memory)?;
+        let memory = &*snapshot;
+        let first = queue.next_avail();
+        self.heads.clear();
+        take_heads(queue, memory, offered, room.min(BATCH_REQUESTS), &mut self.heads)?;
+        if self.heads.is_empty() {
+            return Ok(Batch::Idle);
+        }
+        self.polling.found();
+        let table = DescriptorTable::new(memory, GuestAddress(queue.desc_table()), queue.size());
+        let (heads, wake) = (self.heads.as_slice(), self.wake.as_ref());
+        let requests = Requests { memory, table, heads, wake, interrupt };
+        let done = self.handler.run(&requests, &mut self.completions);
+        // There are 64 at most.
+        queue.set_next_avail(first.wrapping_add(done as u16));
+        self.publish(state, memory)?;
+        Ok(Batch::Done)
+    }
+
+    /// Nothing waits in the ring, and the worker is about to sleep until the guest kicks. Returns whether
+    /// something waits now.
+    fn sleep(&mut self, state: &mut RingState, memory: &Memory) -> Result<bool, Error> {
+        if !state.is_running() {
             return Ok(false);
         }
         self.is_quiet = false;
-        let is_there_more = state.get_queue_mut().enable_notification(&*memory.memory())?;
+        let is_there_more = state.queue.enable_notification(&*memory.memory())?;
         if !is_there_more {
             self.polling.sleeps();
         }
         Ok(is_there_more)
     }
 
-    /// Takes up to `most` requests off the ring and carries them out. Returns guest memory as they
-    /// found it.
-    fn take(
-        &mut self,
-        ring: &mut virtio_queue::Queue,
-        memory: &Memory,
-        most: usize,
-    ) -> Result<Snapshot, virtio_queue::Error> {
-        let mut batch = self.queue.batch();
-        let (offered, snapshot) = look(ring, memory)?;
-        let memory = &*snapshot;
-        let table = DescriptorTable::new(memory, GuestAddress(ring.desc_table()), ring.size());
-        let chains = &mut self.chains;
-        let take = |number: usize, head| chains[number].take(table.chain(head));
-        let count = take_heads(ring, memory, offered, most.min(TURN_REQUESTS), take)?;
-        // Each step through all requests before the next: what one step of a request waits for comes
-        // into the caches while that of others is done.
-        for chain in &mut self.chains[..count] {
-            chain.parse(memory);
-            self.executor.announce(&batch, chain);
-        }
-        for tag in 0..count {
-            if let Some(ahead) = self.chains[..count].get(tag + LOOK_AHEAD) {
-                self.executor.prepare(&batch, ahead);
-            }
-            let chain = &self.chains[tag];
-            let request = chain.request();
-            let kind = request.as_ref().ok().map(|request| request.kind);
-            let mut flush = None;
-            let result = if kind == Some(Kind::Flush)
-                && self.flusher.takes_time()
-                && let Some(wake) = &self.wake
-            {
-                batch.commit();
-                flush = Some(self.flusher.begin(&wake.notifier));
-                Ok(0)
-            } else {
-                let execute = |it| self.executor.execute(&mut batch, memory, &it, tag);
-                request.map_err(Clone::clone).and_then(execute)
-            };
-            let (head, status) = (chain.head(), chain.status());
-            let completion = Completion { head, status, result, flush };
-            self.taken.push(Taken { completion, kind });
-        }
-        if mutant!(vhost_user::ToldBeforeCommit) {
-            self.taken.drain(..).for_each(|taken| self.completions.push(taken.completion));
-            self.completions.publish(ring, memory, &mut self.log)?;
-        }
-        batch.commit();
-        for (tag, error) in batch.take_failures() {
-            self.taken[tag].completion.result = Err(error.into());
-        }
-        drop(batch);
-        Ok(snapshot)
-    }
-
-    /// Says that the guest flushes if it does so in this turn and writes are written through.
-    fn look_for_flushes(&mut self, conditions: &impl Conditions) {
-        let before = self.offered_before.min(self.taken.len());
-        self.offered_before -= before;
-        let mut offered_since = self.taken[before..].iter();
-        if conditions.must_sync() && offered_since.any(|taken| taken.kind == Some(Kind::Flush)) {
-            conditions.flushed();
-        }
-    }
-
-    /// Makes the writes of the turn durable if they have to be, or fails them.
-    fn write_through(&mut self, conditions: &impl Conditions) {
-        let must_sync = conditions.must_sync() && !mutant!(vhost_user::WriteThroughForgotten);
-        if !must_sync || !self.taken.iter().any(Taken::changes_sectors) {
-            return;
-        }
-        let Err(error) = self.flusher.flush_now() else { return };
-        for taken in self.taken.iter_mut().filter(|taken| taken.changes_sectors()) {
-            taken.completion.result = Err(error.into());
-        }
-    }
-
     /// Tells the guest what is done.
-    fn publish(
-        &mut self,
-        state: &mut VringState<Memory>,
-        memory: &GuestRam,
-    ) -> Result<(), virtio_queue::Error> {
-        let wants_interrupt =
-            self.completions.publish(state.get_queue_mut(), memory, &mut self.log)?;
-        if wants_interrupt && let Err(error) = state.signal_used_queue() {
-            self.log.line(Level::Warn, &format_args!("cannot notify the guest: {error}"));
+    fn publish(&mut self, state: &mut RingState, memory: &GuestRam) -> Result<(), Error> {
+        if self.completions.publish(&mut state.queue, memory, &self.log)? {
+            self.call = state.call.clone();
         }
         Ok(())
     }

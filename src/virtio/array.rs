@@ -74,11 +74,12 @@ impl<'m, T: ByteValued> GuestArray<'m, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::virtio::anonymous_ram;
 
     /// Two regions that touch.
     fn memory() -> GuestRam {
         let ranges = [(GuestAddress(0x1000), 0x1000), (GuestAddress(0x2000), 0x1000)];
-        GuestRam::from_ranges(&ranges).unwrap()
+        anonymous_ram(&ranges).unwrap()
     }
 
     #[test]

@@ -11,6 +11,10 @@ use super::memory::GuestRam;
 /// Bytes of a descriptor (VIRTIO 1.2, 2.7.5).
 const DESCRIPTOR_SIZE: u32 = 16;
 
+/// Most descriptors of a chain, indirect ones included. A driver must not exceed the size of its ring
+/// (VIRTIO 1.2, 2.7.5.3.1); Linux keeps to the segments of a request instead, with rings that are smaller.
+pub const MOST_DESCRIPTORS: usize = 1024;
+
 const _: () = assert!(size_of::<Descriptor>() == DESCRIPTOR_SIZE as usize);
 
 /// The descriptor table of a ring.
@@ -30,7 +34,7 @@ impl<'m> DescriptorTable<'m> {
     /// The chain whose first descriptor is at `head`, which may be none of the table's.
     #[must_use]
     pub fn chain(&self, head: u16) -> DescriptorChain<'m> {
-        let left = self.descriptors.len();
+        let left = self.descriptors.len().min(MOST_DESCRIPTORS);
         DescriptorChain { table: *self, head, next: head, left, bytes: 0, is_indirect: false }
     }
 }
@@ -38,7 +42,7 @@ impl<'m> DescriptorTable<'m> {
 /// The descriptors of a chain, one after another.
 ///
 /// There are no more after one that is not in its table or not in guest memory, as many as its table
-/// has, a table inside of a table or one that is not of whole descriptors, and 4 GiB of buffers
+/// has or [`MOST_DESCRIPTORS`], a table inside of a table or one that is not of whole descriptors, and 4 GiB of buffers
 /// (VIRTIO 1.2, 2.7.5.2 and 2.7.5.3.1): then the last one says that another follows, or there is none.
 #[derive(Debug)]
 pub struct DescriptorChain<'m> {
@@ -66,7 +70,8 @@ impl DescriptorChain<'_> {
             return None;
         }
         self.table = DescriptorTable::new(self.table.memory, descriptor.addr(), size);
-        (self.next, self.left, self.is_indirect) = (0, size.into(), true);
+        let left = usize::from(size).min(MOST_DESCRIPTORS);
+        (self.next, self.left, self.is_indirect) = (0, left, true);
         Some(())
     }
 
@@ -106,6 +111,7 @@ mod tests {
     use vm_memory::Bytes;
 
     use super::*;
+    use crate::virtio::anonymous_ram;
 
     const SIZE: u16 = 8;
     /// Of the ring's parts; two tables of indirect descriptors follow the ring's own.
@@ -151,7 +157,7 @@ mod tests {
         ) {
             let ranges = [(0, BORDER), (BORDER, END - BORDER)];
             let ranges = ranges.map(|(start, size)| (GuestAddress(start), size as usize));
-            let memory = GuestRam::from_ranges(&ranges).unwrap();
+            let memory = anonymous_ram(&ranges).unwrap();
             for (descriptor, place) in descriptors.iter().zip((0..).step_by(16)) {
                 memory.write_obj(*descriptor, GuestAddress(place)).unwrap();
             }

@@ -1,12 +1,29 @@
 //! Pieces of guest memory.
 
 use vm_memory::{
-    Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap,
-    GuestMemoryRegion, VolatileArrayRef, VolatileMemory, VolatileSlice,
+    Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion,
+    GuestRegionCollection, VolatileArrayRef, VolatileMemory, VolatileSlice,
 };
 
+use crate::pmem::{GuestRegion, GuestRegionError};
+
 /// Guest memory, mapped.
-pub type GuestRam = GuestMemoryMmap<()>;
+pub type GuestRam = GuestRegionCollection<GuestRegion>;
+
+/// Guest memory of zeroes in this process, at each of `ranges`, which are in order and do not overlap.
+///
+/// # Errors
+///
+/// There is not enough memory.
+///
+/// # Panics
+///
+/// The ranges are not in order, or overlap.
+pub fn anonymous_ram(ranges: &[(GuestAddress, usize)]) -> Result<GuestRam, GuestRegionError> {
+    let region = |(start, size): &(GuestAddress, usize)| GuestRegion::anonymous(*start, *size);
+    let regions: Vec<GuestRegion> = ranges.iter().map(region).collect::<Result<_, _>>()?;
+    Ok(GuestRam::from_regions(regions).expect("the ranges are in order"))
+}
 
 /// An address range that a descriptor names; not checked to exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,7 +216,7 @@ pub(super) fn together<T: ByteValued>(
     length: usize,
 ) -> Option<VolatileArrayRef<'_, T>> {
     let (region, start) = memory.to_region_addr(address)?;
-    region.get_array_ref(start.raw_value() as usize, length).ok()
+    region.array(start.raw_value(), length)
 }
 
 #[cfg(test)]
@@ -212,7 +229,7 @@ mod tests {
     fn memory() -> GuestRam {
         let ranges = [(0, 0x1000), (0x1000, 0x1000), (0x10000, 0x1000)];
         let ranges = ranges.map(|(start, size)| (GuestAddress(start), size));
-        GuestRam::from_ranges(&ranges).unwrap()
+        anonymous_ram(&ranges).unwrap()
     }
 
     fn span(address: u64, length: u32) -> Span {

@@ -9,7 +9,9 @@ pub mod block;
 mod descriptors;
 mod memory;
 pub mod pmem;
+mod sync;
 
 pub use array::GuestArray;
 pub use descriptors::{DescriptorChain, DescriptorTable};
-pub use memory::{BadAddress, GuestRam, Span, Spans, store};
+pub use memory::{BadAddress, GuestRam, Span, Spans, anonymous_ram, store};
+pub use sync::{SyncError, Syncs};

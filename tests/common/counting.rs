@@ -8,7 +8,7 @@ use uuid::Uuid;
 use vhost_user_btt::btt::{Btt, CreateOptions, LbaSize, OpenOptions, Version, create};
 use vhost_user_btt::pmem::simulated::Simulated;
 use vhost_user_btt::pmem::{Access, Cause, Durability, MediaError, PersistentMemory};
-use vhost_user_btt::vhost_user::{Backend, Endpoint, Server, Stop};
+use vhost_user_btt::vhost_user::{BlockDevice, Endpoint, Stop};
 use vhost_user_btt::virtio::block::{Device, DeviceOptions, Discard, Serial};
 use vm_memory::VolatileSlice;
 
@@ -120,9 +120,9 @@ pub fn with_disk(wanted: u64, guest: impl FnOnce(&mut Driver, &Arc<Ledger>)) {
         queues: 1,
         queue_size: QUEUE_SIZE,
     };
-    let backend = Backend::new("counting", Device::new(&*btt, &options), queues);
+    let device = BlockDevice::new("counting", Device::new(&*btt, &options), queues);
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let server = Server::new(backend, Endpoint::Connected(theirs), Stop::default()).unwrap();
+    let server = device.serve_at(Endpoint::Connected(theirs), Stop::new().unwrap());
     let server = std::thread::spawn(move || server.run());
     let mut driver = Driver::connect_with(ours, 1, wanted);
     ledger.writes.store(0, Ordering::SeqCst);

@@ -14,3 +14,4 @@ pub mod sectors;
 pub mod seeds;
 pub mod shmem;
 pub mod syncs;
+pub mod usage;

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long one scenario, or one seed, may take: a hundred times what the longest takes.
-const LIMIT: Duration = Duration::from_mins(20);
+const LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// What is under way.
 static RUNNING: Mutex<Vec<(String, Instant)>> = Mutex::new(Vec::new());

@@ -48,7 +48,7 @@ use crate::limits::Ended;
 use crate::mutants::AnyMutant;
 
 /// How long a mutant is hunted.
-const MOST_OF_A_MUTANT: Duration = Duration::from_mins(10);
+const MOST_OF_A_MUTANT: Duration = Duration::from_secs(10 * 60);
 
 /// Cuts the power at every point of a set of scenarios and at some points of long random histories,
 /// verifies all that may be left, and hunts mutants.

@@ -60,8 +60,8 @@ impl History {
     /// What a read may return that begins after `begin` events and ends after `end`, whatever other reads
     /// return.
     pub fn between(&self, begin: usize, end: usize) -> Vec<Value> {
-        let begun = self.operations.iter().filter(|operation| operation.begin < end);
-        search(begun.filter(|operation| operation.is_write()).collect(), begin, &self.initial)
+        let writes = self.operations.iter().filter(|operation| operation.is_write());
+        search(writes.filter(|write| write.begin < end).collect(), begin, &self.initial)
     }
 
     /// Returns whether the first `end` events have begun a write of the sector which the first `begin` of

@@ -9,15 +9,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::thread::{self, ThreadId};
 
-use vhost_user_backend::{VhostUserBackend, VringT};
 use vhost_user_btt::btt::{Queue, mutant};
 use vhost_user_btt::pmem::simulated::{CrashModel, Event};
-use vhost_user_btt::vhost_user::{Backend, Served, mutant as worker_mutant};
-use vhost_user_btt::virtio::GuestRam;
+use vhost_user_btt::vhost_user::{BlockDevice, Memory, Ring, RingPlaces, mutant as worker_mutant};
 use vhost_user_btt::virtio::block::{Device, DeviceOptions, Discard, Serial};
+use vhost_user_btt::virtio::{GuestRam, anonymous_ram};
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::epoll::EventSet;
 
 use super::cuts::{Cutter, Violation};
 use super::exhaust::ONE_QUEUE;
@@ -45,8 +43,6 @@ const WRITE: u16 = 2;
 const T_OUT: u32 = 1;
 const T_FLUSH: u32 = 4;
 const F_FLUSH: u64 = 1 << 9;
-/// The event that wakes a worker of a device with one queue.
-const WAKE: u16 = 2;
 
 /// What a guest asks for.
 #[derive(Debug, Clone)]
@@ -234,12 +230,11 @@ impl Watcher for Arc<Told> {
     }
 }
 
-type Device1 = Backend<Queue<Arc<Medium>>>;
-
 /// A guest with one ring, and its device in the same thread.
 struct Guest {
-    backend: Device1,
-    ring: <Device1 as VhostUserBackend>::Vring,
+    device: BlockDevice<Queue<Arc<Medium>>>,
+    ring: Ring,
+    memory: Memory,
     medium: Arc<Medium>,
     told: Arc<Told>,
     next_descriptor: u16,
@@ -254,15 +249,14 @@ impl Guest {
         let discard = Discard::Off;
         let options =
             DeviceOptions { read_only: false, discard, serial, queues: 1, queue_size: QUEUE_SIZE };
-        let backend = Backend::new("crash", Device::new(&*btt, &options), queues);
-        backend.acked_features(if cache == Cache::WriteBack { F_FLUSH } else { 0 });
-        // As of a connection: the worker can be woken when a flush is over.
-        backend.wakes().unwrap();
-        let memory = GuestRam::from_ranges(&[(GuestAddress(0), RAM_SIZE)]).unwrap();
-        backend.memory().lock().unwrap().replace(memory.clone());
-        let ring = VringT::new(backend.memory().clone(), QUEUE_SIZE).unwrap();
+        let device = BlockDevice::new("crash", Device::new(&*btt, &options), queues);
+        device.connect_guest(if cache == Cache::WriteBack { F_FLUSH } else { 0 }).unwrap();
+        let ram = anonymous_ram(&[(GuestAddress(0), RAM_SIZE)]).unwrap();
+        let (memory, ring) = (Memory::new(ram.clone()), Ring::new(QUEUE_SIZE).unwrap());
+        let places = RingPlaces { descriptors: DESCRIPTORS, available: AVAILABLE, used: USED };
+        ring.start(QUEUE_SIZE, places, false).unwrap();
         let told = Arc::new(Told {
-            memory,
+            memory: ram,
             medium: Arc::downgrade(medium),
             count: Mutex::new(0),
             worker: thread::current().id(),
@@ -271,11 +265,7 @@ impl Guest {
         });
         medium.watch(told.clone());
         let (medium, next_data) = (medium.clone(), DATA);
-        let new = Guest { backend, ring, medium, told, next_descriptor: 0, next_data, index: 0 };
-        new.ring.set_queue_info(DESCRIPTORS, AVAILABLE, USED).unwrap();
-        new.ring.set_queue_ready(true);
-        new.ring.set_enabled(true);
-        new
+        Guest { device, ring, memory, medium, told, next_descriptor: 0, next_data, index: 0 }
     }
 
     fn put(&self, bytes: &[u8], place: u64) {
@@ -316,13 +306,12 @@ impl Guest {
     fn kick(&self) {
         self.told.let_sync(false);
         self.put(&self.index.to_le_bytes(), AVAILABLE + 2);
-        let rings = std::slice::from_ref(&self.ring);
-        self.backend.handle_event(0, EventSet::IN, rings, 0).unwrap();
+        self.device.serve_guest(0, &self.ring, &self.memory);
         self.told.look();
         self.told.let_sync(true);
         while self.told.index() != self.index {
             thread::yield_now();
-            self.backend.handle_event(WAKE, EventSet::IN, rings, 0).unwrap();
+            self.device.serve_guest(0, &self.ring, &self.memory);
             self.told.look();
         }
     }

@@ -186,13 +186,13 @@ fn flushed_histories(
     let durable = |write: &Operation| {
         let end = write.end?;
         let flushes = flushes.iter().filter(|flush| flush.begin > end);
-        let flushed = flushes.filter_map(|flush| flush.end).min()?;
-        (!has_failure(write.begin..flushed)).then_some(flushed)
+        let durable = flushes.filter_map(|flush| flush.end).min()?;
+        (!has_failure(write.begin..durable)).then_some(durable)
     };
     let of_sector = |history: &History| {
         let writes = history.operations.iter().filter(|operation| operation.is_write());
-        let flushed = writes.map(|write| Operation { end: durable(write), ..write.clone() });
-        History { operations: flushed.collect(), ..history.clone() }
+        let operations = writes.map(|write| Operation { end: durable(write), ..write.clone() });
+        History { operations: operations.collect(), ..history.clone() }
     };
     histories.iter().map(of_sector).collect()
 }

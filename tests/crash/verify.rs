@@ -123,7 +123,7 @@ impl Verifier<'_> {
         Self::open_again(medium.medium(), allowed)?;
         let values = read_all(&mut queues[0], allowed)?;
         self.check_metadata(medium.medium(), &values)?;
-        if !pending.is_empty() || image.fingerprint(self.base) % READ_ONLY_EVERY == 0 {
+        if !pending.is_empty() || image.fingerprint(self.base).is_multiple_of(READ_ONLY_EVERY) {
             self.recover_in_memory(image, allowed, &values)?;
         }
         self.go_on(&mut queues[0], &values)?;

@@ -152,7 +152,7 @@ impl Segment<'_> {
         };
         match done {
             Err(error) => self.failed(&format!("{op:?}"), &error),
-            Ok(()) if must_fail => self.fault(format!("{op:?} after a failed sync")),
+            Ok(()) if must_fail => self.fault(&format!("{op:?} after a failed sync")),
             // Durable on return, but for sectors that had an error.
             Ok(()) if matches!(op, Op::Trim(..)) && scenario.poisoned.is_empty() => {
                 self.mark(index, 1);
@@ -177,7 +177,7 @@ impl Segment<'_> {
         self.mark(index, 0);
         match queue.btt().sync() {
             Err(error) => self.failed("a flush", &error.into()),
-            Ok(()) if must_fail => self.fault("a flush after a failed sync".to_owned()),
+            Ok(()) if must_fail => self.fault("a flush after a failed sync"),
             Ok(()) => self.mark(index, 1),
         }
     }
@@ -185,11 +185,11 @@ impl Segment<'_> {
     /// An operation failed: after a failed sync it may, or has to.
     fn failed(&self, what: &str, error: &Error) {
         if !self.process.has_failed() {
-            self.fault(format!("{what}: {error}"));
+            self.fault(&format!("{what}: {error}"));
         }
     }
 
-    fn fault(&self, what: String) {
+    fn fault(&self, what: &str) {
         self.process.fault(format!("queue {}: {what}", self.number));
     }
 }

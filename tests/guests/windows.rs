@@ -72,7 +72,7 @@ fn serve(file: &Path, options: &[&str]) -> Daemon {
     arguments.extend(options.iter().map(|option| (*option).to_owned()));
     let mut sockets = vec![disk];
     if options.is_empty() {
-        arguments.push(format!("--pmem=socket={},device=data", pmem.display()));
+        arguments.push(format!("--pmem=socket={},device=data,expose-file", pmem.display()));
         sockets.push(pmem);
     }
     Daemon::start_devices(file, &arguments, sockets)

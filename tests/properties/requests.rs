@@ -10,7 +10,7 @@ use vhost_user_btt::pmem::simulated::Simulated;
 use vhost_user_btt::virtio::block::{
     Device, DeviceOptions, Discard, Executor, Kind, Request, RequestError, Serial,
 };
-use vhost_user_btt::virtio::{GuestRam, Span, Spans};
+use vhost_user_btt::virtio::{GuestRam, Span, Spans, anonymous_ram};
 use vm_memory::GuestAddress;
 
 /// Bytes of the medium.
@@ -116,7 +116,7 @@ impl Disk {
             queue: queues.remove(0),
             plain: vec![0; device.size() as usize],
             executor: Executor::new(Arc::new(device)),
-            memory: GuestRam::from_ranges(&regions).unwrap(),
+            memory: anonymous_ram(&regions).unwrap(),
         }
     }
 
@@ -138,7 +138,7 @@ impl Disk {
         let (data_out, data_in) = (Spans::new(data_out), Spans::new(data_in));
         let request = Request { kind, sector, data_out, data_in };
         let mut batch = self.queue.batch();
-        let result = self.executor.execute(&mut batch, &self.memory, &request, 7);
+        let result = self.executor.execute(&mut batch, &self.memory, &request, 7, &|| false);
         batch.commit();
         assert_eq!(batch.take_failures().count(), 0);
         result

@@ -4,6 +4,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod control;
+mod exposure;
 #[cfg(feature = "power-fail")]
 mod lost_stores;
 mod mapping;

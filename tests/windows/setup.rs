@@ -34,7 +34,7 @@ impl Place {
     pub fn new() -> Place {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("nvdimm");
-        nvdimmctl_ok(&["create", text(&file), "--size", "128M", "--label-size", "128K"]);
+        nvdimmctl_ok(&["create", text(&file), "--size", "144M", "--label-size", "128K"]);
         nvdimmctl_ok(&["create-namespace", text(&file), "-n", "disk", "-s", "16M"]);
         nvdimmctl_ok(&["create-namespace", text(&file), "-n", "pool", "-m", "dax", "-s", "96M"]);
         let (_claim, region) = pool(&file).open(ClaimKind::Exclusive).unwrap();

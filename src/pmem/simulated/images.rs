@@ -166,31 +166,31 @@ pub(super) fn enumerate<C: Copy>(
     choices: &[C],
     effort: &Effort,
     random: &mut Random,
-    make: &mut dyn FnMut(Vec<usize>, C),
+    take: &mut dyn FnMut(Vec<usize>, C),
 ) -> Images {
     let combinations = lengths.iter().try_fold(choices.len(), |product, length| {
         product.checked_mul(length + 1).filter(|product| *product <= effort.most)
     });
     let mut made = 0;
-    let mut make = |prefixes, choice| {
+    let mut take = |prefixes, choice| {
         made += 1;
-        make(prefixes, choice);
+        take(prefixes, choice);
     };
     if combinations.is_some() {
         for choice in choices {
             let mut next = Some(vec![0; lengths.len()]);
             while let Some(prefixes) = next {
                 next = successor(&prefixes, lengths);
-                make(prefixes, *choice);
+                take(prefixes, *choice);
             }
         }
     } else {
         for corner in [vec![0; lengths.len()], lengths.to_vec()] {
-            choices.iter().take(2).for_each(|choice| make(corner.clone(), *choice));
+            choices.iter().take(2).for_each(|choice| take(corner.clone(), *choice));
         }
         for _ in 2 * choices.len().min(2)..effort.most {
             let choice = choices[random.within(0..choices.len() as u64) as usize];
-            make(random_prefixes(lengths.iter().copied(), random), choice);
+            take(random_prefixes(lengths.iter().copied(), random), choice);
         }
     }
     Images { made, complete: combinations.is_some() }

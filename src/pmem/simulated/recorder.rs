@@ -97,9 +97,9 @@ impl Event {
             Event::ZeroBegins { offset, length } => unfenced.begin_zeroing(offset, length),
             Event::ZeroEnds { offset, length } => unfenced.end_zeroing(offset, length, durable),
             Event::Sync => unfenced.sync(durable),
-            Event::Mark(_) => {}
-            // Of files that are not on persistent memory.
-            Event::SyncBegins
+            // A mark, and the events of files that are not on persistent memory.
+            Event::Mark(_)
+            | Event::SyncBegins
             | Event::SyncEnds { .. }
             | Event::WriteBackFails { .. }
             | Event::Dropped { .. } => {}

@@ -421,7 +421,7 @@ mod tests {
         let run = run(
             vec![Box::new(|| {
                 loop {
-                    pause()
+                    pause();
                 }
             })],
             Box::new(AtRandom::new(0)),

@@ -1,9 +1,10 @@
 //! The control socket: the administrator's way to a daemon that runs.
 //!
-//! Whoever can connect may ask; the socket's permissions are what there is against that. A connection is
-//! one request and one answer, each a line of JSON ([`Request`], [`Answer`]), and ends then.
+//! Every process that can connect may ask; the permissions of the socket restrict that. A client sends
+//! requests and receives an answer to each, in order. Either is a line of JSON ([`Request`], [`Answer`]).
 
 mod client;
+mod connection;
 mod protocol;
 mod server;
 

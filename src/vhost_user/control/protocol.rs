@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Most bytes of a line.
-pub(super) const MOST_BYTES: u64 = 64 * 1024;
+/// Most bytes of a line, with its line feed.
+pub(super) const MOST_BYTES: usize = 64 * 1024;
 
 /// What an administrator asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,31 +1,38 @@
-//! The daemon's side.
+//! The daemon's side of the control socket.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle, Scope};
+use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
-use nix::sys::socket::{Shutdown, shutdown};
+use log::{info, warn};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::super::error::Error;
 use super::super::socket::{Endpoint, SocketName, SocketSource};
+use super::super::stop::Stop;
 use super::super::windows::{Live, Resized, Wanted};
-use super::protocol::{Answer, MOST_BYTES, Request};
+use super::connection::{Connection, LineError};
+use super::protocol::{Answer, Request};
+use crate::error_chain::in_one_line;
 
-/// How long somebody who has connected may take to say what he wants, and to hear the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Most clients that are connected at a time. A further one takes the place of the client that has been
+/// silent for the longest time.
+const MOST_CLIENTS: usize = 32;
 
 /// How long to wait before accepting again when that failed, for want of descriptors say.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// A control socket that is served, until dropped.
 pub struct Control {
-    listener: UnixListener,
+    stop: Stop,
     thread: Option<JoinHandle<()>>,
-    /// Taken away at last.
+    /// Removes the socket's name at last.
     _name: Option<SocketName>,
 }
 
@@ -42,22 +49,21 @@ impl Control {
             return Err(Error::NotASocket { path });
         };
         let fails = |source| Error::System { action: "cannot serve the control socket", source };
-        let ours = listener.try_clone().map_err(fails)?;
+        listener.set_nonblocking(true).map_err(fails)?;
+        let stop = Stop::new().map_err(fails)?;
+        let service = Service { live, stop: stop.clone(), clients: Mutex::default() };
         let thread = thread::Builder::new()
             .name("control".into())
-            .spawn(move || serve(&ours, &live))
+            .spawn(move || service.serve_all(&listener))
             .map_err(fails)?;
         info!("{}: an administrator may ask here", path.display());
-        Ok(Control { listener, thread: Some(thread), _name: name })
+        Ok(Control { stop, thread: Some(thread), _name: name })
     }
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
-        // Wakes the thread that waits in accept().
-        if let Err(error) = shutdown(self.listener.as_raw_fd(), Shutdown::Both) {
-            debug!("cannot shut the control socket down: {error}");
-        }
+        self.stop.stop();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -66,38 +72,127 @@ impl Drop for Control {
     }
 }
 
-/// Serves one after another, until the listener is shut down.
-fn serve(listener: &UnixListener, live: &Live) {
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                if let Err(error) = serve_one(&stream, live) {
-                    warn!("control socket: {error}");
+/// What the threads of the control socket share.
+struct Service {
+    live: Live,
+    stop: Stop,
+    clients: Mutex<Vec<Client>>,
+}
+
+/// A client that is connected.
+struct Client {
+    stream: Arc<UnixStream>,
+    /// Since when it has had no request in hand; `None` while one is carried out.
+    silent_since: Option<Instant>,
+}
+
+impl Service {
+    /// Accepts clients and serves each in a thread of its own, until stopped.
+    fn serve_all(&self, listener: &UnixListener) {
+        thread::scope(|scope| {
+            while !self.stop.is_stopped() {
+                if let Err(error) = self.accept(scope, listener) {
+                    warn!("control socket: cannot accept a connection: {error}");
+                    thread::sleep(ACCEPT_AGAIN);
                 }
             }
-            // What a listener says that was shut down.
-            Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => return,
-            Err(error) => {
-                warn!("control socket: cannot accept a connection: {error}");
-                thread::sleep(ACCEPT_AGAIN);
-            }
+        });
+    }
+
+    /// Waits for a client, and begins to serve it.
+    fn accept<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        listener: &UnixListener,
+    ) -> io::Result<()> {
+        let readable = PollFlags::POLLIN;
+        let mut sources =
+            [PollFd::new(listener.as_fd(), readable), PollFd::new(self.stop.as_fd(), readable)];
+        match poll(&mut sources, PollTimeout::NONE) {
+            Ok(_) if !self.stop.is_stopped() => {}
+            Ok(_) | Err(Errno::EINTR) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        }
+        let stream = match listener.accept() {
+            Ok((stream, _)) => Arc::new(stream),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if !self.admit(&stream) {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "too many requests in hand"));
+        }
+        let client = Arc::clone(&stream);
+        let name = "control-client".to_owned();
+        let started =
+            thread::Builder::new().name(name).spawn_scoped(scope, move || self.serve(&client));
+        started.map(drop).inspect_err(|_| self.dismiss(&stream))
+    }
+
+    /// Makes room for a client, and takes it in. Returns `false` if all places are taken by clients
+    /// whose requests are being carried out.
+    fn admit(&self, stream: &Arc<UnixStream>) -> bool {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if clients.len() >= MOST_CLIENTS {
+            let silent = clients.iter().enumerate();
+            let silent = silent.filter_map(|(index, client)| Some((client.silent_since?, index)));
+            let Some((_, longest)) = silent.min() else { return false };
+            // Its thread notices, and ends.
+            let _ = clients.swap_remove(longest).stream.shutdown(Shutdown::Both);
+        }
+        let silent_since = Some(Instant::now());
+        clients.push(Client { stream: Arc::clone(stream), silent_since });
+        true
+    }
+
+    /// Forgets a client that has left.
+    fn dismiss(&self, stream: &Arc<UnixStream>) {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.retain(|client| !Arc::ptr_eq(&client.stream, stream));
+    }
+
+    /// Notes whether a client waits for an answer.
+    fn note(&self, stream: &Arc<UnixStream>, silent_since: Option<Instant>) {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.iter_mut().find(|one| Arc::ptr_eq(&one.stream, stream)) {
+            client.silent_since = silent_since;
+        }
+    }
+
+    /// Serves a client until it leaves.
+    fn serve(&self, stream: &Arc<UnixStream>) {
+        match self.answer_all(stream) {
+            Ok(()) | Err(LineError::Stopped | LineError::Socket(_)) => {}
+            Err(error) => warn!("control socket: a client is disconnected: {error}"),
+        }
+        self.dismiss(stream);
+    }
+
+    fn answer_all(&self, stream: &Arc<UnixStream>) -> Result<(), LineError> {
+        let mut connection = Connection::new(stream, &self.stop)?;
+        loop {
+            let line = match connection.next_line() {
+                Ok(Some(line)) => line,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    // It may hear why; that it does not is no further error.
+                    let _ = connection.send(&Answer::Refused { reason: in_one_line(&error) });
+                    return Err(error);
+                }
+            };
+            self.note(stream, None);
+            let answer = answer(&line, &self.live);
+            self.note(stream, Some(Instant::now()));
+            connection.send(&answer)?;
         }
     }
 }
 
-fn serve_one(stream: &UnixStream, live: &Live) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let mut asked = String::new();
-    BufReader::new(stream.take(MOST_BYTES)).read_line(&mut asked)?;
-    let answer = match serde_json::from_str(&asked) {
+/// Carries out the `request`.
+fn answer(request: &[u8], live: &Live) -> Answer {
+    match serde_json::from_slice(request) {
         Ok(request) => carry_out(request, live),
         Err(error) => Answer::Refused { reason: format!("not a request: {error}") },
-    };
-    let mut answer = serde_json::to_string(&answer)?;
-    answer.push('\n');
-    let mut stream = stream;
-    stream.write_all(answer.as_bytes())
+    }
 }
 
 fn carry_out(request: Request, live: &Live) -> Answer {

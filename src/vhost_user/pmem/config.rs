@@ -5,11 +5,11 @@ use std::sync::Arc;
 use log::{info, warn};
 
 use super::super::error::Error;
-use super::super::server::{AnyServer, Server};
+use super::super::server::Server;
 use super::super::socket::{Endpoint, SocketSource};
 use super::super::stop::Stop;
 use super::super::windows::{Regions, WindowConfig, Windows};
-use super::backend::Backend;
+use super::device::PmemDevice;
 use crate::pmem::{Durability, PersistentMemory};
 
 /// What is served, where, and how.
@@ -27,7 +27,7 @@ impl PmemConfig {
     /// # Errors
     ///
     /// As [`WindowConfig::open`]; or the socket cannot be used.
-    pub fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Box<dyn AnyServer>, Error> {
+    pub fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Server, Error> {
         let window = self.window.open(regions)?.fixed();
         let endpoint = Endpoint::open(&self.socket)?;
         let title = format!("{}: {}", window.region().title(), window.name());
@@ -44,6 +44,6 @@ impl PmemConfig {
         }
         let windows = Arc::new(Windows::new(&title, vec![window]));
         regions.used_by(&windows);
-        Ok(Box::new(Server::new(Backend::new(&title, windows), endpoint, stop)?))
+        Ok(Server::new(Arc::new(PmemDevice::new(&title, windows)), endpoint, stop))
     }
 }

@@ -1,7 +1,7 @@
 //! A DAX device as persistent memory of its guest: virtio-pmem at the end of a socket.
 
-mod backend;
 mod config;
-mod worker;
+mod device;
+mod handler;
 
 pub use config::PmemConfig;

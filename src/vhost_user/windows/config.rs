@@ -16,6 +16,8 @@ pub struct WindowConfig {
     pub reserve: Option<u64>,
     /// The guest can only read it.
     pub read_only: bool,
+    /// The frontend may get a descriptor of the file although other guests have namespaces in it.
+    pub expose_file: bool,
 }
 
 impl WindowConfig {

@@ -1,20 +1,24 @@
 //! What a frontend has mapped, and the thread that asks it to map more or less.
 //!
-//! The thread is there for one connection. It waits for answers, and nobody waits for it for ever: while
-//! QEMU handles a request to map, it sends a message of its own to the device and waits for that one's
-//! answer first. A frontend that never answers costs a sleeping thread until its socket closes.
+//! The thread is there for one connection. It waits for answers, so that the session does not: while QEMU
+//! handles a request to map, it sends a message of its own to the device and waits for that one's answer
+//! first. A frontend that does not answer in time is not asked again.
 
-use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use log::{debug, info, warn};
-use vhost::vhost_user::message::{VhostUserMMap, VhostUserMMapFlags};
-use vhost::vhost_user::{Backend as Frontend, Error as ProtocolError, VhostUserFrontendReqHandler};
 
+use super::super::protocol::back_channel::{BackChannel, BackChannelError, SharedRange};
+use super::mapped::Mapped;
 use super::window::{Piece, Window};
+use crate::error_chain::in_one_line;
 use crate::pmem::Protection;
+
+/// Flag of a request to map: for writing as well.
+const WRITABLE: u64 = 1;
 
 /// What is to be done.
 pub(super) enum Order {
@@ -24,17 +28,17 @@ pub(super) enum Order {
     MapMore,
     /// Unmap what window `window` has mapped behind `size`; answers whether that was done.
     Unmap { window: usize, size: u64, answer: SyncSender<bool> },
+    /// Ask the frontend by another channel from now on. What is mapped stays so.
+    GoOnAt(BackChannel),
 }
 
 /// Why a frontend did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("the frontend refuses")]
-    Refused,
     #[error("the device is stopped, so the frontend cannot be asked")]
     Stopped,
-    #[error("the frontend does not answer: {0}")]
-    Gone(io::Error),
+    #[error(transparent)]
+    Channel(#[from] BackChannelError),
 }
 
 /// What one frontend has mapped.
@@ -43,9 +47,9 @@ pub(super) struct Mapper {
     windows: Arc<[Window]>,
     /// A bit for each ring that runs.
     running: Arc<AtomicU64>,
-    /// To be set when the frontend does not map something.
-    refused: Arc<AtomicBool>,
-    frontend: Frontend,
+    /// Whether the frontend has mapped everything.
+    is_mapped: Arc<Mapped>,
+    channel: BackChannel,
     /// Of each window, in the order of offsets and without gaps.
     mapped: Vec<Vec<Piece>>,
 }
@@ -54,19 +58,30 @@ impl Mapper {
     pub(super) fn new(
         title: Arc<str>,
         windows: Arc<[Window]>,
-        (running, refused): (Arc<AtomicU64>, Arc<AtomicBool>),
-        frontend: Frontend,
+        (running, is_mapped): (Arc<AtomicU64>, Arc<Mapped>),
+        channel: BackChannel,
     ) -> Mapper {
         let mapped = vec![Vec::new(); windows.len()];
-        Mapper { title, windows, running, refused, frontend, mapped }
+        Mapper { title, windows, running, is_mapped, channel, mapped }
     }
 
     /// Does what it is told, until there is nobody to tell it.
     pub(super) fn run(mut self, orders: &Receiver<Order>) {
         for order in orders {
             match order {
-                Order::MapAll => self.map_all(),
-                Order::MapMore => (0..self.windows.len()).for_each(|window| self.map_more(window)),
+                Order::MapAll => {
+                    let is_complete = self.map_all();
+                    self.is_mapped.end(is_complete);
+                }
+                Order::MapMore => {
+                    // Every window gets its turn, also after one that lacks something.
+                    let windows = 0..self.windows.len();
+                    let lacking = windows.filter(|window| !self.map_more(*window)).count();
+                    if lacking > 0 {
+                        self.is_mapped.lacks();
+                    }
+                }
+                Order::GoOnAt(channel) => self.channel = channel,
                 Order::Unmap { window, size, answer } => {
                     let done = self.unmap(window, size);
                     // Whoever asked may have given up.
@@ -76,45 +91,46 @@ impl Mapper {
         }
     }
 
-    fn map_all(&mut self) {
-        self.refused.store(false, Ordering::Release);
+    /// Maps all windows. Returns whether the frontend has mapped everything.
+    fn map_all(&mut self) -> bool {
+        let mut is_complete = true;
         for window in 0..self.windows.len() {
-            let before = std::mem::take(&mut self.mapped[window]);
-            let Some(first) = self.windows[window].pieces().first().copied() else { continue };
-            match self.send_map(window, first) {
-                Ok(()) => self.mapped[window].push(first),
-                // A frontend that stopped the device and did not reset it has kept its mappings.
-                Err(Refusal::Refused) if !before.is_empty() => {
-                    debug!("{}: window {window} is mapped from before", self.title);
-                    self.mapped[window] = before;
-                }
-                // It is done when the device starts again.
-                Err(Refusal::Stopped) => return,
-                Err(refusal) => {
-                    self.not_mapped(window, first, &refusal);
-                    continue;
-                }
-            }
-            self.map_more(window);
-            let (mapped, name) = (self.end(window), self.windows[window].name());
-            if mapped > 0 {
-                info!("{}: window {window}, {name:?}: {mapped} bytes are mapped", self.title);
-            }
+            is_complete &= self.map_window(window);
         }
+        is_complete
     }
 
-    /// Maps what comes behind the end of what is mapped, up to the first refusal.
-    fn map_more(&mut self, window: usize) {
+    /// Maps a window, whatever of it was mapped before. Returns whether the frontend has mapped all of it.
+    fn map_window(&mut self, window: usize) -> bool {
+        let before = std::mem::take(&mut self.mapped[window]);
+        let Some(first) = self.windows[window].pieces().first().copied() else { return true };
+        match self.send_map(window, first) {
+            Ok(()) => self.mapped[window].push(first),
+            // A frontend that stopped the device and did not reset it has kept its mappings.
+            Err(Refusal::Channel(BackChannelError::Refused)) if !before.is_empty() => {
+                debug!("{}: window {window} is mapped from before", self.title);
+                self.mapped[window] = before;
+            }
+            Err(refusal) => return self.not_mapped(window, first, &refusal),
+        }
+        let is_complete = self.map_more(window);
+        let (mapped, name) = (self.end(window), self.windows[window].name());
+        info!("{}: window {window}, {name:?}: {mapped} bytes are mapped", self.title);
+        is_complete
+    }
+
+    /// Maps what comes after the end of what is mapped, up to the first refusal. Returns whether there was
+    /// none.
+    fn map_more(&mut self, window: usize) -> bool {
         let end = self.end(window);
         let pieces = self.windows[window].pieces();
         for piece in pieces.into_iter().filter_map(|piece| piece.behind(end)) {
             match self.send_map(window, piece) {
                 Ok(()) => self.mapped[window].push(piece),
-                // As above.
-                Err(Refusal::Stopped) => return,
                 Err(refusal) => return self.not_mapped(window, piece, &refusal),
             }
         }
+        true
     }
 
     /// Byte offset of the end of what is mapped of a window.
@@ -140,36 +156,37 @@ impl Mapper {
         true
     }
 
-    fn send_map(&self, window: usize, piece: Piece) -> Result<(), Refusal> {
+    fn send_map(&mut self, window: usize, piece: Piece) -> Result<(), Refusal> {
         self.must_run()?;
         let lent = self.windows[window].lent();
         let flags = match lent.protection() {
-            Protection::ReadOnly => VhostUserMMapFlags::empty(),
-            Protection::ReadWrite => VhostUserMMapFlags::WRITABLE,
+            Protection::ReadOnly => 0,
+            Protection::ReadWrite => WRITABLE,
         };
         #[cfg(feature = "power-fail")]
         if lent.protection() == Protection::ReadWrite {
             lent.lend(piece.file_offset, piece.length);
         }
-        let request = request(window, piece, flags);
-        judge(self.frontend.shmem_map(&request, lent))
+        Ok(self.channel.map(&range(window, piece, flags), lent.as_fd())?)
     }
 
-    /// Complains, and has flushes fail: a part of the window is not there.
-    fn not_mapped(&self, window: usize, piece: Piece, refusal: &Refusal) {
-        self.refused.store(true, Ordering::Release);
-        self.complain(window, piece, refusal);
+    /// Complains, unless it is done when the device starts again.
+    fn not_mapped(&self, window: usize, piece: Piece, refusal: &Refusal) -> bool {
+        if !matches!(refusal, Refusal::Stopped) {
+            self.complain(window, piece, refusal);
+        }
+        false
     }
 
-    fn send_unmap(&self, window: usize, piece: Piece) -> Result<(), Refusal> {
+    fn send_unmap(&mut self, window: usize, piece: Piece) -> Result<(), Refusal> {
         self.must_run()?;
-        let request = request(window, piece, VhostUserMMapFlags::empty());
-        judge(self.frontend.shmem_unmap(&request))?;
+        let range = range(window, piece, 0);
+        self.channel.unmap(&range)?;
         // QEMU answers first and unmaps then, but does one thing after the other: when it has answered
         // again, that there is nothing to unmap, it has unmapped.
-        match judge(self.frontend.shmem_unmap(&request)) {
-            Ok(()) | Err(Refusal::Refused) => Ok(()),
-            Err(other) => Err(other),
+        match self.channel.unmap(&range) {
+            Ok(()) | Err(BackChannelError::Refused) => Ok(()),
+            Err(other) => Err(other.into()),
         }
     }
 
@@ -181,6 +198,7 @@ impl Mapper {
     fn complain(&self, window: usize, piece: Piece, refusal: &Refusal) {
         let (title, name) = (&self.title, self.windows[window].name());
         let Piece { offset, length, .. } = piece;
+        let refusal = in_one_line(refusal);
         warn!(
             "{title}: window {window}, {name:?}: {refusal}, at {length} bytes at offset {offset:#x}; the \
              guest has the window up to the last piece that was mapped, and all else as it was"
@@ -188,24 +206,14 @@ impl Mapper {
     }
 }
 
-fn judge(answer: io::Result<u64>) -> Result<(), Refusal> {
-    let Err(error) = answer else { return Ok(()) };
-    let protocol = error.get_ref().and_then(|error| error.downcast_ref::<ProtocolError>());
-    if matches!(protocol, Some(ProtocolError::FrontendInternalError)) {
-        Err(Refusal::Refused)
-    } else {
-        Err(Refusal::Gone(error))
-    }
-}
-
-fn request(window: usize, piece: Piece, flags: VhostUserMMapFlags) -> VhostUserMMap {
-    VhostUserMMap {
+fn range(window: usize, piece: Piece, flags: u64) -> SharedRange {
+    SharedRange {
         // There are 256 at most.
         shmid: window as u8,
         padding: [0; 7],
-        fd_offset: piece.file_offset,
-        shm_offset: piece.offset,
-        len: piece.length,
-        flags: flags.bits(),
+        file_offset: piece.file_offset,
+        offset: piece.offset,
+        length: piece.length,
+        flags,
     }
 }

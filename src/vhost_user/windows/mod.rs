@@ -12,6 +12,7 @@
 
 mod config;
 mod live;
+mod mapped;
 mod mapper;
 mod quiet;
 mod region;
@@ -23,20 +24,23 @@ pub use region::{RegionConfig, Regions};
 pub use window::Window;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use log::{error, warn};
-use vhost::vhost_user::Backend as Frontend;
-use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig};
+use log::warn;
 
+use super::protocol::back_channel::{BackChannel, Closer};
 use super::ring::{Memory, Ring};
-use crate::pmem::{Lent, MediaError};
-use crate::virtio::block::Syncs;
+use super::session::protocol_features;
+use crate::pmem::Lent;
+use crate::virtio::{SyncError, Syncs};
+use mapped::Mapped;
 use mapper::{Mapper, Order};
 
 /// Most windows of a device: the number of a shared memory region is one byte, and one region fills up what
@@ -64,21 +68,40 @@ struct Connection {
     /// It has asked for the regions' sizes.
     knows_regions: bool,
     /// The rings that have run, by number, and guest memory as it is for their requests.
-    rings: BTreeMap<usize, (Ring, Memory)>,
-    /// The thread that it answers to.
-    orders: Option<Sender<Order>>,
-    /// It has not mapped all that it was to map. Not shared with the thread of an earlier connection,
-    /// which may still wait for an answer.
-    refused: Arc<AtomicBool>,
+    rings: BTreeMap<usize, (Arc<Ring>, Memory)>,
+    /// The thread that asks it to map.
+    mapping: Option<MappingThread>,
+    /// Whether it has mapped all that it was to map.
+    mapped: Arc<Mapped>,
+}
+
+/// The thread that asks a frontend to map, and waits for its answers.
+struct MappingThread {
+    orders: Sender<Order>,
+    /// Closes the channel that the thread waits at.
+    channel: Closer,
+    thread: JoinHandle<()>,
+}
+
+impl MappingThread {
+    /// Ends the thread, whatever it waits for.
+    fn end(self) {
+        let MappingThread { orders, channel, thread } = self;
+        drop(orders);
+        channel.close();
+        if thread.join().is_err() {
+            warn!("the thread of the windows has panicked");
+        }
+    }
 }
 
 impl Windows {
     /// What a device with windows offers. Requests to the frontend need a socket and may carry a
     /// descriptor, and only those that are answered tell what is mapped.
-    pub const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::SHMEM
-        .union(VhostUserProtocolFeatures::BACKEND_REQ)
-        .union(VhostUserProtocolFeatures::BACKEND_SEND_FD)
-        .union(VhostUserProtocolFeatures::REPLY_ACK);
+    pub const PROTOCOL_FEATURES: u64 = protocol_features::SHMEM
+        | protocol_features::BACKEND_REQ
+        | protocol_features::BACKEND_SEND_FD
+        | protocol_features::REPLY_ACK;
 
     /// The windows `windows` of the device that the log calls `title`.
     pub fn new(title: &str, windows: Vec<Window>) -> Windows {
@@ -96,32 +119,43 @@ impl Windows {
         &self.all
     }
 
-    /// The sizes of the regions, for a frontend that asks.
-    pub fn config(&self) -> VhostUserShMemConfig {
+    /// The answer to a frontend that asks for the regions: their number, and the size of each.
+    pub fn config(&self) -> Vec<u8> {
         self.attach();
         self.connection().knows_regions = true;
         let mut sizes: Vec<u64> = self.all.iter().map(Window::size).collect();
         sizes.push(padding(&sizes));
-        let regions = sizes.iter().filter(|size| **size > 0).count();
-        // At most 256.
-        VhostUserShMemConfig::new(regions as u32, &sizes)
+        let regions = sizes.iter().filter(|size| **size > 0).count() as u64;
+        sizes.resize(MOST_WINDOWS + 1, 0);
+        std::iter::once(regions).chain(sizes).flat_map(u64::to_ne_bytes).collect()
     }
 
-    /// Takes the frontend's socket for requests.
-    pub fn connect(&self, frontend: Frontend) {
+    /// Takes the frontend's socket for requests: the first, or another one for the same mappings.
+    ///
+    /// # Errors
+    ///
+    /// There are not enough descriptors or threads.
+    pub fn connect(&self, descriptor: OwnedFd) -> io::Result<()> {
         if self.is_empty() {
-            return;
+            return Ok(());
         }
         self.attach();
-        let (sender, receiver) = channel();
-        let flags = (self.running.clone(), self.connection().refused.clone());
-        let mapper = Mapper::new(self.title.clone(), self.all.clone(), flags, frontend);
-        let spawned =
-            thread::Builder::new().name("windows".into()).spawn(move || mapper.run(&receiver));
-        match spawned {
-            Ok(_) => self.connection().orders = Some(sender),
-            Err(error) => error!("{}: no thread for the windows: {error}", self.title),
+        let back_channel = BackChannel::new(descriptor);
+        let closer = back_channel.closer()?;
+        let mut connection = self.connection();
+        if let Some(mapping) = &mut connection.mapping {
+            std::mem::replace(&mut mapping.channel, closer).close();
+            // The thread is there until the sender is dropped.
+            let _ = mapping.orders.send(Order::GoOnAt(back_channel));
+            return Ok(());
         }
+        let (orders, receiver) = channel();
+        let flags = (self.running.clone(), connection.mapped.clone());
+        let mapper = Mapper::new(self.title.clone(), self.all.clone(), flags, back_channel);
+        let thread =
+            thread::Builder::new().name("windows".into()).spawn(move || mapper.run(&receiver))?;
+        connection.mapping = Some(MappingThread { orders, channel: closer, thread });
+        Ok(())
     }
 
     /// Holds the devices for the frontend that is there.
@@ -136,14 +170,14 @@ impl Windows {
     /// most, runs, and none did before. Its requests refer to `memory`.
     ///
     /// Not before, and not after it was stopped: QEMU follows a pointer then that it has not set.
-    pub fn start(&self, number: usize, ring: &Ring, memory: &Memory) {
+    pub fn start(&self, number: usize, ring: &Arc<Ring>, memory: &Memory) {
         let bit = 1 << number;
         if self.running.load(Ordering::Relaxed) & bit != 0 {
             return;
         }
         // While this is locked, the ring is not stopped.
-        let state = ring.turn();
-        if !quiet::runs(&state) {
+        let state = ring.lock_for_worker();
+        if !state.is_running() {
             return;
         }
         // Before its first turn.
@@ -161,20 +195,24 @@ impl Windows {
         rings.values().all(|(ring, memory)| quiet::lets_go_of(ring, memory, file, ranges))
     }
 
-    /// Whether the guest lacks a part of what it was told of: the frontend has not mapped it, or it was
-    /// taken away, or is reserved for growth.
-    pub fn has_gaps(&self) -> bool {
-        self.connection().refused.load(Ordering::Acquire) || self.all.iter().any(Window::is_cut)
+    /// Waits until the frontend has answered to what it was asked to map. Returns whether the guest has all
+    /// that it was told of: the frontend has mapped it, and nothing of it was taken away, or is reserved
+    /// for growth.
+    pub fn wait_until_mapped(&self) -> bool {
+        // Not while the connection is locked: the answer may come by another request of the frontend.
+        let mapped = self.connection().mapped.clone();
+        mapped.wait() && !self.all.iter().any(Window::is_cut)
     }
 
     fn map_all(&self) {
         let connection = self.connection();
-        if let (Some(orders), true) = (&connection.orders, connection.knows_regions) {
+        if let (Some(mapping), true) = (&connection.mapping, connection.knows_regions) {
+            connection.mapped.begin();
             // The thread is there until the sender is dropped.
-            return drop(orders.send(Order::MapAll));
+            return drop(mapping.orders.send(Order::MapAll));
         }
-        connection.refused.store(true, Ordering::Release);
-        let reason = match &connection.orders {
+        connection.mapped.end(false);
+        let reason = match &connection.mapping {
             Some(_) => "does not know shared memory regions (VHOST_USER_PROTOCOL_F_SHMEM)",
             None => "has handed over no socket for requests (VHOST_USER_SET_BACKEND_REQ_FD)",
         };
@@ -198,15 +236,19 @@ impl Windows {
     /// The frontend is gone.
     pub fn disconnect(&self) {
         self.stop();
-        *self.connection() = Connection::default();
+        let connection = std::mem::take(&mut *self.connection());
+        if let Some(mapping) = connection.mapping {
+            mapping.end();
+        }
+        connection.mapped.end(false);
         self.all.iter().for_each(Window::detach);
     }
 
     /// Has the frontend map what has come to the windows.
     fn map_more(&self) {
-        if let Some(orders) = &self.connection().orders {
+        if let Some(mapping) = &self.connection().mapping {
             // The thread is there until the sender is dropped.
-            let _ = orders.send(Order::MapMore);
+            let _ = mapping.orders.send(Order::MapMore);
         }
     }
 
@@ -214,8 +256,8 @@ impl Windows {
     fn unmap(&self, window: usize, size: u64) -> bool {
         let (answer, done) = sync_channel(1);
         let order = Order::Unmap { window, size, answer };
-        match &self.connection().orders {
-            Some(orders) => drop(orders.send(order)),
+        match &self.connection().mapping {
+            Some(mapping) => drop(mapping.orders.send(order)),
             // Without a thread, nothing was ever mapped.
             None => return true,
         }
@@ -230,8 +272,8 @@ impl Windows {
 
 impl Syncs for Windows {
     /// Makes durable what the guest has stored to the windows.
-    fn sync(&self) -> Result<(), MediaError> {
-        self.all.iter().try_for_each(Window::sync)
+    fn sync(&self) -> Result<(), SyncError> {
+        Ok(self.all.iter().try_for_each(Window::sync)?)
     }
 
     /// Nobody knows what a guest has stored, so there is something to sync always.

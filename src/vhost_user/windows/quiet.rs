@@ -7,28 +7,21 @@
 
 use std::ops::Range;
 
-use vhost_user_backend::{VringState, VringT};
-use virtio_queue::QueueT;
-use vm_memory::{GuestAddressSpace, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
+use vm_memory::{GuestAddressSpace, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::super::ring::{Memory, Ring};
-use crate::pmem::Lent;
-
-/// Whether requests of a ring are carried out.
-pub(super) fn runs(ring: &VringState<Memory>) -> bool {
-    ring.is_enabled() && ring.get_queue().ready()
-}
+use crate::pmem::{GuestRegion, Lent};
 
 /// Waits until the turn of `ring` that is under way is over. Whether those that come after it cannot get at
 /// the bytes `ranges` of `file`: guest memory shows none of them, or the ring is stopped, and frontends say
 /// anew what guest memory is before they start one.
 pub(super) fn lets_go_of(ring: &Ring, memory: &Memory, file: &Lent, ranges: &[Range<u64>]) -> bool {
-    let state = ring.get_ref();
-    !runs(&state) || !memory.memory().iter().any(|region| shows(region, file, ranges))
+    let state = ring.lock();
+    !state.is_running() || !memory.memory().iter().any(|region| shows(region, file, ranges))
 }
 
 /// Whether a part of guest memory is one of `file`, too.
-fn shows(region: &GuestRegionMmap, file: &Lent, ranges: &[Range<u64>]) -> bool {
+fn shows(region: &GuestRegion, file: &Lent, ranges: &[Range<u64>]) -> bool {
     let Some(place) = region.file_offset() else { return false };
     let (start, end) = (place.start(), place.start().saturating_add(region.len()));
     let overlaps = |range: &Range<u64>| range.start < end && start < range.end;
@@ -40,14 +33,16 @@ fn shows(region: &GuestRegionMmap, file: &Lent, ranges: &[Range<u64>]) -> bool {
 mod tests {
     use std::fs::File;
     use std::slice;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
-    use vm_memory::{Bytes, FileOffset, GuestAddress};
+    use vm_memory::{Bytes, GuestAddress};
 
     use super::super::Windows;
     use super::*;
     use crate::pmem::{DurabilityRequest, Mapping, Protection};
+    use crate::vhost_user::ring::RingPlaces;
     use crate::virtio::GuestRam;
 
     const SIZE: u64 = 16384;
@@ -58,7 +53,7 @@ mod tests {
         file: File,
         lent: Lent,
         memory: Memory,
-        ring: Ring,
+        ring: Arc<Ring>,
         windows: Windows,
     }
 
@@ -70,12 +65,11 @@ mod tests {
             let mapping =
                 Mapping::new(file.try_clone().unwrap(), 0..SIZE, protection, durability).unwrap();
             let lent = mapping.lend(protection).unwrap();
-            let place = FileOffset::new(file.try_clone().unwrap(), 4096);
-            let ram = GuestRam::from_ranges_with_files([(PLACE, 4096, Some(place))]).unwrap();
-            let memory = Memory::new(ram);
-            let ring = Ring::new(memory.clone(), 16).unwrap();
-            ring.set_queue_ready(true);
-            ring.set_enabled(true);
+            let region = GuestRegion::map(file.try_clone().unwrap(), 4096, PLACE, 4096);
+            let memory = Memory::new(GuestRam::from_regions(vec![region.unwrap()]).unwrap());
+            let ring = Arc::new(Ring::new(16).unwrap());
+            let places = RingPlaces { descriptors: 0, available: 0x100, used: 0x200 };
+            ring.start(16, places, false).unwrap();
             let windows = Windows::new("quiet", Vec::new());
             windows.start(0, &ring, &memory);
             Scenario { file, lent, memory, ring, windows }
@@ -89,7 +83,7 @@ mod tests {
     #[test]
     fn a_turn_that_is_under_way_ends_before_its_memory_is_let_go() {
         let scenario = Scenario::new();
-        let (turn, snapshot) = (scenario.ring.turn(), scenario.memory.memory());
+        let (turn, snapshot) = (scenario.ring.lock_for_worker(), scenario.memory.memory());
         scenario.memory.lock().unwrap().replace(GuestRam::new());
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -98,7 +92,7 @@ mod tests {
                 is_over.store(true, Ordering::Release);
                 lets_go
             });
-            while !scenario.ring.is_waited_for() && !is_over.load(Ordering::Acquire) {
+            while !scenario.ring.is_wanted() && !is_over.load(Ordering::Acquire) {
                 thread::yield_now();
             }
             // What would be another's by now.
@@ -120,9 +114,9 @@ mod tests {
         assert!(scenario.windows.lets_go_of(&other, slice::from_ref(&(4096..8192))));
         // The same file, opened by somebody else.
         assert!(scenario.lent.is(&scenario.file).unwrap());
-        scenario.ring.set_enabled(false);
+        scenario.ring.lock().is_enabled = false;
         assert!(scenario.lets_go_of(4096..8192));
-        scenario.ring.set_enabled(true);
+        scenario.ring.lock().is_enabled = true;
         assert!(!scenario.lets_go_of(4096..8192));
         scenario.memory.lock().unwrap().replace(GuestRam::new());
         assert!(scenario.lets_go_of(4096..8192));

@@ -1,141 +1,211 @@
-//! Turns of a worker whose guest changes things meanwhile, or has broken its ring.
+//! Steps of a worker whose guest or session changes things meanwhile, or whose ring is broken.
 
-use vhost_user_backend::VringT;
-use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress};
+use std::os::fd::AsFd;
+use std::sync::Mutex;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+use vm_memory::Bytes;
+
+use super::super::completions::Completion;
+use super::super::ring::RingPlaces;
 use super::*;
-use crate::btt::{Btt, CreateOptions, LbaSize, OpenOptions, Version, create};
-use crate::pmem::simulated::Simulated;
-use crate::virtio::block::{DeviceOptions, Discard, Serial, Syncs};
+use crate::pmem::GuestRegion;
+use crate::virtio::{SyncError, anonymous_ram};
 
 const RAM: GuestAddress = GuestAddress(0);
 const RAM_SIZE: usize = 0x10000;
 /// Memory that is plugged in while the ring is running.
 const PLUGGED: GuestAddress = GuestAddress(0x10_0000);
-const DESCRIPTORS: GuestAddress = GuestAddress(0x1000);
-const AVAILABLE: GuestAddress = GuestAddress(0x2000);
-const USED: GuestAddress = GuestAddress(0x3000);
-const HEADER: GuestAddress = GuestAddress(0x8000);
-const STATUS: GuestAddress = GuestAddress(0x9000);
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
+const AVAILABLE: u64 = 0x2000;
+const USED: u64 = 0x3000;
+const PLACES: RingPlaces = RingPlaces { descriptors: 0x1000, available: AVAILABLE, used: USED };
 
-/// A device at work, without anything special.
-struct AtWork;
+/// A reply that fills nothing.
+struct Nothing;
 
-impl Conditions for AtWork {
-    fn must_sync(&self) -> bool {
-        false
-    }
-
-    fn ring_starts(&self, _is_resumed: bool) {}
-
-    fn flushed(&self) {}
-
-    fn is_stopping(&self) -> bool {
-        false
+impl Reply for Nothing {
+    fn store(self, _: Result<(), SyncError>, _: &GuestRam, _: &LimitedLog) -> u32 {
+        0
     }
 }
 
-/// A queue of a BTT; something happens between the moment when the worker begins a turn and the one
-/// when it looks at the ring.
-struct Interrupted<F> {
-    queue: crate::btt::Queue<Simulated>,
-    interrupt: F,
-}
+/// Carries requests out by calling a function, which says whether to go on.
+struct Called<F>(F);
 
-impl<F: FnMut() + Send> DiskQueue for Interrupted<F> {
-    type Batch<'q>
-        = crate::btt::Batch<'q, Simulated>
-    where
-        F: 'q;
+impl<F: FnMut(&Requests<'_>, u16) -> bool + Send> Handler for Called<F> {
+    type Reply = Nothing;
 
-    fn batch(&mut self) -> Self::Batch<'_> {
-        (self.interrupt)();
-        self.queue.batch()
-    }
-
-    fn syncs(&self) -> Arc<dyn Syncs> {
-        self.queue.btt().clone()
+    fn run(&mut self, requests: &Requests<'_>, completions: &mut Completions<Nothing>) -> usize {
+        let mut done = 0;
+        for head in requests.heads {
+            if !(self.0)(requests, *head) {
+                break;
+            }
+            completions.push(Completion { head: *head, reply: Nothing, flush: None });
+            done += 1;
+        }
+        done
     }
 }
 
-fn disk() -> (Arc<Device>, crate::btt::Queue<Simulated>) {
-    let medium = Simulated::new(17 << 20);
-    let options = CreateOptions {
-        lba_size: LbaSize::new(512).unwrap(),
-        version: Version::V1_1,
-        uuid: uuid::Uuid::max(),
-        parent_uuid: uuid::Uuid::nil(),
-        arena_size: 1 << 39,
-        force: false,
-    };
-    create(&medium, &options, |_, _| {}).unwrap();
-    let options = OpenOptions { version: None, namespace: None, read_only: false, queues: 1 };
-    let (btt, mut queues) = Btt::open(medium, &options).unwrap();
-    let options = DeviceOptions {
-        read_only: false,
-        discard: Discard::Off,
-        serial: Serial::new("interrupted").unwrap(),
-        queues: 1,
-        queue_size: 16,
-    };
-    (Arc::new(Device::new(&*btt, &options)), queues.remove(0))
+fn worker<F: FnMut(&Requests<'_>, u16) -> bool + Send>(act: F) -> Worker<Called<F>> {
+    Worker::new(LimitedLog::new("called"), Called(act))
 }
 
-/// A worker of a disk of its own; `interrupt` happens when it is about to look at the ring.
-fn worker<F: FnMut() + Send>(interrupt: F) -> Worker<Interrupted<F>> {
-    let (device, queue) = disk();
-    let flusher = Arc::new(Flusher::new(queue.btt().clone()));
-    let log = GuestLog::new("interrupted".into(), 0);
-    Worker::new(log, Interrupted { queue, interrupt }, device, flusher)
+struct Guest {
+    ring: Ring,
+    memory: Memory,
+}
+
+impl Guest {
+    fn new(places: RingPlaces) -> Guest {
+        let memory = Memory::new(anonymous_ram(&[(RAM, RAM_SIZE)]).unwrap());
+        let ring = Ring::new(16).unwrap();
+        ring.start(16, places, false).unwrap();
+        Guest { ring, memory }
+    }
+
+    /// Offers requests up to index `end`; the head of each is its index.
+    fn offer(&self, end: u16) {
+        let ram = self.memory.memory();
+        for index in 0..end {
+            let slot = GuestAddress(AVAILABLE + 4 + 2 * u64::from(index));
+            ram.write_obj(index, slot).unwrap();
+        }
+        ram.write_obj(end, GuestAddress(AVAILABLE + 2)).unwrap();
+    }
+
+    fn used(&self) -> u16 {
+        self.memory.memory().read_obj(GuestAddress(USED + 2)).unwrap()
+    }
+
+    /// Lets `worker` go on until it sleeps.
+    fn serve<H: Handler>(&self, worker: &mut Worker<H>) -> Progress {
+        let stop = AtomicBool::new(false);
+        loop {
+            let (progress, _) = worker.step(&self.ring, &self.memory, &stop);
+            if progress != Progress::Busy {
+                return progress;
+            }
+        }
+    }
+}
+
+fn is_notified(eventfd: &impl AsFd) -> bool {
+    let mut fds = [PollFd::new(eventfd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).unwrap() == 1
 }
 
 #[test]
-fn a_ring_that_is_not_all_guest_memory_ends_its_worker_and_not_the_thread() {
-    let memory = Memory::new(GuestRam::from_ranges(&[(RAM, RAM_SIZE)]).unwrap());
-    let ram = memory.memory();
-    let ring = Ring::new(memory.clone(), 16).unwrap();
+fn a_ring_that_is_not_all_guest_memory_is_given_up_until_it_is_set_up_anew() {
     // Flags, index, one element, and then the memory ends.
     let available = RAM_SIZE as u64 - 6;
-    ring.set_queue_size(16);
-    ring.set_queue_info(DESCRIPTORS.0, available, USED.0).unwrap();
-    ring.set_queue_ready(true);
-    ring.set_enabled(true);
-    ram.write_obj(2u16, GuestAddress(available + 2)).unwrap();
-    worker(|| {}).serve(&ring, &memory, &AtWork);
-    assert_eq!(ring.queue_next_avail(), 0);
-    assert_eq!(ram.read_obj::<u16>(GuestAddress(USED.0 + 2)).unwrap(), 0);
+    let guest = Guest::new(RingPlaces { available, ..PLACES });
+    let error = EventFd::new().unwrap();
+    let its_own = Eventfd::new(error.as_fd().try_clone_to_owned().unwrap()).unwrap();
+    guest.ring.lock().error = Some(Arc::new(its_own));
+    guest.memory.memory().write_obj(2u16, GuestAddress(available + 2)).unwrap();
+    let mut worker = worker(|_, _| true);
+    let stop = AtomicBool::new(false);
+    let (progress, notified) = worker.step(&guest.ring, &guest.memory, &stop);
+    assert_eq!(progress, Progress::Asleep);
+    notified.unwrap().notify().unwrap();
+    assert!(is_notified(&error));
+    assert_eq!((guest.ring.next_available(), guest.used()), (0, 0));
+    // It is not looked at again: the next step finds no fault.
+    assert!(worker.step(&guest.ring, &guest.memory, &stop).1.is_none());
+    guest.ring.start(16, PLACES, false).unwrap();
+    guest.ring.lock().is_broken = false;
+    guest.offer(2);
+    guest.serve(&mut worker);
+    assert_eq!(guest.used(), 2);
 }
 
 #[test]
 fn a_request_may_use_memory_that_was_plugged_in_just_before() {
-    let memory = Memory::new(GuestRam::from_ranges(&[(RAM, RAM_SIZE)]).unwrap());
-    let ram = memory.memory();
-    let ring = Ring::new(memory.clone(), 16).unwrap();
-    ring.set_queue_size(16);
-    ring.set_queue_info(DESCRIPTORS.0, AVAILABLE.0, USED.0).unwrap();
-    ring.set_queue_ready(true);
-    ring.set_enabled(true);
-
-    // A read of sector 0 into memory that is not there yet; not offered yet, either.
-    ram.write_slice(&[0; 16], HEADER).unwrap();
-    ram.write_obj(0xffu8, STATUS).unwrap();
-    let chain = [(HEADER, 16, NEXT, 1), (PLUGGED, 512, NEXT | WRITE, 2), (STATUS, 1, WRITE, 0)];
-    for (place, (address, length, flags, next)) in (DESCRIPTORS.0..).step_by(16).zip(chain) {
-        let descriptor = Descriptor::new(address.0, length, flags, next);
-        ram.write_obj(descriptor, GuestAddress(place)).unwrap();
-    }
-    let offer = || {
-        let more = GuestRam::from_ranges(&[(PLUGGED, RAM_SIZE)]).unwrap();
-        let (_, region) = more.remove_region(PLUGGED, RAM_SIZE as u64).unwrap();
-        if let Ok(plugged) = memory.memory().insert_region(region) {
-            memory.lock().unwrap().replace(plugged);
-            ram.write_obj(1u16, GuestAddress(AVAILABLE.0 + 2)).unwrap();
+    let guest = Guest::new(PLACES);
+    guest.offer(1);
+    let found = Mutex::new(Vec::new());
+    let mut worker = worker(|requests, head| {
+        if head == 0 {
+            let plugged = GuestRegion::anonymous(PLUGGED, RAM_SIZE).unwrap();
+            let more = guest.memory.memory().insert_region(plugged.into()).unwrap();
+            guest.memory.lock().unwrap().replace(more);
+            guest.offer(2);
         }
-    };
-    worker(offer).serve(&ring, &memory, &AtWork);
-    assert_eq!(ram.read_obj::<u16>(GuestAddress(USED.0 + 2)).unwrap(), 1, "not completed");
-    assert_eq!(ram.read_obj::<u8>(STATUS).unwrap(), 0, "the request failed");
+        found.lock().unwrap().push(requests.memory.read_obj::<u8>(PLUGGED).is_ok());
+        true
+    });
+    guest.serve(&mut worker);
+    assert_eq!(guest.used(), 2);
+    drop(worker);
+    assert_eq!(found.into_inner().unwrap(), [false, true]);
+}
+
+#[test]
+fn a_batch_that_is_interrupted_goes_back_to_the_ring() {
+    let guest = Guest::new(PLACES);
+    guest.offer(5);
+    let carried_out = Mutex::new(Vec::new());
+    let mut interruptions = 3;
+    let mut worker = worker(|_, head| {
+        let goes_on = head != 2 || interruptions == 0;
+        if goes_on {
+            carried_out.lock().unwrap().push(head);
+        } else {
+            interruptions -= 1;
+        }
+        goes_on
+    });
+    let stop = AtomicBool::new(false);
+    worker.step(&guest.ring, &guest.memory, &stop);
+    assert_eq!((guest.used(), guest.ring.next_available()), (2, 2));
+    guest.serve(&mut worker);
+    assert_eq!((guest.used(), guest.ring.next_available()), (5, 5));
+    drop(worker);
+    assert_eq!(carried_out.into_inner().unwrap(), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_batch_is_told_of_a_session_that_waits_and_of_a_stop() {
+    let guest = Guest::new(PLACES);
+    guest.offer(2);
+    let stop = AtomicBool::new(false);
+    let seen = Mutex::new(Vec::new());
+    let mut worker = worker(|requests, head| {
+        if head == 1 {
+            stop.store(true, Ordering::Relaxed);
+        }
+        seen.lock().unwrap().push(requests.interrupt().is_due());
+        true
+    });
+    worker.step(&guest.ring, &guest.memory, &stop);
+    drop(worker);
+    assert_eq!(seen.into_inner().unwrap(), [false, true]);
+    let interrupt = Interrupt { ring: &guest.ring, stop: &AtomicBool::new(false) };
+    let batch = guest.ring.lock_for_worker();
+    std::thread::scope(|scope| {
+        scope.spawn(|| drop(guest.ring.lock()));
+        while !interrupt.is_due() {
+            std::thread::yield_now();
+        }
+        drop(batch);
+    });
+}
+
+#[test]
+fn memory_that_is_lost_ends_the_service() {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(4096).unwrap();
+    let lost = GuestRegion::map(file.try_clone().unwrap(), 0, PLUGGED, 4096).unwrap();
+    let guest = Guest::new(PLACES);
+    let more = guest.memory.memory().insert_region(lost.into()).unwrap();
+    guest.memory.lock().unwrap().replace(more);
+    guest.offer(1);
+    let mut worker = worker(|requests, _| requests.memory.read_obj::<u8>(PLUGGED).is_ok());
+    assert_eq!(guest.serve(&mut worker), Progress::Asleep);
+    file.set_len(0).unwrap();
+    guest.offer(2);
+    assert_eq!(guest.serve(&mut worker), Progress::MemoryLost);
 }

@@ -7,8 +7,8 @@ use super::VIRTIO_SECTOR;
 use super::device::Device;
 
 /// Most bytes that one `DISCARD` or `WRITE_ZEROES` segment may cover: few enough that the requests
-/// behind it do not wait for long.
-const MOST_CLEARED_BYTES: u64 = 1 << 30;
+/// after it do not wait for long, whatever number of segments a request has.
+const MOST_CLEARED_BYTES: u64 = 64 << 20;
 
 /// Segments of a `DISCARD` or `WRITE_ZEROES` request.
 pub(super) const MOST_CLEARED_SEGMENTS: u32 = 64;
@@ -74,7 +74,7 @@ impl Config {
     /// What a driver sets the `writeback` byte to by writing `bytes` at `offset`; `None`: the write does
     /// not cover the byte, or its value is neither 0 nor 1.
     ///
-    /// OpenVMM writes the four bytes that the field is in.
+    /// `OpenVMM` writes the four bytes that the field is in.
     #[must_use]
     pub fn written_writeback(offset: u32, bytes: &[u8]) -> Option<bool> {
         let index = WRITEBACK_OFFSET.checked_sub(offset as usize)?;

@@ -9,6 +9,7 @@ use vm_memory::VolatileSlice;
 
 use crate::btt::{Batch, Btt, Error, NeverWritten, Queue, Tag};
 use crate::pmem::{Durability, MediaError, PersistentMemory};
+use crate::virtio::{SyncError, Syncs};
 
 /// Sectors, and what can be said of them.
 pub trait Disk {
@@ -23,16 +24,6 @@ pub trait Disk {
 
     /// What a completed write is safe from.
     fn durability(&self) -> Durability;
-}
-
-/// Making sectors durable, by any thread.
-pub trait Syncs: Send + Sync {
-    /// Makes every completed write durable on the backing medium.
-    fn sync(&self) -> Result<(), MediaError>;
-
-    /// Whether that takes the time of a system call or more; otherwise nothing was written since the
-    /// last, or a write is durable when it completes.
-    fn sync_takes_time(&self) -> bool;
 }
 
 /// A way to the sectors, for one thread at a time.
@@ -124,8 +115,8 @@ impl<M: PersistentMemory> Disk for Btt<M> {
 }
 
 impl<M: PersistentMemory> Syncs for Btt<M> {
-    fn sync(&self) -> Result<(), MediaError> {
-        self.sync()
+    fn sync(&self) -> Result<(), SyncError> {
+        Ok(self.sync()?)
     }
 
     fn sync_takes_time(&self) -> bool {

@@ -4,6 +4,7 @@ use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_UNSUPP};
 
 use crate::btt;
 use crate::pmem::MediaError;
+use crate::virtio::SyncError;
 use crate::virtio::memory::BadAddress;
 
 /// Why a request failed.
@@ -59,9 +60,26 @@ pub enum RequestError {
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] btt::Error),
-    /// The medium failed to sync.
+    /// What was written is not durable.
     #[error(transparent)]
-    Sync(#[from] MediaError),
+    Sync(#[from] SyncError),
+    /// A transfer is longer than any driver's.
+    #[error("a transfer of {length} bytes is longer than {most}")]
+    TooLong {
+        /// Bytes of data.
+        length: u64,
+        /// The most there can be.
+        most: u64,
+    },
+    /// Something else comes first: the request is carried out again from its beginning. No guest hears it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl From<MediaError> for RequestError {
+    fn from(error: MediaError) -> RequestError {
+        RequestError::Sync(error.into())
+    }
 }
 
 impl RequestError {
@@ -76,7 +94,7 @@ impl RequestError {
         }
     }
 
-    /// Whether it is the guest that is to blame, rather than the medium.
+    /// Returns whether the guest is to blame, rather than the medium.
     #[must_use]
     pub fn is_the_guests(&self) -> bool {
         !matches!(self, RequestError::Engine(_) | RequestError::Sync(_))

@@ -11,6 +11,25 @@ use crate::virtio::memory::{GuestRam, Spans};
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Most bytes of a read or a write. Linux asks for some megabytes at the most.
+const MOST_TRANSFERRED: u64 = 1 << 30;
+
+/// How far a request is carried out before it is asked whether something else comes first.
+pub(super) const STEP: u64 = 4 << 20;
+
+/// Asks between the steps of a long request whether something else comes first.
+#[derive(Clone, Copy)]
+pub(super) struct Steps<'a> {
+    is_interrupted: &'a dyn Fn() -> bool,
+}
+
+impl Steps<'_> {
+    /// Ends the request if something else comes first.
+    pub(super) fn go_on(self) -> Result<(), RequestError> {
+        if (self.is_interrupted)() { Err(RequestError::Interrupted) } else { Ok(()) }
+    }
+}
+
 /// Carries out the requests of one queue.
 #[derive(Debug)]
 pub struct Executor {
@@ -75,27 +94,32 @@ impl Executor {
     /// Carries out `request`, and returns how many bytes of `data_in` were filled.
     ///
     /// Writes may only be staged when this returns: they are done when the batch is committed, and
-    /// those that fail then are reported by the batch under `tag`.
+    /// those that fail then are reported by the batch under `tag`. A long request asks `is_interrupted`
+    /// every few megabytes, and ends with [`RequestError::Interrupted`] if so: it may have been carried out
+    /// in part, and is to be carried out again.
     pub fn execute<B: DiskBatch>(
         &mut self,
         batch: &mut B,
         memory: &GuestRam,
         request: &Request<'_>,
         tag: Tag,
+        is_interrupted: &dyn Fn() -> bool,
     ) -> Result<u32, RequestError> {
         let device = &*self.device;
+        let steps = Steps { is_interrupted };
         match request.kind {
             Kind::In => {
                 let length = self.check_transfer(request.sector, request.data_in)?;
                 let scratch = &mut self.scratch;
-                transfer::read(batch, memory, request.sector, request.data_in, scratch)?;
+                transfer::read(batch, memory, request.sector, request.data_in, scratch, steps)?;
                 return Ok(length);
             }
             Kind::Out => {
                 self.check_transfer(request.sector, request.data_out)?;
                 device.check_writable()?;
                 let scratch = &mut self.scratch;
-                transfer::write(batch, memory, request.sector, request.data_out, scratch, tag)?;
+                let at = (request.sector, tag);
+                transfer::write(batch, memory, at, request.data_out, scratch, steps)?;
             }
             Kind::Flush => {
                 batch.commit();
@@ -104,12 +128,13 @@ impl Executor {
             Kind::GetId => return self.identify(memory, request.data_in),
             Kind::Discard if device.discards || device.read_only => {
                 device.check_writable()?;
-                ranges::discard(device, batch, memory, request.data_out, tag)?;
+                ranges::discard(device, batch, memory, request.data_out, tag, steps)?;
             }
             Kind::WriteZeroes => {
                 device.check_writable()?;
                 let scratch = &mut self.scratch;
-                ranges::write_zeroes(device, batch, memory, request.data_out, scratch, tag)?;
+                let clearing = ranges::Clearing { device, steps, tag };
+                clearing.write_zeroes(batch, memory, request.data_out, scratch)?;
             }
             Kind::Discard => {
                 let kind = virtio_bindings::virtio_blk::VIRTIO_BLK_T_DISCARD;
@@ -125,6 +150,9 @@ impl Executor {
         let length = data.len();
         if !length.is_multiple_of(VIRTIO_SECTOR) {
             return Err(RequestError::Misaligned { length });
+        }
+        if length > MOST_TRANSFERRED {
+            return Err(RequestError::TooLong { length, most: MOST_TRANSFERRED });
         }
         self.device.byte_range(sector, length)?;
         // A chain is shorter than 2³² bytes (VIRTIO 1.2, 2.7.5.2); the descriptor iterator ends

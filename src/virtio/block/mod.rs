@@ -13,7 +13,7 @@ mod transfer;
 
 pub use config::{CONFIG_SIZE, Config};
 pub use device::{Device, DeviceOptions, Discard, Serial};
-pub use disk::{Disk, DiskBatch, DiskQueue, Syncs};
+pub use disk::{Disk, DiskBatch, DiskQueue};
 pub use error::RequestError;
 pub use execute::Executor;
 #[cfg(feature = "power-fail")]

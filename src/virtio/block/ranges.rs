@@ -13,6 +13,7 @@ use super::config::{Config, MOST_CLEARED_SEGMENTS};
 use super::device::Device;
 use super::disk::DiskBatch;
 use super::error::RequestError;
+use super::execute::{STEP, Steps};
 use super::request::Kind;
 use crate::btt::{NeverWritten, Tag};
 use crate::virtio::memory::{GuestRam, Spans};
@@ -25,6 +26,9 @@ struct Segment {
     num_sectors: U32,
     flags: U32,
 }
+
+/// Sectors that are flagged as zero in one go: about as long as a step of a transfer takes.
+const SECTORS_TRIMMED: u64 = 1 << 16;
 
 const SEGMENT_SIZE: usize = size_of::<Segment>();
 
@@ -73,62 +77,90 @@ pub(super) fn discard<B: DiskBatch>(
     memory: &GuestRam,
     data: Spans<'_>,
     tag: Tag,
+    steps: Steps<'_>,
 ) -> Result<(), RequestError> {
     let size = u64::from(device.sector_size);
     for range in ranges(device, memory, Kind::Discard, data)? {
-        let (first, end) = (range.start.div_ceil(size), range.end / size);
-        if first < end {
-            batch.trim(first, end - first, NeverWritten::Leave, tag)?;
+        let (mut first, end) = (range.start.div_ceil(size), range.end / size);
+        while first < end {
+            let count = (end - first).min(SECTORS_TRIMMED);
+            batch.trim(first, count, NeverWritten::Leave, tag)?;
+            first += count;
+            steps.go_on()?;
         }
     }
     Ok(())
 }
 
-/// Carries out a `WRITE_ZEROES`: every byte reads as zero afterwards.
-///
-/// By flagging whole sectors in the map where that is allowed, with or without the `UNMAP` flag: a
-/// flagged sector keeps its block, so nothing is deallocated.
-pub(super) fn write_zeroes<B: DiskBatch>(
-    device: &Device,
-    batch: &mut B,
-    memory: &GuestRam,
-    data: Spans<'_>,
-    scratch: &mut [u8],
-    tag: Tag,
-) -> Result<(), RequestError> {
-    scratch.fill(0);
-    for range in ranges(device, memory, Kind::WriteZeroes, data)? {
-        zero_range(device, batch, range, scratch, tag)?;
-    }
-    Ok(())
+/// Clears ranges of bytes for the request `tag`.
+#[derive(Clone, Copy)]
+pub(super) struct Clearing<'a> {
+    /// The device.
+    pub device: &'a Device,
+    /// Between which something else may come first.
+    pub steps: Steps<'a>,
+    /// Names the request to the batch.
+    pub tag: Tag,
 }
 
-/// Zeroes a range of bytes; `zeroes` holds as many as a sector.
-fn zero_range<B: DiskBatch>(
-    device: &Device,
-    batch: &mut B,
-    range: Range<u64>,
-    zeroes: &mut [u8],
-    tag: Tag,
-) -> Result<(), RequestError> {
-    let size = u64::from(device.sector_size);
-    let mut position = range.start;
-    while position < range.end {
-        let (sector, offset) = (position / size, position % size);
-        let whole = (range.end - position) / size;
-        if offset == 0 && whole > 0 {
-            if device.trims {
-                batch.trim(sector, whole, NeverWritten::Zero, tag)?;
+impl Clearing<'_> {
+    /// Carries out a `WRITE_ZEROES`: every byte reads as zero afterwards. `scratch` has room for a sector.
+    ///
+    /// By flagging whole sectors in the map where that is allowed, with or without the `UNMAP` flag: a
+    /// flagged sector keeps its block, so nothing is deallocated.
+    pub(super) fn write_zeroes<B: DiskBatch>(
+        self,
+        batch: &mut B,
+        memory: &GuestRam,
+        data: Spans<'_>,
+        scratch: &mut [u8],
+    ) -> Result<(), RequestError> {
+        scratch.fill(0);
+        for range in ranges(self.device, memory, Kind::WriteZeroes, data)? {
+            self.zero(batch, range, scratch)?;
+        }
+        Ok(())
+    }
+
+    /// Zeroes a range of bytes; `zeroes` holds as many as a sector.
+    fn zero<B: DiskBatch>(
+        self,
+        batch: &mut B,
+        range: Range<u64>,
+        zeroes: &mut [u8],
+    ) -> Result<(), RequestError> {
+        let size = u64::from(self.device.sector_size);
+        let mut position = range.start;
+        while position < range.end {
+            let (sector, offset) = (position / size, position % size);
+            let whole = (range.end - position) / size;
+            if offset == 0 && whole > 0 {
+                position += self.zero_sectors(batch, sector, whole)? * size;
+                self.steps.go_on()?;
             } else {
-                batch.write_zeroes(sector, whole, tag)?;
+                let length = (range.end - position).min(size - offset);
+                let zeroes = VolatileSlice::from(&mut zeroes[..length as usize]);
+                batch.write_part(sector, offset as usize, &zeroes, self.tag)?;
+                position += length;
             }
-            position += whole * size;
-        } else {
-            let length = (range.end - position).min(size - offset);
-            let zeroes = VolatileSlice::from(&mut zeroes[..length as usize]);
-            batch.write_part(sector, offset as usize, &zeroes, tag)?;
-            position += length;
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Zeroes up to `count` sectors from `first` on. Returns how many.
+    fn zero_sectors<B: DiskBatch>(
+        self,
+        batch: &mut B,
+        first: u64,
+        count: u64,
+    ) -> Result<u64, RequestError> {
+        if self.device.trims {
+            let count = count.min(SECTORS_TRIMMED);
+            batch.trim(first, count, NeverWritten::Zero, self.tag)?;
+            return Ok(count);
+        }
+        let count = count.min(STEP / u64::from(self.device.sector_size));
+        batch.write_zeroes(first, count, self.tag)?;
+        Ok(count)
+    }
 }

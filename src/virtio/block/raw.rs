@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
-use super::disk::{Disk, DiskBatch, DiskQueue, Syncs};
+use super::disk::{Disk, DiskBatch, DiskQueue};
 use crate::btt::{Error, NeverWritten, Tag};
 use crate::pmem::{Durability, Intent, MediaError, PersistentMemory};
+use crate::virtio::{SyncError, Syncs};
 
 /// A sector's worth of zeroes.
 static ZEROES: [u8; 4096] = [0; 4096];
@@ -69,8 +70,8 @@ impl<M: PersistentMemory> Disk for Raw<M> {
 }
 
 impl<M: PersistentMemory> Syncs for Raw<M> {
-    fn sync(&self) -> Result<(), MediaError> {
-        self.medium.sync()
+    fn sync(&self) -> Result<(), SyncError> {
+        Ok(self.medium.sync()?)
     }
 
     fn sync_takes_time(&self) -> bool {

@@ -9,6 +9,7 @@ use vm_memory::VolatileSlice;
 use super::VIRTIO_SECTOR;
 use super::disk::DiskBatch;
 use super::error::RequestError;
+use super::execute::{STEP, Steps};
 use crate::btt::{self, Tag};
 use crate::virtio::memory::{BadAddress, GuestRam, Spans};
 
@@ -51,11 +52,18 @@ impl<'a> Cursor<'a> {
         let size = 1 << self.sector_shift;
         let (sector, offset) = (self.position >> self.sector_shift, self.position & (size - 1));
         let front = self.spans.front(memory)?;
-        let whole = front.len() as u64 & !(size - 1);
+        let whole = (front.len() as u64).min(STEP) & !(size - 1);
         let length =
             if offset == 0 && whole > 0 { whole } else { self.spans.len().min(size - offset) };
         let part = Part { sector, offset: offset as usize, length: length as usize };
         Ok(Some((part, front.subslice(0, part.length).ok())))
+    }
+
+    /// Goes on after `part`, unless something else comes first.
+    fn advance_in_steps(&mut self, part: Part, steps: Steps<'_>) -> Result<(), RequestError> {
+        let step = self.position / STEP;
+        self.advance(part);
+        if self.position / STEP != step && !self.spans.is_empty() { steps.go_on() } else { Ok(()) }
     }
 
     fn advance(&mut self, part: Part) {
@@ -64,15 +72,15 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Writes what the guest hands over in `from`, from virtio sector `sector` on. The range was checked
-/// to be inside the device; `scratch` has room for a sector.
+/// Writes what the guest hands over in `from`, from virtio sector `sector` on, for the request `tag`. The
+/// range was checked to be inside the device; `scratch` has room for a sector.
 pub(super) fn write<B: DiskBatch>(
     batch: &mut B,
     memory: &GuestRam,
-    sector: u64,
+    (sector, tag): (u64, Tag),
     from: Spans<'_>,
     scratch: &mut [u8],
-    tag: Tag,
+    steps: Steps<'_>,
 ) -> Result<(), RequestError> {
     let mut cursor = Cursor::new(sector, from, batch.sector_size());
     while let Some((part, together)) = cursor.next(memory)? {
@@ -83,7 +91,7 @@ pub(super) fn write<B: DiskBatch>(
             cursor.spans.clone().gather(memory, data)?;
             write_part(batch, part, &VolatileSlice::from(data), tag)?;
         }
-        cursor.advance(part);
+        cursor.advance_in_steps(part, steps)?;
     }
     Ok(())
 }
@@ -96,6 +104,7 @@ pub(super) fn read<B: DiskBatch>(
     sector: u64,
     into: Spans<'_>,
     scratch: &mut [u8],
+    steps: Steps<'_>,
 ) -> Result<(), RequestError> {
     let mut cursor = Cursor::new(sector, into, batch.sector_size());
     while let Some((part, together)) = cursor.next(memory)? {
@@ -106,7 +115,7 @@ pub(super) fn read<B: DiskBatch>(
             read_part(batch, part, &VolatileSlice::from(&mut *data))?;
             cursor.spans.clone().scatter(memory, data)?;
         }
-        cursor.advance(part);
+        cursor.advance_in_steps(part, steps)?;
     }
     Ok(())
 }

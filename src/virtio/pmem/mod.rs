@@ -7,4 +7,4 @@ mod device;
 mod flush;
 
 pub use device::{Device, REGION_ID};
-pub use flush::{Request, RequestError, Unsynced};
+pub use flush::{Request, RequestError};

@@ -16,9 +16,11 @@
 //! The Windows driver (viostor) does not accept `CONFIG_WCE`; its mode follows from its features.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use log::info;
+use log::Level;
+
+use super::super::guest_log::LimitedLog;
 
 /// What is known of the cache mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +36,6 @@ enum Mode {
 /// The cache mode of a device, over its connections.
 #[derive(Debug)]
 pub(super) struct CacheMode {
-    log_name: Arc<str>,
     /// The mode of a driver that has not chosen.
     default: Mode,
     /// The mode is write-back; to be read without the lock.
@@ -55,11 +56,11 @@ struct State {
 
 impl CacheMode {
     /// The mode of a device before its first connection: one that has a volatile write cache, or none.
-    pub(super) fn new(log_name: Arc<str>, has_write_cache: bool) -> CacheMode {
+    pub(super) fn new(has_write_cache: bool) -> CacheMode {
         let default = if has_write_cache { Mode::WriteBack } else { Mode::WriteThrough };
         let state = State { mode: default, last: None, has_started: false, is_settled: false };
         let is_writeback = AtomicBool::new(has_write_cache);
-        CacheMode { log_name, default, is_writeback, state: Mutex::new(state) }
+        CacheMode { default, is_writeback, state: Mutex::new(state) }
     }
 
     /// Returns the `writeback` byte of the configuration space.
@@ -68,20 +69,20 @@ impl CacheMode {
     }
 
     /// The driver has chosen write-back mode, or write-through mode.
-    pub(super) fn choose(&self, writeback: bool) {
+    pub(super) fn choose(&self, writeback: bool, log: &LimitedLog) {
         let (mode, name) = if writeback {
             (Mode::WriteBack, "write-back")
         } else {
             (Mode::WriteThrough, "write-through")
         };
-        info!("{}: the guest chooses {name}", self.log_name);
+        log.line(Level::Info, &format_args!("the guest chooses {name}"));
         let mut state = self.state();
         state.is_settled = true;
         self.set(&mut state, mode);
     }
 
     /// A ring starts, at index 0 or where it was stopped before.
-    pub(super) fn ring_starts(&self, is_resumed: bool) {
+    pub(super) fn ring_starts(&self, is_resumed: bool, log: &LimitedLog) {
         let mut state = self.state();
         state.has_started = true;
         if !is_resumed || state.is_settled {
@@ -90,23 +91,21 @@ impl CacheMode {
         state.is_settled = true;
         let mode = state.last.unwrap_or(Mode::Unknown);
         if mode == Mode::Unknown {
-            info!(
-                "{}: a ring is resumed, and the guest's cache mode is not known: writes are written \
-                 through until the guest flushes or chooses a mode",
-                self.log_name
-            );
+            let message = "a ring is resumed, and the guest's cache mode is not known: writes are written \
+                           through until the guest flushes or chooses a mode";
+            log.line(Level::Info, &message);
         }
         self.set(&mut state, mode);
     }
 
     /// The driver has flushed; it has offered that after the rings were resumed.
-    pub(super) fn flushed(&self) {
+    pub(super) fn flushed(&self, log: &LimitedLog) {
         if self.is_writeback() {
             return;
         }
         let mut state = self.state();
         if state.mode == Mode::Unknown {
-            info!("{}: the guest flushes, so it counts on write-back", self.log_name);
+            log.line(Level::Info, &"the guest flushes, so it counts on write-back");
             self.set(&mut state, Mode::WriteBack);
         }
     }
@@ -136,21 +135,25 @@ impl CacheMode {
 mod tests {
     use super::*;
 
+    fn log() -> LimitedLog {
+        LimitedLog::new("disk")
+    }
+
     fn mode() -> CacheMode {
-        CacheMode::new("disk".into(), true)
+        CacheMode::new(true)
     }
 
     #[test]
     fn a_driver_that_begins_has_a_write_cache_until_it_chooses() {
         let mode = mode();
-        mode.ring_starts(false);
+        mode.ring_starts(false, &log());
         assert!(mode.is_writeback());
-        mode.choose(false);
+        mode.choose(false, &log());
         assert!(!mode.is_writeback());
         // A flush is allowed in either mode, and chooses nothing.
-        mode.flushed();
+        mode.flushed(&log());
         assert!(!mode.is_writeback());
-        mode.choose(true);
+        mode.choose(true, &log());
         assert!(mode.is_writeback());
     }
 
@@ -158,21 +161,21 @@ mod tests {
     fn a_choice_holds_where_the_ring_is_resumed() {
         for writeback in [false, true] {
             let mode = mode();
-            mode.ring_starts(false);
-            mode.choose(writeback);
+            mode.ring_starts(false, &log());
+            mode.choose(writeback, &log());
             for _ in 0..3 {
                 mode.disconnect();
                 // One of several rings may not have been used yet.
-                mode.ring_starts(false);
-                mode.ring_starts(true);
+                mode.ring_starts(false, &log());
+                mode.ring_starts(true, &log());
                 assert_eq!(mode.is_writeback(), writeback);
-                mode.flushed();
+                mode.flushed(&log());
                 assert_eq!(mode.is_writeback(), writeback);
             }
             // A connection that comes to nothing says nothing.
             mode.disconnect();
             mode.disconnect();
-            mode.ring_starts(true);
+            mode.ring_starts(true, &log());
             assert_eq!(mode.is_writeback(), writeback);
         }
     }
@@ -180,13 +183,13 @@ mod tests {
     #[test]
     fn a_driver_that_begins_after_another_has_a_write_cache() {
         let mode = mode();
-        mode.ring_starts(false);
-        mode.choose(false);
+        mode.ring_starts(false, &log());
+        mode.choose(false, &log());
         mode.disconnect();
-        mode.ring_starts(false);
+        mode.ring_starts(false, &log());
         assert!(mode.is_writeback());
         mode.disconnect();
-        mode.ring_starts(true);
+        mode.ring_starts(true, &log());
         assert!(mode.is_writeback());
     }
 
@@ -194,19 +197,19 @@ mod tests {
     fn a_new_process_writes_through_until_it_knows_better() {
         for choice in [None, Some(false), Some(true)] {
             let mode = mode();
-            mode.ring_starts(true);
+            mode.ring_starts(true, &log());
             assert!(!mode.is_writeback());
             // What is not known stays unknown.
             mode.disconnect();
-            mode.ring_starts(true);
+            mode.ring_starts(true, &log());
             assert!(!mode.is_writeback());
             match choice {
-                Some(writeback) => mode.choose(writeback),
-                None => mode.flushed(),
+                Some(writeback) => mode.choose(writeback, &log()),
+                None => mode.flushed(&log()),
             }
             assert_eq!(mode.is_writeback(), choice.unwrap_or(true));
             mode.disconnect();
-            mode.ring_starts(true);
+            mode.ring_starts(true, &log());
             assert_eq!(mode.is_writeback(), choice.unwrap_or(true));
         }
     }
@@ -214,16 +217,16 @@ mod tests {
     #[test]
     fn a_choice_that_comes_before_the_ring_resumes_counts() {
         let mode = mode();
-        mode.choose(true);
-        mode.ring_starts(true);
+        mode.choose(true, &log());
+        mode.ring_starts(true, &log());
         assert!(mode.is_writeback());
     }
 
     #[test]
     fn a_device_without_a_write_cache_says_so() {
-        let mode = CacheMode::new("disk".into(), false);
+        let mode = CacheMode::new(false);
         assert!(!mode.is_writeback());
-        mode.choose(true);
+        mode.choose(true, &log());
         assert!(mode.is_writeback());
         mode.disconnect();
         assert!(!mode.is_writeback());

@@ -6,19 +6,18 @@ use std::time::Duration;
 use log::info;
 use uuid::Uuid;
 
-use super::announce::{announce, title, warn_of_losses};
-use super::backend::Backend;
-use super::error::Error;
-#[cfg(not(feature = "power-fail"))]
-use super::server::AnyServer;
-use super::server::{Reopen, Served, Server};
-use super::socket::{Endpoint, SocketSource};
-use super::stop::Stop;
-use super::windows::{Regions, Window, WindowConfig, Windows};
+use super::super::announce::{announce, title, warn_of_losses};
+use super::super::device::VhostDevice;
+use super::super::error::Error;
+use super::super::server::{Reopen, Server};
+use super::super::socket::{Endpoint, SocketSource};
+use super::super::stop::Stop;
+use super::super::windows::{Regions, Window, WindowConfig, Windows};
+use super::device::BlockDevice;
 use crate::btt::{self, MappedNamespace, NamespaceError, NamespaceOptions, Version};
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::{Mapping, PersistentMemory};
-use crate::virtio::block::{Device, DeviceOptions, Discard, Disk, DiskQueue, Serial};
+use crate::virtio::block::{Device, DeviceOptions, Discard, Disk, Serial};
 
 /// What is served, where, and how.
 #[derive(Debug, Clone)]
@@ -44,24 +43,24 @@ pub struct DiskConfig {
     pub windows: Vec<WindowConfig>,
     /// What is to go wrong.
     #[cfg(feature = "power-fail")]
-    pub injection: super::injection::Injection,
+    pub injection: super::super::injection::Injection,
 }
 
 /// A disk that is open, and not served yet.
-pub(super) struct OpenDisk<M> {
+pub(in crate::vhost_user) struct OpenDisk<M: PersistentMemory + 'static> {
     /// The claim on its namespace.
     pub claim: Claim,
     /// The version of its BTT.
     pub version: Option<Version>,
     /// The device.
-    pub backend: Backend<btt::Queue<M>>,
+    pub device: BlockDevice<btt::Queue<M>>,
 }
 
 impl DiskConfig {
     /// A server of the disk. `stop` stops it.
     #[cfg(not(feature = "power-fail"))]
-    pub fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Box<dyn AnyServer>, Error> {
-        Ok(Box::new(self.open(regions, stop)?))
+    pub fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Server, Error> {
+        self.open(regions, stop)
     }
 
     /// Claims and opens the namespace, and begins to listen. `stop` stops the server.
@@ -69,18 +68,14 @@ impl DiskConfig {
     /// # Errors
     ///
     /// Somebody else holds the namespace, its BTT cannot be served, or the socket cannot be used.
-    pub fn open(
-        &self,
-        regions: &mut Regions,
-        stop: Stop,
-    ) -> Result<Server<Backend<btt::Queue<Mapping>>>, Error> {
+    pub fn open(&self, regions: &mut Regions, stop: Stop) -> Result<Server, Error> {
         let (mapped, endpoint) = self.map()?;
         let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
-        let OpenDisk { claim, version, backend } = self.open_btt(mapped)?;
+        let OpenDisk { claim, version, device } = self.open_btt(mapped)?;
         warn_of_losses(&self.namespace.path, durability, backing);
         let windows = self.open_windows(&claim, regions)?;
-        let sectors = backend.sectors();
-        let server = Server::new(backend.with_windows(windows.clone()), endpoint, stop)?;
+        let sectors = device.sectors();
+        let server = Server::new(Arc::new(device.with_windows(windows.clone())), endpoint, stop);
         if self.read_only {
             return Ok(server);
         }
@@ -89,7 +84,7 @@ impl DiskConfig {
     }
 
     /// The windows of the disk whose namespace is `claim`'s.
-    pub(super) fn open_windows(
+    pub(in crate::vhost_user) fn open_windows(
         &self,
         claim: &Claim,
         regions: &mut Regions,
@@ -108,31 +103,27 @@ impl DiskConfig {
 
     /// Opens the disk again whenever its namespace has grown beyond what `claim` says. Its BTT is of
     /// `version`.
-    fn reopen(
-        self,
-        mut claim: Claim,
-        version: Option<Version>,
-    ) -> Reopen<Backend<btt::Queue<Mapping>>> {
+    fn reopen(self, mut claim: Claim, version: Option<Version>) -> ReopenDisk {
         Box::new(move || {
             let Some(mapped) = btt::grow_claimed(&self.namespace, &claim, version)? else {
                 return Ok(None);
             };
             let opened = self.open_btt(mapped)?;
             claim = opened.claim;
-            Ok(Some(opened.backend))
+            Ok(Some(opened.device))
         })
     }
 
     /// Claims and maps the namespace. Frontends may connect from here on; they are answered once
     /// there is a server.
-    pub(super) fn map(&self) -> Result<(MappedNamespace, Endpoint), Error> {
+    pub(in crate::vhost_user) fn map(&self) -> Result<(MappedNamespace, Endpoint), Error> {
         let kind = if self.read_only { ClaimKind::Shared } else { ClaimKind::Exclusive };
         let mapped = self.namespace.map(kind)?;
         Ok((mapped, Endpoint::open(&self.socket)?))
     }
 
     /// Opens the BTT in a namespace.
-    pub(super) fn open_btt<M: PersistentMemory + 'static>(
+    pub(in crate::vhost_user) fn open_btt<M: PersistentMemory + 'static>(
         &self,
         mapped: MappedNamespace<M>,
     ) -> Result<OpenDisk<M>, NamespaceError> {
@@ -142,12 +133,12 @@ impl DiskConfig {
         let version = first.map(|info| info.version);
         let device = self.device(&*btt, uuid);
         announce(&claim, &device, btt.durability());
-        let backend = Backend::new(&title(&claim), device, queues).polling(self.poll);
-        Ok(OpenDisk { claim, version, backend })
+        let device = BlockDevice::new(&title(&claim), device, queues).polling(self.poll);
+        Ok(OpenDisk { claim, version, device })
     }
 
     /// The device that serves `disk`, which goes by `uuid`.
-    pub(super) fn device(&self, disk: &impl Disk, uuid: Option<Uuid>) -> Device {
+    pub(in crate::vhost_user) fn device(&self, disk: &impl Disk, uuid: Option<Uuid>) -> Device {
         let options = DeviceOptions {
             read_only: self.read_only,
             discard: self.discard,
@@ -159,17 +150,17 @@ impl DiskConfig {
     }
 }
 
+/// As [`Reopen`], of a disk without its windows.
+type ReopenDisk =
+    Box<dyn FnMut() -> Result<Option<BlockDevice<btt::Queue<Mapping>>>, NamespaceError> + Send>;
+
 /// What `reopen` opens, with the same windows as before, when there were `sectors`; says so.
-fn with_windows<Q: DiskQueue + 'static>(
-    mut reopen: Reopen<Backend<Q>>,
-    mut sectors: u64,
-    windows: Arc<Windows>,
-) -> Reopen<Backend<Q>> {
+fn with_windows(mut reopen: ReopenDisk, mut sectors: u64, windows: Arc<Windows>) -> Reopen {
     Box::new(move || {
         let Some(larger) = reopen()? else { return Ok(None) };
-        let now = larger.sectors();
-        info!("{}: the disk has grown from {sectors} to {now} sectors", larger.title());
+        let (now, name) = (larger.sectors(), larger.log().name());
+        info!("{name}: the disk has grown from {sectors} to {now} sectors");
         sectors = now;
-        Ok(Some(larger.with_windows(windows.clone())))
+        Ok(Some(Arc::new(larger.with_windows(windows.clone()))))
     })
 }

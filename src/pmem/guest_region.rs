@@ -1,0 +1,240 @@
+//! A region of guest memory: a part of a file that the frontend owns, mapped.
+//!
+//! The frontend can truncate the file at any time, and pages of huge page file systems run out. An
+//! access to what is not there any more finds zeroes and breaks the region (see
+//! [`sigbus`](super::sigbus)), and whoever serves the guest has to end its connection.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+
+use vm_memory::guest_memory::Result as GuestMemoryResult;
+use vm_memory::mmap::{GuestRegionMmap, MmapRegionError};
+use vm_memory::{
+    ByteValued, FileOffset, GuestAddress, GuestMemoryRegion, GuestMemoryRegionBytes, GuestUsize,
+    MemoryRegionAddress, MmapRegion, VolatileArrayRef, VolatileMemory, VolatileSlice,
+};
+
+use super::sigbus;
+use super::watched::{self, Watch};
+
+/// `f_type` of a huge page file system (`linux/magic.h`).
+const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+
+/// Why a region cannot be mapped.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestRegionError {
+    /// The file ends before the region does.
+    #[error(
+        "{length} bytes at offset {offset:#x} of a file of {size} bytes: the region ends beyond the file"
+    )]
+    BeyondFile {
+        /// Byte offset in the file.
+        offset: u64,
+        /// Bytes of the region.
+        length: u64,
+        /// Bytes of the file.
+        size: u64,
+    },
+    /// The region is empty, or does not fit into the guest's address space.
+    #[error("{length} bytes at guest address {address:#x} are no region of guest memory")]
+    Range {
+        /// First guest-physical address.
+        address: u64,
+        /// Bytes of the region.
+        length: u64,
+    },
+    /// As many regions are mapped as there can be.
+    #[error("too many regions of guest memory are mapped in this process")]
+    TooMany,
+    /// What is known of the file cannot be found out.
+    #[error("the file of a region of guest memory")]
+    File(#[source] io::Error),
+    /// The file cannot be mapped.
+    #[error("cannot map a region of guest memory")]
+    Map(#[source] MmapRegionError),
+}
+
+/// A region of guest memory.
+#[derive(Debug)]
+pub struct GuestRegion {
+    /// Dropped first: the range is not watched any more when it is unmapped.
+    watch: Watch,
+    region: GuestRegionMmap<()>,
+}
+
+impl GuestRegion {
+    /// Maps `length` bytes at byte `offset` of `file`, which the guest has at guest-physical `address`.
+    ///
+    /// # Errors
+    ///
+    /// The file is shorter, the addresses are none, or the kernel refuses.
+    pub fn map(
+        file: File,
+        offset: u64,
+        address: GuestAddress,
+        length: u64,
+    ) -> Result<GuestRegion, GuestRegionError> {
+        check_file(&file, offset, length)?;
+        let page = page_size(&file).map_err(GuestRegionError::File)?;
+        let place = FileOffset::new(file, offset);
+        let mapped = MmapRegion::from_file(place, length as usize);
+        GuestRegion::new(mapped.map_err(GuestRegionError::Map)?, address, page)
+    }
+
+    /// A region of memory of our own, of zeroes.
+    ///
+    /// # Errors
+    ///
+    /// As of [`map`](Self::map).
+    pub fn anonymous(
+        address: GuestAddress,
+        length: usize,
+    ) -> Result<GuestRegion, GuestRegionError> {
+        let mapped = MmapRegion::new(length).map_err(GuestRegionError::Map)?;
+        GuestRegion::new(mapped, address, super::PAGE as usize)
+    }
+
+    fn new(
+        mapped: MmapRegion,
+        address: GuestAddress,
+        page: usize,
+    ) -> Result<GuestRegion, GuestRegionError> {
+        let installed = sigbus::install();
+        installed.map_err(|errno| GuestRegionError::File(errno.into()))?;
+        let (start, length) = (mapped.as_ptr(), mapped.size());
+        let range = GuestRegionError::Range { address: address.0, length: length as u64 };
+        let region = GuestRegionMmap::new(mapped, address).ok_or(range)?;
+        let watch = Watch::new(start, length, page).ok_or(GuestRegionError::TooMany)?;
+        Ok(GuestRegion { watch, region })
+    }
+
+    /// `length` objects at byte `offset`, if they are inside the region.
+    #[inline]
+    #[must_use]
+    pub fn array<T: ByteValued>(
+        &self,
+        offset: u64,
+        length: usize,
+    ) -> Option<VolatileArrayRef<'_, T>> {
+        self.region.get_array_ref(offset as usize, length).ok()
+    }
+
+    /// Returns whether a part of the region did not answer: what was read of it may be zeroes that the
+    /// guest never stored, and what was written to it is lost.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.watch.is_broken()
+    }
+}
+
+/// Returns how many pages of guest memory did not answer so far, of all guests of the process: a region
+/// can only be broken if this has changed.
+#[must_use]
+pub fn broken_pages() -> u64 {
+    watched::replaced()
+}
+
+/// Refuses a region that is longer than its file: it would fault.
+fn check_file(file: &File, offset: u64, length: u64) -> Result<(), GuestRegionError> {
+    let metadata = file.metadata().map_err(GuestRegionError::File)?;
+    // The size of device-DAX is not in its inode.
+    if metadata.file_type().is_char_device() {
+        return Ok(());
+    }
+    let size = metadata.len();
+    match offset.checked_add(length) {
+        Some(end) if end <= size => Ok(()),
+        _ => Err(GuestRegionError::BeyondFile { offset, length, size }),
+    }
+}
+
+/// Returns the bytes of a page of the file's memory, which is replaced as a whole.
+fn page_size(file: &File) -> io::Result<usize> {
+    let stat = rustix::fs::fstatfs(file)?;
+    let is_huge = stat.f_type.cast_unsigned() == HUGETLBFS_MAGIC;
+    Ok(if is_huge { stat.f_bsize.cast_unsigned() as usize } else { super::PAGE as usize })
+}
+
+impl GuestMemoryRegion for GuestRegion {
+    type B = ();
+
+    #[inline]
+    fn len(&self) -> GuestUsize {
+        self.region.len()
+    }
+
+    #[inline]
+    fn start_addr(&self) -> GuestAddress {
+        self.region.start_addr()
+    }
+
+    fn bitmap(&self) {}
+
+    #[inline]
+    fn get_host_address(&self, address: MemoryRegionAddress) -> GuestMemoryResult<*mut u8> {
+        self.region.get_host_address(address)
+    }
+
+    fn file_offset(&self) -> Option<&FileOffset> {
+        self.region.file_offset()
+    }
+
+    #[inline]
+    fn get_slice(
+        &self,
+        offset: MemoryRegionAddress,
+        count: usize,
+    ) -> GuestMemoryResult<VolatileSlice<'_>> {
+        GuestMemoryRegion::get_slice(&self.region, offset, count)
+    }
+}
+
+impl GuestMemoryRegionBytes for GuestRegion {}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::{Bytes, GuestMemoryBackend, GuestRegionCollection};
+
+    use super::*;
+
+    fn file(size: u64) -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(size).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_region_longer_than_its_file_is_refused() {
+        let map = |offset, length| GuestRegion::map(file(8192), offset, GuestAddress(0), length);
+        assert!(map(0, 8192).is_ok() && map(4096, 4096).is_ok());
+        for (offset, length) in [(0, 8193), (4096, 4097), (12288, 4096), (u64::MAX, 2)] {
+            let refused = map(offset, length);
+            assert!(matches!(refused, Err(GuestRegionError::BeyondFile { .. })), "{refused:?}");
+        }
+        let high = GuestRegion::map(file(8192), 0, GuestAddress(u64::MAX - 4096), 8192);
+        assert!(matches!(high, Err(GuestRegionError::Range { .. })), "{high:?}");
+        assert!(matches!(map(0, 0), Err(GuestRegionError::Map(_))));
+    }
+
+    #[test]
+    fn memory_of_a_file_that_shrinks_reads_as_zeroes_and_is_broken() {
+        let (file, other) = (file(8192), file(4096));
+        let region = |file: &File, at, size| {
+            let file = file.try_clone().unwrap();
+            GuestRegion::map(file, 0, GuestAddress(at), size).unwrap()
+        };
+        let regions = vec![region(&file, 0, 8192), region(&other, 8192, 4096)];
+        let memory = GuestRegionCollection::from_regions(regions).unwrap();
+        memory.write_slice(&[1; 12288], GuestAddress(0)).unwrap();
+        let before = broken_pages();
+        file.set_len(4096).unwrap();
+        let mut found = [0xee; 12288];
+        memory.read_slice(&mut found, GuestAddress(0)).unwrap();
+        assert!(found[..4096] == [1; 4096] && found[4096..8192] == [0; 4096]);
+        assert!(found[8192..] == [1; 4096]);
+        let broken: Vec<bool> = memory.iter().map(GuestRegion::is_broken).collect();
+        assert_eq!(broken, [true, false]);
+        assert!(broken_pages() > before);
+    }
+}

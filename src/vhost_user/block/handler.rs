@@ -1,0 +1,233 @@
+//! The requests of one queue of a disk.
+
+use std::sync::Arc;
+
+use log::Level;
+use vm_memory::GuestAddress;
+
+use super::super::completions::{Completion, Completions, Reply};
+use super::super::flusher::{Flush, Flusher};
+use super::super::guest_log::LimitedLog;
+use super::super::worker::{BATCH_REQUESTS, Handler, Requests};
+use super::device::Shared;
+use crate::virtio::block::{Chain, DiskBatch, DiskQueue, Executor, Kind, RequestError};
+use crate::virtio::{GuestRam, SyncError, store};
+
+/// How many requests ahead of the one that is carried out the sectors are fetched: as far as a memory
+/// access takes, in the smallest requests.
+const LOOK_AHEAD: usize = 3;
+
+/// What a guest is told of a request.
+#[derive(Debug)]
+pub(in crate::vhost_user) struct BlockReply {
+    /// Where its status byte goes.
+    status: Option<GuestAddress>,
+    /// How many bytes were filled for it.
+    result: Result<u32, RequestError>,
+}
+
+impl Reply for BlockReply {
+    fn store(self, flushed: Result<(), SyncError>, memory: &GuestRam, log: &LimitedLog) -> u32 {
+        let result = self.result.and_then(|filled| flushed.map(|()| filled).map_err(Into::into));
+        if let Err(error) = &result {
+            let level = if error.is_the_guests() { Level::Warn } else { Level::Error };
+            log.line(level, error);
+        }
+        let filled = result.as_ref().map_or(0, |filled| *filled);
+        let status = result.as_ref().map_or_else(RequestError::status, |_| 0);
+        match self.status.map(|address| store(memory, address, status)) {
+            Some(Ok(())) => return filled + 1,
+            Some(Err(error)) => log.line(Level::Warn, &format_args!("status byte: {error}")),
+            None => log.line(Level::Warn, &"a request without a status byte"),
+        }
+        0
+    }
+}
+
+/// A request of a batch that has been carried out.
+struct Taken {
+    /// `None`: it was not understood.
+    kind: Option<Kind>,
+    result: Result<u32, RequestError>,
+    flush: Option<Flush>,
+}
+
+impl Taken {
+    /// Returns whether the request has changed sectors.
+    fn changes_sectors(&self) -> bool {
+        matches!(self.kind, Some(Kind::Out | Kind::WriteZeroes | Kind::Discard))
+            && self.result.is_ok()
+    }
+}
+
+/// Carries out the requests of one queue.
+pub(in crate::vhost_user) struct BlockHandler<Q> {
+    queue: Q,
+    requests: BlockRequests,
+}
+
+/// The requests of a batch, step by step.
+struct BlockRequests {
+    shared: Arc<Shared>,
+    executor: Executor,
+    chains: Vec<Chain>,
+    /// What became of each.
+    taken: Vec<Taken>,
+    flusher: Arc<Flusher>,
+    /// How many requests are left of those that were offered before the ring was resumed.
+    offered_before: usize,
+}
+
+impl<Q: DiskQueue> BlockHandler<Q> {
+    pub(super) fn new(queue: Q, shared: Arc<Shared>, flusher: Arc<Flusher>) -> BlockHandler<Q> {
+        let executor = Executor::new(shared.device.clone());
+        let taken = Vec::with_capacity(BATCH_REQUESTS);
+        let requests = BlockRequests {
+            shared,
+            executor,
+            chains: new_chains(),
+            taken,
+            flusher,
+            offered_before: 0,
+        };
+        BlockHandler { queue, requests }
+    }
+
+    /// What carries flushes out.
+    pub(super) fn flusher(&self) -> &Flusher {
+        &self.requests.flusher
+    }
+
+    /// Has flushes carried out by `flusher`, from now on.
+    pub(super) fn flush_by(&mut self, flusher: Arc<Flusher>) {
+        self.requests.flusher = flusher;
+    }
+}
+
+fn new_chains() -> Vec<Chain> {
+    (0..BATCH_REQUESTS).map(|_| Chain::default()).collect()
+}
+
+impl<Q: DiskQueue> Handler for BlockHandler<Q> {
+    type Reply = BlockReply;
+
+    fn ring_starts(&mut self, is_resumed: bool, offered: usize) {
+        self.requests.offered_before = if is_resumed { offered } else { 0 };
+        self.requests.shared.cache_mode.ring_starts(is_resumed, &self.requests.shared.log);
+    }
+
+    fn run(&mut self, requests: &Requests<'_>, completions: &mut Completions<BlockReply>) -> usize {
+        let mut batch = self.queue.batch();
+        self.requests.take(requests, &batch);
+        let done = self.requests.execute(requests, &mut batch);
+        self.requests.commit(&mut batch);
+        drop(batch);
+        self.requests.look_for_flushes();
+        self.requests.write_through();
+        self.requests.complete(completions);
+        done
+    }
+
+    fn disconnect(&mut self) {
+        self.requests.chains = new_chains();
+        self.requests.offered_before = 0;
+    }
+}
+
+impl BlockRequests {
+    /// Reads the requests. Each step goes through all of them before the next: what one step of a request
+    /// waits for comes into the caches while that of others is done.
+    fn take<B: DiskBatch>(&mut self, requests: &Requests<'_>, batch: &B) {
+        for (chain, head) in self.chains.iter_mut().zip(requests.heads) {
+            chain.take(requests.table.chain(*head));
+        }
+        for chain in &mut self.chains[..requests.heads.len()] {
+            chain.parse(requests.memory);
+            self.executor.announce(batch, chain);
+        }
+    }
+
+    /// Carries the requests out. Returns how many: all, unless it was interrupted.
+    fn execute<B: DiskBatch>(&mut self, requests: &Requests<'_>, batch: &mut B) -> usize {
+        self.taken.clear();
+        let count = requests.heads.len();
+        for tag in 0..count {
+            if let Some(ahead) = self.chains[..count].get(tag + LOOK_AHEAD) {
+                self.executor.prepare(batch, ahead);
+            }
+            let taken = self.execute_one(requests, batch, tag);
+            if matches!(taken.result, Err(RequestError::Interrupted)) {
+                break;
+            }
+            self.taken.push(taken);
+            if requests.interrupt().is_due() {
+                break;
+            }
+        }
+        self.taken.len()
+    }
+
+    fn execute_one<B: DiskBatch>(
+        &mut self,
+        requests: &Requests<'_>,
+        batch: &mut B,
+        tag: usize,
+    ) -> Taken {
+        let request = match self.chains[tag].request() {
+            Ok(request) => request,
+            Err(error) => return Taken { kind: None, result: Err(error.clone()), flush: None },
+        };
+        let kind = Some(request.kind);
+        if request.kind == Kind::Flush
+            && let Some(wake) = requests.wake
+            && self.flusher.takes_time()
+        {
+            batch.commit();
+            return Taken { kind, result: Ok(0), flush: Some(self.flusher.begin(wake)) };
+        }
+        let interrupt = requests.interrupt();
+        let is_interrupted = || interrupt.is_due();
+        let result = self.executor.execute(batch, requests.memory, &request, tag, &is_interrupted);
+        Taken { kind, result, flush: None }
+    }
+
+    /// Completes all writes, and fails those that could not be.
+    fn commit<B: DiskBatch>(&mut self, batch: &mut B) {
+        batch.commit();
+        for (tag, error) in batch.take_failures() {
+            // One that was interrupted is carried out once more.
+            if let Some(taken) = self.taken.get_mut(tag) {
+                taken.result = Err(error.into());
+            }
+        }
+    }
+
+    /// Says that the guest flushes if it does so in this batch and writes are written through.
+    fn look_for_flushes(&mut self) {
+        let before = self.offered_before.min(self.taken.len());
+        self.offered_before -= before;
+        let mut offered_since = self.taken[before..].iter();
+        if self.shared.must_sync() && offered_since.any(|taken| taken.kind == Some(Kind::Flush)) {
+            self.shared.cache_mode.flushed(&self.shared.log);
+        }
+    }
+
+    /// Makes the writes of the batch durable if they have to be, or fails them.
+    fn write_through(&mut self) {
+        let must_sync = self.shared.must_sync() && !mutant!(vhost_user::WriteThroughForgotten);
+        if !must_sync || !self.taken.iter().any(Taken::changes_sectors) {
+            return;
+        }
+        let Err(error) = self.flusher.flush_now() else { return };
+        for taken in self.taken.iter_mut().filter(|taken| taken.changes_sectors()) {
+            taken.result = Err(error.into());
+        }
+    }
+
+    fn complete(&mut self, completions: &mut Completions<BlockReply>) {
+        for (Taken { result, flush, .. }, chain) in self.taken.drain(..).zip(&self.chains) {
+            let reply = BlockReply { status: chain.status(), result };
+            completions.push(Completion { head: chain.head(), reply, flush });
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! A session: one frontend's connection, from its first message to its end.
+//!
+//! The session carries out what the frontend asks for, one message after another. A request that it cannot
+//! carry out is answered so, if the frontend wants an answer, and the session goes on; it ends where no
+//! answer would be understood. The threads of the queues are the session's, and end with it.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::Level;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::net::{Shutdown, shutdown};
+use virtio_queue::QueueT;
+
+use super::device::VhostDevice;
+use super::memory_table::{MemoryTable, MemoryTableError};
+use super::protocol::message::{Message, MessageError};
+use super::protocol::request::{Request, RequestError};
+use super::queue_thread::{Queue, QueueThread};
+use super::ring::{Memory, Ring};
+use super::rings::RingError;
+use super::stop::Stop;
+use super::wakeup::Wakeup;
+use crate::virtio::GuestRam;
+
+/// How long a frontend that has connected may take to say something.
+const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+/// The same while another frontend waits.
+const FIRST_MESSAGE_IF_WAITED_FOR: Duration = Duration::from_secs(2);
+/// How long a frontend may be silent before it has said what guest memory is, while another one waits.
+const SETUP_IF_WAITED_FOR: Duration = Duration::from_secs(60);
+
+/// Virtio features that concern the rings, and not the device.
+pub(super) const F_PROTOCOL_FEATURES: u64 = 1 << 30;
+const F_EVENT_IDX: u64 = 1 << 29;
+
+/// Protocol features that every device has.
+pub(super) mod protocol_features {
+    pub const MQ: u64 = 1 << 0;
+    pub const REPLY_ACK: u64 = 1 << 3;
+    pub const BACKEND_REQ: u64 = 1 << 5;
+    pub const CONFIG: u64 = 1 << 9;
+    pub const BACKEND_SEND_FD: u64 = 1 << 10;
+    pub const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
+    pub const SHMEM: u64 = 1 << 22;
+    /// Of every device.
+    pub const COMMON: u64 = MQ | REPLY_ACK | CONFIG | CONFIGURE_MEM_SLOTS;
+}
+
+/// Why a session has ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionEnd {
+    /// The connection fails, or the frontend has closed it.
+    #[error(transparent)]
+    Connection(#[from] MessageError),
+    /// A request whose answer the frontend waits for cannot be carried out.
+    #[error("a request that has to be answered cannot be carried out")]
+    Unanswerable(#[source] SessionError),
+    /// A part of guest memory does not answer any more.
+    #[error(
+        "a part of guest memory does not answer: the frontend has truncated its file, or its huge pages have \
+         run out"
+    )]
+    MemoryLost,
+    /// The frontend has not said anything for too long.
+    #[error("the frontend has said nothing for {} s", .0.as_secs())]
+    Silent(Duration),
+    /// The server is to stop.
+    #[error("the server stops")]
+    Stopped,
+    /// The session cannot wait for messages.
+    #[error("cannot wait for messages")]
+    System(#[source] io::Error),
+}
+
+/// Why a request cannot be carried out.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    /// It is no request, or none that is known.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// Guest memory cannot be what it says.
+    #[error("the memory table")]
+    Memory(#[from] MemoryTableError),
+    /// The ring cannot be what it says.
+    #[error("ring {index}")]
+    Ring {
+        /// Number of the ring.
+        index: u32,
+        /// Why.
+        source: RingError,
+    },
+    /// Features that were not offered.
+    #[error("features {0:#x} were not offered")]
+    Features(u64),
+    /// The frontend's socket for requests of the device cannot be used.
+    #[error("the channel for requests to the frontend")]
+    BackChannel(#[source] io::Error),
+}
+
+/// What a frontend hears.
+pub(super) enum Answer {
+    /// That it is done, if it wants to hear that.
+    Done,
+    /// This.
+    Body(Vec<u8>),
+}
+
+impl Answer {
+    fn number(number: u64) -> Answer {
+        Answer::Body(number.to_ne_bytes().to_vec())
+    }
+}
+
+/// A session.
+pub(super) struct Session<'s> {
+    pub(super) device: Arc<dyn VhostDevice>,
+    stream: UnixStream,
+    stop: &'s Stop,
+    /// Readable once another frontend waits; `None`: that has been said, or there can be none.
+    listener: Option<&'s dyn AsFd>,
+    is_waited_for: bool,
+    /// Readable once guest memory was lost.
+    memory_lost: Arc<Wakeup>,
+    pub(super) memory: MemoryTable,
+    pub(super) rings: Vec<Arc<Ring>>,
+    /// The threads of the rings that have been started.
+    pub(super) threads: Vec<Option<QueueThread>>,
+    features: u64,
+    protocol_features: u64,
+    /// When the frontend was last heard, and whether it ever was.
+    heard: Option<Instant>,
+    begun: Instant,
+}
+
+impl<'s> Session<'s> {
+    /// A session of `device` with the frontend at the other end of `stream`, which `stop` ends. `listener`
+    /// is readable when another frontend wants to connect.
+    ///
+    /// # Errors
+    ///
+    /// There are not enough descriptors.
+    pub(super) fn new(
+        device: Arc<dyn VhostDevice>,
+        stream: UnixStream,
+        stop: &'s Stop,
+        listener: Option<&'s dyn AsFd>,
+    ) -> io::Result<Session<'s>> {
+        let queue_size = device.queue_size();
+        let ring = |_| Ring::new(queue_size).map(Arc::new).map_err(io::Error::other);
+        let rings: Vec<_> = (0..device.queues()).map(ring).collect::<Result<_, _>>()?;
+        Ok(Session {
+            stream,
+            stop,
+            listener,
+            is_waited_for: false,
+            memory_lost: Arc::new(Wakeup::new()?),
+            memory: MemoryTable::new(Memory::new(GuestRam::new())),
+            threads: rings.iter().map(|_| None).collect(),
+            rings,
+            features: 0,
+            protocol_features: 0,
+            heard: None,
+            begun: Instant::now(),
+            device,
+        })
+    }
+
+    /// Carries out what the frontend asks for until it leaves, or has to.
+    pub(super) fn run(&mut self) -> SessionEnd {
+        loop {
+            match self.wait().and_then(|()| self.serve_message()) {
+                Ok(()) => {}
+                Err(end) => return end,
+            }
+        }
+    }
+
+    /// Waits for a message.
+    fn wait(&mut self) -> Result<(), SessionEnd> {
+        loop {
+            let timeout = self.timeout()?;
+            let readable = PollFlags::POLLIN;
+            let mut sources = vec![
+                PollFd::new(self.stream.as_fd(), readable),
+                PollFd::new(self.stop.as_fd(), readable),
+                PollFd::new(self.memory_lost.as_fd(), readable),
+            ];
+            if let Some(listener) = self.listener.filter(|_| !self.is_waited_for) {
+                sources.push(PollFd::new(listener.as_fd(), readable));
+            }
+            match poll(&mut sources, timeout) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(SessionEnd::System(errno.into())),
+            }
+            let is_ready: Vec<bool> =
+                sources.iter().map(|source| source.any().unwrap_or(true)).collect();
+            match is_ready[..] {
+                [_, true, ..] => return Err(SessionEnd::Stopped),
+                [_, _, true, ..] => return Err(SessionEnd::MemoryLost),
+                [true, ..] => return Ok(()),
+                [.., true] => self.say_waited_for(),
+                _ => {}
+            }
+        }
+    }
+
+    fn say_waited_for(&mut self) {
+        self.is_waited_for = true;
+        let message = "another frontend waits: it is served when this one has disconnected";
+        self.device.log().line(Level::Warn, &message);
+    }
+
+    /// How long to wait for a message.
+    fn timeout(&self) -> Result<PollTimeout, SessionEnd> {
+        let limit = match (self.heard, self.is_waited_for) {
+            (None, false) => FIRST_MESSAGE,
+            (None, true) => FIRST_MESSAGE_IF_WAITED_FOR,
+            (Some(_), true) if self.memory.is_empty() => SETUP_IF_WAITED_FOR,
+            _ => return Ok(PollTimeout::NONE),
+        };
+        let silent = self.heard.unwrap_or(self.begun).elapsed();
+        match limit.checked_sub(silent).filter(|left| !left.is_zero()) {
+            // Rounded up, so as not to wait for less and less; a minute at the most.
+            Some(left) => Ok(PollTimeout::from(left.as_millis() as u16 + 1)),
+            None => Err(SessionEnd::Silent(limit)),
+        }
+    }
+
+    /// Carries out the message that has come.
+    fn serve_message(&mut self) -> Result<(), SessionEnd> {
+        let message = Message::receive(&self.stream)?;
+        self.heard = Some(Instant::now());
+        let mut reply = message.reply(&[]);
+        let has_own_answer = has_own_answer(message.request);
+        let wants_result =
+            message.needs_reply() && self.protocol_features & protocol_features::REPLY_ACK != 0;
+        let carried_out = Request::decode(message)
+            .map_err(SessionError::from)
+            .and_then(|request| self.carry_out(request));
+        if self.has_lost_memory() {
+            return Err(SessionEnd::MemoryLost);
+        }
+        reply.body = match carried_out {
+            Ok(Answer::Body(body)) => body,
+            Err(error) if has_own_answer => return Err(SessionEnd::Unanswerable(error)),
+            Ok(Answer::Done) if wants_result => 0u64.to_ne_bytes().to_vec(),
+            Ok(Answer::Done) => return Ok(()),
+            Err(error) => {
+                let text = crate::error_chain::in_one_line(&error);
+                self.device.log().line(Level::Warn, &format_args!("refused: {text}"));
+                if !wants_result {
+                    return Ok(());
+                }
+                1u64.to_ne_bytes().to_vec()
+            }
+        };
+        Ok(reply.send(&self.stream, &[])?)
+    }
+
+    fn carry_out(&mut self, request: Request) -> Result<Answer, SessionError> {
+        let answer = match request {
+            Request::GetFeatures => Answer::number(self.offered_features()),
+            Request::GetProtocolFeatures => Answer::number(self.offered_protocol_features()),
+            Request::GetQueueNum => Answer::number(self.rings.len() as u64),
+            Request::GetMaxMemSlots => Answer::number(super::memory_table::MOST_SLOTS as u64),
+            Request::GetConfig(range) => {
+                let bytes = self.device.read_config(range.offset, range.size);
+                Answer::Body([zerocopy::IntoBytes::as_bytes(&range), &bytes].concat())
+            }
+            Request::GetShmemConfig => Answer::Body(self.device.windows().config()),
+            Request::GetVringBase(state) => {
+                let base = self.stop_ring(state.index)?;
+                Answer::Body([state.index, base.into()].map(u32::to_ne_bytes).concat())
+            }
+            other => return self.change(other).map(|()| Answer::Done),
+        };
+        Ok(answer)
+    }
+
+    /// Carries out a request whose answer is only whether it was.
+    fn change(&mut self, request: Request) -> Result<(), SessionError> {
+        match request {
+            // A frontend that starts anew on the same connection says it again.
+            Request::SetOwner => Ok(()),
+            Request::ResetOwner | Request::ResetDevice => {
+                self.reset();
+                Ok(())
+            }
+            Request::SetFeatures(features) => self.set_features(features),
+            Request::SetProtocolFeatures(features) => self.set_protocol_features(features),
+            Request::SetConfig { range, bytes } => {
+                self.device.write_config(range.offset, &bytes);
+                Ok(())
+            }
+            Request::SetBackendReqFd(descriptor) => self.set_back_channel(descriptor),
+            Request::SetMemTable(regions) => {
+                self.memory.set(regions)?;
+                self.wake_all();
+                Ok(())
+            }
+            Request::AddMemReg(region, file) => Ok(self.memory.add(region, file)?),
+            Request::RemMemReg(region) => Ok(self.memory.remove(&region)?),
+            ring => self.change_ring(ring),
+        }
+    }
+
+    fn offered_features(&self) -> u64 {
+        self.device.features() | F_PROTOCOL_FEATURES
+    }
+
+    fn offered_protocol_features(&self) -> u64 {
+        protocol_features::COMMON | self.device.protocol_features()
+    }
+
+    fn set_features(&mut self, features: u64) -> Result<(), SessionError> {
+        let surplus = features & !self.offered_features();
+        if surplus != 0 {
+            return Err(SessionError::Features(surplus));
+        }
+        self.features = features;
+        for ring in &self.rings {
+            let mut state = ring.lock();
+            state.queue.set_event_idx(features & F_EVENT_IDX != 0);
+            // Without protocol features, rings are enabled from the beginning.
+            state.is_enabled |= features & F_PROTOCOL_FEATURES == 0;
+        }
+        self.device.accept_features(features);
+        self.update_all();
+        Ok(())
+    }
+
+    fn set_protocol_features(&mut self, features: u64) -> Result<(), SessionError> {
+        // Not all offered bits are known by all frontends, and some accept what they do not use.
+        let surplus = features & !self.offered_protocol_features();
+        self.protocol_features = features & !surplus;
+        if surplus == 0 { Ok(()) } else { Err(SessionError::Features(surplus)) }
+    }
+
+    fn set_back_channel(&self, descriptor: OwnedFd) -> Result<(), SessionError> {
+        self.device.windows().connect(descriptor).map_err(SessionError::BackChannel)
+    }
+
+    /// Disables all rings, as when the device was plugged in.
+    fn reset(&mut self) {
+        for ring in &self.rings {
+            ring.lock().is_enabled = false;
+        }
+        self.device.windows().stop();
+    }
+
+    fn has_lost_memory(&self) -> bool {
+        use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
+        let memory = self.memory.memory().memory();
+        memory.iter().any(crate::pmem::GuestRegion::is_broken)
+    }
+
+    /// Starts the thread of a queue, if it has none yet.
+    pub(super) fn thread(&mut self, number: usize) -> io::Result<&QueueThread> {
+        if self.threads[number].is_none() {
+            let thread = QueueThread::start(Queue {
+                device: self.device.clone(),
+                number,
+                ring: self.rings[number].clone(),
+                memory: self.memory.memory().clone(),
+                memory_lost: self.memory_lost.clone(),
+            })?;
+            self.threads[number] = Some(thread);
+        }
+        match &self.threads[number] {
+            Some(thread) => Ok(thread),
+            None => Err(io::ErrorKind::Other.into()),
+        }
+    }
+
+    /// Has the threads look at their rings again.
+    fn wake_all(&self) {
+        self.threads.iter().flatten().for_each(QueueThread::wake);
+    }
+}
+
+impl Drop for Session<'_> {
+    /// Completes what was taken off the rings, and forgets what the frontend has set up.
+    fn drop(&mut self) {
+        self.threads.iter().flatten().for_each(QueueThread::begin_stop);
+        self.threads.iter_mut().filter_map(Option::take).for_each(QueueThread::stop);
+        self.device.windows().disconnect();
+        self.device.disconnect();
+        self.memory.clear();
+        // Another process may have the same socket open: that we close it does not end the connection.
+        let _ = shutdown(&self.stream, Shutdown::Both);
+    }
+}
+
+/// Returns whether a request has an answer of its own, which the frontend waits for.
+fn has_own_answer(request: u32) -> bool {
+    use vhost::vhost_user::message::FrontendReq;
+    let Ok(request) = FrontendReq::try_from(request) else { return false };
+    matches!(
+        request,
+        FrontendReq::GET_FEATURES
+            | FrontendReq::GET_PROTOCOL_FEATURES
+            | FrontendReq::GET_VRING_BASE
+            | FrontendReq::GET_QUEUE_NUM
+            | FrontendReq::GET_CONFIG
+            | FrontendReq::GET_INFLIGHT_FD
+            | FrontendReq::GET_MAX_MEM_SLOTS
+            | FrontendReq::GET_STATUS
+            | FrontendReq::GET_SHARED_OBJECT
+            | FrontendReq::SET_DEVICE_STATE_FD
+            | FrontendReq::CHECK_DEVICE_STATE
+            | FrontendReq::GET_SHMEM_CONFIG
+            | FrontendReq::POSTCOPY_ADVISE
+            | FrontendReq::POSTCOPY_END
+    )
+}
