@@ -99,7 +99,9 @@ impl<M: PersistentMemory> Batch<'_, M> {
             let mut is_settled = true;
             for (lba, entry) in (first..).zip(&mut group.entries) {
                 let again = load(lba)?;
-                if again != *entry && !mutant!(btt::NoSecondLook) {
+                let is_ignored =
+                    mutant!(btt::NoSecondLook) || mutant!(btt::FirstSectorLookedAt) && lba != first;
+                if again != *entry && !is_ignored {
                     *entry = again;
                     is_settled = false;
                 }

@@ -23,6 +23,8 @@ mod lost;
 mod namespace;
 mod renewal;
 mod space;
+#[cfg(test)]
+mod tests;
 
 pub use claim::Claim;
 pub use editor::{LabelEditor, NewNamespace, Place, Reservation};

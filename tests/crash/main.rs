@@ -79,8 +79,8 @@ fn main() -> ExitCode {
     let begun = Instant::now();
     let mut total = Figures::default();
     println!(
-        "{:<24}{:>8}{:>9}{:>11}{:>11}{:>10}{:>12}",
-        "", "traces", "points", "images", "unique", "nested", "violations"
+        "{:<24}{:>8}{:>9}{:>11}{:>11}{:>10}{:>12}{:>9}",
+        "", "traces", "points", "images", "unique", "nested", "violations", "seconds"
     );
     let preemptions = scenarios::PREEMPTIONS + usize::from(args.deep);
     total += cut_all("scenarios", &args.wanted(scenarios::all()), |scenario, figures| {
@@ -187,20 +187,36 @@ fn cut_all<T: fmt::Display + Sync>(
     all: &[T],
     cut: impl Fn(&T, &mut Figures) -> Option<Violation> + Sync,
 ) -> Figures {
+    let begun = Instant::now();
     let total = Mutex::new(Figures::default());
     for_each(all, |item| {
+        let t0 = Instant::now();
         let mut figures = Figures::default();
         let violation = limits::within_limit(&item.to_string(), || cut(item, &mut figures));
         if let Some(violation) = violation {
             figures.violations += 1;
             println!("VIOLATION in {item}: {violation}");
         }
+        if t0.elapsed().as_millis() > 1500 {
+            eprintln!(
+                "T {:.1} {item} {} {}",
+                t0.elapsed().as_secs_f32(),
+                figures.unique,
+                figures.nested
+            );
+        }
         *total.lock().unwrap() += figures;
     });
     let total = total.into_inner().unwrap();
     println!(
-        "{name:<24}{:>8}{:>9}{:>11}{:>11}{:>10}{:>12}",
-        total.traces, total.points, total.images, total.unique, total.nested, total.violations
+        "{name:<24}{:>8}{:>9}{:>11}{:>11}{:>10}{:>12}{:>9}",
+        total.traces,
+        total.points,
+        total.images,
+        total.unique,
+        total.nested,
+        total.violations,
+        begun.elapsed().as_secs(),
     );
     total
 }
@@ -212,6 +228,7 @@ fn hunt_all(mutants: &[AnyMutant]) -> usize {
     panic::set_hook(Box::new(|_| {}));
     let killed = AtomicUsize::new(0);
     for_each(mutants, |mutant| {
+        let t0 = Instant::now();
         let hunted = *mutant;
         let noticed = match limits::try_within(MOST_OF_A_MUTANT, move || mutants::hunt(hunted)) {
             Ended::Normally(None) => {
@@ -224,6 +241,7 @@ fn hunt_all(mutants: &[AnyMutant]) -> usize {
         };
         killed.fetch_add(1, Ordering::Relaxed);
         println!("mutant {mutant}: {noticed}");
+        eprintln!("TM {:.1} {mutant}", t0.elapsed().as_secs_f32());
     });
     panic::set_hook(hook);
     println!("mutants killed: {} of {}", killed.load(Ordering::Relaxed), mutants.len());

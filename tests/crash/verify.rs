@@ -28,6 +28,9 @@ const READ_ONLY_EVERY: u64 = 16;
 const VERSION: u64 = 1 << 31;
 /// Images of a crash in recovery: few stores are open there, and all their combinations tried.
 const NESTED: Effort = Effort { most: 64, random: 1, lines: 1 };
+/// Recovery of more pending sectors than this is cut off at one in [`LONG_RECOVERY_EVERY`] of its events.
+const LONG_RECOVERY: usize = 8;
+const LONG_RECOVERY_EVERY: u64 = 16;
 
 /// What an image may hold.
 #[derive(Clone)]
@@ -86,7 +89,11 @@ impl Verifier<'_> {
         }
         let found = self.recover(image, allowed)?;
         match found.pending.first() {
-            Some(sector) => self.verify_nested(image, allowed, &found.values, *sector),
+            Some(sector) => {
+                let every =
+                    if found.pending.len() > LONG_RECOVERY { LONG_RECOVERY_EVERY } else { 1 };
+                self.verify_nested(image, allowed, &found.values, *sector, every)
+            }
             None => Ok(()),
         }
     }
@@ -254,13 +261,15 @@ impl Verifier<'_> {
             .map_or(Ok(()), |(_, error)| Err(format!("sector {sector} cannot be written: {error}")))
     }
 
-    /// Recovery, and another write of a sector that it recovered, cut off at every point.
+    /// Recovery, and another write of a sector that it recovered, cut off at one in `every` points.
+    /// `pending` is the sector.
     fn verify_nested(
         &mut self,
         image: &Contents,
         allowed: &Allowed,
         values: &[(u64, Value)],
         pending: u64,
+        every: u64,
     ) -> Result<(), String> {
         let mut model = CrashModel::new(self.scenario.disk.medium, image);
         let medium = Arc::new(model.open());
@@ -295,6 +304,9 @@ impl Verifier<'_> {
                 Event::Mark(0) => sectors[rewritten].1.push(new.clone()),
                 Event::Mark(_) => sectors[rewritten].1 = vec![new.clone()],
                 _ => {}
+            }
+            if !random.one_in(every) {
+                continue;
             }
             let allowed =
                 Allowed { sectors: sectors.clone(), poison: poison.clone(), open_data: Vec::new() };
