@@ -20,14 +20,17 @@ use super::trace::{Start, Trace, fault_of, is_failure};
 use super::verify::Verified;
 
 const EFFORT: Effort = Effort { most: 60, random: 1, lines: 2 };
-/// Which of the pages are dropped whose write-back has failed.
+/// Which of the pages are dropped whose write-back has failed; in a quick run, the first of these.
 const DROPPED: [Dropped; 5] =
-    [Dropped::None, Dropped::All(1), Dropped::All(2), Dropped::Some(3), Dropped::Some(4)];
+    [Dropped::None, Dropped::All(1), Dropped::Some(3), Dropped::All(2), Dropped::Some(4)];
+const QUICK: usize = 3;
 
 /// What is done to a disk while something fails.
 pub struct Faulty {
     scenario: Scenario,
     next: Next,
+    /// How many of [`DROPPED`] are tried.
+    choices: usize,
 }
 
 impl fmt::Display for Faulty {
@@ -36,25 +39,26 @@ impl fmt::Display for Faulty {
     }
 }
 
-pub fn all() -> Vec<Faulty> {
+pub fn all(deep: bool) -> Vec<Faulty> {
     let disks = [
         Disk::of(512).strict(512),
-        Disk::of(4096).strict(4096),
-        Disk::of(512).two_arenas().strict(4096),
         Disk::of(512).page_cache(512),
         Disk::of(4096).page_cache(4096),
+        Disk::of(4096).strict(4096),
+        Disk::of(512).two_arenas().strict(4096),
     ];
-    disks.into_iter().flat_map(of_disk).collect()
+    let (disks, choices) = if deep { (&disks[..], DROPPED.len()) } else { (&disks[..3], QUICK) };
+    disks.iter().flat_map(|disk| of_disk(*disk, choices)).collect()
 }
 
 pub fn for_mutants() -> Vec<Faulty> {
     [Disk::of(512).strict(512), Disk::of(512).page_cache(512)]
         .into_iter()
-        .flat_map(of_disk)
+        .flat_map(|disk| of_disk(disk, DROPPED.len()))
         .collect()
 }
 
-fn of_disk(disk: Disk) -> Vec<Faulty> {
+fn of_disk(disk: Disk, choices: usize) -> Vec<Faulty> {
     let read = [Read(0..4), Read(5..6)];
     let writes = [Write(0..1), Commit, Read(0..4), Write(1..2), Flush, Write(0..1), Commit];
     let batch = [Write(0..3), Commit, Flush, Write(5..6), Write(1..2), Commit];
@@ -68,7 +72,7 @@ fn of_disk(disk: Disk) -> Vec<Faulty> {
             let next = [&read[..], &[Write(1..3), Commit, Read(0..4), Flush]].concat();
             let scenario = Scenario::new(&format!("{name} ({disk})"), disk, vec![ops]).lanes(2);
             let scenario = scenario.watched(next.iter().flat_map(Op::sectors));
-            Faulty { scenario, next: Next { read_only: false, ops: next } }
+            Faulty { scenario, next: Next { read_only: false, ops: next }, choices }
         })
         .collect()
 }
@@ -104,7 +108,10 @@ impl Faulty {
         let syncs = count(|event| matches!(event, Event::SyncBegins));
         let stores = count(|event| matches!(event, Event::Store { .. } | Event::Stream { .. }));
         let failing = (0..syncs).map(Failing::Sync).chain((0..stores).map(Failing::WriteBack));
-        let dropped = failing.flat_map(|what| DROPPED.map(|dropped| FileFault { what, dropped }));
+        let dropped = &DROPPED[..self.choices];
+        let dropped = failing.flat_map(|what| {
+            dropped.iter().map(move |dropped| FileFault { what, dropped: *dropped })
+        });
         let interrupted = (0..syncs).map(Failing::Interrupted);
         let interrupted = interrupted.map(|what| FileFault { what, dropped: Dropped::None });
         dropped.chain(interrupted).collect()
