@@ -101,7 +101,7 @@ fn a_namespace_that_went_before_the_lock_is_not_edited() {
     let editor = opened_before.edit_labels().unwrap();
     assert!(editor.growth(&named("first"), None, LINUX_ALIGNMENT).is_err());
     assert!(editor.claim(&named("first")).is_err());
-    assert_eq!(editor.file().free_extents(), [0..DATA]);
+    assert_eq!(editor.file().free_extents(), std::slice::from_ref(&(0..DATA)));
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn newest(first: u32, second: u32) -> Option<Slot> {
     // An entry is written over the older of the two, with the number that follows that of the newer.
     let follows = |one: u32, other: u32| {
         let next = if other == LAST_NUMBER { FIRST_NUMBER } else { other.wrapping_add(1) };
-        one == next && one <= LAST_NUMBER && one >= FIRST_NUMBER
+        one == next && (FIRST_NUMBER..=LAST_NUMBER).contains(&one)
     };
     match (follows(first, second), follows(second, first)) {
         (true, false) => Some(Slot::First),
