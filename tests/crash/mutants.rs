@@ -52,6 +52,22 @@ impl AnyMutant {
         if let AnyMutant::Worker(mutant) = self { Some(mutant) } else { None }
     }
 
+    /// Returns whether it is about what opening does, or about what comes after a failure.
+    fn is_of_opening_or_failures(self) -> bool {
+        use MediumMutant::{
+            FailedFenceGood, FailureForgotten, FailureUnseen, OpenedFlogUnflushed,
+            OpenedMapUnflushed, OpenedUnfenced, TouchForgotten,
+        };
+        match self {
+            AnyMutant::Engine(mutant) => mutant == Mutant::CleanTrusted,
+            AnyMutant::Medium(
+                FailedFenceGood | FailureForgotten | FailureUnseen | OpenedFlogUnflushed
+                | OpenedMapUnflushed | OpenedUnfenced | TouchForgotten,
+            ) => true,
+            _ => false,
+        }
+    }
+
     pub fn of_medium(self) -> Option<MediumMutant> {
         if let AnyMutant::Medium(mutant) = self { Some(mutant) } else { None }
     }
@@ -78,10 +94,12 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
         return hunt_in(ring::all(), |ring| ring.exhaust(mutant, &mut Figures::default()));
     }
     let mut figures = Figures::default();
-    let scenarios = scenarios::for_mutants().into_iter().find_map(|scenario| {
-        let violation = exhaust(&scenario, mutant, scenarios::PREEMPTIONS, &mut figures);
-        violation.map(|violation| (scenario.name.clone(), violation))
-    });
+    let mut scenarios = || {
+        scenarios::for_mutants().into_iter().find_map(|scenario| {
+            let violation = exhaust(&scenario, mutant, scenarios::PREEMPTIONS, &mut figures);
+            violation.map(|violation| (scenario.name.clone(), violation))
+        })
+    };
     let creations = || {
         creation::for_mutants().into_iter().find_map(|creation| {
             let violation = creation.exhaust(mutant, &mut Figures::default());
@@ -104,7 +122,12 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
             exhaust::sample(scenario, mutant, &mut Figures::default())
         })
     };
-    scenarios.or_else(wide).or_else(creations).or_else(growths).or_else(kills).or_else(failures)
+    if mutant.is_of_opening_or_failures() {
+        // Where it is noticed if anywhere: the others take minutes.
+        return kills().or_else(failures).or_else(scenarios);
+    }
+    let found = scenarios().or_else(wide).or_else(creations).or_else(growths);
+    found.or_else(kills).or_else(failures)
 }
 
 /// The first of `all` in which there is a violation.
