@@ -315,18 +315,7 @@ mod models {
         });
     }
 
-    #[test]
-    fn a_second_store_is_not_taken_for_the_first() {
-        explore("write-back of two stores each", |disk, bit| {
-            disk.store(bit);
-            assert_eq!(disk.sync(), Ok(()));
-            disk.store(4 * bit);
-            assert_eq!(disk.sync(), Ok(()));
-            assert!(disk.is_durable(4 * bit), "the second sync has returned");
-        });
-    }
-
-    /// One of the two syncs fails: whoever shares it, or comes after it, hears of that.
+    /// One of the two syncs fails: a thread that shares it, or syncs after it, is told of that.
     #[test]
     fn a_sync_that_shares_a_failed_one_has_failed() {
         explore("write-back that fails", |disk, bit| {
