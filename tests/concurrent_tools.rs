@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -107,6 +108,8 @@ fn a_namespace_that_a_tool_keeps_is_busy() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
+    // The image is looked at before the namespace is taken; it does not come to its end.
+    import.stdin.as_mut().unwrap().write_all(&vec![0; 1 << 20]).unwrap();
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     while !is_locked(&file) {
         thread::yield_now();

@@ -12,7 +12,7 @@ use super::map::MapEntry;
 use super::map_locks::{LockKey, MapLocks};
 use super::sync::{AtomicBool, Ordering};
 use super::units::{Block, Lba};
-use crate::pmem::{Cause, Intent, MediaError, PersistentMemory};
+use crate::pmem::{Cause, Durability, Intent, MediaError, PAGE, PersistentMemory};
 
 /// An open arena.
 #[derive(Debug)]
@@ -58,26 +58,31 @@ impl Arena {
     /// A daemon that was killed may have stored some of it without coming to its fence. Every process
     /// sees such stores, and a power failure still takes them away. A torn info block is made durable as
     /// well: after a power failure it could otherwise be the block that it was before, and count again.
+    ///
+    /// Unless `may_store`, the pages of a file are only synced. If the daemon was killed because a sync had
+    /// failed, that is not enough: see [`write_back`].
     pub(super) fn settle<M: PersistentMemory>(
         &self,
         medium: &M,
         found: Copies,
         newest: &[FlogEntry],
+        may_store: bool,
     ) -> Result<(), MediaError> {
         if mutant!(btt::KilledTrusted) {
             return Ok(());
         }
         let geometry = &self.info.geometry;
+        let keep = |offset, length| write_back(medium, self.start + offset, length, may_store);
         if !matches!(found, Copies::OnlyBackup(InfoFault::Media(_))) {
-            medium.flush(self.start, INFO_SIZE)?;
+            keep(0, INFO_SIZE)?;
         }
         if !matches!(found, Copies::OnlyPrimary(InfoFault::Media(_))) {
-            medium.flush(self.start + geometry.info2off, INFO_SIZE)?;
+            keep(geometry.info2off, INFO_SIZE)?;
         }
-        medium.flush(self.start + geometry.logoff, u64::from(geometry.nfree) * FLOG_PAIR_SIZE)?;
+        keep(geometry.logoff, u64::from(geometry.nfree) * FLOG_PAIR_SIZE)?;
         // A lane that was never used names a sector that is not its own, and no map entry was stored.
         for entry in newest.iter().filter(|entry| entry.old_block() != entry.new_block()) {
-            self.flush_entry(medium, entry.lba())?;
+            keep(geometry.map_entry_offset(entry.lba()), MAP_ENTRY_SIZE)?;
         }
         medium.fence()
     }
@@ -274,6 +279,25 @@ impl Arena {
         }
         Ok(())
     }
+}
+
+/// Begins to make durable `length` bytes at `offset` that an earlier process may have stored.
+///
+/// Where a fence does not suffice, their pages are made dirty: a page whose write-back has failed is clean
+/// although it is not on the disk, and no later sync writes it. Nobody else stores there meanwhile.
+fn write_back<M: PersistentMemory>(
+    medium: &M,
+    offset: u64,
+    length: u64,
+    may_store: bool,
+) -> Result<(), MediaError> {
+    if may_store && medium.durability() != Durability::Dax && !mutant!(btt::CleanTrusted) {
+        let pages = (offset / PAGE..(offset + length).div_ceil(PAGE)).map(|page| page * PAGE);
+        for page in pages {
+            medium.touch_u32(page.max(offset))?;
+        }
+    }
+    medium.flush(offset, length)
 }
 
 /// Returns whether the medium is bad where a store failed, so that it cannot be read there either. If it

@@ -19,6 +19,12 @@ mutants! {
         PoisonKept,
         /// A free block is filled while it is being read.
         NoWaitForReaders,
+        /// A writer looks at the first of the blocks only that a queue is reading together.
+        FirstSlotAlone,
+        /// A queue says of the first block only that it is reading it.
+        FirstBlockPublished,
+        /// A reader looks again at the first of its sectors only.
+        FirstSectorLookedAt,
         /// A reader does not look again whether its block is still the sector's.
         NoSecondLook,
         /// Map locks are released before the map entries are durable.
@@ -30,6 +36,9 @@ mutants! {
         /// The map entries of a round that share a cache line are flushed after the first of them is
         /// stored, not after the last.
         FlushedTooSoon,
+        /// A map entry is not flushed if the next sector of the round has its own in a cache line of the
+        /// same number, in whichever arena.
+        LineOfAnyArena,
         /// A sector may be in a round twice.
         SameSectorTwice,
         /// Part of a sector is replaced without the map lock.
@@ -60,6 +69,8 @@ mutants! {
         TrimTrustsZero,
         /// A read takes it for durable that a sector was trimmed.
         TrimShownUnfenced,
+        /// Opening takes clean pages for what is on the disk.
+        CleanTrusted,
     }
     /// Those that `tests/loom` must notice: they let CPUs see each other's stores in another order, which
     /// takes a model of that to notice.

@@ -88,7 +88,7 @@ fn open_arena<M: PersistentMemory>(
     let recovered = recovery::recover(medium, number, found.start, &found.info.geometry)?;
     let mut arena = Arena::new(number, found.start, first_sector, found.info, recovered.layout);
     let changes_nothing = read_only || found.info.error;
-    match arena.settle(medium, found.copies, &recovered.newest) {
+    match arena.settle(medium, found.copies, &recovered.newest, !changes_nothing) {
         Err(error) if !changes_nothing => return Err(error.into()),
         Err(error) => {
             warn!("arena {number}: what was found may not survive a power failure: {error}");

@@ -14,7 +14,7 @@ use super::error::Error;
 use super::map::{MapEntry, Mapped};
 use super::read_tracking::GROUP;
 use super::units::Lba;
-use crate::pmem::{Cause, PersistentMemory};
+use crate::pmem::{Access, Cause, PersistentMemory};
 
 /// Sectors of an arena that are read together: the first of them, and the map entries of all.
 struct Group<'a> {
@@ -99,7 +99,8 @@ impl<M: PersistentMemory> Batch<'_, M> {
             let mut is_settled = true;
             for (lba, entry) in (first..).zip(&mut group.entries) {
                 let again = load(lba)?;
-                if again != *entry && !mutant!(btt::NoSecondLook) {
+                let is_looked_at = !mutant!(btt::FirstSectorLookedAt) || lba == first;
+                if again != *entry && is_looked_at && !mutant!(btt::NoSecondLook) {
                     *entry = again;
                     is_settled = false;
                 }
@@ -113,7 +114,11 @@ impl<M: PersistentMemory> Batch<'_, M> {
     #[cold]
     fn fence_zeroes(&self) -> Result<(), Error> {
         self.shows_zeroes.set(false);
-        Ok(self.btt.medium.fence()?)
+        match self.btt.medium.fence() {
+            // After a failed sync nothing can be made durable, and reads go on.
+            Err(error) if error.access == Access::Sync => Ok(()),
+            fenced => Ok(fenced?),
+        }
     }
 
     /// Begins to make a zero flag durable that is shown: the trim that stored it may not have come to its

@@ -57,7 +57,8 @@ impl ReadTracking {
         // rather than the one that cleared the slot, and then fills that block.
         let release =
             if mutant!(btt::RelaxedPublish) { Ordering::Relaxed } else { Ordering::Release };
-        for (slot, block) in self.queues[queue].0.iter().zip(blocks) {
+        let slots = if mutant!(btt::FirstBlockPublished) { 1 } else { GROUP };
+        for (slot, block) in self.queues[queue].0[..slots].iter().zip(blocks) {
             slot.store(tracked(arena, block), release);
         }
         if !mutant!(btt::NoReaderFence) {
@@ -79,7 +80,8 @@ impl ReadTracking {
     pub(super) fn wait_until_unread(&self, arena: usize, block: Block) {
         let tracked = tracked(arena, block);
         for slots in &self.queues {
-            for slot in &slots.0 {
+            let looked_at = if mutant!(btt::FirstSlotAlone) { 1 } else { GROUP };
+            for slot in &slots.0[..looked_at] {
                 if slot.load(Ordering::Acquire) == tracked {
                     wait_while(slot, tracked);
                 }

@@ -221,7 +221,10 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let (medium, staged) = (&self.btt.medium, &self.round.staged[index]);
         let arena = &self.btt.arenas[staged.arena];
         arena.store_entry_only(medium, staged.lba, MapEntry::data(staged.new))?;
-        let line = |staged: &Staged| (staged.arena, staged.lba.0 / ENTRIES);
+        let arena_of = |staged: &Staged| {
+            if mutant!(btt::LineOfAnyArena) { 0 } else { staged.arena }
+        };
+        let line = |staged: &Staged| (arena_of(staged), staged.lba.0 / ENTRIES);
         let neighbour =
             if mutant!(btt::FlushedTooSoon) { index.wrapping_sub(1) } else { index + 1 };
         let neighbour = self.round.staged.get(neighbour);

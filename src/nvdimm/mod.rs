@@ -28,6 +28,8 @@ mod pfn;
 mod renewal;
 mod space;
 mod stray;
+#[cfg(test)]
+mod tests;
 
 pub use claim::Claim;
 pub use content::{Content, HEAD_SIZE, first_stored};

@@ -62,6 +62,7 @@ impl AddressSpace {
 
     /// Returns whether the page at `address`, which is inside the mapping, is in the page cache. The
     /// answer is out of date as soon as it is given.
+    #[allow(clippy::unused_self, reason = "the page is mapped as long as the mapping is borrowed")]
     pub(super) fn is_resident(&self, address: *const u8) -> bool {
         let page = PAGE as usize;
         let offset = address.addr() - self.start.as_ptr().addr();

@@ -503,10 +503,15 @@ impl PersistentMemory for Mapping {
     #[inline]
     fn flush(&self, offset: u64, length: u64) -> Result<(), MediaError> {
         let address = self.checked(Access::Flush, offset, length)?;
-        if self.durability != Durability::Dax {
-            return Ok(());
+        match self.durability {
+            Durability::Dax => self.write_back_lines(address, offset, length),
+            // What is flushed may have been stored by another thread, which is yet to note that.
+            Durability::Strict => {
+                self.writeback.note_store();
+                Ok(())
+            }
+            Durability::PageCache => Ok(()),
         }
-        self.write_back_lines(address, offset, length)
     }
 
     fn fence(&self) -> Result<(), MediaError> {

@@ -28,6 +28,7 @@ mod preview;
 mod shared;
 mod sigbus;
 pub mod simulated;
+mod sync;
 mod watched;
 mod writeback;
 

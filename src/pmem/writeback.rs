@@ -10,13 +10,14 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex as StdMutex, Weak};
 
 use nix::errno::Errno;
 
+use super::sync::{AtomicBool, Mutex, MutexGuard, Ordering, PoisonError};
+
 /// The files that are mapped, by device and inode number.
-static FILES: Mutex<Vec<(FileId, Weak<Writeback>)>> = Mutex::new(Vec::new());
+static FILES: StdMutex<Vec<(FileId, Weak<Writeback>)>> = StdMutex::new(Vec::new());
 
 /// Device and inode number of a file.
 type FileId = (u64, u64);
@@ -239,5 +240,96 @@ mod tests {
         };
         state.sync(during).unwrap();
         assert!(again.get());
+    }
+}
+
+/// Every interleaving of queues that store and sync, as `scripts/loom` tries them.
+#[cfg(all(test, feature = "loom"))]
+mod models {
+    use std::sync::Arc;
+
+    use loom::sync::Mutex as PageLock;
+    use loom::thread;
+
+    use super::*;
+
+    /// A file of one page, of which each thread stores to a bit of its own.
+    ///
+    /// The kernel write-protects a page before it writes it out. A store either precedes that, and is
+    /// written out, or faults, and then follows it: the lock stands for that order.
+    struct Disk {
+        state: Writeback,
+        page: PageLock<u32>,
+        durable: PageLock<u32>,
+    }
+
+    impl Disk {
+        fn new() -> Arc<Disk> {
+            let (page, durable) = (PageLock::new(0), PageLock::new(0));
+            Arc::new(Disk { state: Writeback::new(), page, durable })
+        }
+
+        fn store(&self, bit: u32) {
+            *self.page.lock().unwrap() |= bit;
+            self.state.note_store();
+        }
+
+        fn is_durable(&self, bit: u32) -> bool {
+            *self.durable.lock().unwrap() & bit != 0
+        }
+
+        fn sync(&self) -> Result<(), Errno> {
+            self.state.sync(|| {
+                let written = *self.page.lock().unwrap();
+                *self.durable.lock().unwrap() |= written;
+                Ok(())
+            })
+        }
+
+        fn fail(&self) -> Result<(), Errno> {
+            self.state.sync(|| Err(Errno::EIO))
+        }
+    }
+
+    /// Runs `act` in two threads, each with a bit of its own, in every interleaving.
+    fn explore(name: &str, act: impl Fn(&Disk, u32) + Send + Sync + Copy + 'static) {
+        let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = count.clone();
+        loom::model(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let disk = Disk::new();
+            let other = disk.clone();
+            let thread = thread::spawn(move || act(&other, 1));
+            act(&disk, 2);
+            thread.join().unwrap();
+        });
+        println!("model {name}: interleavings={}", count.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn what_was_stored_before_a_sync_is_durable_after_it() {
+        explore("write-back of two queues", |disk, bit| {
+            disk.store(bit);
+            assert_eq!(disk.sync(), Ok(()));
+            assert!(disk.is_durable(bit), "the sync has returned");
+        });
+    }
+
+    /// One of the two syncs fails: a thread that shares it, or syncs after it, is told of that.
+    #[test]
+    fn a_sync_that_shares_a_failed_one_has_failed() {
+        explore("write-back that fails", |disk, bit| {
+            disk.store(bit);
+            if bit == 1 {
+                let failed = disk.fail();
+                assert_eq!(disk.state.failure(), failed.err());
+                assert_eq!(disk.sync(), failed, "it is not forgotten");
+            } else if disk.sync().is_ok() {
+                assert!(disk.is_durable(bit), "it had not failed by then");
+            } else {
+                assert!(disk.state.has_failed() && disk.state.has_to_sync());
+                assert_eq!(disk.sync(), Err(Errno::EIO));
+            }
+        });
     }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use vhost_user_btt::btt::check::{CheckOptions, Severity, check};
 use vhost_user_btt::btt::{Copies, CreateOptions, Error, create, find, mutant};
 use vhost_user_btt::pmem::PersistentMemory;
-use vhost_user_btt::pmem::simulated::{Contents, Random, Simulated};
+use vhost_user_btt::pmem::simulated::{Contents, CrashModel, Random, Simulated};
 use vm_memory::VolatileSlice;
 
 use super::cuts::Violation;
@@ -88,8 +88,11 @@ impl Creation {
     /// The first violation there is.
     pub fn exhaust(&self, mutant: AnyMutant, figures: &mut Figures) -> Option<Violation> {
         let base = self.base();
-        let medium =
-            Medium::new(Simulated::of(base.clone()), &self.disk.create(), mutant.of_medium());
+        let medium = Medium::new(
+            CrashModel::new(self.disk.medium, &base).open(),
+            &self.disk.create(),
+            mutant.of_medium(),
+        );
         mutant::activate(mutant.of_engine());
         create(&medium, &self.options(), |_, _| {}).unwrap();
         let trace = medium.recorder.take_trace();

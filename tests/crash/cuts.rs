@@ -4,12 +4,15 @@ use std::fmt;
 use std::ops::Range;
 
 use vhost_user_btt::btt::find;
-use vhost_user_btt::pmem::simulated::{Contents, Effort, Random, Simulated, Unfenced};
+use vhost_user_btt::pmem::Durability;
+use vhost_user_btt::pmem::simulated::{CrashModel, Effort, Event, Random, Simulated};
 
-use super::figures::Figures;
+use super::figures::{Figures, Left};
 use super::mutants::AnyMutant;
+use super::oracle::History;
 use super::scenario::Scenario;
 use super::trace::Trace;
+use super::value::Value;
 use super::verify::{Allowed, Verified, Verifier, clear_poison};
 
 /// Something that must not be.
@@ -36,10 +39,11 @@ pub struct Cutter<'a> {
     trace: &'a Trace,
     /// Where the data of each arena are.
     data: Vec<Range<u64>>,
-    durable: Contents,
-    unfenced: Unfenced,
+    model: CrashModel,
     poison: Vec<Range<u64>>,
     position: usize,
+    /// What the sectors may hold there.
+    sectors: Vec<(u64, Vec<Value>)>,
 }
 
 impl<'a> Cutter<'a> {
@@ -54,14 +58,14 @@ impl<'a> Cutter<'a> {
             mutant,
             trace,
             data: data.collect(),
-            durable: trace.base.clone(),
-            unfenced: Unfenced::default(),
+            model: CrashModel::new(scenario.disk.medium, &trace.base),
             poison: trace.poison.clone(),
             position: 0,
+            sectors: sectors_after(scenario, trace, 0),
         }
     }
 
-    /// Cuts the trace off before its first event, and after each of them.
+    /// Cuts the trace off before the next event, and after each that follows.
     pub fn everywhere(
         mut self,
         effort: &Effort,
@@ -70,10 +74,30 @@ impl<'a> Cutter<'a> {
     ) -> Option<Violation> {
         let mut random = Random::new(1);
         self.cut(effort, &mut random, known, figures).or_else(|| {
-            (0..self.trace.events.len()).find_map(|_| {
+            (self.position..self.trace.events.len()).find_map(|_| {
                 self.advance();
                 self.cut(effort, &mut random, known, figures)
             })
+        })
+    }
+
+    /// The same from the moment on at which the first `position` events have happened, but only where that
+    /// may leave something that is not left at a later point, or not allowed at one.
+    pub fn from(
+        mut self,
+        position: usize,
+        effort: &Effort,
+        known: &mut Verified,
+        figures: &mut Figures,
+    ) -> Option<Violation> {
+        (0..position).for_each(|_| self.advance());
+        let mut random = Random::new(1);
+        (position..=self.trace.events.len()).find_map(|at| {
+            if at > position {
+                self.advance();
+            }
+            let is_last_of_its_kind = self.trace.events.get(at).is_none_or(narrows);
+            is_last_of_its_kind.then(|| self.cut(effort, &mut random, known, figures))?
         })
     }
 
@@ -96,9 +120,12 @@ impl<'a> Cutter<'a> {
 
     fn advance(&mut self) {
         let event = &self.trace.events[self.position];
-        event.replay(&mut self.unfenced, &mut self.durable);
+        self.model.replay(std::slice::from_ref(event));
         clear_poison(&mut self.poison, event);
         self.position += 1;
+        if matches!(event, Event::Mark(_)) {
+            self.sectors = sectors_after(self.scenario, self.trace, self.position);
+        }
     }
 
     fn cut(
@@ -116,9 +143,10 @@ impl<'a> Cutter<'a> {
             verified: known,
             unique: 0,
             nested: 0,
+            left: Left::default(),
         };
         let mut violation = None;
-        let images = self.unfenced.images(&self.durable, effort, random, &mut |image| {
+        let images = self.model.images(effort, random, &mut |image| {
             if violation.is_none() {
                 violation = verifier.verify(&image, &allowed).err();
             }
@@ -128,19 +156,35 @@ impl<'a> Cutter<'a> {
         figures.images += images.made as u64;
         figures.unique += verifier.unique;
         figures.nested += verifier.nested;
+        figures.left += verifier.left;
         violation.map(|what| Violation { position: Some(self.position), what })
     }
 
     fn allowed(&self) -> Allowed {
-        let after = |position| {
-            let histories = self.trace.histories.iter();
-            histories.map(|history| (history.sector, history.after(position))).collect()
-        };
         let is_data = |offset: &u64| self.data.iter().any(|data| data.contains(offset));
         Allowed {
-            sectors: after(self.position),
+            sectors: self.sectors.clone(),
             poison: self.poison.clone(),
-            open_data: self.unfenced.streamed().filter(is_data).collect(),
+            open_data: self.model.open_data().into_iter().filter(is_data).collect(),
         }
     }
+}
+
+/// Returns whether an event makes something durable, or changes what is allowed. After any other, a power
+/// failure may leave all that it could before, and must not leave anything else than before.
+fn narrows(event: &Event) -> bool {
+    !matches!(
+        event,
+        Event::Store { .. } | Event::Stream { .. } | Event::Flush { .. } | Event::SyncBegins
+    )
+}
+
+/// What each sector may hold after the first `position` events. Of a page cache only those that were flushed
+/// and not written since: of the others, nothing is promised.
+fn sectors_after(scenario: &Scenario, trace: &Trace, position: usize) -> Vec<(u64, Vec<Value>)> {
+    let is_in_page_cache = scenario.disk.medium.durability() == Durability::PageCache;
+    let is_promised =
+        |history: &&History| !is_in_page_cache || !history.is_written_between(position, position);
+    let histories = trace.histories.iter().filter(is_promised);
+    histories.map(|history| (history.sector, history.after(position))).collect()
 }

@@ -2,19 +2,36 @@
 //! everywhere.
 
 use vhost_user_btt::pmem::simulated::Effort;
-use vhost_user_btt::pmem::simulated::turns::{self, Run};
+use vhost_user_btt::pmem::simulated::turns::{self, AtRandom, Run};
 
 use super::cuts::{Cutter, Violation};
 use super::figures::Figures;
 use super::mutants::AnyMutant;
 use super::scenario::Scenario;
-use super::trace::Start;
+use super::trace::{Start, fault_of};
 use super::verify::Verified;
 
 /// What one queue leaves: every cache line of its data missing, and alone.
 pub const ONE_QUEUE: Effort = Effort { most: 20_000, random: 8, lines: 64 };
 /// What several leave, in each of many traces.
 const SEVERAL_QUEUES: Effort = Effort { most: 2_000, random: 2, lines: 2 };
+
+/// What a long round leaves, of which there is much more than can be tried.
+const WIDE: Effort = Effort { most: 40, random: 2, lines: 8 };
+
+/// The first violation there is in a scenario whose rounds are long, with the turns of a few seeds.
+pub fn sample(scenario: &Scenario, mutant: AnyMutant, figures: &mut Figures) -> Option<Violation> {
+    let start = Start::of(scenario);
+    let mut verified = Verified::default();
+    let seeds = if scenario.queues.len() == 1 { 1 } else { 20 };
+    (0..seeds).find_map(|seed| {
+        let (_, trace) = start.run(scenario, mutant, Box::new(AtRandom::new(seed)));
+        figures.traces += 1;
+        fault_of(&trace).or_else(|| {
+            Cutter::new(scenario, mutant, &trace).from(0, &WIDE, &mut verified, figures)
+        })
+    })
+}
 
 /// The first violation there is.
 pub fn exhaust(
@@ -35,9 +52,7 @@ pub fn exhaust(
         }
         let (run, trace) = start.run(scenario, mutant, schedule);
         figures.traces += 1;
-        let fault = trace.faults.first();
-        let fault = fault.map(|what| Violation { position: None, what: what.clone() });
-        violation = fault.or_else(|| {
+        violation = fault_of(&trace).or_else(|| {
             Cutter::new(scenario, mutant, &trace).everywhere(&effort, &mut verified, figures)
         });
         run

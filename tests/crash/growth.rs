@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vhost_user_btt::btt::check::{CheckOptions, Severity, check};
 use vhost_user_btt::btt::{find, grow, mutant};
-use vhost_user_btt::pmem::simulated::{Contents, Random, Simulated};
+use vhost_user_btt::pmem::simulated::{Contents, CrashModel, Random, Simulated};
 use vm_memory::VolatileSlice;
 
 use super::cuts::Violation;
@@ -65,8 +65,11 @@ impl Growth {
         let base = self.base();
         let grown = Simulated::of(base.clone());
         grow(&grown, None, ARENA, |_, _| {}).unwrap();
-        let medium =
-            Medium::new(Simulated::of(base.clone()), &grown.snapshot(), mutant.of_medium());
+        let medium = Medium::new(
+            CrashModel::new(self.old.disk.medium, &base).open(),
+            &grown.snapshot(),
+            mutant.of_medium(),
+        );
         mutant::activate(mutant.of_engine());
         if let Err(error) = grow(&medium, None, ARENA, |_, _| {}) {
             return Some(Violation { position: None, what: error.to_string() });

@@ -13,9 +13,14 @@ mod dax_growth;
 mod dax_repair;
 mod dax_torn;
 mod exhaust;
+mod failing;
 mod figures;
+mod flushed;
 mod growth;
+mod killed;
+mod limits;
 mod medium;
+mod medium_mutants;
 mod mutants;
 mod oracle;
 mod random;
@@ -26,6 +31,7 @@ mod trace;
 mod update;
 mod value;
 mod verify;
+mod worker;
 
 use std::fmt;
 use std::panic;
@@ -33,13 +39,17 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 
 use crate::cuts::Violation;
 use crate::figures::Figures;
+use crate::limits::Ended;
 use crate::mutants::AnyMutant;
+
+/// How long a mutant is hunted.
+const MOST_OF_A_MUTANT: Duration = Duration::from_secs(10 * 60);
 
 /// Cuts the power at every point of a set of scenarios and at some points of long random histories,
 /// verifies all that may be left, and hunts mutants.
@@ -49,7 +59,7 @@ struct Args {
     /// More preemptions, and more seeds.
     #[arg(long)]
     deep: bool,
-    /// Number of random histories; otherwise 300, or 5000 if --deep.
+    /// Number of random histories; otherwise 100, or 5000 if --deep.
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
     /// Nothing but the random histories of this seed.
@@ -63,21 +73,31 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     oracle::check_itself();
+    limits::watch();
     if let Some(seed) = args.seed {
         return one_seed(seed);
     }
     let begun = Instant::now();
     let mut total = Figures::default();
     println!(
-        "{:<24}{:>8}{:>9}{:>11}{:>11}{:>10}{:>12}",
-        "", "traces", "points", "images", "unique", "nested", "violations"
+        "{:<24}{:>8}{:>9}{:>11}{:>11}{:>10}{:>12}{:>9}",
+        "", "traces", "points", "images", "unique", "nested", "violations", "seconds"
     );
     let preemptions = scenarios::PREEMPTIONS + usize::from(args.deep);
     total += cut_all("scenarios", &args.wanted(scenarios::all()), |scenario, figures| {
         exhaust::exhaust(scenario, AnyMutant::None, preemptions, figures)
     });
+    total += cut_all("wide", &args.wanted(scenarios::wide()), |scenario, figures| {
+        exhaust::sample(scenario, AnyMutant::None, figures)
+    });
     total += cut_all("through a ring", &args.wanted(ring::all()), |ring, figures| {
         ring.exhaust(AnyMutant::None, figures)
+    });
+    total += cut_all("killed", &args.wanted(killed::all()), |killed, figures| {
+        killed.exhaust(AnyMutant::None, figures)
+    });
+    total += cut_all("failing", &args.wanted(failing::all(args.deep)), |faulty, figures| {
+        faulty.exhaust(AnyMutant::None, figures)
     });
     total += cut_all("creation", &args.wanted(creation::all()), |creation, figures| {
         creation.exhaust(AnyMutant::None, figures)
@@ -108,8 +128,9 @@ fn main() -> ExitCode {
     total += cut_all("random histories", &seeds, |seed, figures| random::run(seed.0, figures));
     let mutants = args.wanted(AnyMutant::all());
     let killed = hunt_all(&mutants);
+    println!("\nfigures: page-cache {}", total.left);
     println!(
-        "\nfigures: crash {total} mutants={} killed={killed} seeds={} seconds={}",
+        "figures: crash {total} mutants={} killed={killed} seeds={} seconds={}",
         mutants.len(),
         seeds.len(),
         begun.elapsed().as_secs(),
@@ -131,7 +152,7 @@ impl Args {
     }
 
     fn seed_count(&self) -> u64 {
-        self.seeds.unwrap_or(if self.deep { 5_000 } else { 300 })
+        self.seeds.unwrap_or(if self.deep { 5_000 } else { 100 })
     }
 }
 
@@ -170,10 +191,12 @@ fn cut_all<T: fmt::Display + Sync>(
     all: &[T],
     cut: impl Fn(&T, &mut Figures) -> Option<Violation> + Sync,
 ) -> Figures {
+    let begun = Instant::now();
     let total = Mutex::new(Figures::default());
     for_each(all, |item| {
         let mut figures = Figures::default();
-        if let Some(violation) = cut(item, &mut figures) {
+        let violation = limits::within_limit(&item.to_string(), || cut(item, &mut figures));
+        if let Some(violation) = violation {
             figures.violations += 1;
             println!("VIOLATION in {item}: {violation}");
         }
@@ -181,8 +204,14 @@ fn cut_all<T: fmt::Display + Sync>(
     });
     let total = total.into_inner().unwrap();
     println!(
-        "{name:<24}{:>8}{:>9}{:>11}{:>11}{:>10}{:>12}",
-        total.traces, total.points, total.images, total.unique, total.nested, total.violations
+        "{name:<24}{:>8}{:>9}{:>11}{:>11}{:>10}{:>12}{:>9}",
+        total.traces,
+        total.points,
+        total.images,
+        total.unique,
+        total.nested,
+        total.violations,
+        begun.elapsed().as_secs(),
     );
     total
 }
@@ -193,16 +222,19 @@ fn hunt_all(mutants: &[AnyMutant]) -> usize {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
     let killed = AtomicUsize::new(0);
-    for_each(mutants, |mutant| match panic::catch_unwind(|| mutants::hunt(*mutant)) {
-        Ok(None) => println!("mutant {mutant} LIVES"),
-        Ok(Some((scenario, violation))) => {
-            killed.fetch_add(1, Ordering::Relaxed);
-            println!("mutant {mutant}: {scenario}: {violation}");
-        }
-        Err(_) => {
-            killed.fetch_add(1, Ordering::Relaxed);
-            println!("mutant {mutant}: panic");
-        }
+    for_each(mutants, |mutant| {
+        let hunted = *mutant;
+        let noticed = match limits::try_within(MOST_OF_A_MUTANT, move || mutants::hunt(hunted)) {
+            Ended::Normally(None) => {
+                println!("mutant {mutant} LIVES");
+                return;
+            }
+            Ended::Normally(Some((scenario, violation))) => format!("{scenario}: {violation}"),
+            Ended::ByPanic => "panic".to_owned(),
+            Ended::Not => "it hangs".to_owned(),
+        };
+        killed.fetch_add(1, Ordering::Relaxed);
+        println!("mutant {mutant}: {noticed}");
     });
     panic::set_hook(hook);
     println!("mutants killed: {} of {}", killed.load(Ordering::Relaxed), mutants.len());

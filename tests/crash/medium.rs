@@ -1,64 +1,18 @@
 //! The medium that the engine runs on: a recorder, with errors of its own where a mutant wants them.
 //!
-//! What an engine that forgets a flush or a fence does to its medium is what an engine that has it
-//! does, less that: so these mutants need no place in the engine. Which flush or fence it is, is told
-//! by where the thread stored before.
+//! Which flush or fence a mutant leaves out is told by where the thread stored before.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, ThreadId};
 
 use vhost_user_btt::btt::{Geometry, find};
 use vhost_user_btt::pmem::simulated::{Contents, Recorder, Simulated};
-use vhost_user_btt::pmem::{Durability, MediaError, PersistentMemory};
+use vhost_user_btt::pmem::{CACHE_LINE, Durability, MediaError, PersistentMemory};
 use vm_memory::VolatileSlice;
 
-/// An error in what is done to the medium.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MediumMutant {
-    /// Data are not fenced before the flog.
-    NoDataFence,
-    /// The flog is not fenced before the map.
-    NoFlogFence,
-    /// The map is not fenced before the next write.
-    NoMapFence,
-    /// Flog entries are not flushed.
-    NoFlogFlush,
-    /// Map entries are not flushed.
-    NoMapFlush,
-    /// Of the flog entries between two fences, only the first is flushed.
-    OnlyFirstFlogFlushed,
-    /// The half of a flog entry that commits is stored first.
-    HalvesSwapped,
-    /// The half that commits is stored as two words, the sequence number first.
-    CommitInTwoStores,
-    /// The half that commits is streamed, past the cache line of the other half.
-    CommitStreamed,
-    /// Flog entries are stored after the map entries.
-    MapBeforeFlog,
-    /// Freed blocks are filled before the write that freed them is durable: neither flog nor map are
-    /// fenced, the next round's data are on their way.
-    ReusedEarly,
-    /// Info blocks are not fenced.
-    NoInfoFence,
-}
-
-impl MediumMutant {
-    pub const ALL: [MediumMutant; 12] = [
-        MediumMutant::NoDataFence,
-        MediumMutant::NoFlogFence,
-        MediumMutant::NoMapFence,
-        MediumMutant::NoFlogFlush,
-        MediumMutant::NoMapFlush,
-        MediumMutant::OnlyFirstFlogFlushed,
-        MediumMutant::HalvesSwapped,
-        MediumMutant::CommitInTwoStores,
-        MediumMutant::CommitStreamed,
-        MediumMutant::MapBeforeFlog,
-        MediumMutant::ReusedEarly,
-        MediumMutant::NoInfoFence,
-    ];
-}
+use super::medium_mutants::MediumMutant;
 
 /// The parts of an arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,9 +27,28 @@ enum Part {
 #[derive(Debug, Default)]
 struct Since {
     last: Option<Part>,
-    flog_flushes: usize,
+    flog: Flushes,
+    map: Flushes,
     /// Flog stores that are held back.
     held: Vec<(u64, u64)>,
+    /// Data that are held back.
+    held_data: Vec<(u64, Vec<u8>)>,
+}
+
+/// Flushes of a part since the last fence.
+#[derive(Debug, Default, Clone, Copy)]
+struct Flushes {
+    count: usize,
+    last: Option<(u64, u64)>,
+}
+
+impl Flushes {
+    /// Counts a flush. Returns those before it.
+    fn next(&mut self, offset: u64, length: u64) -> Flushes {
+        let earlier = *self;
+        *self = Flushes { count: earlier.count + 1, last: Some((offset, length)) };
+        earlier
+    }
 }
 
 /// A recorder, and the mutant.
@@ -84,7 +57,9 @@ pub struct Medium {
     mutant: Option<MediumMutant>,
     arenas: Vec<(u64, Geometry)>,
     threads: Mutex<HashMap<ThreadId, Since>>,
-    durability: Durability,
+    /// The disk is being opened.
+    is_opening: AtomicBool,
+    fences: AtomicU64,
     watcher: OnceLock<Box<dyn Watcher>>,
 }
 
@@ -98,32 +73,34 @@ pub trait Watcher: Send + Sync {
 }
 
 impl Medium {
-    /// A recorder of what is done to `contents`; where its arenas are is known from `layout`.
-    pub fn new(medium: Simulated, layout: &Contents, mutant: Option<MediumMutant>) -> Arc<Medium> {
+    /// With what is done kept by `recorder`; where the arenas are is known from `layout`.
+    pub fn new(recorder: Recorder, layout: &Contents, mutant: Option<MediumMutant>) -> Arc<Medium> {
         let arenas = match mutant {
             None => Vec::new(),
             Some(_) => find(&Simulated::of(layout.clone()), None).unwrap(),
         };
         Arc::new(Medium {
-            recorder: Recorder::new(medium),
+            recorder,
             mutant,
             arenas: arenas.iter().map(|arena| (arena.start, arena.info.geometry)).collect(),
             threads: Mutex::default(),
-            durability: Durability::Dax,
+            is_opening: AtomicBool::new(false),
+            fences: AtomicU64::new(0),
             watcher: OnceLock::new(),
         })
     }
 
-    /// A page cache over `medium`: flush and fence do nothing, and what was not synced may be lost.
-    pub fn cached(medium: Simulated) -> Arc<Medium> {
-        Arc::new(Medium {
-            recorder: Recorder::new(medium),
-            mutant: None,
-            arenas: Vec::new(),
-            threads: Mutex::default(),
-            durability: Durability::PageCache,
-            watcher: OnceLock::new(),
-        })
+    /// Opens a disk on the medium.
+    pub fn open<T>(&self, open: impl FnOnce() -> T) -> T {
+        self.is_opening.store(true, Ordering::Relaxed);
+        let opened = open();
+        self.is_opening.store(false, Ordering::Relaxed);
+        opened
+    }
+
+    /// Returns whether the mutant is `mutant`, and a disk is being opened.
+    fn opens_with(&self, mutant: MediumMutant) -> bool {
+        self.is(mutant) && self.is_opening.load(Ordering::Relaxed)
     }
 
     /// Lets `watcher` look from now on; there is none yet.
@@ -163,9 +140,80 @@ impl Medium {
         self.mutant == Some(mutant)
     }
 
-    /// Whether the mutant leaves out a fence after stores to `part`.
+    fn write_data(&self, offset: u64, from: &VolatileSlice<'_>) -> Result<(), MediaError> {
+        let mut bytes = vec![0; from.len()];
+        from.copy_to(&mut bytes[..]);
+        let is_metadata = bytes.len() < 512;
+        match self.mutant {
+            Some(MediumMutant::DataAfterFlog) => {
+                self.with_since(|since| since.held_data.push((offset, bytes)));
+                Ok(())
+            }
+            Some(MediumMutant::DataCutOff) if !is_metadata => {
+                self.recorder.write_bytes(offset, &bytes[..bytes.len() - CACHE_LINE as usize])
+            }
+            Some(MediumMutant::MetadataKept) if is_metadata => Ok(()),
+            _ => self.recorder.write(offset, from),
+        }
+    }
+
+    /// Stores the data that were held back.
+    fn release_data(&self) -> Result<(), MediaError> {
+        for (offset, bytes) in self.with_since(|since| std::mem::take(&mut since.held_data)) {
+            self.recorder.write_bytes(offset, &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn flush_flog(&self, offset: u64, length: u64) -> Result<(), MediaError> {
+        use MediumMutant::{LastFlogUnflushed, NoFlogFlush, OnlyFirstFlogFlushed};
+        let earlier = self.with_since(|since| since.flog.next(offset, length));
+        if self.is(LastFlogUnflushed) {
+            return self.flush_held(earlier);
+        }
+        let is_dropped = self.is(NoFlogFlush)
+            || self.opens_with(MediumMutant::OpenedFlogUnflushed)
+            || self.is(OnlyFirstFlogFlushed) && earlier.count > 0;
+        if is_dropped { Ok(()) } else { self.recorder.flush(offset, length) }
+    }
+
+    fn flush_map(&self, offset: u64, length: u64) -> Result<(), MediaError> {
+        use MediumMutant::{LastMapUnflushed, NoMapFlush, OnlyFirstMapFlushed};
+        let earlier = self.with_since(|since| since.map.next(offset, length));
+        if self.is(LastMapUnflushed) {
+            return self.flush_held(earlier);
+        }
+        let is_dropped = self.is(NoMapFlush)
+            || self.opens_with(MediumMutant::OpenedMapUnflushed)
+            || self.is(OnlyFirstMapFlushed) && earlier.count > 0;
+        if is_dropped { Ok(()) } else { self.recorder.flush(offset, length) }
+    }
+
+    /// Flushes what was flushed last.
+    fn flush_held(&self, earlier: Flushes) -> Result<(), MediaError> {
+        let flush = |(offset, length)| self.recorder.flush(offset, length);
+        earlier.last.map_or(Ok(()), flush)
+    }
+
+    /// What a thread was about when it fences: where it stored last. It begins anew.
+    fn end_fence(&self) -> Option<Part> {
+        self.with_since(|since| {
+            (since.flog, since.map) = (Flushes::default(), Flushes::default());
+            since.last.take()
+        })
+    }
+
+    /// Returns whether the engine hears of failed syncs.
+    fn sees_failure(&self) -> bool {
+        !self.is(MediumMutant::FailureForgotten) && !self.is(MediumMutant::FailureUnseen)
+    }
+
+    /// Returns whether the mutant leaves out a fence after stores to `part`.
     fn drops_fence(&self, part: Option<Part>) -> bool {
         use MediumMutant::{NoDataFence, NoFlogFence, NoInfoFence, NoMapFence, ReusedEarly};
+        if self.is(MediumMutant::FenceUnsynced) {
+            return true;
+        }
         match part {
             Some(Part::Data) => self.is(NoDataFence),
             Some(Part::Flog) => self.is(NoFlogFence) || self.is(ReusedEarly),
@@ -217,7 +265,7 @@ impl PersistentMemory for Medium {
     }
 
     fn durability(&self) -> Durability {
-        self.durability
+        self.recorder.durability()
     }
 
     fn load_u32(&self, offset: u64) -> Result<u32, MediaError> {
@@ -242,65 +290,94 @@ impl PersistentMemory for Medium {
         }
     }
 
+    fn store_u64_pair(&self, offset: u64, first: u64, second: u64) -> Result<(), MediaError> {
+        use MediumMutant::{CommitInTwoStores, CommitStreamed, HalvesSwapped, MapBeforeFlog};
+        let splits = [HalvesSwapped, CommitInTwoStores, CommitStreamed, MapBeforeFlog];
+        if splits.iter().any(|mutant| self.is(*mutant)) {
+            self.store_u64(offset, first)?;
+            return self.store_u64(offset + 8, second);
+        }
+        self.look();
+        self.note(offset);
+        self.recorder.store_u64_pair(offset, first, second)
+    }
+
     fn read(&self, offset: u64, into: &VolatileSlice<'_>) -> Result<(), MediaError> {
         self.recorder.read(offset, into)
     }
 
     fn write(&self, offset: u64, from: &VolatileSlice<'_>) -> Result<(), MediaError> {
         self.look();
-        self.note(offset);
+        if self.note(offset) == Some(Part::Data) {
+            return self.write_data(offset, from);
+        }
         self.recorder.write(offset, from)
     }
 
     fn flush(&self, offset: u64, length: u64) -> Result<(), MediaError> {
         self.look();
-        if self.durability == Durability::PageCache {
-            return Ok(());
+        match self.part(offset) {
+            Some(Part::Flog) => self.flush_flog(offset, length),
+            Some(Part::Map) => self.flush_map(offset, length),
+            _ => self.recorder.flush(offset, length),
         }
-        let dropped = match self.part(offset) {
-            Some(Part::Flog) => {
-                let earlier = self.with_since(|since| {
-                    since.flog_flushes += 1;
-                    since.flog_flushes - 1
-                });
-                self.is(MediumMutant::NoFlogFlush)
-                    || self.is(MediumMutant::OnlyFirstFlogFlushed) && earlier > 0
-            }
-            Some(Part::Map) => self.is(MediumMutant::NoMapFlush),
-            _ => false,
-        };
-        if dropped { Ok(()) } else { self.recorder.flush(offset, length) }
     }
 
     fn fence(&self) -> Result<(), MediaError> {
         self.look();
-        if self.durability == Durability::PageCache {
-            return Ok(());
-        }
-        let last = self.with_since(|since| {
-            since.flog_flushes = 0;
-            since.last.take()
-        });
+        let last = self.end_fence();
+        let number = self.fences.fetch_add(1, Ordering::Relaxed);
         if self.is(MediumMutant::MapBeforeFlog) && last == Some(Part::Map) {
             self.recorder.fence()?;
             self.release_held()?;
         }
-        if self.drops_fence(last) { Ok(()) } else { self.recorder.fence() }
+        let is_dropped = self.drops_fence(last)
+            || self.opens_with(MediumMutant::OpenedUnfenced)
+            || self.is(MediumMutant::EveryOtherFenceUnsynced) && number % 2 == 1;
+        let fenced = if is_dropped { Ok(()) } else { self.recorder.fence() };
+        if last == Some(Part::Flog) {
+            self.release_data()?;
+        }
+        match self.mutant {
+            Some(MediumMutant::FailedFenceGood | MediumMutant::FailureForgotten) => Ok(()),
+            _ => fenced,
+        }
     }
 
     fn zero(&self, offset: u64, length: u64) -> Result<(), MediaError> {
-        self.recorder.zero(offset, length)
+        let half = self.is(MediumMutant::ZeroedInPart);
+        self.recorder.zero(offset, if half { length / 2 } else { length })
     }
 
     fn sync(&self) -> Result<(), MediaError> {
         if let Some(watcher) = self.watcher.get() {
             watcher.before_sync();
         }
-        self.recorder.sync()
+        if self.is(MediumMutant::SyncIgnored) { Ok(()) } else { self.recorder.sync() }
     }
 
     fn sync_takes_time(&self) -> bool {
-        self.durability == Durability::PageCache
+        self.recorder.sync_takes_time()
+    }
+
+    fn sync_failure(&self) -> Option<MediaError> {
+        if self.sees_failure() { self.recorder.sync_failure() } else { None }
+    }
+
+    fn sync_has_failed(&self) -> bool {
+        self.sees_failure() && self.recorder.sync_has_failed()
+    }
+
+    fn touch_u32(&self, offset: u64) -> Result<u32, MediaError> {
+        self.look();
+        if self.is(MediumMutant::TouchForgotten) {
+            return self.recorder.load_u32(offset);
+        }
+        self.recorder.touch_u32(offset)
+    }
+
+    fn is_cached(&self, offset: u64) -> bool {
+        self.recorder.is_cached(offset)
     }
 
     fn next_stored(&self, offset: u64) -> u64 {

@@ -13,10 +13,12 @@ use super::dax_creation;
 use super::dax_growth;
 use super::dax_repair;
 use super::dax_torn;
-use super::exhaust::exhaust;
+use super::exhaust::{self, exhaust};
+use super::failing;
 use super::figures::Figures;
 use super::growth;
-use super::medium::MediumMutant;
+use super::killed;
+use super::medium_mutants::MediumMutant;
 use super::ring;
 use super::scenarios;
 
@@ -51,6 +53,22 @@ impl AnyMutant {
         if let AnyMutant::Worker(mutant) = self { Some(mutant) } else { None }
     }
 
+    /// Returns whether it is about what opening does, or about what comes after a failure.
+    fn is_of_opening_or_failures(self) -> bool {
+        use MediumMutant::{
+            FailedFenceGood, FailureForgotten, FailureUnseen, OpenedFlogUnflushed,
+            OpenedMapUnflushed, OpenedUnfenced, TouchForgotten,
+        };
+        match self {
+            AnyMutant::Engine(mutant) => mutant == Mutant::CleanTrusted,
+            AnyMutant::Medium(
+                FailedFenceGood | FailureForgotten | FailureUnseen | OpenedFlogUnflushed
+                | OpenedMapUnflushed | OpenedUnfenced | TouchForgotten,
+            ) => true,
+            _ => false,
+        }
+    }
+
     pub fn of_medium(self) -> Option<MediumMutant> {
         if let AnyMutant::Medium(mutant) = self { Some(mutant) } else { None }
     }
@@ -77,10 +95,12 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
         return hunt_in(ring::all(), |ring| ring.exhaust(mutant, &mut Figures::default()));
     }
     let mut figures = Figures::default();
-    let scenarios = scenarios::for_mutants().into_iter().find_map(|scenario| {
-        let violation = exhaust(&scenario, mutant, scenarios::PREEMPTIONS, &mut figures);
-        violation.map(|violation| (scenario.name.clone(), violation))
-    });
+    let mut scenarios = || {
+        scenarios::for_mutants().into_iter().find_map(|scenario| {
+            let violation = exhaust(&scenario, mutant, scenarios::PREEMPTIONS, &mut figures);
+            violation.map(|violation| (scenario.name.clone(), violation))
+        })
+    };
     let creations = || {
         creation::for_mutants().into_iter().find_map(|creation| {
             let violation = creation.exhaust(mutant, &mut Figures::default());
@@ -93,7 +113,22 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
             violation.map(|violation| (growth.to_string(), violation))
         })
     };
-    scenarios.or_else(creations).or_else(growths)
+    let kills =
+        || hunt_in(killed::for_mutants(), |killed| killed.exhaust(mutant, &mut Figures::default()));
+    let failures = || {
+        hunt_in(failing::for_mutants(), |faulty| faulty.exhaust(mutant, &mut Figures::default()))
+    };
+    let wide = || {
+        hunt_in(scenarios::wide_for_mutants(), |scenario| {
+            exhaust::sample(scenario, mutant, &mut Figures::default())
+        })
+    };
+    if mutant.is_of_opening_or_failures() {
+        // Where it is noticed if anywhere: the others take minutes.
+        return kills().or_else(failures).or_else(scenarios);
+    }
+    let found = scenarios().or_else(wide).or_else(creations).or_else(growths);
+    found.or_else(kills).or_else(failures)
 }
 
 /// The first of `all` in which there is a violation.

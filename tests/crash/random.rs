@@ -1,6 +1,6 @@
 //! Long random histories, from a seed.
 
-use vhost_user_btt::btt::{LbaSize, NeverWritten, layout};
+use vhost_user_btt::btt::{LbaSize, NeverWritten};
 use vhost_user_btt::pmem::simulated::Random;
 use vhost_user_btt::pmem::simulated::turns::AtRandom;
 
@@ -8,7 +8,7 @@ use super::cuts::{Cutter, Violation};
 use super::figures::Figures;
 use super::mutants::AnyMutant;
 use super::scenario::{Disk, Op, Scenario};
-use super::trace::Start;
+use super::trace::{Start, fault_of};
 
 /// One in so many events is a point at which the power fails.
 const EVERY: u64 = 12;
@@ -21,8 +21,8 @@ pub fn run(seed: u64, figures: &mut Figures) -> Option<Violation> {
     let schedule = Box::new(AtRandom::new(seed));
     let (_, trace) = Start::of(&scenario).run(&scenario, AnyMutant::None, schedule);
     figures.traces += 1;
-    if let Some(what) = trace.faults.first() {
-        return Some(Violation { position: None, what: what.clone() });
+    if let Some(violation) = fault_of(&trace) {
+        return Some(violation);
     }
     let mut random = Random::new(!seed);
     Cutter::new(&scenario, AnyMutant::None, &trace).sometimes(EVERY, IMAGES, &mut random, figures)
@@ -49,10 +49,7 @@ fn disk(random: &mut Random) -> Disk {
 
 /// Few sectors, so that they are written again and again; some share a map lock, some do not.
 fn hot_sectors(disk: &Disk, random: &mut Random) -> Vec<u64> {
-    let options = disk.create_options();
-    let raw = disk.size() - disk.version.first_arena();
-    let (_, arena) = layout(raw, options.arena_size, options.lba_size).next().unwrap();
-    let sectors = u64::from(arena.external_nlba);
+    let sectors = u64::from(disk.arenas().next().unwrap().external_nlba);
     let first = match disk.arenas {
         1 => random.within(0..sectors - 40),
         _ => sectors - 4,

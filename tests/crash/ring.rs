@@ -10,23 +10,23 @@ use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::thread::{self, ThreadId};
 
 use vhost_user_btt::btt::{Queue, mutant};
-use vhost_user_btt::pmem::simulated::{Event, Simulated, Unfenced};
+use vhost_user_btt::pmem::simulated::{CrashModel, Event};
 use vhost_user_btt::vhost_user::{BlockDevice, Memory, Ring, RingPlaces, mutant as worker_mutant};
 use vhost_user_btt::virtio::block::{Device, DeviceOptions, Discard, Serial};
 use vhost_user_btt::virtio::{GuestRam, anonymous_ram};
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress, VolatileSlice};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::cuts::{Cutter, Violation};
 use super::exhaust::ONE_QUEUE;
 use super::figures::Figures;
 use super::medium::{Medium, Watcher};
 use super::mutants::AnyMutant;
-use super::oracle::{Effect, History, Write};
+use super::oracle::{Effect, History, Operation};
 use super::scenario::{Disk, Scenario, open};
-use super::trace::{Start, Trace, mark_of, position, written};
-use super::value::Value;
+use super::trace::{Marks, Start, Trace};
 use super::verify::Verified;
+use super::worker::{mark_of, written};
 
 /// Where the guest has what.
 const RAM_SIZE: usize = 1 << 20;
@@ -80,6 +80,7 @@ impl fmt::Display for RingScenario {
 pub fn all() -> Vec<RingScenario> {
     let write = |sectors: Range<u64>| Request::Write(sectors);
     let new = |name: &str, disk: Disk, lanes: usize, cache, kicks: Vec<Vec<Request>>| {
+        let disk = if cache == Cache::None { disk } else { disk.page_cache(512) };
         let name = format!("ring: {name} ({disk})");
         let scenario = Scenario::new(&name, disk, Vec::new()).lanes(lanes);
         RingScenario { scenario, cache, kicks }
@@ -111,52 +112,18 @@ impl RingScenario {
         if let Some(fault) = trace.faults.first() {
             return Some(Violation { position: None, what: fault.clone() });
         }
-        match self.cache {
-            Cache::None => Cutter::new(&self.scenario, mutant, &trace).everywhere(
-                &ONE_QUEUE,
-                &mut Verified::default(),
-                figures,
-            ),
-            _ => self.lose_cache(&trace, figures),
-        }
-    }
-
-    /// The power fails whenever the guest has just been told something, and all is lost that was not
-    /// synced. (Some of it would be worse: a page cache promises nothing then.)
-    fn lose_cache(&self, trace: &Trace, figures: &mut Figures) -> Option<Violation> {
-        let (mut unfenced, mut durable) = (Unfenced::default(), trace.base.clone());
-        for (position, event) in (1..).zip(&trace.events) {
-            event.replay(&mut unfenced, &mut durable);
-            if !matches!(event, Event::Mark(_)) {
-                continue;
-            }
-            figures.points += 1;
-            figures.images += 1;
-            let (_, mut queues) = open(Simulated::of(durable.clone()), 1).unwrap();
-            for history in &trace.histories {
-                let mut bytes = vec![0; self.scenario.disk.sector_size()];
-                let into = VolatileSlice::from(&mut bytes[..]);
-                queues[0].batch().read(history.sector, &into).unwrap();
-                let (value, allowed) = (Value::of(&bytes), history.after(position));
-                if !allowed.contains(&value) {
-                    let sector = history.sector;
-                    let what =
-                        format!("sector {sector} reads as {value:?}, allowed are {allowed:?}");
-                    return Some(Violation { position: Some(position), what });
-                }
-            }
-        }
-        None
+        Cutter::new(&self.scenario, mutant, &trace).everywhere(
+            &ONE_QUEUE,
+            &mut Verified::default(),
+            figures,
+        )
     }
 
     fn run(&self, mutant: AnyMutant) -> Trace {
         mutant::activate(None);
         let start = Start::of(&self.scenario);
-        let simulated = Simulated::of(start.base.clone());
-        let medium = match self.cache {
-            Cache::None => Medium::new(simulated, &start.base, None),
-            _ => Medium::cached(simulated),
-        };
+        let recorder = CrashModel::new(self.scenario.disk.medium, &start.base).open();
+        let medium = Medium::new(recorder, &start.base, None);
         let (_, mut queues) = open(medium.clone(), self.scenario.queue_count()).unwrap();
         queues.truncate(1);
         let mut guest = Guest::new(&medium, queues, self.cache);
@@ -175,7 +142,8 @@ impl RingScenario {
         drop(guest);
         let events = medium.recorder.take_trace();
         let histories = self.histories(&events);
-        Trace { base: start.base, poison: Vec::new(), events, histories, faults }
+        let (base, poison, seen) = (start.base, Vec::new(), Vec::new());
+        Trace { base, poison, events, seen, histories, faults }
     }
 
     /// What happens to each sector, told from the marks in the trace.
@@ -192,15 +160,16 @@ impl RingScenario {
             Request::Write(sectors) => sectors.contains(&sector),
             Flush => false,
         };
-        let write = |index, sector| Write {
-            begin: position(events, mark_of(0, index)).expect("it was offered"),
-            end: last(index).and_then(|last| position(events, mark_of(0, last) + 1)),
+        let marks = Marks::of(events);
+        let write = |index, sector| Operation {
+            begin: marks.position(mark_of(0, index)).expect("it was offered"),
+            end: last(index).and_then(|last| marks.position(mark_of(0, last) + 1)),
             effect: Effect::Set(written(&self.scenario, 0, index, sector)),
         };
         let history = |sector| {
             let writes = (0..requests.len()).filter(|index| writes_to(*index, sector));
-            let writes = writes.map(|index| write(index, sector)).collect();
-            History { sector, initial: self.scenario.initial(sector), writes }
+            let operations = writes.map(|index| write(index, sector)).collect();
+            History { sector, initial: self.scenario.initial(sector), operations }
         };
         let mut sectors = self.scenario.sectors();
         sectors.extend(requests.iter().flat_map(|request| match request {

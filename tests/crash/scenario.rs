@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 use vhost_user_btt::btt::flog::LogLayout;
-use vhost_user_btt::btt::map::MapEntry;
+use vhost_user_btt::btt::map::{MapEntry, Mapped};
 use vhost_user_btt::btt::{
-    Btt, CreateOptions, FLOG_PAIR_SIZE, FoundArena, LaneIndex, Lba, LbaSize, NeverWritten,
-    OpenOptions, Opened, Version, create, find,
+    Block, Btt, CreateOptions, FLOG_PAIR_SIZE, FoundArena, Geometry, InfoBlock, LaneIndex, Lba,
+    LbaSize, NeverWritten, OpenOptions, Opened, Version, create, find, layout,
 };
 use vhost_user_btt::pmem::PersistentMemory;
-use vhost_user_btt::pmem::simulated::{Contents, Simulated};
+use vhost_user_btt::pmem::simulated::{Contents, MediumKind, Random, Simulated};
 use vm_memory::VolatileSlice;
 
 use super::value::Value;
@@ -28,11 +28,24 @@ pub struct Disk {
     pub version: Version,
     pub layout: LogLayout,
     pub arenas: u64,
+    /// What it is on.
+    pub medium: MediumKind,
 }
 
 impl Disk {
     pub const fn of(lba_size: u32) -> Disk {
-        Disk { lba_size, version: Version::V1_1, layout: LogLayout::Standard, arenas: 1 }
+        let (version, layout) = (Version::V1_1, LogLayout::Standard);
+        Disk { lba_size, version, layout, arenas: 1, medium: MediumKind::Dax }
+    }
+
+    /// On a file whose every fence is a sync, and whose disk takes `disk_sector` bytes at once.
+    pub const fn strict(self, disk_sector: u64) -> Disk {
+        Disk { medium: MediumKind::Strict { disk_sector }, ..self }
+    }
+
+    /// On a file in the page cache, whose disk takes `disk_sector` bytes at once.
+    pub const fn page_cache(self, disk_sector: u64) -> Disk {
+        Disk { medium: MediumKind::PageCache { disk_sector }, ..self }
     }
 
     pub const fn old_layout(self) -> Disk {
@@ -50,6 +63,18 @@ impl Disk {
 
     pub fn size(&self) -> u64 {
         self.version.first_arena() + self.arenas * ARENA
+    }
+
+    /// Number of sectors.
+    pub fn sectors(&self) -> u64 {
+        self.arenas().map(|arena| u64::from(arena.external_nlba)).sum()
+    }
+
+    /// Its arenas, in order.
+    pub fn arenas(&self) -> impl Iterator<Item = Geometry> {
+        let raw = self.size() - self.version.first_arena();
+        let options = self.create_options();
+        layout(raw, options.arena_size, options.lba_size).map(|(_, arena)| arena)
     }
 
     pub fn create_options(&self) -> CreateOptions {
@@ -75,7 +100,12 @@ impl fmt::Display for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let old = if self.layout == LogLayout::Old { ", old log" } else { "" };
         let arenas = if self.arenas == 1 { "" } else { ", two arenas" };
-        write!(f, "{}{old}{arenas}", self.lba_size)
+        write!(f, "{}{old}{arenas}", self.lba_size)?;
+        match self.medium {
+            MediumKind::Dax => Ok(()),
+            MediumKind::Strict { disk_sector } => write!(f, ", strict on {disk_sector}"),
+            MediumKind::PageCache { disk_sector } => write!(f, ", page cache on {disk_sector}"),
+        }
     }
 }
 
@@ -90,6 +120,8 @@ pub enum Op {
     Read(Range<u64>),
     /// Commits what was staged, and ends the batch.
     Commit,
+    /// Ends the batch, and makes all that was written durable.
+    Flush,
 }
 
 impl Op {
@@ -99,7 +131,7 @@ impl Op {
                 sectors.clone()
             }
             Op::Part(sector, _) => *sector..sector + 1,
-            Op::Commit => 0..0,
+            Op::Commit | Op::Flush => 0..0,
         }
     }
 }
@@ -113,6 +145,8 @@ pub struct Scenario {
     pub prepared: Vec<u64>,
     /// Of these, those whose blocks are poisoned then.
     pub poisoned: Vec<u64>,
+    /// Sectors that are looked at besides those that something is done to.
+    pub watched: Vec<u64>,
     /// Lanes of each arena that a queue has.
     pub lanes: usize,
     /// What each queue does.
@@ -128,7 +162,8 @@ impl fmt::Display for Scenario {
 impl Scenario {
     pub fn new(name: &str, disk: Disk, queues: Vec<Vec<Op>>) -> Scenario {
         let prepared = vec![0, 1, 2, 3, 0, 1];
-        Scenario { name: name.to_owned(), disk, prepared, poisoned: Vec::new(), lanes: 4, queues }
+        let (poisoned, watched) = (Vec::new(), Vec::new());
+        Scenario { name: name.to_owned(), disk, prepared, poisoned, watched, lanes: 4, queues }
     }
 
     pub fn prepared(self, prepared: &[u64]) -> Scenario {
@@ -137,6 +172,10 @@ impl Scenario {
 
     pub fn poisoned(self, poisoned: &[u64]) -> Scenario {
         Scenario { poisoned: poisoned.to_vec(), ..self }
+    }
+
+    pub fn watched(self, watched: impl IntoIterator<Item = u64>) -> Scenario {
+        Scenario { watched: watched.into_iter().collect(), ..self }
     }
 
     pub fn lanes(self, lanes: usize) -> Scenario {
@@ -151,7 +190,12 @@ impl Scenario {
     /// All sectors that the scenario knows the contents of, in order.
     pub fn sectors(&self) -> Vec<u64> {
         let ops = self.queues.iter().flatten().flat_map(Op::sectors);
-        let mut sectors: Vec<u64> = ops.chain(self.prepared.iter().copied()).collect();
+        let others = self.prepared.iter().chain(&self.watched).copied();
+        let mut sectors: Vec<u64> = ops.chain(others).collect();
+        // A neighbour on either side, which nobody writes.
+        let (least, most) = (sectors.iter().min().copied(), sectors.iter().max().copied());
+        sectors.extend(least.and_then(|least| least.checked_sub(1)));
+        sectors.extend(most.map(|most| most + 1).filter(|next| *next < self.disk.sectors()));
         sectors.sort_unstable();
         sectors.dedup();
         sectors
@@ -172,6 +216,7 @@ impl Scenario {
     /// The medium when the scenario begins, and the poison in it.
     pub fn begin(&self) -> (Contents, Vec<Range<u64>>) {
         let medium = Arc::new(Simulated::of(self.disk.create()));
+        self.litter(&medium);
         let (_, mut queues) = open(medium.clone(), 1).unwrap();
         for (position, sector) in self.prepared.iter().enumerate() {
             let value = Value::stamp(*sector, position as u64 + 1, self.disk.sector_size());
@@ -186,8 +231,34 @@ impl Scenario {
                 to_old_layout(&medium, arena);
             }
         }
-        let poison = self.poisoned.iter().map(|sector| block_of(&medium, &arenas, *sector));
+        let written = "what is poisoned was written";
+        let poison = self.poisoned.iter();
+        let poison = poison.map(|sector| data_block_of(&medium, &arenas, *sector).expect(written));
         (medium.snapshot(), poison.collect())
+    }
+}
+
+impl Scenario {
+    /// Lets the blocks that are going to be used, and those that sectors have which were never written, hold
+    /// what an earlier user of the file has left.
+    fn litter(&self, medium: &Simulated) {
+        let arenas = find(medium, None).unwrap();
+        let mut random = Random::new(3);
+        let mut fill = |block: Range<u64>| {
+            let words = block.step_by(8).map(|_| random.any() | 1);
+            words.flat_map(u64::to_le_bytes).collect::<Vec<u8>>()
+        };
+        for FoundArena { start, info, .. } in &arenas {
+            let free = info.geometry.external_nlba..info.geometry.internal_nlba;
+            for block in free.map(|block| range_of(*start, info, Block(block))) {
+                medium.write_bytes(block.start, &fill(block)).unwrap();
+            }
+        }
+        for sector in self.sectors() {
+            let (start, info, lba) = place_of(&arenas, sector);
+            let block = range_of(start, info, Block(lba.0));
+            medium.write_bytes(block.start, &fill(block)).unwrap();
+        }
     }
 }
 
@@ -210,16 +281,27 @@ fn to_old_layout(medium: &Simulated, arena: &FoundArena) {
     }
 }
 
-/// Where the block of `sector`, which was written, is.
-fn block_of(medium: &Simulated, arenas: &[FoundArena], mut sector: u64) -> Range<u64> {
-    let arena = arenas.iter().find(|arena| {
-        let here = sector < u64::from(arena.info.geometry.external_nlba);
-        sector -= if here { 0 } else { u64::from(arena.info.geometry.external_nlba) };
-        here
-    });
-    let FoundArena { start, info, .. } = arena.unwrap();
-    let lba = Lba(sector as u32);
-    let entry = MapEntry(medium.load_u32(start + info.geometry.map_entry_offset(lba)).unwrap());
-    let block = start + info.geometry.block_offset(entry.block(lba));
-    block..block + u64::from(info.geometry.internal_lbasize)
+/// Where the data of `sector` are, if it has any.
+pub fn data_block_of(medium: &Simulated, arenas: &[FoundArena], sector: u64) -> Option<Range<u64>> {
+    let (start, info, lba) = place_of(arenas, sector);
+    let entry = MapEntry(medium.load_u32(start + info.geometry.map_entry_offset(lba)).ok()?);
+    let Mapped::Data(block) = entry.mapped() else { return None };
+    Some(range_of(start, info, block))
+}
+
+/// The arena of a sector, and its number there.
+fn place_of(arenas: &[FoundArena], mut sector: u64) -> (u64, &InfoBlock, Lba) {
+    for FoundArena { start, info, .. } in arenas {
+        let sectors = u64::from(info.geometry.external_nlba);
+        if sector < sectors {
+            return (*start, info, Lba(sector as u32));
+        }
+        sector -= sectors;
+    }
+    panic!("a sector beyond the end")
+}
+
+fn range_of(start: u64, info: &InfoBlock, block: Block) -> Range<u64> {
+    let offset = start + info.geometry.block_offset(block);
+    offset..offset + u64::from(info.geometry.internal_lbasize)
 }

@@ -1,21 +1,19 @@
 //! Running a scenario, and what comes of it: the trace, and what every sector may read as.
 
+use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
 
-use vhost_user_btt::btt::{Queue, mutant};
-use vhost_user_btt::pmem::simulated::turns::{self, Run, Schedule, Task};
-use vhost_user_btt::pmem::simulated::{Contents, Event, Simulated};
-use vm_memory::VolatileSlice;
+use vhost_user_btt::pmem::Durability;
+use vhost_user_btt::pmem::simulated::turns::{Run, Schedule};
+use vhost_user_btt::pmem::simulated::{Contents, CrashModel, Event, FileFault, Recorder};
 
+use super::cuts::Violation;
 use super::medium::Medium;
 use super::mutants::AnyMutant;
-use super::oracle::{Effect, History, Write};
+use super::oracle::{Effect, History, Operation};
 use super::scenario::{Op, Scenario, open};
 use super::value::Value;
-
-/// Most operations of a queue: their numbers make the marks in the trace.
-const MOST_OPS: u64 = 1 << 16;
+use super::worker::{Log, Process, Seen, Work, mark_of, part, written};
 
 /// What came of running a scenario.
 pub struct Trace {
@@ -23,23 +21,18 @@ pub struct Trace {
     /// Poison in the medium at its begin.
     pub poison: Vec<Range<u64>>,
     pub events: Vec<Event>,
+    /// What was seen while it ran.
+    pub seen: Vec<Seen>,
+    /// What happened to each sector, as far as a power failure does not take it away.
     pub histories: Vec<History>,
     /// What was wrong while it ran: a read that saw what it must not, a write that failed.
     pub faults: Vec<String>,
 }
 
-/// A sector that was read.
-struct Seen {
-    /// The mark of the read's begin.
-    mark: u64,
-    sector: u64,
-    value: Value,
-}
-
 /// The state that a scenario begins with.
 pub struct Start {
     pub base: Contents,
-    poison: Vec<Range<u64>>,
+    pub poison: Vec<Range<u64>>,
 }
 
 impl Start {
@@ -55,214 +48,209 @@ impl Start {
         mutant: AnyMutant,
         schedule: Box<dyn Schedule>,
     ) -> (Run, Trace) {
-        let simulated = Simulated::of(self.base.clone());
-        self.poison.iter().for_each(|range| simulated.poison(range.clone()));
-        let medium = Medium::new(simulated, &self.base, mutant.of_medium());
+        self.run_with(scenario, mutant, FileFault::default(), schedule)
+    }
+
+    /// The same, with something that fails.
+    pub fn run_with(
+        &self,
+        scenario: &Scenario,
+        mutant: AnyMutant,
+        fault: FileFault,
+        schedule: Box<dyn Schedule>,
+    ) -> (Run, Trace) {
+        let medium = Medium::new(self.recorder(scenario), &self.base, mutant.of_medium());
         let (_, queues) = open(medium.clone(), scenario.queue_count()).unwrap();
+        // What opening does is for other scenarios.
         drop(medium.recorder.take_trace());
-        let seen = Mutex::new(Vec::new());
-        let faults = Mutex::new(Vec::new());
-        let tasks: Vec<Task<'_>> = queues
-            .into_iter()
-            .zip(&scenario.queues)
-            .enumerate()
-            .map(|(number, (queue, ops))| {
-                let worker = Worker {
-                    number: number as u64,
-                    scenario,
-                    medium: &medium,
-                    seen: &seen,
-                    faults: &faults,
-                };
-                Box::new(move || {
-                    mutant::activate(mutant.of_engine());
-                    worker.run(queue, ops);
-                }) as Task<'_>
-            })
-            .collect();
-        let run = turns::run(tasks, schedule);
-        let events = medium.recorder.take_trace();
-        let histories = histories(scenario, &events);
-        let mut faults = faults.into_inner().unwrap();
-        if let Err(stuck) = &run.result {
-            faults.push(stuck.to_string());
+        if let Some(file) = medium.recorder.file() {
+            file.inject(fault);
         }
-        check_reads(&events, &histories, &seen.into_inner().unwrap(), &mut faults);
-        let trace = Trace {
-            base: self.base.clone(),
-            poison: self.poison.clone(),
-            events,
-            histories,
-            faults,
+        let process = Process::new(scenario, &medium, mutant);
+        let work = queues.into_iter().zip(0..).zip(&scenario.queues);
+        let work = work.map(|((queue, number), ops)| Work { queue, number, ops });
+        let run = process.run(work.collect(), schedule);
+        let (events, log) = (medium.recorder.take_trace(), process.log.into_inner().unwrap());
+        (run, self.trace(scenario, &works_of(scenario), events, log))
+    }
+
+    /// What came of the queues `works`: they have done `events`, and logged what they saw.
+    pub fn trace(
+        &self,
+        scenario: &Scenario,
+        works: &[(u64, &[Op])],
+        events: Vec<Event>,
+        log: Log,
+    ) -> Trace {
+        let Log { mut seen, mut faults } = log;
+        let is_cached = scenario.disk.medium.durability() == Durability::PageCache;
+        if is_cached {
+            let written = histories(scenario, works, &events, &[]);
+            let flushed = flushed_histories(&written, works, &events);
+            check_flushed_reads(&flushed, &events, &mut seen, &mut faults);
+        }
+        let histories = histories(scenario, works, &events, &seen);
+        check_reads(&histories, &events, &seen, &mut faults);
+        let flushed = is_cached.then(|| flushed_histories(&histories, works, &events));
+        let histories = flushed.unwrap_or(histories);
+        let (base, poison) = (self.base.clone(), self.poison.clone());
+        Trace { base, poison, events, seen, histories, faults }
+    }
+
+    fn recorder(&self, scenario: &Scenario) -> Recorder {
+        let recorder = CrashModel::new(scenario.disk.medium, &self.base).open();
+        self.poison.iter().for_each(|range| recorder.medium().poison(range.clone()));
+        recorder
+    }
+}
+
+/// The queues of the scenario, by number.
+pub fn works_of(scenario: &Scenario) -> Vec<(u64, &[Op])> {
+    (0..).zip(scenario.queues.iter().map(Vec::as_slice)).collect()
+}
+
+/// The positions of the marks in a trace.
+pub struct Marks(HashMap<u64, usize>);
+
+impl Marks {
+    pub fn of(events: &[Event]) -> Marks {
+        let mark = |(position, event): (usize, &Event)| match event {
+            Event::Mark(mark) => Some((*mark, position)),
+            _ => None,
         };
-        (run, trace)
+        Marks(events.iter().enumerate().filter_map(mark).collect())
+    }
+
+    /// The position of `mark`.
+    pub fn position(&self, mark: u64) -> Option<usize> {
+        self.0.get(&mark).copied()
+    }
+
+    /// The operation whose begin has `mark`, if it has begun.
+    fn operation(&self, mark: u64, effect: Effect) -> Option<Operation> {
+        Some(Operation { begin: self.position(mark)?, end: self.position(mark + 1), effect })
     }
 }
 
-/// A queue at work.
-struct Worker<'a> {
-    number: u64,
-    scenario: &'a Scenario,
-    medium: &'a Arc<Medium>,
-    seen: &'a Mutex<Vec<Seen>>,
-    faults: &'a Mutex<Vec<String>>,
-}
-
-impl Worker<'_> {
-    fn run(&self, mut queue: Queue<Arc<Medium>>, ops: &[Op]) {
-        let mut rest = ops;
-        let mut first = 0;
-        while !rest.is_empty() {
-            let length = rest.iter().position(|op| matches!(op, Op::Commit));
-            let (segment, after) = rest.split_at(length.map_or(rest.len(), |length| length + 1));
-            self.segment(&mut queue, first, segment);
-            first += segment.len();
-            rest = after;
-        }
-    }
-
-    /// One batch: some operations, and the commit.
-    fn segment(&self, queue: &mut Queue<Arc<Medium>>, first: usize, ops: &[Op]) {
-        let mut batch = queue.batch();
-        let mut staged = Vec::new();
-        for (index, op) in (first..).zip(ops) {
-            let mark = mark_of(self.number, index);
-            if !matches!(op, Op::Commit) {
-                self.medium.recorder.mark(mark);
-            }
-            let done = match op {
-                Op::Write(sectors) => {
-                    let mut bytes: Vec<u8> = sectors
-                        .clone()
-                        .flat_map(|sector| self.written(index, sector).bytes().to_vec())
-                        .collect();
-                    batch.write(sectors.start, &VolatileSlice::from(&mut bytes[..]), index)
-                }
-                Op::Zeroes(sectors) => {
-                    batch.write_zeroes(sectors.start, sectors.end - sectors.start, index)
-                }
-                Op::Trim(sectors, never_written) => {
-                    batch.trim(sectors.start, sectors.end - sectors.start, *never_written, index)
-                }
-                Op::Part(sector, quarter) => {
-                    let (offset, mut bytes) =
-                        part(self.scenario, self.number, index, *sector, *quarter);
-                    batch.write_part(*sector, offset, &VolatileSlice::from(&mut bytes[..]), index)
-                }
-                Op::Read(sectors) => {
-                    for sector in sectors.clone() {
-                        let mut bytes = vec![0; self.scenario.disk.sector_size()];
-                        let read = batch.read(sector, &VolatileSlice::from(&mut bytes[..]));
-                        let value = if read.is_ok() { Value::of(&bytes) } else { Value::Error };
-                        self.seen.lock().unwrap().push(Seen { mark, sector, value });
-                    }
-                    self.medium.recorder.mark(mark + 1);
-                    Ok(())
-                }
-                Op::Commit => {
-                    batch.commit();
-                    Ok(())
-                }
-            };
-            match op {
-                _ if done.is_err() => self.fault(&format!("{op:?}: {}", done.unwrap_err())),
-                Op::Read(_) | Op::Commit => {}
-                // Durable on return, but for sectors that had an error.
-                Op::Trim(..) if self.scenario.poisoned.is_empty() => {
-                    self.medium.recorder.mark(mark + 1);
-                }
-                _ => staged.push(mark),
-            }
-        }
-        for (tag, error) in batch.take_failures() {
-            self.fault(&format!("operation {tag}: {error}"));
-        }
-        drop(batch);
-        for mark in staged {
-            self.medium.recorder.mark(mark + 1);
-        }
-    }
-
-    /// What operation `index` writes to `sector`.
-    fn written(&self, index: usize, sector: u64) -> Value {
-        written(self.scenario, self.number, index, sector)
-    }
-
-    fn fault(&self, fault: &str) {
-        self.faults.lock().unwrap().push(format!("queue {}: {fault}", self.number));
-    }
-}
-
-/// What operation `index` of `queue` writes to `sector`.
-pub fn written(scenario: &Scenario, queue: u64, index: usize, sector: u64) -> Value {
-    let version = (queue + 1) * MOST_OPS + index as u64;
-    Value::stamp(sector, version, scenario.disk.sector_size())
-}
-
-/// Offset and bytes of a quarter of a sector.
-fn part(
+/// What happens to each sector by the queues `works`, told from the marks in the trace and from what reads
+/// have `seen`.
+pub fn histories(
     scenario: &Scenario,
-    queue: u64,
-    index: usize,
-    sector: u64,
-    quarter: usize,
-) -> (usize, Vec<u8>) {
-    let length = scenario.disk.sector_size() / 4;
-    let offset = quarter * length;
-    (offset, written(scenario, queue, index, sector).bytes()[offset..offset + length].to_vec())
-}
-
-/// The mark of an operation's begin; that of its end is one more.
-pub fn mark_of(queue: u64, index: usize) -> u64 {
-    2 * (queue * MOST_OPS + index as u64)
-}
-
-/// The position of `mark` in the trace.
-pub fn position(events: &[Event], mark: u64) -> Option<usize> {
-    events.iter().position(|event| matches!(event, Event::Mark(at) if *at == mark))
-}
-
-/// What happens to each sector, told from the marks in the trace.
-fn histories(scenario: &Scenario, events: &[Event]) -> Vec<History> {
+    works: &[(u64, &[Op])],
+    events: &[Event],
+    seen: &[Seen],
+) -> Vec<History> {
+    let marks = Marks::of(events);
     let size = scenario.disk.sector_size();
     let history = |sector| {
-        let mut writes = Vec::new();
-        for (queue, ops) in (0..).zip(&scenario.queues) {
-            for (index, op) in
-                ops.iter().enumerate().filter(|(_, op)| op.sectors().contains(&sector))
-            {
+        let mut operations = Vec::new();
+        for (queue, ops) in works {
+            let here = ops.iter().enumerate().filter(|(_, op)| op.sectors().contains(&sector));
+            for (index, op) in here {
                 let effect = match op {
-                    Op::Write(_) => Effect::Set(written(scenario, queue, index, sector)),
+                    Op::Write(_) => Effect::Set(written(scenario, *queue, index, sector)),
                     Op::Zeroes(_) | Op::Trim(..) => Effect::Set(Value::zeroes(size)),
                     Op::Part(_, quarter) => {
-                        let (offset, bytes) = part(scenario, queue, index, sector, *quarter);
+                        let (offset, bytes) = part(scenario, *queue, index, sector, *quarter);
                         Effect::Replace(offset, bytes)
                     }
-                    Op::Read(_) | Op::Commit => continue,
+                    Op::Read(_) | Op::Commit | Op::Flush => continue,
                 };
-                let mark = mark_of(queue, index);
-                if let Some(begin) = position(events, mark) {
-                    writes.push(Write { begin, end: position(events, mark + 1), effect });
-                }
+                operations.extend(marks.operation(mark_of(*queue, index), effect));
             }
         }
-        History { sector, initial: scenario.initial(sector), writes }
+        for seen in seen.iter().filter(|seen| seen.sector == sector && !seen.is_after_failure) {
+            let read = marks.operation(seen.mark, Effect::Show(seen.value.clone()));
+            operations.extend(read.filter(|read| read.end.is_some()));
+        }
+        History { sector, initial: scenario.initial(sector), operations }
     };
     scenario.sectors().into_iter().map(history).collect()
 }
 
-/// Every read saw the sector as it was at some time while it went on.
-fn check_reads(events: &[Event], histories: &[History], seen: &[Seen], faults: &mut Vec<String>) {
-    for Seen { mark, sector, value } in seen {
-        let [begin, end] = [*mark, mark + 1].map(|mark| position(events, mark));
-        let (Some(begin), Some(end)) = (begin, end) else {
-            continue;
-        };
+/// As `histories`, where a host crash takes away what was not synced: a write ends with the flush after it,
+/// and never if something failed meanwhile; and what a read has shown is no promise.
+fn flushed_histories(
+    histories: &[History],
+    works: &[(u64, &[Op])],
+    events: &[Event],
+) -> Vec<History> {
+    let marks = Marks::of(events);
+    let of_queue = |(queue, ops): &(u64, &[Op])| -> Vec<Operation> {
+        let flushes = ops.iter().enumerate().filter(|(_, op)| matches!(op, Op::Flush));
+        let mark = |(index, _)| mark_of(*queue, index);
+        flushes.filter_map(|op| marks.operation(mark(op), Effect::Set(Value::Error))).collect()
+    };
+    let flushes: Vec<Operation> = works.iter().flat_map(of_queue).collect();
+    let has_failure = |range: Range<usize>| events[range].iter().any(is_failure);
+    let durable = |write: &Operation| {
+        let end = write.end?;
+        let flushes = flushes.iter().filter(|flush| flush.begin > end);
+        let durable = flushes.filter_map(|flush| flush.end).min()?;
+        (!has_failure(write.begin..durable)).then_some(durable)
+    };
+    let of_sector = |history: &History| {
+        let writes = history.operations.iter().filter(|operation| operation.is_write());
+        let operations = writes.map(|write| Operation { end: durable(write), ..write.clone() });
+        History { operations: operations.collect(), ..history.clone() }
+    };
+    histories.iter().map(of_sector).collect()
+}
+
+/// Returns whether something could not be written to the disk, so that pages may have been dropped.
+pub fn is_failure(event: &Event) -> bool {
+    matches!(event, Event::SyncEnds { has_failed: true } | Event::WriteBackFails { .. })
+}
+
+/// Every read saw the sector as it was at some time while it went on; and what they saw one after another
+/// can be.
+fn check_reads(histories: &[History], events: &[Event], seen: &[Seen], faults: &mut Vec<String>) {
+    let marks = Marks::of(events);
+    for Seen { mark, sector, value, .. } in seen {
         let history = histories.iter().find(|history| history.sector == *sector).unwrap();
-        let allowed = history.between(begin, end);
+        let Some(read) = marks.operation(*mark, Effect::Show(value.clone())) else { continue };
+        let Some(end) = read.end else { continue };
+        let allowed = history.between(read.begin, end);
         if !allowed.contains(value) {
             faults
                 .push(format!("a read of sector {sector} saw {value:?}, allowed are {allowed:?}"));
         }
     }
+    for history in histories.iter().filter(|history| history.after(events.len()).is_empty()) {
+        faults.push(format!("reads of sector {} saw it go back", history.sector));
+    }
+}
+
+/// In the page cache, after something has failed: of what was read then, only what was flushed before can
+/// be relied on. Takes the rest out of `seen`, and checks it.
+fn check_flushed_reads(
+    flushed: &[History],
+    events: &[Event],
+    seen: &mut Vec<Seen>,
+    faults: &mut Vec<String>,
+) {
+    let Some(failure) = events.iter().position(is_failure) else { return };
+    let marks = Marks::of(events);
+    seen.retain(|Seen { mark, sector, value, .. }| {
+        let (Some(begin), end) = (marks.position(*mark), marks.position(mark + 1)) else {
+            return true;
+        };
+        let history = flushed.iter().find(|history| history.sector == *sector).unwrap();
+        let end = end.unwrap_or(begin);
+        if end > failure && !history.is_written_between(begin, end) {
+            let allowed = history.between(begin, end);
+            if !allowed.contains(value) {
+                faults.push(format!(
+                    "a read of sector {sector} saw {value:?}, flushed were {allowed:?}"
+                ));
+            }
+        }
+        end <= failure
+    });
+}
+
+/// What was wrong while a trace was made.
+pub fn fault_of(trace: &Trace) -> Option<Violation> {
+    let what = trace.faults.first()?.clone();
+    Some(Violation { position: None, what })
 }

@@ -65,6 +65,20 @@ impl Value {
         }
     }
 
+    /// Sector and version of a whole stamp; zeroes are version 0 of sector 0. `None`: it is neither.
+    pub fn labels(&self, size: usize) -> Option<(u64, u64)> {
+        let (words, _) = self.bytes().as_chunks::<8>();
+        let [sector, version, ..] = *words else { return None };
+        let [sector, version] = [sector, version].map(u64::from_le_bytes);
+        let is_zero = || self.bytes().iter().all(|byte| *byte == 0);
+        let is_whole = *self == Value::stamp(sector, version, size);
+        if is_whole || (sector, version) == (0, 0) && is_zero() {
+            Some((sector, version))
+        } else {
+            None
+        }
+    }
+
     /// These bytes, with those from `offset` on replaced.
     pub fn replaced(&self, offset: usize, with: &[u8]) -> Value {
         let mut bytes = self.bytes().to_vec();

@@ -7,23 +7,30 @@ use std::sync::Arc;
 use std::thread;
 
 use vhost_user_btt::btt::check::{ArenaReport, CheckOptions, Report, Verdict, check};
-use vhost_user_btt::btt::{Queue, find, lanes, mutant};
-use vhost_user_btt::pmem::PersistentMemory;
+use vhost_user_btt::btt::{Btt, LbaSize, OpenOptions, Queue, find, lanes, mutant};
 use vhost_user_btt::pmem::simulated::{
-    Contents, Effort, Event, Random, Recorder, Simulated, Unfenced,
+    Contents, CrashModel, Effort, Event, Random, Recorder, Simulated, without,
 };
+use vhost_user_btt::pmem::{Durability, PersistentMemory};
 use vm_memory::VolatileSlice;
 
+use super::figures::Left;
+use super::flushed;
 use super::mutants::AnyMutant;
-use super::scenario::{Scenario, open};
+use super::scenario::{Scenario, data_block_of, open};
 use super::value::Value;
 
 /// Most sectors that are written again after recovery.
 const REWRITTEN: usize = 4;
+/// One in so many images is also opened for reading only; all of them where there are writes to complete.
+const READ_ONLY_EVERY: u64 = 16;
 /// The version that they are given.
 const VERSION: u64 = 1 << 31;
 /// Images of a crash in recovery: few stores are open there, and all their combinations tried.
 const NESTED: Effort = Effort { most: 64, random: 1, lines: 1 };
+/// Recovery of more pending sectors than this is cut off at one in [`LONG_RECOVERY_EVERY`] of its events.
+const LONG_RECOVERY: usize = 8;
+const LONG_RECOVERY_EVERY: u64 = 16;
 
 /// What an image may hold.
 #[derive(Clone)]
@@ -61,6 +68,8 @@ pub struct Verifier<'a> {
     pub unique: u64,
     /// Images of power failures in recovery.
     pub nested: u64,
+    /// What host crashes left of page caches.
+    pub left: Left,
 }
 
 /// Images that were verified already, each with what was allowed.
@@ -74,9 +83,17 @@ impl Verifier<'_> {
             return Ok(());
         }
         self.unique += 1;
+        if self.scenario.disk.medium.durability() == Durability::PageCache {
+            mutant::activate(self.mutant.of_engine());
+            return flushed::verify(self.scenario, image, &allowed.sectors, &mut self.left);
+        }
         let found = self.recover(image, allowed)?;
         match found.pending.first() {
-            Some(sector) => self.verify_nested(image, allowed, &found.values, *sector),
+            Some(sector) => {
+                let every =
+                    if found.pending.len() > LONG_RECOVERY { LONG_RECOVERY_EVERY } else { 1 };
+                self.verify_nested(image, allowed, &found.values, *sector, every)
+            }
             None => Ok(()),
         }
     }
@@ -112,9 +129,51 @@ impl Verifier<'_> {
         Self::check_open_data(medium.medium(), allowed)?;
         Self::open_again(medium.medium(), allowed)?;
         let values = read_all(&mut queues[0], allowed)?;
-        self.go_on(&mut queues[0], allowed)?;
+        self.check_metadata(medium.medium(), &values)?;
+        if !pending.is_empty() || image.fingerprint(self.base).is_multiple_of(READ_ONLY_EVERY) {
+            self.recover_in_memory(image, allowed, &values)?;
+        }
+        self.go_on(&mut queues[0], &values)?;
+        self.check_metadata(medium.medium(), &values)?;
         check_clean(medium.medium(), "after more writes")?;
         Ok(Found { values, pending })
+    }
+
+    /// A disk that is only read shows the same, and nothing is stored.
+    fn recover_in_memory(
+        &self,
+        image: &Contents,
+        allowed: &Allowed,
+        values: &[(u64, Value)],
+    ) -> Result<(), String> {
+        let medium = Arc::new(Recorder::new(Self::medium(image, allowed)));
+        let (read_only, queues) = (true, self.scenario.queue_count());
+        let options = OpenOptions { version: None, namespace: None, read_only, queues };
+        let opened = Btt::open(medium.clone(), &options);
+        let (_, mut queues) = opened.map_err(|error| format!("cannot be read: {error}"))?;
+        if read_all(&mut queues[0], allowed)? != values {
+            return Err("a disk that is only read shows something else".to_owned());
+        }
+        let changed = has_stores(&medium.take_trace());
+        if changed { Err("a disk that is only read was stored to".to_owned()) } else { Ok(()) }
+    }
+
+    /// The metadata bytes of sectors with data are zero, whatever their blocks held before.
+    fn check_metadata(&self, medium: &Simulated, values: &[(u64, Value)]) -> Result<(), String> {
+        let size = LbaSize::new(self.scenario.disk.lba_size).unwrap();
+        if size.metadata() == 0 {
+            return Ok(());
+        }
+        let arenas = find(medium, None).map_err(|error| error.to_string())?;
+        let mut bytes = vec![0; size.metadata() as usize];
+        for (sector, _) in values.iter().filter(|(_, value)| *value != Value::Error) {
+            let Some(block) = data_block_of(medium, &arenas, *sector) else { continue };
+            let read = medium.read_bytes(block.start + u64::from(size.data()), &mut bytes);
+            if read.is_err() || bytes.iter().any(|byte| *byte != 0) {
+                return Err(format!("sector {sector} has something in its metadata bytes"));
+            }
+        }
+        Ok(())
     }
 
     /// Recovery twice is recovery once.
@@ -153,21 +212,33 @@ impl Verifier<'_> {
         }
     }
 
-    /// Some of the sectors are written again, twice, and read back.
-    fn go_on(&self, queue: &mut Queue<Arc<Recorder>>, allowed: &Allowed) -> Result<(), String> {
-        let sectors = || allowed.sectors.iter().map(|(sector, _)| *sector).take(REWRITTEN);
+    /// Some of the sectors are written again, twice, and read back; the others, with `values`, stay.
+    fn go_on(
+        &self,
+        queue: &mut Queue<Arc<Recorder>>,
+        values: &[(u64, Value)],
+    ) -> Result<(), String> {
+        let (rewritten, others) = values.split_at(REWRITTEN.min(values.len()));
         for version in [VERSION, VERSION + 1] {
-            for sector in sectors() {
-                self.write(queue, sector, version)?;
+            for (sector, _) in rewritten {
+                self.write(queue, *sector, version)?;
             }
-            for sector in sectors() {
-                let expected = Value::stamp(sector, version, self.scenario.disk.sector_size());
-                let value = read(queue, sector, self.scenario.disk.sector_size());
+            for (sector, _) in rewritten {
+                let expected = Value::stamp(*sector, version, self.scenario.disk.sector_size());
+                let value = read(queue, *sector, self.scenario.disk.sector_size());
                 if value != expected {
                     return Err(format!(
                         "sector {sector} written after recovery reads as {value:?}"
                     ));
                 }
+            }
+        }
+        for (sector, value) in others {
+            let now = read(queue, *sector, self.scenario.disk.sector_size());
+            if now != *value {
+                return Err(format!(
+                    "sector {sector} reads as {now:?} after other sectors were written, not as {value:?}"
+                ));
             }
         }
         Ok(())
@@ -190,15 +261,19 @@ impl Verifier<'_> {
             .map_or(Ok(()), |(_, error)| Err(format!("sector {sector} cannot be written: {error}")))
     }
 
-    /// Recovery, and another write of a sector that it recovered, cut off at every point.
+    /// Recovery, and another write of a sector that it recovered, cut off at one in `every` points.
+    /// `pending` is the sector.
     fn verify_nested(
         &mut self,
         image: &Contents,
         allowed: &Allowed,
         values: &[(u64, Value)],
         pending: u64,
+        every: u64,
     ) -> Result<(), String> {
-        let medium = Arc::new(Recorder::new(Self::medium(image, allowed)));
+        let mut model = CrashModel::new(self.scenario.disk.medium, image);
+        let medium = Arc::new(model.open());
+        allowed.poison.iter().for_each(|range| medium.medium().poison(range.clone()));
         let (_, mut queues) =
             open(medium.clone(), self.scenario.queue_count()).map_err(|error| error.to_string())?;
         let rewritten = values.iter().position(|(sector, _)| *sector == pending).unwrap_or(0);
@@ -220,22 +295,23 @@ impl Verifier<'_> {
         let new = Value::stamp(sector, VERSION, self.scenario.disk.sector_size());
         let mut sectors: Vec<(u64, Vec<Value>)> =
             values.iter().map(|(sector, value)| (*sector, vec![value.clone()])).collect();
-        let mut durable = image.clone();
-        let mut unfenced = Unfenced::default();
         let mut poison = allowed.poison.clone();
         let mut random = Random::new(image.fingerprint(self.base));
         for event in medium.take_trace() {
-            event.replay(&mut unfenced, &mut durable);
+            model.replay(std::slice::from_ref(&event));
             clear_poison(&mut poison, &event);
             match event {
                 Event::Mark(0) => sectors[rewritten].1.push(new.clone()),
                 Event::Mark(_) => sectors[rewritten].1 = vec![new.clone()],
                 _ => {}
             }
+            if !random.one_in(every) {
+                continue;
+            }
             let allowed =
                 Allowed { sectors: sectors.clone(), poison: poison.clone(), open_data: Vec::new() };
             let mut result = Ok(());
-            unfenced.images(&durable, &NESTED, &mut random, &mut |image| {
+            model.images(&NESTED, &mut random, &mut |image| {
                 if result.is_ok() && self.is_new(&image, &allowed) {
                     self.nested += 1;
                     result = self.recover(&image, &allowed).map(drop);
@@ -250,7 +326,7 @@ impl Verifier<'_> {
 /// Zeroing clears poison.
 pub fn clear_poison(poison: &mut Vec<Range<u64>>, event: &Event) {
     if let Event::ZeroEnds { offset, length } = *event {
-        poison.retain(|range| range.end <= offset || offset + length <= range.start);
+        *poison = poison.iter().flat_map(|range| without(range, offset, length)).collect();
     }
 }
 
@@ -275,18 +351,30 @@ fn check_clean<M: PersistentMemory>(medium: &M, when: &str) -> Result<Report, St
     Err(format!("{when}: {}", findings.join("; ")))
 }
 
+/// What all sectors read as: one by one, and together with their neighbours.
 fn read_all(
     queue: &mut Queue<Arc<Recorder>>,
     allowed: &Allowed,
 ) -> Result<Vec<(u64, Value)>, String> {
     let size = queue.btt().sector_size() as usize;
-    let mut values = Vec::with_capacity(allowed.sectors.len());
+    let mut values: Vec<(u64, Value)> = Vec::with_capacity(allowed.sectors.len());
     for (sector, allowed) in &allowed.sectors {
         let value = read(queue, *sector, size);
         if !allowed.contains(&value) {
             return Err(format!("sector {sector} reads as {value:?}, allowed are {allowed:?}"));
         }
         values.push((*sector, value));
+    }
+    let readable = |(_, value): &(u64, Value)| *value != Value::Error;
+    for run in values.chunk_by(|one, next| one.0 + 1 == next.0 && readable(one) && readable(next)) {
+        let mut bytes = vec![0; size * run.len()];
+        let read = queue.batch().read(run[0].0, &VolatileSlice::from(&mut bytes[..]));
+        let is_same = read.is_ok()
+            && bytes.chunks(size).zip(run).all(|(one, (_, value))| one == value.bytes());
+        if readable(&run[0]) && !is_same {
+            let (first, count) = (run[0].0, run.len());
+            return Err(format!("{count} sectors from {first} on read as something else together"));
+        }
     }
     Ok(values)
 }

@@ -7,12 +7,18 @@ use super::finding::Fault;
 use super::pieces::{Piece, for_each_piece};
 use super::report::Findings;
 use crate::btt::error::PlacesInUse;
-use crate::btt::flog::{ENTRY_SIZE, FlogEntry, LogLayout, PLACES, Sequence, Slot, newer};
+use crate::btt::flog::{ENTRY_SIZE, FlogEntry, LogLayout, PLACES, Slot};
 use crate::btt::geometry::FLOG_PAIR_SIZE;
 use crate::btt::units::{Block, LaneIndex, Lba};
 use crate::pmem::PersistentMemory;
 
 const LANE_BYTES: usize = FLOG_PAIR_SIZE as usize;
+/// Sequence numbers run from the first to the last, and begin again with the first. A place that was never
+/// written has the number before the first.
+const FIRST_NUMBER: u32 = 1;
+const LAST_NUMBER: u32 = 3;
+/// The low bits of a block number in an entry; the others are flags (UEFI specification, "BTT Flog").
+const BLOCK_BITS: u32 = 0x3fff_ffff;
 
 /// What the flog of an arena says.
 #[derive(Debug)]
@@ -113,6 +119,37 @@ fn decode(lane: &[u8; LANE_BYTES]) -> Entries {
     std::array::from_fn(|place| FlogEntry::decode(&places[place]))
 }
 
+/// The layout in which exactly the places `used` hold entries; `None`: there is none.
+fn layout_of(used: [bool; PLACES]) -> Option<LogLayout> {
+    let others_are_blank = |layout: LogLayout| {
+        let slots = [Slot::First, Slot::Second].map(|slot| layout.place(slot));
+        (0..PLACES).all(|place| slots.contains(&place) || !used[place])
+    };
+    // A new arena has entries in the place only that both layouts share, and is taken as standard.
+    let fitting =
+        [LogLayout::Standard, LogLayout::Old].into_iter().find(|one| others_are_blank(*one));
+    fitting.filter(|_| used[0])
+}
+
+/// Returns which of two entries with these sequence numbers was written after the other; `None` if their
+/// numbers never occur together.
+fn newest(first: u32, second: u32) -> Option<Slot> {
+    // An entry is written over the older of the two, with the number that follows that of the newer.
+    let follows = |one: u32, other: u32| {
+        let next = if other == LAST_NUMBER { FIRST_NUMBER } else { other.wrapping_add(1) };
+        one == next && (FIRST_NUMBER..=LAST_NUMBER).contains(&one)
+    };
+    match (follows(first, second), follows(second, first)) {
+        (true, false) => Some(Slot::First),
+        (false, true) => Some(Slot::Second),
+        _ => None,
+    }
+}
+
+fn block(entry: u32) -> Block {
+    Block(entry & BLOCK_BITS)
+}
+
 /// Which layout the lanes have. Where they contradict each other, or any layout, it is the one that
 /// fewest of them contradict: a stray byte in one lane is no reason not to understand the others.
 fn find_layout(arena: usize, lanes: &[Option<Entries>], findings: &mut Findings) -> LogLayout {
@@ -122,7 +159,7 @@ fn find_layout(arena: usize, lanes: &[Option<Entries>], findings: &mut Findings)
     };
     let users: [usize; PLACES] = std::array::from_fn(used);
     let used = users.map(|users| users > 0);
-    LogLayout::detect(used).unwrap_or_else(|| {
+    layout_of(used).unwrap_or_else(|| {
         let second = |layout: LogLayout| users[layout.place(Slot::Second)];
         let layout = if second(LogLayout::Old) > second(LogLayout::Standard) {
             LogLayout::Old
@@ -154,14 +191,14 @@ fn judge<M: PersistentMemory>(
         return Lane::Undecided { free: None };
     }
     let [first, second] = slots.map(|place| entries[place].seq);
-    let Some(slot) = newer(first, second) else {
+    let Some(slot) = newest(first, second) else {
         let offset = arena.lane_offset(lane);
         findings.add(arena.number, Fault::LanePair { lane, offset, first, second });
         return Lane::Undecided { free: None };
     };
     let newest = entries[layout.place(slot)];
     let offset = arena.place_offset(lane, layout.place(slot));
-    let (lba, old, new) = (newest.lba(), newest.old_block(), newest.new_block());
+    let (lba, old, new) = (Lba(newest.lba), block(newest.old_map), block(newest.new_map));
     if !(arena.has_sector(lba) && arena.has_block(old) && arena.has_block(new)) {
         findings.add(arena.number, Fault::LaneRange { lane, offset, lba, old, new });
         let free = Some(old).filter(|&old| arena.has_block(old));
@@ -170,7 +207,7 @@ fn judge<M: PersistentMemory>(
     if old != new {
         return Lane::Wrote(LaneWrite { lane, lba, old, new });
     }
-    if [first, second] != [Sequence::FIRST.get(), 0] {
+    if [first, second] != [FIRST_NUMBER, 0] {
         findings.add(arena.number, Fault::LaneIdle { lane, offset, lba, block: old });
     }
     Lane::Idle { free: old }
@@ -186,7 +223,7 @@ fn is_of_other_layout(layout: LogLayout, entries: &Entries) -> bool {
     let second = |layout: LogLayout| entries[layout.place(Slot::Second)];
     second(layout).is_empty()
         && second(other).seq != 0
-        && newer(entries[0].seq, second(other).seq).is_some()
+        && newest(entries[0].seq, second(other).seq).is_some()
 }
 
 /// Whether a place is as one that was never written: zero, but that a slot may hold the first half of
@@ -199,7 +236,47 @@ fn is_blank<M: PersistentMemory>(
 ) -> bool {
     let is_half = entry.new_map == 0
         && entry.seq == 0
-        && arena.has_sector(entry.lba())
-        && arena.has_block(entry.old_block());
+        && arena.has_sector(Lba(entry.lba))
+        && arena.has_block(block(entry.old_map));
     entry.is_empty() || slots.contains(&place) && is_half
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::btt::flog::newer;
+
+    /// The two are told in different ways, and have to agree.
+    #[test]
+    fn the_checker_and_the_engine_agree_on_which_entry_is_newer() {
+        for first in 0..=6 {
+            for second in 0..=6 {
+                assert_eq!(newest(first, second), newer(first, second), "{first}, {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_checker_and_the_engine_agree_on_the_layout() {
+        for bits in 0..1 << PLACES {
+            let used = std::array::from_fn(|place| bits & 1 << place != 0);
+            assert_eq!(layout_of(used), LogLayout::detect(used), "{used:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_checker_and_the_engine_agree_on_any_two_numbers(first: u32, second: u32) {
+            prop_assert_eq!(newest(first, second), newer(first, second));
+        }
+
+        #[test]
+        fn the_checker_and_the_engine_agree_on_the_block_of_an_entry(old_map: u32, new_map: u32) {
+            let entry = FlogEntry { old_map, new_map, ..FlogEntry::default() };
+            prop_assert_eq!(block(old_map), entry.old_block());
+            prop_assert_eq!(block(new_map), entry.new_block());
+        }
+    }
 }

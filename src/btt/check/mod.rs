@@ -1,9 +1,13 @@
 //! The checker: whether what is on the medium is a BTT, whole and consistent.
 //!
-//! It is written against the description of the format, and shares the decoding of info blocks, flog
-//! and map entries with the engine, but none of its logic: it finds the arenas, tells the newest
-//! entries, plans the replay and counts the blocks in its own way, so that an error in one is caught
-//! by the other.
+//! It is written against the description of the format. Its own code finds the arenas, tells the layout
+//! of the flog, which of a lane's entries is the newer and which block an entry names, plans the replay
+//! and counts the blocks, so that an error in one of the two is caught by the other.
+//!
+//! It shares with the engine what reads the format field by field: `InfoBlock::decode` with its checksum,
+//! the validation of a `Geometry` and the offsets that follow from it, `FlogEntry::decode`, and the flags
+//! of map entries (`MapEntry::mapped`). Images that Linux wrote (`tests/linux_images.rs`) and the tests
+//! of these, byte by byte, stand for them.
 //!
 //! The [`Invariant`]s are proven for the state *after* the replay of pending writes, which is planned
 //! in memory. Writes that are pending are no fault: they are what a crash leaves, and the engine

@@ -12,7 +12,7 @@ use super::tests::{OPEN, new_medium};
 use super::*;
 use crate::btt::check::{self, CheckOptions, Verdict};
 use crate::pmem::simulated::{
-    Contents, Effort, Event, Killed, Random, Recorder, Simulated, trace_of_another,
+    Contents, CrashModel, Effort, Event, Random, Recorder, Simulated, trace_of_another,
 };
 
 /// Sectors that are looked at.
@@ -68,7 +68,7 @@ fn kill_everywhere() -> usize {
     let mut random = Random::new(1);
     let mut states = Vec::new();
     for killed in 0..=trace.len() {
-        let mut left = Killed::after(&base, &trace[..killed]);
+        let mut left = CrashModel::after(&base, &trace[..killed]);
         let (read, events) = next_daemon(left.seen());
         left.replay(&events);
         left.images(&effort, &mut random, &mut |image| {

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::dax::check::check;
-use crate::pmem::simulated::{Contents, Effort, Event, Killed, Random, Recorder, trace_of_another};
+use crate::pmem::simulated::{
+    Contents, CrashModel, Effort, Event, Random, Recorder, trace_of_another,
+};
 
 /// A region of `pages` pages with a device that has all of them, on a medium with room for `room` more.
 fn full(pages: u64, room: u64) -> Contents {
@@ -43,7 +45,7 @@ fn kill_everywhere(opening: impl Fn(Vec<Event>) -> Vec<Event>) -> usize {
     let effort = Effort { most: 100, random: 4, lines: 64 };
     let (mut random, mut grown) = (Random::new(1), 0);
     for killed in 0..=trace.len() {
-        let mut left = Killed::after(&base, &trace[..killed]);
+        let mut left = CrashModel::after(&base, &trace[..killed]);
         let recorder = Arc::new(Recorder::new(Simulated::of(left.seen())));
         let region = Region::open(Arc::clone(&recorder), false).unwrap();
         let mut events = opening(recorder.take_trace());

@@ -65,39 +65,16 @@ impl Unfenced {
     ) -> Images {
         let words = self.words(effort, random);
         let lengths: Vec<usize> = self.lines.values().map(|line| line.stores.len()).collect();
-        let combinations = lengths.iter().try_fold(words.len(), |product, length| {
-            product.checked_mul(length + 1).filter(|product| *product <= effort.most)
-        });
-        let mut count = 0;
-        let mut make = |prefixes: Vec<usize>, words: Words| {
-            count += 1;
+        enumerate(&lengths, &words, effort, random, &mut |prefixes, words| {
             each(self.image(durable, &Choice { prefixes, words }));
-        };
-        if combinations.is_some() {
-            for words in words {
-                let mut next = Some(vec![0; lengths.len()]);
-                while let Some(prefixes) = next {
-                    next = successor(&prefixes, &lengths);
-                    make(prefixes, words);
-                }
-            }
-        } else {
-            for corner in [vec![0; lengths.len()], lengths.clone()] {
-                make(corner.clone(), Words::None);
-                make(corner, Words::All);
-            }
-            for _ in 4..effort.most {
-                let word = words[random.within(0..words.len() as u64) as usize];
-                make(self.random_prefixes(random), word);
-            }
-        }
-        Images { made: count, complete: combinations.is_some() }
+        })
     }
 
     /// Hands `store` offset and bytes of what reaches the medium, in their order, if the power fails
     /// now and `random` decides.
     pub fn fail(&self, random: &mut Random, store: &mut dyn FnMut(u64, &[u8])) {
-        let prefixes = self.random_prefixes(random);
+        let lengths = self.lines.values().map(|line| line.stores.len());
+        let prefixes = random_prefixes(lengths, random);
         let words = match random.within(0..4) {
             0 => Words::None,
             1 => Words::All,
@@ -106,11 +83,6 @@ impl Unfenced {
         for (_, offset, bytes) in self.fragments(&Choice { prefixes, words }) {
             store(offset, bytes);
         }
-    }
-
-    fn random_prefixes(&self, random: &mut Random) -> Vec<usize> {
-        let prefix = |length: usize| random.within(0..length as u64 + 1) as usize;
-        self.lines.values().map(|line| line.stores.len()).map(prefix).collect()
     }
 
     /// The choices among the words of streaming stores that `effort` asks for.
@@ -185,6 +157,51 @@ impl Words {
             }
         }
     }
+}
+
+/// Hands `make` the combinations of a prefix of each of the lists of `lengths` with each of `choices`, of
+/// which the first two are none and all: every combination, or a sample if `effort` allows fewer.
+pub(super) fn enumerate<C: Copy>(
+    lengths: &[usize],
+    choices: &[C],
+    effort: &Effort,
+    random: &mut Random,
+    take: &mut dyn FnMut(Vec<usize>, C),
+) -> Images {
+    let combinations = lengths.iter().try_fold(choices.len(), |product, length| {
+        product.checked_mul(length + 1).filter(|product| *product <= effort.most)
+    });
+    let mut made = 0;
+    let mut take = |prefixes, choice| {
+        made += 1;
+        take(prefixes, choice);
+    };
+    if combinations.is_some() {
+        for choice in choices {
+            let mut next = Some(vec![0; lengths.len()]);
+            while let Some(prefixes) = next {
+                next = successor(&prefixes, lengths);
+                take(prefixes, *choice);
+            }
+        }
+    } else {
+        for corner in [vec![0; lengths.len()], lengths.to_vec()] {
+            choices.iter().take(2).for_each(|choice| take(corner.clone(), *choice));
+        }
+        for _ in 2 * choices.len().min(2)..effort.most {
+            let choice = choices[random.within(0..choices.len() as u64) as usize];
+            take(random_prefixes(lengths.iter().copied(), random), choice);
+        }
+    }
+    Images { made, complete: combinations.is_some() }
+}
+
+/// A prefix of each of the lists of `lengths`.
+pub(super) fn random_prefixes(
+    lengths: impl Iterator<Item = usize>,
+    random: &mut Random,
+) -> Vec<usize> {
+    lengths.map(|length| random.within(0..length as u64 + 1) as usize).collect()
 }
 
 /// The next combination of prefixes, each up to its line's length; `None`: that was the last.

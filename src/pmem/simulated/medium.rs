@@ -38,6 +38,19 @@ pub enum Fault {
     Poison,
 }
 
+/// What is left of a poisoned range once `length` bytes at `offset` are zeroed: whole cache lines.
+pub fn without(
+    poisoned: &Range<u64>,
+    offset: u64,
+    length: u64,
+) -> impl Iterator<Item = Range<u64>> + use<> {
+    let zeroed = offset.next_multiple_of(CACHE_LINE)..(offset + length) / CACHE_LINE * CACHE_LINE;
+    let zeroed = if zeroed.is_empty() { poisoned.end..poisoned.end } else { zeroed };
+    let before = poisoned.start..poisoned.end.min(zeroed.start);
+    let after = poisoned.start.max(zeroed.end)..poisoned.end;
+    [before, after].into_iter().filter(|range| !range.is_empty())
+}
+
 impl Simulated {
     /// A medium of `size` zero bytes.
     #[must_use]
@@ -99,6 +112,11 @@ impl Simulated {
     /// Lets `range` go bad right after it is next touched.
     pub fn fail_after_touch(&self, range: Range<u64>, fault: Fault) {
         self.state().touchy.push((range, fault));
+    }
+
+    /// Replaces the bytes at `offset`, whatever is wrong with them.
+    pub(super) fn replace(&self, offset: u64, bytes: &[u8]) {
+        self.state().contents.write(offset, bytes);
     }
 
     /// Lets the next sync fail, and so every later one.
@@ -221,7 +239,8 @@ impl PersistentMemory for Simulated {
     fn zero(&self, offset: u64, length: u64) -> Result<(), MediaError> {
         let mut state = self.checked(Access::Zero, offset, length)?;
         state.contents.zero(offset, length);
-        state.poisoned.retain(|range| range.end <= offset || offset + length <= range.start);
+        let poisoned = state.poisoned.iter();
+        state.poisoned = poisoned.flat_map(|range| without(range, offset, length)).collect();
         Ok(())
     }
 
@@ -262,5 +281,25 @@ impl PersistentMemory for Simulated {
         let poisoned = poisoned.map(|range| range.start.max(offset)).min();
         let stored = state.contents.next_stored(offset);
         poisoned.map_or(stored, |poisoned| stored.min(poisoned))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeroing_clears_the_poison_of_whole_cache_lines_and_no_other() {
+        let medium = Simulated::new(4096);
+        medium.poison(64..512);
+        medium.zero(100, 200).unwrap();
+        let is_readable = |line: u64| medium.load_u32(line * CACHE_LINE).is_ok();
+        let readable: Vec<u64> = (0..8).filter(|line| is_readable(*line)).collect();
+        assert_eq!(readable, [0, 2, 3]);
+        medium.zero(0, 4096).unwrap();
+        assert!((0..8).all(is_readable));
+        medium.poison(0..64);
+        medium.zero(1, 62).unwrap();
+        assert!(!is_readable(0));
     }
 }

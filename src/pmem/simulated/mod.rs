@@ -15,18 +15,22 @@
 //! speaks for its own thread: what another thread flushed or streamed is none of its business.
 
 mod contents;
+mod crash_model;
+mod file;
 mod images;
-mod killed;
 mod medium;
+mod page_cache;
 mod random;
 mod recorder;
 pub mod turns;
 mod unfenced;
 
 pub use contents::Contents;
+pub use crash_model::{CrashModel, MediumKind, trace_of_another};
+pub use file::{Dropped, Failing, File, FileFault};
 pub use images::{Effort, Images};
-pub use killed::{Killed, trace_of_another};
-pub use medium::{Fault, Simulated};
+pub use medium::{Fault, Simulated, without};
+pub use page_cache::PageCache;
 pub use random::Random;
 pub use recorder::{Event, Recorder};
 pub use unfenced::{Durable, Unfenced};

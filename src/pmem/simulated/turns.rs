@@ -11,6 +11,7 @@ use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{
     Arc, Condvar, LockResult, Mutex as StdMutex, MutexGuard, PoisonError, TryLockError,
+    TryLockResult,
 };
 use std::thread;
 
@@ -26,11 +27,16 @@ pub trait Schedule: Send {
 /// Work of one thread.
 pub type Task<'a> = Box<dyn FnOnce() + Send + 'a>;
 
+/// Most steps of a run: one that takes more does not end.
+const MOST_STEPS: usize = 1_000_000;
+
 /// Why a run did not come to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stuck {
     /// All threads that are not done wait for each other.
     Deadlock,
+    /// The threads go on and on.
+    Endless,
     /// A thread panicked; what it said.
     Panicked(String),
 }
@@ -39,6 +45,7 @@ impl fmt::Display for Stuck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Stuck::Deadlock => f.write_str("deadlock"),
+            Stuck::Endless => f.write_str("no end after a million steps"),
             Stuck::Panicked(message) => write!(f, "panic: {message}"),
         }
     }
@@ -105,6 +112,12 @@ impl<T> Mutex<T> {
     /// A mutex that guards `value`.
     pub fn new(value: T) -> Mutex<T> {
         Mutex(StdMutex::new(value))
+    }
+
+    /// As [`std::sync::Mutex::try_lock`].
+    pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
+        pause();
+        self.0.try_lock()
     }
 
     /// As [`std::sync::Mutex::lock`].
@@ -298,6 +311,10 @@ impl State {
             }
             return;
         }
+        if self.steps.len() == MOST_STEPS {
+            self.stuck.get_or_insert(Stuck::Endless);
+            return;
+        }
         self.current = self.schedule.next(number, &ready);
         self.steps.push(Step { current: number, ready });
     }
@@ -397,6 +414,19 @@ mod tests {
             assert_eq!(run.result, Ok(()));
             run
         });
+    }
+
+    #[test]
+    fn a_thread_that_goes_on_and_on_is_noticed() {
+        let run = run(
+            vec![Box::new(|| {
+                loop {
+                    pause();
+                }
+            })],
+            Box::new(AtRandom::new(0)),
+        );
+        assert_eq!(run.result, Err(Stuck::Endless));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use super::tests::{SIZE, State, label, names, state, three_labels};
 use super::*;
 use crate::pmem::simulated::{
-    Effort, Event, Killed, Random, Recorder, Simulated, trace_of_another,
+    CrashModel, Effort, Event, Random, Recorder, Simulated, trace_of_another,
 };
 
 const VERSION: LabelVersion = LabelVersion::V1_2;
@@ -31,7 +31,7 @@ fn opened(medium: &Recorder) -> LabelWriter<'_, Recorder> {
 
 /// Whether a power failure now leaves one of `states` of the labels in the last `size` bytes, whatever it
 /// does.
-fn is_in(medium: &Killed, states: &[&State], size: u64, random: &mut Random) -> bool {
+fn is_in(medium: &CrashModel, states: &[&State], size: u64, random: &mut Random) -> bool {
     let mut is_in = true;
     medium.images(&EFFORT, random, &mut |image| {
         is_in &= states.contains(&&state(&Simulated::of(image), size));
@@ -46,7 +46,7 @@ fn kill_everywhere(tool: Tool, opening: impl Fn(Vec<Event>) -> Vec<Event>) {
     let trace = trace_of_another(&base, |medium| tool(&medium));
     let mut random = Random::new(1);
     for killed in 0..=trace.len() {
-        let mut medium = Killed::after(&base, &trace[..killed]);
+        let mut medium = CrashModel::after(&base, &trace[..killed]);
         let recorder = Recorder::new(Simulated::of(medium.seen()));
         let seen = state(recorder.medium(), SIZE);
         let mut writer = opened(&recorder);
@@ -89,7 +89,7 @@ fn labels_that_are_given_up_do_not_come_back_in_part() {
     let trace = trace_of_another(&base, |medium| initialize(&medium));
     let mut random = Random::new(1);
     for killed in 0..=trace.len() {
-        let mut medium = Killed::after(&base, &trace[..killed]);
+        let mut medium = CrashModel::after(&base, &trace[..killed]);
         let recorder = Recorder::new(Simulated::of(medium.seen()));
         initialize(&recorder);
         for event in recorder.take_trace() {
