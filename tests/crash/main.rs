@@ -87,7 +87,7 @@ fn main() -> ExitCode {
     total += cut_all("scenarios", &args.wanted(scenarios::all()), |scenario, figures| {
         exhaust::exhaust(scenario, AnyMutant::None, preemptions, figures)
     });
-    total += cut_all("wide", &args.wanted(scenarios::wide()), |scenario, figures| {
+    total += cut_all("wide", &args.wanted(scenarios::wide(args.deep)), |scenario, figures| {
         exhaust::sample(scenario, AnyMutant::None, figures)
     });
     total += cut_all("through a ring", &args.wanted(ring::all()), |ring, figures| {

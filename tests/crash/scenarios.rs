@@ -58,14 +58,18 @@ pub fn for_mutants() -> Vec<Scenario> {
 }
 
 /// Those whose rounds and reads are long: cut off where that may leave something new, and sampled.
-pub fn wide() -> Vec<Scenario> {
+pub fn wide(is_deep: bool) -> Vec<Scenario> {
     let disks = [Disk::of(512), Disk::of(4104).two_arenas(), Disk::of(528).strict(512)];
-    disks.iter().flat_map(wide_on).collect()
+    let lengths: [&[u64]; 3] = if is_deep { [&WIDTHS; 3] } else { [&[9, 65], &[9], &[9]] };
+    disks.iter().zip(lengths).flat_map(|(disk, lengths)| wide_on(disk, lengths)).collect()
 }
+
+/// How many sectors are written together: up to as many as a round can have, and more.
+const WIDTHS: [u64; 5] = [9, 17, 40, 64, 65];
 
 /// Those of them that a mutant is hunted with.
 pub fn wide_for_mutants() -> Vec<Scenario> {
-    wide_on(&Disk::of(512).two_arenas())
+    wide_on(&Disk::of(512).two_arenas(), &WIDTHS)
 }
 
 /// All sector sizes with both layouts of the log, of one and of two arenas.
@@ -119,14 +123,14 @@ fn same_lines(disk: Disk) -> Scenario {
     scenario.prepared(&[3, next + 3, next + 5])
 }
 
-/// Rounds of up to as many sectors as there can be and more, and reads of as many.
-fn wide_on(disk: &Disk) -> Vec<Scenario> {
+/// Rounds of `widths` sectors, and reads of as many.
+fn wide_on(disk: &Disk, widths: &[u64]) -> Vec<Scenario> {
     let round = |count: u64| {
         let ops = vec![Write(0..count), Commit, Read(0..count), Write(1..count), Commit];
         let after = vec![Trim(2..count - 2, NeverWritten::Zero), Commit, Read(0..count + 3)];
         named(&format!("{count} sectors together"), disk, vec![[ops, after].concat()]).lanes(64)
     };
-    let mut all: Vec<Scenario> = [9, 17, 40, 64, 65].map(round).into();
+    let mut all: Vec<Scenario> = widths.iter().copied().map(round).collect();
     // From the end to the begin, and every other: their blocks do not follow one another.
     let backwards: Vec<Op> = (0..20).rev().map(|sector| Write(sector..sector + 1)).collect();
     let every_other: Vec<Op> = (0..20).step_by(2).map(|sector| Write(sector..sector + 1)).collect();
