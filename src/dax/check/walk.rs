@@ -157,7 +157,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
         self.bytes(at, page)?;
         let (found, expected) = (word(page, 0), fletcher64_without_field(page, 0));
         let fault = header_fault(page, kind, owner);
-        let (words, is_sure) = self.corrections(page, kind, owner, found);
+        let (words, is_sure) = self.corrections((at, page), (kind, owner), found);
         let is_other = fault.is_some() && !is_sure && !self.is_damaged_header(page, kind, owner);
         if let (Some(fault), true) = (&fault, is_other) {
             return Err(fault.clone());
@@ -175,13 +175,15 @@ impl<M: PersistentMemory> Walk<'_, M> {
         Ok(())
     }
 
-    /// The words of a page that should have other values, by their places in it, and whether the page has
-    /// the checksum `sum` with them.
-    pub(super) fn corrections(
+    /// The words of the page at `at` that should have other values, by their places in it, and whether the
+    /// page has the checksum `sum` with them.
+    ///
+    /// A word whose value is known is never corrected to another one: if the page was sealed while such a
+    /// word was damaged, the checksum asks for the damaged value.
+    fn corrections(
         &self,
-        page: &PageBytes,
-        kind: PageKind,
-        owner: Uuid,
+        (at, page): (u64, &PageBytes),
+        (kind, owner): (PageKind, Uuid),
         sum: u64,
     ) -> (Vec<(u64, u64)>, bool) {
         let is_sealed = fletcher64_without_field(page, 0) == sum;
@@ -199,7 +201,11 @@ impl<M: PersistentMemory> Walk<'_, M> {
         if fletcher64_without_field(&corrected, 0) == sum {
             return (words, true);
         }
-        let makes_sense = |page: &PageBytes| sense::makes_sense(page, kind, self.superblock);
+        let known = known::of_page(self.superblock, at, (kind, owner));
+        let makes_sense = |page: &PageBytes| {
+            known.iter().all(|(place, value)| word(page, *place) == *value)
+                && sense::makes_sense(page, kind, self.superblock)
+        };
         match correct(&corrected, sum, makes_sense).filter(|_| !is_sealed) {
             Some(correction) => {
                 words.push(correction);

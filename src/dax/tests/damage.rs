@@ -6,7 +6,7 @@ use super::*;
 use crate::dax::check::{Fix, check};
 use crate::dax::journal::{Entry, Store};
 use crate::dax::layout::{
-    METADATA_OFFSET, METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET, PageBytes, checksum, slot_offset,
+    self, METADATA_OFFSET, METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET, PageBytes, checksum, slot_offset,
 };
 use crate::dax::version::Version;
 use crate::pmem::Saved;
@@ -75,6 +75,31 @@ fn nothing_is_dropped_unasked() {
     assert_eq!(dropped.mended[0].fix, Fix::Drop { offset: slot, length: 128 });
     assert!(dropped.left.is_clean());
     assert_eq!(open(&medium).devices().len(), 4);
+}
+
+/// A page can be sealed while a word of it is damaged. Its checksum then asks for the damaged value, also
+/// after the known value is back.
+#[test]
+fn a_known_word_that_was_sealed_with_damage_is_brought_back_and_stays() {
+    let whole = sample();
+    let before = everything(&open(&whole));
+    let whole = whole.contents();
+    let headers = (OWNER_TABLE_OFFSET..).step_by(METADATA_PAGE_SIZE as usize).take(5);
+    let headers = headers.flat_map(|page| [8, 16, 24, 32, 48, 56].map(|word| page + word));
+    let head = (OWNER_TABLE_OFFSET + 64..OWNER_TABLE_OFFSET + 128).step_by(8);
+    let records = [40, 64, 72, 1000, 8184].map(|word| METADATA_OFFSET + word);
+    for at in headers.chain(head).chain(records) {
+        for flips in [1 << 23, 1 << 63, 0xc_0000_0000, u64::MAX] {
+            let medium = Arc::new(Simulated::with_contents(&whole));
+            medium.zero(PAGES_OFFSET, 2 * PAGE).unwrap();
+            medium.store_u64(at, medium.load_u64(at).unwrap() ^ flips).unwrap();
+            seal(&medium, layout::page_of(at));
+            let repaired = repair(&medium, false).unwrap();
+            assert_eq!(repaired.left.findings, [], "{at:#x} {flips:#x}");
+            assert!(repaired.mended.len() <= 3, "{at:#x}: {:?}", repaired.mended);
+            assert_eq!(everything(&open(&medium)), before, "{at:#x} {flips:#x}");
+        }
+    }
 }
 
 /// Pages that a repair freed may be another's by then, and no byte that it stored another one.
