@@ -312,14 +312,19 @@ impl<M: PersistentMemory> Walk<'_, M> {
     fn overlaps(&mut self) {
         let mut claims = std::mem::take(&mut self.claims);
         claims.sort_by_key(|claim| claim.first);
+        let conflicts = conflicts(&claims);
+        let number = |claim: &Claim| conflicts.get(&claim.offset).copied().unwrap_or(0);
         // The claim that reaches furthest so far.
         let mut furthest: Option<&Claim> = None;
         for claim in &claims {
             match furthest {
                 Some(before) if before.first + before.pages > claim.first => {
-                    // Owner 0's pages are never dropped. What is, is in nobody's way.
+                    // Owner 0's pages are never dropped. Of two others, the one with more conflicts is
+                    // dropped: one damaged extent must not cost all devices that it overlaps.
+                    let drops_before = claim.fix == Fix::None
+                        || before.fix != Fix::None && number(before) > number(claim);
                     let (other, kept) =
-                        if claim.fix == Fix::None { (before, claim) } else { (claim, before) };
+                        if drops_before { (before, claim) } else { (claim, before) };
                     self.found(other.offset, Fault::Overlap { page: claim.first }, &other.fix);
                     furthest = Some(kept);
                 }
@@ -331,6 +336,22 @@ impl<M: PersistentMemory> Walk<'_, M> {
         }
         self.report.free_pages = self.superblock.page_count.saturating_sub(self.report.used_pages);
     }
+}
+
+/// The number of overlaps that each structure with claims is part of, by its byte offset. The claims are
+/// in the order of their pages.
+fn conflicts(claims: &[Claim]) -> BTreeMap<u64, usize> {
+    let mut conflicts = BTreeMap::new();
+    let mut furthest: Option<&Claim> = None;
+    for claim in claims {
+        let end = |claim: &Claim| claim.first + claim.pages;
+        if let Some(before) = furthest.filter(|before| end(before) > claim.first) {
+            *conflicts.entry(before.offset).or_insert(0) += 1;
+            *conflicts.entry(claim.offset).or_insert(0) += 1;
+        }
+        furthest = furthest.filter(|before| end(before) >= end(claim)).or(Some(claim));
+    }
+    conflicts
 }
 
 /// What is wrong with the place of a run of pages, if anything.

@@ -77,6 +77,25 @@ fn nothing_is_dropped_unasked() {
     assert_eq!(open(&medium).devices().len(), 4);
 }
 
+/// The damaged device has the lowest pages of those that overlap, so it is met first.
+#[test]
+fn a_device_whose_extent_grew_over_others_is_dropped_and_not_the_others() {
+    let medium = medium(64);
+    let region = open(&medium);
+    for name in ["1", "2", "3", "4", "5"] {
+        region.create_device(&device(name, 2)).unwrap();
+    }
+    let slot = medium.load_u64(OWNER_TABLE_OFFSET + 40).unwrap() + 64 + 128;
+    let pages = slot + 104;
+    assert_eq!(medium.load_u64(pages), Ok(2));
+    medium.zero(PAGES_OFFSET, 2 * PAGE).unwrap();
+    medium.store_u64(pages, 8).unwrap();
+    seal(&medium, layout::page_of(slot));
+    assert!(repair(&medium, true).unwrap().left.is_clean());
+    let names: Vec<String> = open(&medium).devices().into_iter().map(|one| one.name).collect();
+    assert_eq!(names, ["1", "3", "4", "5"]);
+}
+
 /// A page can be sealed while a word of it is damaged. Its checksum then asks for the damaged value, also
 /// after the known value is back.
 #[test]
