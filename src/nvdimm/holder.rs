@@ -3,11 +3,12 @@
 //! An open-file-description lock has no owner in `/proc/locks`; but `/proc/PID/fdinfo/FD` lists the
 //! locks of a descriptor, for those who may look.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Who holds a namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +38,7 @@ impl Holder {
     #[must_use]
     pub fn is_another_user(&self) -> bool {
         let Holder::Process { pid, .. } = self else { return false };
-        let process = fs::metadata(Path::new("/proc").join(pid.to_string()));
+        let process = fs::metadata(folder(*pid));
         process.is_ok_and(|process| process.uid() != rustix::process::geteuid().as_raw())
     }
 
@@ -48,21 +49,39 @@ impl Holder {
         Holder::search(file, range).unwrap_or(Holder::Unknown)
     }
 
-    /// As [`find`](Self::find); `None`: nobody that we can see.
+    /// As [`find`](Self::find), but returns `None` if no visible process holds such a lock.
     #[must_use]
     pub fn search(file: &File, range: &Range<u64>) -> Option<Holder> {
         let wanted = file.metadata().ok()?;
         let processes = fs::read_dir("/proc").ok()?;
         let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        pids.map(|pid: u32| (pid, Path::new("/proc").join(pid.to_string()))).find_map(
-            |(pid, process)| {
-                holds(&process, (wanted.dev(), wanted.ino()), range).then(|| {
-                    let program = fs::read_to_string(process.join("comm")).unwrap_or_default();
-                    Holder::Process { pid, program: program.trim_end().to_owned() }
-                })
-            },
-        )
+        let holders = pids
+            .filter(|pid| holds(&folder(*pid), (wanted.dev(), wanted.ino()), range))
+            .filter_map(|pid| Some((pid, parent(pid)?)));
+        let pid = topmost(&holders.collect())?;
+        let program = fs::read_to_string(folder(pid).join("comm")).unwrap_or_default();
+        Some(Holder::Process { pid, program: program.trim_end().to_owned() })
     }
+}
+
+/// The process that took a lock, of all `holders`, which are mapped to their parents.
+///
+/// A child process has the descriptors of its parent, and with them the parent's locks, at least until
+/// it executes its program. Process ids wrap around, so the child can have the lower one.
+fn topmost(holders: &BTreeMap<u32, u32>) -> Option<u32> {
+    let mut tops = holders.iter().filter(|(_, parent)| !holders.contains_key(parent));
+    tops.next().or_else(|| holders.first_key_value()).map(|(pid, _)| *pid)
+}
+
+/// The directory of a process in procfs.
+fn folder(pid: u32) -> PathBuf {
+    Path::new("/proc").join(pid.to_string())
+}
+
+/// The process id of a process's parent; `None` if the process has ended.
+fn parent(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(folder(pid).join("status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 /// Whether a process has a lock on some of the bytes `range` of the file `wanted`, by device and
@@ -99,6 +118,18 @@ fn is_lock_on(line: &str, range: &Range<u64>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_parent_is_named_and_not_a_child_that_inherited_its_lock() {
+        assert_eq!(topmost(&BTreeMap::from([(300, 1)])), Some(300));
+        assert_eq!(topmost(&BTreeMap::from([(7, 300), (300, 1)])), Some(300));
+        assert_eq!(topmost(&BTreeMap::from([(7, 9), (9, 300), (300, 1), (301, 300)])), Some(300));
+        // The parent has ended, or holds no lock.
+        assert_eq!(topmost(&BTreeMap::from([(9, 1)])), Some(9));
+        assert_eq!(topmost(&BTreeMap::new()), None);
+        // A process id was used again while the processes were listed.
+        assert_eq!(topmost(&BTreeMap::from([(7, 9), (9, 7)])), Some(7));
+    }
 
     #[test]
     fn lock_lines_are_matched_by_range() {

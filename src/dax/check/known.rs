@@ -38,6 +38,18 @@ pub fn pages(superblock: &Superblock) -> [(u64, Vec<(u64, u64)>); 2] {
     [(OWNER_TABLE_OFFSET, table), (METADATA_OFFSET, records)]
 }
 
+/// All words of the page at byte offset `at` that are known if it is of this kind and owner, by their
+/// places in the page: those of its header, and those that the superblock tells.
+pub fn of_page(
+    superblock: &Superblock,
+    at: u64,
+    (kind, owner): (PageKind, Uuid),
+) -> Vec<(u64, u64)> {
+    let told = pages(superblock).into_iter().filter(|(page, _)| *page == at);
+    let told = told.flat_map(|(_, words)| words).map(|(offset, value)| (offset - at, value));
+    header(0, kind, owner).into_iter().chain(told).collect()
+}
+
 /// Magic, owner and the reserved words of a page, in this order, with their byte offsets.
 pub fn header(page: u64, kind: PageKind, owner: Uuid) -> Vec<(u64, u64)> {
     let mut header = words(page + 8, &kind.magic());

@@ -157,7 +157,7 @@ impl<M: PersistentMemory> Walk<'_, M> {
         self.bytes(at, page)?;
         let (found, expected) = (word(page, 0), fletcher64_without_field(page, 0));
         let fault = header_fault(page, kind, owner);
-        let (words, is_sure) = self.corrections(page, kind, owner, found);
+        let (words, is_sure) = self.corrections((at, page), (kind, owner), found);
         let is_other = fault.is_some() && !is_sure && !self.is_damaged_header(page, kind, owner);
         if let (Some(fault), true) = (&fault, is_other) {
             return Err(fault.clone());
@@ -175,13 +175,15 @@ impl<M: PersistentMemory> Walk<'_, M> {
         Ok(())
     }
 
-    /// The words of a page that should have other values, by their places in it, and whether the page has
-    /// the checksum `sum` with them.
-    pub(super) fn corrections(
+    /// The words of the page at `at` that should have other values, by their places in it, and whether the
+    /// page has the checksum `sum` with them.
+    ///
+    /// A word whose value is known is never corrected to another one: if the page was sealed while such a
+    /// word was damaged, the checksum asks for the damaged value.
+    fn corrections(
         &self,
-        page: &PageBytes,
-        kind: PageKind,
-        owner: Uuid,
+        (at, page): (u64, &PageBytes),
+        (kind, owner): (PageKind, Uuid),
         sum: u64,
     ) -> (Vec<(u64, u64)>, bool) {
         let is_sealed = fletcher64_without_field(page, 0) == sum;
@@ -199,7 +201,11 @@ impl<M: PersistentMemory> Walk<'_, M> {
         if fletcher64_without_field(&corrected, 0) == sum {
             return (words, true);
         }
-        let makes_sense = |page: &PageBytes| sense::makes_sense(page, kind, self.superblock);
+        let known = known::of_page(self.superblock, at, (kind, owner));
+        let makes_sense = |page: &PageBytes| {
+            known.iter().all(|(place, value)| word(page, *place) == *value)
+                && sense::makes_sense(page, kind, self.superblock)
+        };
         match correct(&corrected, sum, makes_sense).filter(|_| !is_sealed) {
             Some(correction) => {
                 words.push(correction);
@@ -306,14 +312,19 @@ impl<M: PersistentMemory> Walk<'_, M> {
     fn overlaps(&mut self) {
         let mut claims = std::mem::take(&mut self.claims);
         claims.sort_by_key(|claim| claim.first);
+        let conflicts = conflicts(&claims);
+        let number = |claim: &Claim| conflicts.get(&claim.offset).copied().unwrap_or(0);
         // The claim that reaches furthest so far.
         let mut furthest: Option<&Claim> = None;
         for claim in &claims {
             match furthest {
                 Some(before) if before.first + before.pages > claim.first => {
-                    // Owner 0's pages are never dropped. What is, is in nobody's way.
+                    // Owner 0's pages are never dropped. Of two others, the one with more conflicts is
+                    // dropped: one damaged extent must not cost all devices that it overlaps.
+                    let drops_before = claim.fix == Fix::None
+                        || before.fix != Fix::None && number(before) > number(claim);
                     let (other, kept) =
-                        if claim.fix == Fix::None { (before, claim) } else { (claim, before) };
+                        if drops_before { (before, claim) } else { (claim, before) };
                     self.found(other.offset, Fault::Overlap { page: claim.first }, &other.fix);
                     furthest = Some(kept);
                 }
@@ -325,6 +336,22 @@ impl<M: PersistentMemory> Walk<'_, M> {
         }
         self.report.free_pages = self.superblock.page_count.saturating_sub(self.report.used_pages);
     }
+}
+
+/// The number of overlaps that each structure with claims is part of, by its byte offset. The claims are
+/// in the order of their pages.
+fn conflicts(claims: &[Claim]) -> BTreeMap<u64, usize> {
+    let mut conflicts = BTreeMap::new();
+    let mut furthest: Option<&Claim> = None;
+    for claim in claims {
+        let end = |claim: &Claim| claim.first + claim.pages;
+        if let Some(before) = furthest.filter(|before| end(before) > claim.first) {
+            *conflicts.entry(before.offset).or_insert(0) += 1;
+            *conflicts.entry(claim.offset).or_insert(0) += 1;
+        }
+        furthest = furthest.filter(|before| end(before) >= end(claim)).or(Some(claim));
+    }
+    conflicts
 }
 
 /// What is wrong with the place of a run of pages, if anything.

@@ -6,7 +6,7 @@ use super::*;
 use crate::dax::check::{Fix, check};
 use crate::dax::journal::{Entry, Store};
 use crate::dax::layout::{
-    METADATA_OFFSET, METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET, PageBytes, checksum, slot_offset,
+    self, METADATA_OFFSET, METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET, PageBytes, checksum, slot_offset,
 };
 use crate::dax::version::Version;
 use crate::pmem::Saved;
@@ -75,6 +75,50 @@ fn nothing_is_dropped_unasked() {
     assert_eq!(dropped.mended[0].fix, Fix::Drop { offset: slot, length: 128 });
     assert!(dropped.left.is_clean());
     assert_eq!(open(&medium).devices().len(), 4);
+}
+
+/// The damaged device has the lowest pages of those that overlap, so it is met first.
+#[test]
+fn a_device_whose_extent_grew_over_others_is_dropped_and_not_the_others() {
+    let medium = medium(64);
+    let region = open(&medium);
+    for name in ["1", "2", "3", "4", "5"] {
+        region.create_device(&device(name, 2)).unwrap();
+    }
+    let slot = medium.load_u64(OWNER_TABLE_OFFSET + 40).unwrap() + 64 + 128;
+    let pages = slot + 104;
+    assert_eq!(medium.load_u64(pages), Ok(2));
+    medium.zero(PAGES_OFFSET, 2 * PAGE).unwrap();
+    medium.store_u64(pages, 8).unwrap();
+    seal(&medium, layout::page_of(slot));
+    assert!(repair(&medium, true).unwrap().left.is_clean());
+    let names: Vec<String> = open(&medium).devices().into_iter().map(|one| one.name).collect();
+    assert_eq!(names, ["1", "3", "4", "5"]);
+}
+
+/// A page can be sealed while a word of it is damaged. Its checksum then asks for the damaged value, also
+/// after the known value is back.
+#[test]
+fn a_known_word_that_was_sealed_with_damage_is_brought_back_and_stays() {
+    let whole = sample();
+    let before = everything(&open(&whole));
+    let whole = whole.contents();
+    let headers = (OWNER_TABLE_OFFSET..).step_by(METADATA_PAGE_SIZE as usize).take(5);
+    let headers = headers.flat_map(|page| [8, 16, 24, 32, 48, 56].map(|word| page + word));
+    let head = (OWNER_TABLE_OFFSET + 64..OWNER_TABLE_OFFSET + 128).step_by(8);
+    let records = [40, 64, 72, 1000, 8184].map(|word| METADATA_OFFSET + word);
+    for at in headers.chain(head).chain(records) {
+        for flips in [1 << 23, 1 << 63, 0xc_0000_0000, u64::MAX] {
+            let medium = Arc::new(Simulated::with_contents(&whole));
+            medium.zero(PAGES_OFFSET, 2 * PAGE).unwrap();
+            medium.store_u64(at, medium.load_u64(at).unwrap() ^ flips).unwrap();
+            seal(&medium, layout::page_of(at));
+            let repaired = repair(&medium, false).unwrap();
+            assert_eq!(repaired.left.findings, [], "{at:#x} {flips:#x}");
+            assert!(repaired.mended.len() <= 3, "{at:#x}: {:?}", repaired.mended);
+            assert_eq!(everything(&open(&medium)), before, "{at:#x} {flips:#x}");
+        }
+    }
 }
 
 /// Pages that a repair freed may be another's by then, and no byte that it stored another one.
