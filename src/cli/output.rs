@@ -41,6 +41,13 @@ pub(super) fn document(text: &str) {
     print(&escape::lines(text.trim_end_matches('\n')));
 }
 
+/// Prints a text of several lines to standard output, and returns whether it arrived or was not wanted.
+#[must_use]
+pub fn print_document(text: &str) -> bool {
+    document(text);
+    is_whole()
+}
+
 /// Prints a line to standard error; where that is closed, nothing can be done.
 pub fn complain(text: fmt::Arguments<'_>) {
     let text = text.to_string();
