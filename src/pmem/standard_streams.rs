@@ -7,8 +7,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use libc::c_int;
-
 /// A stream that a process inherits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StandardStream {
@@ -37,9 +35,9 @@ static WAS_CLOSED: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(fa
 static LOOK_BEFORE_MAIN: extern "C" fn() = look;
 
 extern "C" fn look() {
-    for (number, was_closed) in WAS_CLOSED.iter().enumerate() {
+    for (number, was_closed) in (0..).zip(&WAS_CLOSED) {
         // SAFETY: F_GETFD takes no further argument and touches no memory of the process.
-        let flags = unsafe { libc::fcntl(number as c_int, libc::F_GETFD) };
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
         was_closed.store(flags == -1, Ordering::Relaxed);
     }
 }
