@@ -8,15 +8,15 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use vhost_user_btt::cli::daemon::{DaemonArgs, capabilities};
-use vhost_user_btt::cli::{complain, one_line, outlive_file_size_limit, parse};
+use vhost_user_btt::cli::{complain, one_line, outlive_file_size_limit, parse, print_document};
 use vhost_user_btt::vhost_user::{DeviceConfig, Devices, Error, Stop, raise_descriptor_limit};
 
 fn main() -> ExitCode {
     // By the conventions of back-end programs, everything else on the command line is ignored then,
     // be it right or wrong.
     if std::env::args_os().any(|argument| argument == "--print-capabilities") {
-        println!("{}", capabilities());
-        return ExitCode::SUCCESS;
+        let is_printed = print_document(&capabilities());
+        return if is_printed { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let args = parse::<DaemonArgs>();
     args.log_level.start_logging();

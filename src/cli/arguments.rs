@@ -12,6 +12,10 @@ use super::escape;
 pub fn parse<T: Parser>() -> T {
     T::try_parse().unwrap_or_else(|error| {
         let text = error.render().to_string();
+        if !error.use_stderr() && super::output::standard_output().is_err() {
+            super::output::document(&text);
+            std::process::exit(1);
+        }
         let escaped = escape::lines(&text);
         if escaped == text || !error.use_stderr() {
             // With its colours.

@@ -24,6 +24,6 @@ mod xml;
 pub use crate::error_chain::in_one_line as one_line;
 pub use arguments::parse;
 pub use logging::LogLevel;
-pub use output::complain;
+pub use output::{complain, print_document};
 pub use signals::outlive_file_size_limit;
 pub use size::{Size, SizeError};

@@ -2,10 +2,15 @@
 //! error. What is printed may quote text of foreign origin, and both may be terminals.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::errno::Errno;
+
 use super::escape;
+use crate::pmem::StandardStream;
 
 /// Set when something could not be written, other than to a closed pipe.
 static HAS_FAILED: AtomicBool = AtomicBool::new(false);
@@ -36,6 +41,13 @@ pub(super) fn document(text: &str) {
     print(&escape::lines(text.trim_end_matches('\n')));
 }
 
+/// Prints a text of several lines to standard output, and returns whether it arrived or was not wanted.
+#[must_use]
+pub fn print_document(text: &str) -> bool {
+    document(text);
+    is_whole()
+}
+
 /// Prints a line to standard error; where that is closed, nothing can be done.
 pub fn complain(text: fmt::Arguments<'_>) {
     let text = text.to_string();
@@ -47,10 +59,41 @@ pub(super) fn complain_in_lines(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", text.trim_end_matches('\n'));
 }
 
+/// Standard input as a file of its own.
+///
+/// # Errors
+///
+/// It was closed when the process started.
+pub(super) fn standard_input() -> io::Result<File> {
+    duplicate(StandardStream::Input, &io::stdin())
+}
+
+/// Standard output as a file of its own. Unlike [`io::stdout`], it does not take a descriptor that cannot
+/// be written to for one that takes everything.
+///
+/// # Errors
+///
+/// It was closed when the process started.
+pub(super) fn standard_output() -> io::Result<File> {
+    duplicate(StandardStream::Output, &io::stdout())
+}
+
+fn duplicate(stream: StandardStream, descriptor: &impl AsFd) -> io::Result<File> {
+    if stream.was_closed() {
+        return Err(Errno::EBADF.into());
+    }
+    let duplicate: OwnedFd = descriptor.as_fd().try_clone_to_owned()?;
+    Ok(File::from(duplicate))
+}
+
 /// Prints text and the end of a line. A pipe whose reader has ended is no error; any other failure is reported.
 fn print(text: &str) {
-    let mut output = io::stdout().lock();
-    if let Err(error) = writeln!(output, "{text}").and_then(|()| output.flush())
+    let written = standard_output().and_then(|mut output| {
+        // The lines of several threads do not mix.
+        let _lock = io::stdout().lock();
+        output.write_all(format!("{text}\n").as_bytes())
+    });
+    if let Err(error) = written
         && error.kind() != io::ErrorKind::BrokenPipe
         && !HAS_FAILED.swap(true, Ordering::Relaxed)
     {

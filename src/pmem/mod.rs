@@ -28,6 +28,7 @@ mod preview;
 mod shared;
 mod sigbus;
 pub mod simulated;
+mod standard_streams;
 mod sync;
 mod watched;
 mod writeback;
@@ -43,6 +44,7 @@ pub use mapping::{Mapping, Protection};
 pub use power_fail::{PowerFail, PowerFailure};
 
 pub use preview::{Preview, Saved};
+pub use standard_streams::StandardStream;
 
 use vm_memory::VolatileSlice;
 

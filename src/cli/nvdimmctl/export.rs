@@ -9,10 +9,10 @@ use clap::Args;
 
 use super::contents::Contents;
 use super::create_file::permissions;
-use super::import::{CHUNK, standard_stream};
+use super::import::CHUNK;
 use super::{Error, io_error};
 use crate::cli::name::NamespaceArgs;
-use crate::cli::output::remark;
+use crate::cli::output::{remark, standard_output};
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::nvdimm::{ClaimKind, NewFile};
@@ -108,7 +108,7 @@ impl Destination {
     /// are standard output.
     pub(super) fn open(path: Option<&Path>, mode: Option<u32>) -> Result<Destination, Error> {
         let Some(path) = path.filter(|path| *path != Path::new("-")) else {
-            return standard_output().map(Destination::Stream);
+            return standard_output_for_image().map(Destination::Stream);
         };
         let fails = |source| Error::NewFile { path: path.into(), source };
         if fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
@@ -139,12 +139,12 @@ impl Destination {
     }
 }
 
-fn standard_output() -> Result<File, Error> {
+fn standard_output_for_image() -> Result<File, Error> {
     if io::stdout().is_terminal() {
         let reason = "the image is not for a terminal: name a file, or redirect standard output";
         return Err(Error::Usage(reason));
     }
-    standard_stream(&io::stdout()).map_err(io_error("use standard output"))
+    standard_output().map_err(io_error("use standard output"))
 }
 
 impl Skipped {

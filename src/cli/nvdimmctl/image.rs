@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 
-use super::import::{CHUNK, read_up_to, standard_stream};
+use super::import::{CHUNK, read_up_to};
 use super::{Error, io_error};
+use crate::cli::output::standard_input;
 use crate::cli::progress::Progress;
 use crate::nvdimm::{self, Content};
 
@@ -66,7 +67,7 @@ impl Image {
             None if io::stdin().is_terminal() => {
                 return Err(Error::Usage("standard input is a terminal: name an image"));
             }
-            None => standard_stream(&io::stdin()).map_err(io_error("use standard input"))?,
+            None => standard_input().map_err(io_error("use standard input"))?,
         };
         let path = path.map(PathBuf::from);
         let mut image = Image { file, path, head: Vec::new(), content: None, format: None };

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -90,12 +89,6 @@ impl Import {
             _ => Ok(()),
         }
     }
-}
-
-/// A standard stream as a file of its own.
-pub(super) fn standard_stream(stream: &impl AsFd) -> io::Result<File> {
-    let duplicate: OwnedFd = stream.as_fd().try_clone_to_owned()?;
-    Ok(File::from(duplicate))
 }
 
 /// Reads until `buffer` is full or the input ends.
