@@ -23,7 +23,7 @@ const WIDE: Effort = Effort { most: 40, random: 2, lines: 8 };
 pub fn sample(scenario: &Scenario, mutant: AnyMutant, figures: &mut Figures) -> Option<Violation> {
     let start = Start::of(scenario);
     let mut verified = Verified::default();
-    let seeds = if scenario.queues.len() == 1 { 1 } else { 20 };
+    let seeds = if scenario.is_of_one_queue() { 1 } else { 20 };
     (0..seeds).find_map(|seed| {
         let (_, trace) = start.run(scenario, mutant, Box::new(AtRandom::new(seed)));
         figures.traces += 1;
@@ -40,7 +40,7 @@ pub fn exhaust(
     preemptions: usize,
     figures: &mut Figures,
 ) -> Option<Violation> {
-    let alone = scenario.queues.len() == 1;
+    let alone = scenario.is_of_one_queue();
     let (effort, preemptions) = if alone { (ONE_QUEUE, 0) } else { (SEVERAL_QUEUES, preemptions) };
     let start = Start::of(scenario);
     let mut verified = Verified::default();

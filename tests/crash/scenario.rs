@@ -166,6 +166,10 @@ impl Scenario {
         Scenario { name: name.to_owned(), disk, prepared, poisoned, watched, lanes: 4, queues }
     }
 
+    pub fn is_of_one_queue(&self) -> bool {
+        self.queues.len() == 1
+    }
+
     pub fn prepared(self, prepared: &[u64]) -> Scenario {
         Scenario { prepared: prepared.to_vec(), ..self }
     }

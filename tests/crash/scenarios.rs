@@ -59,9 +59,21 @@ pub fn for_mutants() -> Vec<Scenario> {
 
 /// Those whose rounds and reads are long: cut off where that may leave something new, and sampled.
 pub fn wide(is_deep: bool) -> Vec<Scenario> {
-    let disks = [Disk::of(512), Disk::of(4104).two_arenas(), Disk::of(528).strict(512)];
-    let lengths: [&[u64]; 3] = if is_deep { [&WIDTHS; 3] } else { [&[9, 65], &[9], &[9]] };
-    disks.iter().zip(lengths).flat_map(|(disk, lengths)| wide_on(disk, lengths)).collect()
+    let first = Disk::of(512);
+    let others = [Disk::of(4104).two_arenas(), Disk::of(528).strict(512)];
+    if is_deep {
+        return [&first]
+            .into_iter()
+            .chain(&others)
+            .flat_map(|disk| wide_on(disk, &WIDTHS))
+            .collect();
+    }
+    // Rounds of one queue are enough where only the disk is another one.
+    let mut all = wide_on(&first, &[9, 65]);
+    all.extend(
+        others.iter().flat_map(|disk| wide_on(disk, &[9])).filter(Scenario::is_of_one_queue),
+    );
+    all
 }
 
 /// How many sectors are written together: up to as many as a round can have, and more.
