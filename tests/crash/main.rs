@@ -18,6 +18,7 @@ mod figures;
 mod flushed;
 mod growth;
 mod killed;
+mod killed_change;
 mod limits;
 mod medium;
 mod medium_mutants;
@@ -94,6 +95,9 @@ fn main() -> ExitCode {
         ring.exhaust(AnyMutant::None, figures)
     });
     total += cut_all("killed", &args.wanted(killed::all()), |killed, figures| {
+        killed.exhaust(AnyMutant::None, figures)
+    });
+    total += cut_all("killed change", &args.wanted(killed_change::all()), |killed, figures| {
         killed.exhaust(AnyMutant::None, figures)
     });
     total += cut_all("failing", &args.wanted(failing::all(args.deep)), |faulty, figures| {

@@ -18,6 +18,7 @@ use super::failing;
 use super::figures::Figures;
 use super::growth;
 use super::killed;
+use super::killed_change;
 use super::medium_mutants::MediumMutant;
 use super::ring;
 use super::scenarios;
@@ -56,14 +57,23 @@ impl AnyMutant {
     /// Returns whether it is about what opening does, or about what comes after a failure.
     fn is_of_opening_or_failures(self) -> bool {
         use MediumMutant::{
-            FailedFenceGood, FailureForgotten, FailureUnseen, OpenedFlogUnflushed,
-            OpenedMapUnflushed, OpenedUnfenced, TouchForgotten,
+            FailedFenceGood, FailureForgotten, FailureUnseen, OpenedBackupUnflushed,
+            OpenedFlogUnflushed, OpenedMapUnflushed, OpenedPrimaryUnflushed,
+            OpenedSuperblockUnflushed, OpenedUnfenced, TouchForgotten,
         };
         match self {
             AnyMutant::Engine(mutant) => mutant == Mutant::CleanTrusted,
             AnyMutant::Medium(
-                FailedFenceGood | FailureForgotten | FailureUnseen | OpenedFlogUnflushed
-                | OpenedMapUnflushed | OpenedUnfenced | TouchForgotten,
+                FailedFenceGood
+                | FailureForgotten
+                | FailureUnseen
+                | OpenedBackupUnflushed
+                | OpenedFlogUnflushed
+                | OpenedMapUnflushed
+                | OpenedPrimaryUnflushed
+                | OpenedSuperblockUnflushed
+                | OpenedUnfenced
+                | TouchForgotten,
             ) => true,
             _ => false,
         }
@@ -115,6 +125,8 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
     };
     let kills =
         || hunt_in(killed::for_mutants(), |killed| killed.exhaust(mutant, &mut Figures::default()));
+    let changes =
+        || hunt_in(killed_change::all(), |change| change.exhaust(mutant, &mut Figures::default()));
     let failures = || {
         hunt_in(failing::for_mutants(), |faulty| faulty.exhaust(mutant, &mut Figures::default()))
     };
@@ -125,10 +137,10 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
     };
     if mutant.is_of_opening_or_failures() {
         // Where it is noticed if anywhere: the others take minutes.
-        return kills().or_else(failures).or_else(scenarios);
+        return changes().or_else(kills).or_else(failures).or_else(scenarios);
     }
     let found = scenarios().or_else(wide).or_else(creations).or_else(growths);
-    found.or_else(kills).or_else(failures)
+    found.or_else(kills).or_else(changes).or_else(failures)
 }
 
 /// The first of `all` in which there is a violation.
