@@ -11,6 +11,7 @@ mod dax;
 mod dax_creation;
 mod dax_growth;
 mod dax_repair;
+mod dax_resizing;
 mod dax_torn;
 mod exhaust;
 mod failing;
@@ -114,6 +115,9 @@ fn main() -> ExitCode {
     });
     total += cut_all("dax growth", &args.wanted(dax_growth::all()), |growth, figures| {
         growth.exhaust(AnyMutant::None, figures)
+    });
+    total += cut_all("dax resizing", &args.wanted(dax_resizing::all()), |resizing, figures| {
+        resizing.exhaust(AnyMutant::None, figures)
     });
     total += cut_all("dax repair", &args.wanted(dax_repair::all()), |repair, figures| {
         repair.exhaust(AnyMutant::None, figures)

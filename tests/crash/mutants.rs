@@ -12,6 +12,7 @@ use super::dax;
 use super::dax_creation;
 use super::dax_growth;
 use super::dax_repair;
+use super::dax_resizing;
 use super::dax_torn;
 use super::exhaust::{self, exhaust};
 use super::failing;
@@ -169,7 +170,10 @@ fn hunt_dax(mutant: AnyMutant) -> Option<(String, Violation)> {
         })
     };
     let torn = || hunt_in(dax_torn::all(), |twice| twice.exhaust(mutant, &mut Figures::default()));
-    creations.or_else(growths).or_else(repairs).or_else(torn).or_else(|| {
+    let resizings = || {
+        hunt_in(dax_resizing::all(), |resizing| resizing.exhaust(mutant, &mut Figures::default()))
+    };
+    creations.or_else(growths).or_else(repairs).or_else(torn).or_else(resizings).or_else(|| {
         dax::all().into_iter().find_map(|history| {
             let violation = history.exhaust(mutant, &mut Figures::default());
             violation.map(|violation| (history.to_string(), violation))
