@@ -163,7 +163,8 @@ pub fn random(seed: u64) -> History {
     History { name, pages: 24, before: vec![], ops, effort: SAMPLE, every: 7 }
 }
 
-fn options() -> CreateOptions {
+/// How regions are made.
+pub fn options() -> CreateOptions {
     CreateOptions {
         uuid: Uuid::from_u128(1),
         align: Align::Page,
@@ -194,9 +195,10 @@ fn name(number: u8) -> String {
 }
 
 /// What a reader sees of a region: owners' blocks, and devices.
-type State = (Vec<(Uuid, Vec<OwnedBlock>)>, Vec<DeviceInfo>, u64);
+pub type State = (Vec<(Uuid, Vec<OwnedBlock>)>, Vec<DeviceInfo>, u64);
 
-fn state<M: PersistentMemory>(region: &Region<M>) -> State {
+/// The state of a region.
+pub fn state<M: PersistentMemory>(region: &Region<M>) -> State {
     let owners = region.owners().into_iter().map(|owner| {
         let pages = region.pages_of(owner.uuid).unwrap();
         (owner.uuid, pages)
@@ -380,7 +382,7 @@ fn again(image: &Contents, replayed: usize, found: &State) -> Result<u64, String
 }
 
 /// The checker finds nothing, and opening again changes nothing.
-fn whole<M: PersistentMemory>(medium: &M) -> Result<(), String> {
+pub fn whole<M: PersistentMemory>(medium: &M) -> Result<(), String> {
     let report = check(medium);
     report.findings.first().map_or(Ok(()), |finding| Err(finding.to_string()))
 }

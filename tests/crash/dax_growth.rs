@@ -19,7 +19,7 @@ use super::update::cut_everywhere;
 
 /// Pages that can be allocated, the journal's two among them, and those that come.
 const PAGES: u64 = 8;
-const MORE: u64 = 8;
+pub const MORE: u64 = 8;
 
 /// What the superblocks are before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ fn open(medium: &Arc<Simulated>) -> Result<Region<Arc<Simulated>>, String> {
 
 impl Growth {
     /// A region that is full, and bytes behind it that are not zero.
-    fn base(&self) -> (Contents, Vec<DeviceInfo>) {
+    pub fn base(&self) -> (Contents, Vec<DeviceInfo>) {
         let small = Arc::new(Simulated::new(PAGES_OFFSET + PAGES * PAGE_SIZE));
         let uuid = Uuid::from_u128(1);
         let options = CreateOptions {

@@ -11,6 +11,7 @@ mod dax;
 mod dax_creation;
 mod dax_growth;
 mod dax_repair;
+mod dax_resizing;
 mod dax_torn;
 mod exhaust;
 mod failing;
@@ -18,6 +19,7 @@ mod figures;
 mod flushed;
 mod growth;
 mod killed;
+mod killed_change;
 mod limits;
 mod medium;
 mod medium_mutants;
@@ -96,6 +98,9 @@ fn main() -> ExitCode {
     total += cut_all("killed", &args.wanted(killed::all()), |killed, figures| {
         killed.exhaust(AnyMutant::None, figures)
     });
+    total += cut_all("killed change", &args.wanted(killed_change::all()), |killed, figures| {
+        killed.exhaust(AnyMutant::None, figures)
+    });
     total += cut_all("failing", &args.wanted(failing::all(args.deep)), |faulty, figures| {
         faulty.exhaust(AnyMutant::None, figures)
     });
@@ -110,6 +115,9 @@ fn main() -> ExitCode {
     });
     total += cut_all("dax growth", &args.wanted(dax_growth::all()), |growth, figures| {
         growth.exhaust(AnyMutant::None, figures)
+    });
+    total += cut_all("dax resizing", &args.wanted(dax_resizing::all()), |resizing, figures| {
+        resizing.exhaust(AnyMutant::None, figures)
     });
     total += cut_all("dax repair", &args.wanted(dax_repair::all()), |repair, figures| {
         repair.exhaust(AnyMutant::None, figures)

@@ -189,6 +189,14 @@ impl Medium {
         if is_dropped { Ok(()) } else { self.recorder.flush(offset, length) }
     }
 
+    /// Returns whether the mutant does not flush the info block at `offset`.
+    fn forgets_info(&self, offset: u64) -> bool {
+        let is_primary = self.arenas.iter().any(|(start, _)| *start == offset);
+        let (primary, backup) =
+            (MediumMutant::OpenedPrimaryUnflushed, MediumMutant::OpenedBackupUnflushed);
+        self.opens_with(if is_primary { primary } else { backup })
+    }
+
     /// Flushes what was flushed last.
     fn flush_held(&self, earlier: Flushes) -> Result<(), MediaError> {
         let flush = |(offset, length)| self.recorder.flush(offset, length);
@@ -319,6 +327,7 @@ impl PersistentMemory for Medium {
         match self.part(offset) {
             Some(Part::Flog) => self.flush_flog(offset, length),
             Some(Part::Map) => self.flush_map(offset, length),
+            Some(Part::Info) if self.forgets_info(offset) => Ok(()),
             _ => self.recorder.flush(offset, length),
         }
     }

@@ -49,6 +49,12 @@ pub enum MediumMutant {
     OpenedMapUnflushed,
     /// Opening does not flush the flog.
     OpenedFlogUnflushed,
+    /// Opening does not flush the first info blocks of arenas.
+    OpenedPrimaryUnflushed,
+    /// Opening does not flush the backups of info blocks.
+    OpenedBackupUnflushed,
+    /// Opening a region does not flush its superblock.
+    OpenedSuperblockUnflushed,
     /// Opening does not fence.
     OpenedUnfenced,
     /// Fences do not sync the file.
@@ -68,7 +74,7 @@ pub enum MediumMutant {
 }
 
 impl MediumMutant {
-    pub const ALL: [MediumMutant; 29] = [
+    pub const ALL: [MediumMutant; 32] = [
         MediumMutant::NoDataFence,
         MediumMutant::NoFlogFence,
         MediumMutant::NoMapFence,
@@ -90,6 +96,9 @@ impl MediumMutant {
         MediumMutant::ZeroedInPart,
         MediumMutant::OpenedMapUnflushed,
         MediumMutant::OpenedFlogUnflushed,
+        MediumMutant::OpenedPrimaryUnflushed,
+        MediumMutant::OpenedBackupUnflushed,
+        MediumMutant::OpenedSuperblockUnflushed,
         MediumMutant::OpenedUnfenced,
         MediumMutant::FenceUnsynced,
         MediumMutant::EveryOtherFenceUnsynced,

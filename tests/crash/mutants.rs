@@ -12,12 +12,14 @@ use super::dax;
 use super::dax_creation;
 use super::dax_growth;
 use super::dax_repair;
+use super::dax_resizing;
 use super::dax_torn;
 use super::exhaust::{self, exhaust};
 use super::failing;
 use super::figures::Figures;
 use super::growth;
 use super::killed;
+use super::killed_change;
 use super::medium_mutants::MediumMutant;
 use super::ring;
 use super::scenarios;
@@ -56,14 +58,23 @@ impl AnyMutant {
     /// Returns whether it is about what opening does, or about what comes after a failure.
     fn is_of_opening_or_failures(self) -> bool {
         use MediumMutant::{
-            FailedFenceGood, FailureForgotten, FailureUnseen, OpenedFlogUnflushed,
-            OpenedMapUnflushed, OpenedUnfenced, TouchForgotten,
+            FailedFenceGood, FailureForgotten, FailureUnseen, OpenedBackupUnflushed,
+            OpenedFlogUnflushed, OpenedMapUnflushed, OpenedPrimaryUnflushed,
+            OpenedSuperblockUnflushed, OpenedUnfenced, TouchForgotten,
         };
         match self {
             AnyMutant::Engine(mutant) => mutant == Mutant::CleanTrusted,
             AnyMutant::Medium(
-                FailedFenceGood | FailureForgotten | FailureUnseen | OpenedFlogUnflushed
-                | OpenedMapUnflushed | OpenedUnfenced | TouchForgotten,
+                FailedFenceGood
+                | FailureForgotten
+                | FailureUnseen
+                | OpenedBackupUnflushed
+                | OpenedFlogUnflushed
+                | OpenedMapUnflushed
+                | OpenedPrimaryUnflushed
+                | OpenedSuperblockUnflushed
+                | OpenedUnfenced
+                | TouchForgotten,
             ) => true,
             _ => false,
         }
@@ -115,6 +126,8 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
     };
     let kills =
         || hunt_in(killed::for_mutants(), |killed| killed.exhaust(mutant, &mut Figures::default()));
+    let changes =
+        || hunt_in(killed_change::all(), |change| change.exhaust(mutant, &mut Figures::default()));
     let failures = || {
         hunt_in(failing::for_mutants(), |faulty| faulty.exhaust(mutant, &mut Figures::default()))
     };
@@ -125,10 +138,10 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
     };
     if mutant.is_of_opening_or_failures() {
         // Where it is noticed if anywhere: the others take minutes.
-        return kills().or_else(failures).or_else(scenarios);
+        return changes().or_else(kills).or_else(failures).or_else(scenarios);
     }
     let found = scenarios().or_else(wide).or_else(creations).or_else(growths);
-    found.or_else(kills).or_else(failures)
+    found.or_else(kills).or_else(changes).or_else(failures)
 }
 
 /// The first of `all` in which there is a violation.
@@ -157,7 +170,10 @@ fn hunt_dax(mutant: AnyMutant) -> Option<(String, Violation)> {
         })
     };
     let torn = || hunt_in(dax_torn::all(), |twice| twice.exhaust(mutant, &mut Figures::default()));
-    creations.or_else(growths).or_else(repairs).or_else(torn).or_else(|| {
+    let resizings = || {
+        hunt_in(dax_resizing::all(), |resizing| resizing.exhaust(mutant, &mut Figures::default()))
+    };
+    creations.or_else(growths).or_else(repairs).or_else(torn).or_else(resizings).or_else(|| {
         dax::all().into_iter().find_map(|history| {
             let violation = history.exhaust(mutant, &mut Figures::default());
             violation.map(|violation| (history.to_string(), violation))

@@ -1,6 +1,8 @@
 //! Exploring a model: every interleaving of its threads, and every value that a load may return.
 
+use std::any::Any;
 use std::collections::{BTreeSet, HashSet};
+use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +14,7 @@ use vhost_user_btt::pmem::simulated::Simulated;
 use vm_memory::VolatileSlice;
 
 use crate::image::{SECTOR, image, sector};
-use crate::medium::Medium;
+use crate::medium::{Medium, Streaming};
 
 /// How disks are opened, by one queue.
 pub const OPTIONS: OpenOptions =
@@ -53,6 +55,16 @@ impl Model {
         self,
         run: impl Fn(Disk) -> T + Send + Sync + 'static,
     ) -> BTreeSet<T> {
+        self.explore_on(Streaming::Dax, run)
+    }
+
+    /// As [`explore`](Self::explore), on a medium whose streaming stores become visible as `streaming`
+    /// says.
+    pub fn explore_on<T: Ord + Send + 'static>(
+        self,
+        streaming: Streaming,
+        run: impl Fn(Disk) -> T + Send + Sync + 'static,
+    ) -> BTreeSet<T> {
         let mut builder = Builder::new();
         builder.preemption_bound =
             self.preemptions.map(|bound| builder.preemption_bound.unwrap_or(bound));
@@ -65,7 +77,7 @@ impl Model {
         let (counted, seen, returned) = (interleavings.clone(), images.clone(), outcomes.clone());
         builder.check(move || {
             counted.fetch_add(1, Ordering::Relaxed);
-            let medium = Medium::new(&bytes, self.lanes, self.sectors);
+            let medium = Medium::new(&bytes, self.lanes, self.sectors, streaming);
             let options = OpenOptions { queues: self.queues, ..OPTIONS };
             let (btt, queues) = Btt::open(medium.clone(), &options).unwrap();
             drop(btt);
@@ -98,15 +110,31 @@ impl Model {
         mutant::activate(Some(mutant));
         let explored = catch_unwind(AssertUnwindSafe(|| self.explore(run)));
         mutant::activate(None);
-        let Err(panic) = explored else { panic!("{mutant:?} is not noticed") };
-        let said = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or_default();
-        assert!(said.contains(symptom), "{mutant:?}: {said}");
-        println!("mutant {mutant:?} is caught: {said}");
+        assert_caught(&mutant, symptom, explored);
     }
+
+    /// As [`catches`](Self::catches), for a mutant of the medium's fences.
+    pub fn catches_on<T: Ord + Send + 'static>(
+        self,
+        mutant: Streaming,
+        symptom: &str,
+        run: impl Fn(Disk) -> T + Send + Sync + 'static,
+    ) {
+        let explored = catch_unwind(AssertUnwindSafe(|| self.explore_on(mutant, run)));
+        assert_caught(&mutant, symptom, explored);
+    }
+}
+
+/// Makes sure that the exploration of `mutant` has failed, and has said `symptom`.
+fn assert_caught<T>(mutant: &dyn Debug, symptom: &str, explored: Result<T, Box<dyn Any + Send>>) {
+    let Err(panic) = explored else { panic!("{mutant:?} is not noticed") };
+    let said = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or_default();
+    assert!(said.contains(symptom), "{mutant:?}: {said}");
+    println!("mutant {mutant:?} is caught: {said}");
 }
 
 /// Checks an image, on a stack of its own: that of a model is small.

@@ -29,3 +29,4 @@ mod parts;
 mod reuse;
 mod rounds;
 mod sectors;
+mod streaming;

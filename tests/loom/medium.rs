@@ -4,12 +4,13 @@
 //! |---|---|
 //! | map entries that the model is about | atomics of loom's, loaded to acquire and stored to release, as [`PersistentMemory`] promises and no more: a load may return a value that was replaced long ago |
 //! | blocks, flog entries, info blocks | plain bytes, under a detector of races: two accesses, one of them a store, that nothing orders fail the model at once, whatever bytes the reader would have got |
-//! | blocks between a [`write`](PersistentMemory::write) and its thread's fence | nobody else's to read: streaming stores become visible in any order |
+//! | blocks between a [`write`](PersistentMemory::write) and the fence of its thread that drains | nobody else's to read: streaming stores become visible in any order. [`Streaming`] says which fences drain |
 //! | all else, which nobody stores to | plain bytes |
 //!
 //! Durability is no concern here, so a flush does nothing, and a fence orders no more than it has to.
 
 use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use loom::cell::UnsafeCell;
@@ -26,7 +27,24 @@ use crate::image::{SECTOR, geometry};
 #[derive(Clone)]
 pub struct Medium(Arc<Inner>);
 
+/// When streaming stores become visible to other threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streaming {
+    /// Persistent memory: every fence of a thread drains its stores.
+    Dax,
+    /// The page cache: a fence drains the stores of a thread that has streamed since its last fence.
+    PageCache,
+    /// A mutant: the fence of the page cache orders ordinary stores and drains nothing.
+    Undrained,
+    /// A mutant: all threads share the note that something was streamed, and the first fence takes it.
+    SharedNote,
+}
+
 struct Inner {
+    streaming: Streaming,
+    /// Changed by every streaming store and fence of the page cache, so that loom takes any two of these for
+    /// dependent on each other, and tries both orders.
+    streams_and_fences: AtomicUsize,
     geometry: Geometry,
     /// Map entries that threads contend for, by sector.
     map: Vec<(Lba, Entry)>,
@@ -79,6 +97,8 @@ struct Plain {
     bytes: Vec<u8>,
     /// Blocks that were written by a thread which has not fenced since.
     unfenced: HashMap<Block, ThreadId>,
+    /// Threads that have streamed since their last fence.
+    streamed: HashSet<ThreadId>,
     poisoned: HashSet<Block>,
     /// What becomes of stores to map entries.
     fault: Fault,
@@ -98,7 +118,7 @@ enum Fault {
 impl Medium {
     /// A medium that holds `bytes`, an image with `lanes` lanes, of which threads contend for the
     /// map entries of `contended`.
-    pub fn new(bytes: &[u8], lanes: u32, contended: &[u32]) -> Medium {
+    pub fn new(bytes: &[u8], lanes: u32, contended: &[u32], streaming: Streaming) -> Medium {
         let geometry = geometry(lanes);
         let detectors = |count| (0..count).map(|_| Mutex::new(UnsafeCell::new(()))).collect();
         let entry = |lba| {
@@ -106,6 +126,8 @@ impl Medium {
             Entry::new(u32::from_le_bytes(bytes[place..place + 4].try_into().unwrap()))
         };
         Medium(Arc::new(Inner {
+            streaming,
+            streams_and_fences: AtomicUsize::new(0),
             geometry,
             map: contended.iter().map(|&lba| (Lba(lba), entry(Lba(lba)))).collect(),
             blocks: detectors(geometry.internal_nlba),
@@ -114,6 +136,7 @@ impl Medium {
             plain: Mutex::new(Plain {
                 bytes: bytes.to_vec(),
                 unfenced: HashMap::new(),
+                streamed: HashSet::new(),
                 poisoned: HashSet::new(),
                 fault: Fault::Never,
             }),
@@ -156,6 +179,14 @@ impl Medium {
 
     fn plain(&self) -> MutexGuard<'_, Plain> {
         self.0.plain.lock().unwrap()
+    }
+
+    /// Lets loom try other orders of a streaming store or fence of the page cache, whose note of what was
+    /// streamed it does not see.
+    fn note_order(&self) {
+        if self.0.streaming != Streaming::Dax {
+            self.0.streams_and_fences.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The map entry at `offset`, if threads contend for it.
@@ -208,7 +239,10 @@ impl PersistentMemory for Medium {
     }
 
     fn durability(&self) -> Durability {
-        Durability::Dax
+        match self.0.streaming {
+            Streaming::Dax => Durability::Dax,
+            _ => Durability::PageCache,
+        }
     }
 
     fn load_u32(&self, offset: u64) -> Result<u32, MediaError> {
@@ -289,7 +323,12 @@ impl PersistentMemory for Medium {
             detector.with_mut(|_| self.copy_in(offset, &bytes));
             return Ok(());
         };
-        self.plain().unfenced.insert(block, thread::current().id());
+        self.note_order();
+        let this = thread::current().id();
+        let mut plain = self.plain();
+        plain.unfenced.insert(block, this);
+        plain.streamed.insert(this);
+        drop(plain);
         let detector = self.0.blocks[block.0 as usize].lock().unwrap();
         detector.with_mut(|_| self.copy_in(offset, &bytes));
         Ok(())
@@ -300,8 +339,18 @@ impl PersistentMemory for Medium {
     }
 
     fn fence(&self) -> Result<(), MediaError> {
+        self.note_order();
         let this = thread::current().id();
-        self.plain().unfenced.retain(|_, writer| *writer != this);
+        let mut plain = self.plain();
+        let drains = match self.0.streaming {
+            Streaming::Dax => true,
+            Streaming::PageCache => plain.streamed.remove(&this),
+            Streaming::Undrained => false,
+            Streaming::SharedNote => !mem::take(&mut plain.streamed).is_empty(),
+        };
+        if drains {
+            plain.unfenced.retain(|_, writer| *writer != this);
+        }
         Ok(())
     }
 

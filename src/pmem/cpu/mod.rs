@@ -17,6 +17,12 @@ pub(super) use x86_64::*;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("cache write-back is known for x86-64 and aarch64 only");
 
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has drained its stores.
+    pub(super) static DRAINS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 /// An access to memory that did not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fault {

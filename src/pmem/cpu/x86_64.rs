@@ -248,6 +248,8 @@ pub(in crate::pmem) fn prefetch_to_store(address: *const u8) {
 /// Waits for all earlier write-backs and streaming stores of this thread.
 #[inline]
 pub(in crate::pmem) fn drain_stores() {
+    #[cfg(test)]
+    super::DRAINS.set(super::DRAINS.get() + 1);
     // SAFETY: every x86-64 CPU has `sfence`; it touches no memory.
     unsafe { _mm_sfence() };
 }

@@ -71,6 +71,32 @@ fn a_streaming_write_of_any_place_and_length_is_exact() {
     }
 }
 
+/// Returns whether the next fence of this thread drains its stores.
+fn fence_drains(medium: &Mapping) -> bool {
+    let before = cpu::DRAINS.get();
+    medium.fence().unwrap();
+    cpu::DRAINS.get() > before
+}
+
+/// A reader on another CPU could otherwise see the map entry that is stored next before the data.
+#[test]
+fn a_fence_of_the_page_cache_drains_what_its_thread_has_streamed() {
+    let (file, bytes) = (file_of(SIZE), [7; 4096]);
+    let medium = map(&file, DurabilityRequest::PageCache);
+    medium.store_u32(0, 1).unwrap();
+    assert!(!fence_drains(&medium), "ordinary stores are seen in order");
+    for length in [STREAMED, STREAMED + 1, 512, 4096] {
+        medium.write_bytes(4096, &bytes[..length]).unwrap();
+        medium.store_u32(0, 1).unwrap();
+        std::thread::scope(|scope| {
+            let fence_of_another = scope.spawn(|| fence_drains(&medium));
+            assert!(!fence_of_another.join().unwrap(), "another thread has streamed nothing");
+        });
+        assert_eq!(fence_drains(&medium), cpu::STREAMS_PAST_CACHE, "{length} bytes");
+        assert!(!fence_drains(&medium), "nothing was streamed since");
+    }
+}
+
 #[test]
 fn what_a_fence_makes_durable_follows_request_and_file() {
     let file = file_of(SIZE);
