@@ -237,14 +237,17 @@ impl<'s> Session<'s> {
         self.heard = Some(Instant::now());
         let mut reply = message.reply(&[]);
         let has_own_answer = has_own_answer(message.request);
-        let wants_result =
-            message.needs_reply() && self.protocol_features & protocol_features::REPLY_ACK != 0;
+        let needs_reply = message.needs_reply();
         let carried_out = Request::decode(message)
             .map_err(SessionError::from)
             .and_then(|request| self.carry_out(request));
         if self.has_lost_memory() {
             return Err(SessionEnd::MemoryLost);
         }
+        // The request that accepts REPLY_ACK is answered itself, as the back ends of libvhost-user and of the
+        // crate `vhost` do.
+        let wants_result =
+            needs_reply && self.protocol_features & protocol_features::REPLY_ACK != 0;
         reply.body = match carried_out {
             Ok(Answer::Body(body)) => body,
             Err(error) if has_own_answer => return Err(SessionEnd::Unanswerable(error)),

@@ -30,6 +30,17 @@ fn a_frontend_that_waits_is_told_of_and_served_after_a_silent_one() {
 }
 
 #[test]
+fn the_request_that_accepts_answers_is_answered_itself() {
+    let house = House::new();
+    let raw = Raw::connect(&house.victim());
+    raw.send(SET_OWNER, VERSION, &[], &[]);
+    let features = raw.ask_number(GET_PROTOCOL_FEATURES);
+    assert!(raw.call(SET_PROTOCOL_FEATURES, &words(&[features]), &[]));
+    drop(raw);
+    house.stands();
+}
+
+#[test]
 fn bytes_that_are_no_message_end_the_connection() {
     let house = House::new();
     for header in [[1, 0, 0], [1, 2, 8], [1, VERSION, 5000], [1, VERSION, u32::MAX]] {
