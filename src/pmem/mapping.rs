@@ -114,7 +114,10 @@ impl Mapping {
             durability: durability(request, backing),
             write_back: WriteBack::best(),
             writeback,
-            spares_holes: protection == Protection::ReadOnly && keeps_files_in_memory(&file),
+            // The node of a device is in a file system of memory, too, and has no holes.
+            spares_holes: protection == Protection::ReadOnly
+                && backing != Backing::DeviceDax
+                && keeps_files_in_memory(&file),
             unread: OnceLock::new(),
             file,
         })
