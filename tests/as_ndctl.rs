@@ -11,6 +11,7 @@ use common::daemon::{nvdimmctl, nvdimmctl_ok};
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use vhost_user_btt::pmem::fletcher64;
 
 const M: u64 = 1 << 20;
 
@@ -168,13 +169,4 @@ fn namespaces_of_linux_with_dax_are_listed_with_the_size_and_uuid_of_their_info_
         let listed = &printed(&["list", "-j", text(&path)])[0];
         assert_eq!(listed["size"], 64 * M, "a block with a wrong checksum is not believed");
     }
-}
-
-fn fletcher64(bytes: &[u8]) -> u64 {
-    let (mut low, mut high) = (0u32, 0u32);
-    for word in bytes.as_chunks::<4>().0 {
-        low = low.wrapping_add(u32::from_le_bytes(*word));
-        high = high.wrapping_add(low);
-    }
-    u64::from(low) | u64::from(high) << 32
 }

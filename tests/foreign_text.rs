@@ -7,6 +7,7 @@ use std::path::Path;
 
 use common::daemon::{Daemon, nvdimmctl, nvdimmctl_ok};
 use vhost_user_btt::nvdimm::label::{LabelVersion, NamespaceLabel};
+use vhost_user_btt::pmem::fletcher64;
 
 /// The usual size of a label storage area, in bytes.
 const LABELS: usize = 128 << 10;
@@ -44,15 +45,6 @@ fn make_foreign(path: &Path) {
     }
     assert!(changed > 0, "no label was found");
     fs::write(path, bytes).unwrap();
-}
-
-fn fletcher64(bytes: &[u8]) -> u64 {
-    let (mut low, mut high) = (0u32, 0u32);
-    for word in bytes.as_chunks::<4>().0 {
-        low = low.wrapping_add(u32::from_le_bytes(*word));
-        high = high.wrapping_add(low);
-    }
-    u64::from(low) | u64::from(high) << 32
 }
 
 /// Asserts that an output has only printable characters and ends of lines.

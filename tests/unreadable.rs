@@ -10,21 +10,11 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 use common::daemon::{make_namespace, nvdimmctl, nvdimmctl_ok};
+use common::shim;
 use serde_json::Value;
 
 /// The preloaded library, built once.
-static SHIM: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let library = folder.join(format!("unreadable-{}.so", std::process::id()));
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shims/unreadable.rs");
-    let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
-    let built = Command::new(rustc)
-        .args(["--crate-type", "cdylib", "--edition", "2024", "-C", "opt-level=1", "-o"])
-        .args([&library, &source])
-        .status();
-    assert!(built.unwrap().success());
-    library
-});
+static SHIM: LazyLock<PathBuf> = LazyLock::new(|| shim::build("unreadable"));
 
 /// Runs nvdimmctl while the page at byte `offset` of the file cannot be read.
 fn with_unreadable(offset: u64, arguments: &[&str]) -> Output {

@@ -13,6 +13,7 @@ pub mod patience;
 pub mod raw;
 pub mod sectors;
 pub mod seeds;
+pub mod shim;
 pub mod shmem;
 pub mod syncs;
 pub mod usage;

@@ -4,19 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use super::shim;
+
 /// The preloaded library, built once for each test program.
-static SHIM: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let library = folder.join(format!("fdatasync-{}.so", std::process::id()));
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shims/fdatasync.rs");
-    let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
-    let built = Command::new(rustc)
-        .args(["--crate-type", "cdylib", "--edition", "2024", "-C", "opt-level=1", "-o"])
-        .args([&library, &source])
-        .status();
-    assert!(built.unwrap().success());
-    library
-});
+static SHIM: LazyLock<PathBuf> = LazyLock::new(|| shim::build("fdatasync"));
 
 /// What happens to the syncs of the daemons that serve one file.
 pub struct Syncs {
