@@ -5,6 +5,8 @@
 mod daemon;
 #[path = "common/patience.rs"]
 mod patience;
+#[path = "common/shim.rs"]
+mod shim;
 #[path = "common/syncs.rs"]
 #[allow(dead_code, reason = "no sync fails here")]
 mod syncs;

@@ -12,6 +12,8 @@ mod label_kinds;
 mod labels;
 #[path = "../common/patience.rs"]
 mod patience;
+#[path = "../common/shim.rs"]
+mod shim;
 #[path = "../common/syncs.rs"]
 #[allow(dead_code, reason = "no sync fails here")]
 mod syncs;

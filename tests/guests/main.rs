@@ -15,6 +15,8 @@ mod harness;
 mod sectors;
 #[path = "../common/seeds.rs"]
 mod seeds;
+#[path = "../common/shim.rs"]
+mod shim;
 #[path = "../common/syncs.rs"]
 #[allow(dead_code, reason = "they do not fail here")]
 mod syncs;
