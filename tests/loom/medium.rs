@@ -153,6 +153,11 @@ impl Medium {
         self.plain().fault = Fault::Next;
     }
 
+    /// Lets stores succeed again after one has failed.
+    pub fn accept_stores(&self) {
+        self.plain().fault = Fault::Never;
+    }
+
     /// What has come of the map entries that threads contend for, and of the flog, after the last
     /// access.
     pub fn outcome(&self) -> Outcome {
