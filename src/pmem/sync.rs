@@ -1,5 +1,5 @@
 //! The synchronisation primitives that write-back is written in, so that tests can put others in their
-//! place: see `btt::sync`.
+//! place: see `btt::engine::sync`.
 
 pub(super) use std::sync::PoisonError;
 pub(super) use std::sync::atomic::Ordering;
