@@ -24,6 +24,7 @@ mod exposure;
 mod failing_disk;
 mod flusher;
 mod guest_log;
+mod inherited;
 #[cfg(feature = "power-fail")]
 mod injection;
 mod limits;
@@ -49,13 +50,14 @@ mod worker;
 pub use block::{BlockDevice, DiskConfig};
 pub use devices::{DeviceConfig, Devices};
 pub use error::Error;
+pub use inherited::{Inherited, PassedSockets};
 #[cfg(feature = "power-fail")]
 pub use injection::Injection;
 pub use limits::raise_descriptor_limit;
 pub use pmem::PmemConfig;
 pub use ring::{Memory, Ring, RingPlaces};
 pub use server::Server;
-pub use socket::{Endpoint, SocketSource};
+pub use socket::{Endpoint, SocketAccess, SocketPath, SocketSource};
 pub use stop::Stop;
 pub use windows::{MOST_WINDOWS, RegionConfig, Regions, WindowConfig};
 
