@@ -1,15 +1,8 @@
 //! What a session asks of the device behind it.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use super::wakeup::Wakeup;
-
-use super::eventfd::Eventfd;
 use super::guest_log::LimitedLog;
-use super::ring::{Memory, Ring};
+use super::queue::Serve;
 use super::windows::Windows;
-use super::worker::{Handler, Progress, Worker};
 
 /// A device; it outlives the sessions that serve it, one after another.
 pub(super) trait VhostDevice: Send + Sync + 'static {
@@ -45,60 +38,4 @@ pub(super) trait VhostDevice: Send + Sync + 'static {
 
     /// The session has ended, and so have the threads of its queues.
     fn disconnect(&self);
-}
-
-/// The worker of a queue, whatever its device.
-pub(super) trait Serve: Sync {
-    /// As [`Worker::connect`].
-    fn connect(&self, wake: Arc<Wakeup>);
-
-    /// As [`Worker::woken`].
-    fn woken(&self);
-
-    /// As [`Worker::step`].
-    fn step(
-        &self,
-        ring: &Ring,
-        memory: &Memory,
-        stop: &AtomicBool,
-    ) -> (Progress, Option<Arc<Eventfd>>);
-
-    /// As [`Worker::drain`].
-    fn drain(&self, ring: &Ring, memory: &Memory) -> Option<Arc<Eventfd>>;
-
-    /// As [`Worker::disconnect`].
-    fn disconnect(&self, ring: &Ring, memory: &Memory) -> Option<Arc<Eventfd>>;
-}
-
-/// Locks a worker, between two of its steps.
-pub(super) fn lock<H: Handler>(worker: &Mutex<Worker<H>>) -> MutexGuard<'_, Worker<H>> {
-    // A panic while a worker is locked ends its thread; the state it leaves is that between two requests.
-    worker.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl<H: Handler> Serve for Mutex<Worker<H>> {
-    fn connect(&self, wake: Arc<Wakeup>) {
-        lock(self).connect(wake);
-    }
-
-    fn woken(&self) {
-        lock(self).woken();
-    }
-
-    fn step(
-        &self,
-        ring: &Ring,
-        memory: &Memory,
-        stop: &AtomicBool,
-    ) -> (Progress, Option<Arc<Eventfd>>) {
-        lock(self).step(ring, memory, stop)
-    }
-
-    fn drain(&self, ring: &Ring, memory: &Memory) -> Option<Arc<Eventfd>> {
-        lock(self).drain(ring, memory)
-    }
-
-    fn disconnect(&self, ring: &Ring, memory: &Memory) -> Option<Arc<Eventfd>> {
-        lock(self).disconnect(ring, memory)
-    }
 }

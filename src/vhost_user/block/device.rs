@@ -7,16 +7,14 @@ use std::time::Duration;
 
 use log::{Level, debug};
 
-use super::super::device::{Serve, VhostDevice, lock};
-use super::super::flusher::Flusher;
+use super::super::device::VhostDevice;
 use super::super::guest_log::LimitedLog;
-use super::super::ring::{Memory, Ring};
+use super::super::queue::{Flusher, Memory, Progress, Ring, Serve, Worker, lock};
 use super::super::server::Server;
 use super::super::socket::Endpoint;
 use super::super::stop::Stop;
 use super::super::wakeup::Wakeup;
 use super::super::windows::Windows;
-use super::super::worker::{Progress, Worker};
 use super::cache_mode::CacheMode;
 use super::handler::BlockHandler;
 use crate::virtio::block::{Config, Device, DiskQueue};

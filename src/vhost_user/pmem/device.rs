@@ -4,11 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use log::{Level, debug};
 
-use super::super::device::{Serve, VhostDevice};
-use super::super::flusher::Flusher;
+use super::super::device::VhostDevice;
 use super::super::guest_log::LimitedLog;
+use super::super::queue::{Flusher, Serve, Worker};
 use super::super::windows::{Window, Windows};
-use super::super::worker::Worker;
 use super::handler::PmemHandler;
 use crate::virtio::pmem::{Device, REGION_ID};
 use crate::virtio::{SyncError, Syncs};

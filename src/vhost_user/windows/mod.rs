@@ -36,7 +36,7 @@ use std::time::Duration;
 use log::warn;
 
 use super::protocol::back_channel::{BackChannel, Closer};
-use super::ring::{Memory, Ring};
+use super::queue::{Memory, Ring};
 use super::session::protocol_features;
 use crate::pmem::Lent;
 use crate::virtio::{SyncError, Syncs};

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use vm_memory::{GuestAddressSpace, GuestMemoryBackend, GuestMemoryRegion};
 
-use super::super::ring::{Memory, Ring};
+use super::super::queue::{Memory, Ring};
 use crate::pmem::{GuestRegion, Lent};
 
 /// Waits until the turn of `ring` that is under way is over. Whether those that come after it cannot get at
@@ -42,7 +42,7 @@ mod tests {
     use super::super::Windows;
     use super::*;
     use crate::pmem::{DurabilityRequest, Mapping, Protection};
-    use crate::vhost_user::ring::RingPlaces;
+    use crate::vhost_user::queue::RingPlaces;
     use crate::virtio::GuestRam;
 
     const SIZE: u64 = 16384;

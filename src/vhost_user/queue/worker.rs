@@ -13,25 +13,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::wakeup::Wakeup;
+use super::super::wakeup::Wakeup;
 use log::Level;
 use virtio_queue::{Error, QueueT};
 use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryBackend};
 
+use super::super::eventfd::Eventfd;
+use super::super::guest_log::LimitedLog;
 use super::available::{look, take_heads};
 use super::completions::{Completions, Reply};
-use super::eventfd::Eventfd;
-use super::guest_log::LimitedLog;
 use super::polling::Polling;
 use super::ring::{Memory, Ring, RingState};
 use crate::pmem::{GuestRegion, broken_pages};
 use crate::virtio::{DescriptorTable, GuestRam};
 
 /// Most requests of a batch.
-pub(super) const BATCH_REQUESTS: usize = 64;
+pub(in crate::vhost_user) const BATCH_REQUESTS: usize = 64;
 
 /// The requests of a batch.
-pub(super) struct Requests<'a> {
+pub(in crate::vhost_user) struct Requests<'a> {
     /// Guest memory as they find it.
     pub memory: &'a GuestRam,
     /// The ring's descriptors.
@@ -45,27 +45,27 @@ pub(super) struct Requests<'a> {
 
 /// Says when a batch is to end early.
 #[derive(Clone, Copy)]
-pub(super) struct Interrupt<'a> {
+pub(in crate::vhost_user) struct Interrupt<'a> {
     ring: &'a Ring,
     stop: &'a AtomicBool,
 }
 
 impl Interrupt<'_> {
     /// Returns whether the batch is to end.
-    pub(super) fn is_due(self) -> bool {
+    pub(in crate::vhost_user) fn is_due(self) -> bool {
         self.ring.is_wanted() || self.stop.load(Ordering::Relaxed)
     }
 }
 
 impl<'a> Requests<'a> {
     /// Says when the batch is to end early.
-    pub(super) fn interrupt(&self) -> Interrupt<'a> {
+    pub(in crate::vhost_user) fn interrupt(&self) -> Interrupt<'a> {
         self.interrupt
     }
 }
 
 /// What a device does with the requests of one queue.
-pub(super) trait Handler: Send {
+pub(in crate::vhost_user) trait Handler: Send {
     /// What it tells the guest of a request.
     type Reply: Reply;
 
@@ -85,7 +85,7 @@ pub(super) trait Handler: Send {
 
 /// What a step has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(in crate::vhost_user) enum Progress {
     /// There may be more to do at once.
     Busy,
     /// There is nothing to do before the guest kicks, or a flush is over.
@@ -106,7 +106,7 @@ enum Batch {
 }
 
 /// The worker of one queue.
-pub(super) struct Worker<H: Handler> {
+pub(in crate::vhost_user) struct Worker<H: Handler> {
     handler: H,
     /// Index of the first descriptor of each request of the batch.
     heads: Vec<u16>,
@@ -127,7 +127,7 @@ pub(super) struct Worker<H: Handler> {
 
 impl<H: Handler> Worker<H> {
     /// The worker of a queue whose requests `handler` carries out.
-    pub(super) fn new(log: LimitedLog, handler: H) -> Worker<H> {
+    pub(in crate::vhost_user) fn new(log: LimitedLog, handler: H) -> Worker<H> {
         Worker {
             handler,
             heads: Vec::with_capacity(BATCH_REQUESTS),
@@ -143,23 +143,27 @@ impl<H: Handler> Worker<H> {
     }
 
     /// Waits for up to `most` at an empty ring, from now on.
-    pub(super) fn poll_for(&mut self, most: Duration) {
+    pub(in crate::vhost_user) fn poll_for(&mut self, most: Duration) {
         self.polling = Polling::new(most);
     }
 
     /// What carries out the requests.
-    pub(super) fn handler_mut(&mut self) -> &mut H {
+    pub(in crate::vhost_user) fn handler_mut(&mut self) -> &mut H {
         &mut self.handler
     }
 
     /// Begins a connection, during which `wake` tells the worker's thread that a flush is over.
-    pub(super) fn connect(&mut self, wake: Arc<Wakeup>) {
+    pub(in crate::vhost_user) fn connect(&mut self, wake: Arc<Wakeup>) {
         self.wake = Some(wake);
         self.lost_pages = broken_pages();
     }
 
     /// Ends a connection. Returns what is to be notified.
-    pub(super) fn disconnect(&mut self, ring: &Ring, memory: &Memory) -> Option<Arc<Eventfd>> {
+    pub(in crate::vhost_user) fn disconnect(
+        &mut self,
+        ring: &Ring,
+        memory: &Memory,
+    ) -> Option<Arc<Eventfd>> {
         let call = self.drain(ring, memory);
         self.wake = None;
         self.has_started = false;
@@ -168,7 +172,11 @@ impl<H: Handler> Worker<H> {
     }
 
     /// Completes everything that was taken off the ring. Returns what is to be notified.
-    pub(super) fn drain(&mut self, ring: &Ring, memory: &Memory) -> Option<Arc<Eventfd>> {
+    pub(in crate::vhost_user) fn drain(
+        &mut self,
+        ring: &Ring,
+        memory: &Memory,
+    ) -> Option<Arc<Eventfd>> {
         self.completions.wait();
         if self.completions.has_ready()
             && let Err(error) = self.publish(&mut ring.lock_for_worker(), &memory.memory())
@@ -180,14 +188,14 @@ impl<H: Handler> Worker<H> {
     }
 
     /// The guest has kicked, or the worker was woken for another reason.
-    pub(super) fn woken(&mut self) {
+    pub(in crate::vhost_user) fn woken(&mut self) {
         self.is_quiet = false;
         self.polling.woken();
     }
 
     /// Carries out one batch, or looks at an empty ring once. The second value is to be notified, with no
     /// lock held.
-    pub(super) fn step(
+    pub(in crate::vhost_user) fn step(
         &mut self,
         ring: &Ring,
         memory: &Memory,
