@@ -20,7 +20,7 @@ use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryBackend};
 
 use super::super::eventfd::Eventfd;
 use super::super::guest_log::LimitedLog;
-use super::available::{look, take_heads};
+use super::available::{Snapshot, look, take_heads};
 use super::completions::{Completions, Reply};
 use super::polling::Polling;
 use super::ring::{Memory, Ring, RingState};
@@ -103,6 +103,14 @@ enum Batch {
     Idle,
     /// Nothing can be taken: the ring is stopped, or as many requests as it holds wait for a flush.
     Stopped,
+}
+
+/// The requests of a batch, popped off their ring.
+struct Popped {
+    /// Guest memory with all that they refer to.
+    memory: Snapshot,
+    /// Index of the first in the available ring.
+    first: u16,
 }
 
 /// The worker of one queue.
@@ -244,7 +252,7 @@ impl<H: Handler> Worker<H> {
         false
     }
 
-    /// Carries out a batch.
+    /// Carries out a batch: publishes what has become ready, pops, executes, and publishes.
     fn batch(
         &mut self,
         state: &mut RingState,
@@ -254,19 +262,23 @@ impl<H: Handler> Worker<H> {
         if self.completions.has_ready() {
             self.publish(state, &memory.memory())?;
         }
-        // As many as the ring has room for, whatever the guest says that it offers.
-        let room = usize::from(state.queue.size()).saturating_sub(self.completions.len());
+        let room = self.room(state);
         if !state.is_running() || room == 0 {
             return Ok(Batch::Stopped);
         }
         if !self.has_started {
             self.start(&state.queue, memory)?;
         }
-        if self.polling.is_waiting() && look(&state.queue, memory)?.0 == 0 {
-            return Ok(Batch::Idle);
-        }
-        self.quieten(state, memory)?;
-        self.pop_and_run(state, memory, room, interrupt)
+        let Some(popped) = self.pop(state, memory, room)? else { return Ok(Batch::Idle) };
+        self.execute(state, &popped, interrupt);
+        self.publish(state, &popped.memory)?;
+        Ok(Batch::Done)
+    }
+
+    /// How many requests can be popped: as many as the ring has room for, whatever the guest says that it
+    /// offers.
+    fn room(&self, state: &RingState) -> usize {
+        usize::from(state.queue.size()).saturating_sub(self.completions.len())
     }
 
     /// Begins to serve a ring.
@@ -286,32 +298,36 @@ impl<H: Handler> Worker<H> {
         Ok(())
     }
 
-    /// Takes up to `room` requests off the ring, has them carried out, and tells the guest.
-    fn pop_and_run(
+    /// Pops up to `room` requests off the ring, into `heads`. `None`: none is offered.
+    fn pop(
         &mut self,
         state: &mut RingState,
         memory: &Memory,
         room: usize,
-        interrupt: Interrupt<'_>,
-    ) -> Result<Batch, Error> {
-        let queue = &mut state.queue;
-        let (offered, snapshot) = look(queue, memory)?;
-        let memory = &*snapshot;
-        let first = queue.next_avail();
-        self.heads.clear();
-        take_heads(queue, memory, offered, room.min(BATCH_REQUESTS), &mut self.heads)?;
-        if self.heads.is_empty() {
-            return Ok(Batch::Idle);
+    ) -> Result<Option<Popped>, Error> {
+        // While the worker polls, the guest knows already that it need not kick.
+        if self.polling.is_waiting() && look(&state.queue, memory)?.0 == 0 {
+            return Ok(None);
         }
+        self.quieten(state, memory)?;
+        let (offered, memory) = look(&state.queue, memory)?;
+        let first = state.queue.next_avail();
+        self.heads.clear();
+        let most = room.min(BATCH_REQUESTS);
+        take_heads(&mut state.queue, &memory, offered, most, &mut self.heads)?;
+        Ok((!self.heads.is_empty()).then_some(Popped { memory, first }))
+    }
+
+    /// Has what was popped carried out. What is not, because the batch is to end, goes back to the ring.
+    fn execute(&mut self, state: &mut RingState, popped: &Popped, interrupt: Interrupt<'_>) {
         self.polling.found();
+        let (queue, memory) = (&mut state.queue, &*popped.memory);
         let table = DescriptorTable::new(memory, GuestAddress(queue.desc_table()), queue.size());
         let (heads, wake) = (self.heads.as_slice(), self.wake.as_ref());
         let requests = Requests { memory, table, heads, wake, interrupt };
         let done = self.handler.run(&requests, &mut self.completions);
         // There are 64 at most.
-        queue.set_next_avail(first.wrapping_add(done as u16));
-        self.publish(state, memory)?;
-        Ok(Batch::Done)
+        queue.set_next_avail(popped.first.wrapping_add(done as u16));
     }
 
     /// Nothing waits in the ring, and the worker is about to sleep until the guest kicks. Returns whether
