@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vhost_user_btt::pmem::simulated::Random;
 
-use super::driver::Disk;
+use super::driver::{Disk, wait_unless_gone};
 use super::ledger::{Before, Ledger, Ticket, Violation};
 use super::patience::PATIENCE;
 use super::sectors::describe;
@@ -86,6 +86,29 @@ impl<'l> Load<'l> {
         let contents = self.contents();
         let check = |(sector, data): &(u64, Vec<u8>)| self.ledger.check_settled(*sector, data);
         contents.iter().map(check).filter_map(Result::err).collect()
+    }
+
+    /// As [`check_all`](Self::check_all), of as many sectors as can be read before the daemon ends, of
+    /// which `gone` tells. Also returns whether it has ended.
+    pub fn check_until(&mut self, gone: BorrowedFd<'_>) -> (Vec<Violation>, bool) {
+        let (size, first, end) =
+            (self.shape.sector_size, self.ledger.first, self.ledger.first + self.ledger.count());
+        let mut violations = Vec::new();
+        for start in (first..end).step_by(MOST_SECTORS) {
+            let count = ((end - start) as usize).min(MOST_SECTORS);
+            let buffer = &mut self.disk.buffers[..count * size];
+            self.disk.queues[0].read(start * size as u64, buffer, 0).unwrap();
+            self.disk.kick(0);
+            if !wait_unless_gone(&self.disk.completion_fd(0), gone) {
+                return (violations, true);
+            }
+            let done: Vec<_> = self.disk.queues[0].completions().map(|done| done.ret).collect();
+            assert_eq!(done, [0]);
+            let data = self.disk.buffers[..count * size].chunks(size);
+            let checks = (start..).zip(data).map(|(at, data)| self.ledger.check_settled(at, data));
+            violations.extend(checks.filter_map(Result::err));
+        }
+        (violations, false)
     }
 
     /// Takes all sectors of the ledger for what they are, while nothing is in flight.
