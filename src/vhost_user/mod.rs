@@ -20,6 +20,7 @@ mod exposure;
 #[cfg(feature = "power-fail")]
 mod failing_disk;
 mod guest_log;
+mod inherited;
 #[cfg(feature = "power-fail")]
 mod injection;
 mod limits;
@@ -41,13 +42,14 @@ mod windows;
 pub use block::{BlockDevice, DiskConfig};
 pub use devices::{DeviceConfig, Devices};
 pub use error::Error;
+pub use inherited::{Inherited, PassedSockets};
 #[cfg(feature = "power-fail")]
 pub use injection::Injection;
 pub use limits::raise_descriptor_limit;
 pub use pmem::PmemConfig;
 pub use queue::{Memory, Ring, RingPlaces};
 pub use server::Server;
-pub use socket::{Endpoint, SocketSource};
+pub use socket::{Endpoint, SocketAccess, SocketPath, SocketSource};
 pub use stop::Stop;
 pub use windows::{MOST_WINDOWS, RegionConfig, Regions, WindowConfig};
 
