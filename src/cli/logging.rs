@@ -12,14 +12,14 @@ use super::escape::OneLine;
 pub enum LogLevel {
     /// None.
     Off,
-    /// What failed.
+    /// Failures.
     Error,
     /// And what is suspicious.
     Warn,
-    /// And what happens: start, connections, recovery.
+    /// And events: start, connections, recovery.
     #[default]
     Info,
-    /// And what helps to find errors.
+    /// And details for debugging.
     Debug,
     /// Everything.
     Trace,
