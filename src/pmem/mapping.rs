@@ -1,4 +1,4 @@
-//! A range of a file, mapped.
+//! A mapping of a range of a file: persistent memory of a real file.
 
 use std::cell::Cell;
 use std::fs::File;

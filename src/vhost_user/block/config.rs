@@ -1,4 +1,4 @@
-//! A namespace as a disk, from its options to a server.
+//! The options of a disk, and the server that they describe.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,9 +1,8 @@
-//! Rings that are done with a part of a file.
-//!
-//! A guest's requests may name a window as their buffer, that of another device too: what a frontend maps
-//! for its guest is memory, and is shown to all devices as such. A worker takes one look at guest memory for
-//! all requests of a batch. So that a frontend has unmapped bytes, and has taken them out of guest memory, is
-//! not enough for them to be another's: a batch that began before may still store to them.
+//! Quiescing: waits until no request in flight can access a part of a file.
+//! A guest's requests may use a window as their buffer, also the window of another device: the frontend
+//! presents what it maps for the guest to all devices as memory. A worker takes a snapshot of guest
+//! memory for each batch. It is therefore not enough that the frontend has unmapped a range and removed
+//! it from guest memory: a batch that began before may still store to it.
 
 use std::ops::Range;
 
