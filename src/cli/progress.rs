@@ -1,4 +1,4 @@
-//! Progress bars: on a terminal, and nowhere else.
+//! Progress bars, which are shown on a terminal only.
 
 use std::time::Duration;
 

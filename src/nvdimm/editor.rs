@@ -1,8 +1,7 @@
-//! Changing which namespaces there are.
-//!
-//! The order in which a namespace is made and destroyed is that of its label: one index block
-//! commits it. What is inside a namespace is made before its label, and taken away after it: a crash
-//! leaves no namespace, or a whole one.
+//! Making, changing and destroying namespaces.
+//! The label of a namespace decides whether it exists: an index block commits it. The contents of a
+//! namespace are made before its label, and removed after it. A crash leaves no namespace or a complete
+//! one.
 
 use std::ops::Range;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What can go wrong with an NVDIMM file.
+//! Errors of NVDIMM files.
 
 use std::io;
 use std::path::{Path, PathBuf};

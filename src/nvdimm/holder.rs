@@ -1,7 +1,6 @@
-//! Who holds a namespace, from the kernel's lock tables.
-//!
-//! An open-file-description lock has no owner in `/proc/locks`; but `/proc/PID/fdinfo/FD` lists the
-//! locks of a descriptor, for those who may look.
+//! Finds the process that holds a namespace in the kernel's lock tables.
+//! `/proc/locks` names no owner of an open-file-description lock, but `/proc/PID/fdinfo/FD` lists the
+//! locks of a descriptor, if its permissions allow reading it.
 
 use std::collections::BTreeMap;
 use std::fmt;

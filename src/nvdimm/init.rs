@@ -1,4 +1,4 @@
-//! Making files, and label storage areas in them.
+//! Creating NVDIMM files, and label storage areas in them.
 
 use std::fs::{File, OpenOptions};
 use std::io;

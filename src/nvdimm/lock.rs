@@ -1,4 +1,4 @@
-//! Locks on ranges of a file, which belong to the open file description and die with it.
+//! Locks on ranges of a file. They belong to the open file description and end with it.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,4 @@
-//! A claim on what a namespace has become since it was claimed.
+//! Renews the claim on a namespace that has grown since it was claimed.
 
 use super::claim::Claim;
 use super::error::Error;

@@ -1,4 +1,4 @@
-//! A piece of our address space with a file mapped into it, laid out for huge pages.
+//! A range of the process's address space with a file mapped into it, aligned for huge pages.
 
 use std::fs::File;
 use std::num::NonZeroUsize;

@@ -1,4 +1,4 @@
-//! What a fence makes durable, and what the device may therefore promise.
+//! Durability: what a fence makes durable, and what the device may therefore promise to the guest.
 
 /// What was asked for (`--durability`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,7 +1,8 @@
-//! Memory that belongs to others, and may stop answering: what the handler of `SIGBUS` needs to know.
-//!
-//! A table without locks, since a signal handler reads it. A slot is taken before its range is touched
-//! and given back before the range is unmapped, so that the handler never takes other memory for it.
+//! The table of memory that belongs to other processes and may become inaccessible, for the `SIGBUS`
+//! handler.
+//! The table has no locks, because a signal handler reads it. A slot is taken before its range is
+//! accessed, and released before the range is unmapped, so that the handler never mistakes other memory
+//! for it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 

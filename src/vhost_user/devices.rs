@@ -1,4 +1,4 @@
-//! Several devices, each at its own socket, in one process.
+//! Serves several devices in one process, each at its own socket.
 
 use std::io;
 use std::panic::resume_unwind;

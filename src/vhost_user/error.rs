@@ -1,4 +1,4 @@
-//! What can go wrong with a socket.
+//! Errors of serving devices.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Where frontends connect.
+//! The sockets to which frontends connect.
 
 use std::fmt;
 use std::fs;

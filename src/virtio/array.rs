@@ -1,4 +1,4 @@
-//! Arrays in guest memory: tables and rings.
+//! Access to arrays in guest memory: tables and rings.
 
 use vm_memory::{Address, ByteValued, Bytes, GuestAddress, VolatileArrayRef};
 

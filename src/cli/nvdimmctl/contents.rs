@@ -1,5 +1,4 @@
-//! What a namespace holds, as bytes that are read and written in order: its sectors, or in raw mode
-//! its bytes.
+//! The contents of a namespace as a sequence of bytes: its sectors, or its bytes in raw mode.
 
 use std::path::{Path, PathBuf};
 

@@ -22,10 +22,9 @@ use crate::nvdimm::{Claim, ClaimKind, Selection};
 use crate::pmem::Mapping;
 
 /// Divide a namespace in dax mode into devices: parts of its memory that guests map
-///
-/// A device has a name, a uuid, and a size that changes; it is made of one extent or several, and
-/// zero wherever nothing was written to it. Every command is done wholly or not at all, whatever
-/// fails. 'create-namespace --mode dax' makes such a namespace.
+/// A device has a name, a uuid, and a size that can be changed. It consists of one extent or several, and is
+/// zero where nothing was written. Every command is a transaction. 'create-namespace --mode dax' makes such a
+/// namespace.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
 pub(super) struct Dax {
@@ -92,7 +91,7 @@ struct RegionArgs {
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
 
-    /// Size of the label storage area at the end of the file, or 'none'; found by itself otherwise
+    /// Size of the label storage area at the end of the file, or 'none' [default: detected]
     #[arg(long, value_name = "SIZE")]
     label_size: Option<LabelSizeArg>,
 }

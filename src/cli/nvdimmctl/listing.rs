@@ -1,4 +1,4 @@
-//! A namespace as it is listed.
+//! A namespace in a listing.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,9 +1,7 @@
-//! The interleave set cookie: which NVDIMMs a label was written for.
-//!
-//! Linux passes over a namespace whose label has another cookie than the NVDIMM it is found on (the
-//! kernel's `nd_region_interleave_set_cookie`). It is a checksum over who made the NVDIMM and its
-//! serial number, one record for each NVDIMM of the set; QEMU derives both from the memory slot
-//! that the device is plugged into.
+//! The interleave set cookie, which identifies the NVDIMMs that a label was written for.
+//! Linux ignores a namespace whose label has another cookie than the NVDIMM (the kernel's
+//! `nd_region_interleave_set_cookie`). The cookie is a checksum over the vendor and the serial number of
+//! each NVDIMM of the set. QEMU derives both from the memory slot that the device is plugged into.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes};

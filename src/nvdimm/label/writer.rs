@@ -1,4 +1,4 @@
-//! Changing the labels, so that a crash leaves them as they were or as they are to be.
+//! Changes labels, such that a crash leaves the old state or the new one.
 //!
 //! Nothing that counts is written in place. A label goes into a slot that the index block in force
 //! says is free; then the *other* index block is written, with the sequence number that follows, and

@@ -1,4 +1,4 @@
-//! Devices that change their size while guests have them.
+//! Online resize of DAX devices.
 
 use std::ops::Range;
 use std::path::Path;

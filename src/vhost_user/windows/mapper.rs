@@ -1,8 +1,7 @@
-//! What a frontend has mapped, and the thread that asks it to map more or less.
-//!
-//! The thread is there for one connection. It waits for answers, so that the session does not: while QEMU
-//! handles a request to map, it sends a message of its own to the device and waits for that one's answer
-//! first. A frontend that does not answer in time is not asked again.
+//! The mappings of a frontend, and the thread that asks it to map and unmap.
+//! The thread exists for one connection. It waits for answers in place of the session: while QEMU
+//! handles a request to map, it sends a message to the device and first waits for the answer to that. A
+//! frontend that does not answer in time is not asked again.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;

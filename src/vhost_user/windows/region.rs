@@ -1,4 +1,4 @@
-//! The DAX regions that a process has open, each once, for all windows into it.
+//! The DAX regions that the process has open, each of them once for all its windows.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What the device is: its size, its features, its identity.
+//! The block device: its size, features and identity.
 
 use uuid::Uuid;
 use virtio_bindings::virtio_blk::{

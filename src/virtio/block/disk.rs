@@ -1,4 +1,4 @@
-//! What the device serves: a BTT, through its queues.
+//! The interface to what the device serves: a BTT and its queues.
 //!
 //! As traits, so that a test can serve something else by the same device. They say what the device
 //! needs; what each operation does is written at [`Btt`], [`Queue`] and [`Batch`].

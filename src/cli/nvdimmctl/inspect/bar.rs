@@ -1,4 +1,4 @@
-//! Bars of pieces, to scale: what every level of the drawing is made of.
+//! Bars of pieces, to scale: each level of a drawing is made of them.
 
 #![allow(clippy::cast_precision_loss, reason = "a thousandth of a pixel is precise enough")]
 

@@ -1,4 +1,4 @@
-//! A namespace in dax mode, as `inspect` shows it.
+//! What `inspect` shows of a namespace in dax mode.
 
 use std::path::PathBuf;
 

@@ -1,9 +1,8 @@
-//! Busy polling: looking at an empty ring for a while before going to sleep.
-//!
-//! Going to sleep and being woken by a kick costs the guest a system call, and the request as long as
-//! a CPU takes to wake (tens of microseconds in a virtual machine): more than the request itself. So a
-//! worker whose ring has run empty looks at it again and again for a while, with kicks suppressed.
-//! That is time of a CPU, and it is only spent where it pays and where nobody else wants it:
+//! Busy polling: polls an empty ring for a while before the worker sleeps.
+//! Sleeping until a kick costs the guest a system call, and delays the request by the time that a CPU
+//! takes to wake (tens of microseconds in a virtual machine), which is longer than the request itself.
+//! So a worker whose ring is empty polls it for a while, with kicks suppressed. Polling takes CPU time,
+//! which is spent only where it pays and where no other thread needs the CPU:
 //!
 //! * A guest that comes too late several times running is not waited for any more, until a request
 //!   comes so soon after the worker has gone to sleep that waiting would have caught it.
