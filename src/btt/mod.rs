@@ -29,10 +29,8 @@ pub mod mutant;
 
 pub use check::usage::{Density, Share, density};
 pub use engine::{Batch, Btt, NeverWritten, Opened, Queue, Tag};
-pub(crate) use format::discovery::first_arena;
-pub use format::discovery::{Copies, FoundArena, check_parent, find};
+pub use format::discovery::{Copies, FoundArena, check_parent, find, is_signed};
 pub use format::error::{Error, FlogFault, PlacesInUse};
-pub(crate) use format::geometry::backup_offset;
 pub use format::geometry::{
     ARENA_MAX_SIZE, ARENA_MIN_SIZE, DEFAULT_NFREE, FLOG_PAIR_SIZE, Geometry, GeometryFault,
     INFO_SIZE, MAP_ENTRY_SIZE, MAX_NFREE, layout,
@@ -41,4 +39,7 @@ pub use format::info_block::{InfoBlock, InfoFault, SIGNATURE, Version};
 pub use format::lba_size::LbaSize;
 pub use format::units::{Block, LaneIndex, Lba};
 pub use format::{flog, map};
-pub use lifecycle::{CreateOptions, Growth, LaneState, OpenOptions, create, grow, has_room, lanes};
+pub use lifecycle::{
+    CreateOptions, Growth, LaneState, OpenOptions, Trace, create, erase, grow, has_room, lanes,
+    trace,
+};

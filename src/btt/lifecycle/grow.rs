@@ -57,7 +57,6 @@ pub fn grow<M: PersistentMemory>(
         uuid: last.info.uuid,
         parent_uuid: last.info.parent_uuid,
         arena_size,
-        force: false,
     };
     if mutant!(btt::LinkedEarly) {
         link(medium, &last, end)?;
