@@ -1,9 +1,10 @@
 //! The command line of `vhost-user-btt`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser, ValueEnum, value_parser};
+use clap::{ArgAction, Args, Parser, ValueEnum, value_parser};
 use serde_json::json;
 
 use super::disk::{DiskArg, queue_count, serial};
@@ -13,7 +14,7 @@ use super::window::{DeviceArg, PmemArg, WindowArg};
 use crate::nvdimm::Selection;
 use crate::pmem::DurabilityRequest;
 use crate::vhost_user::{
-    DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_WINDOWS, PmemConfig, RegionConfig,
+    DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_WINDOWS, OpenMedium, PmemConfig, RegionConfig,
     SocketSource, WindowConfig,
 };
 use crate::virtio::block::{Discard, Serial};
@@ -27,8 +28,19 @@ use crate::virtio::block::{Discard, Serial};
 /// for each. DAX devices: --pmem, as persistent memory, and --window, beside a disk's sectors.
 #[derive(Debug, Parser)]
 #[command(name = "vhost-user-btt", version, max_term_width = 100)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct DaemonArgs {
+    /// What is served.
+    #[command(flatten)]
+    pub devices: DeviceArgs,
+
+    /// Print what this program can do, as JSON, and exit
+    #[arg(long, action = ArgAction::SetTrue)]
+    print_capabilities: bool,
+}
+
+/// What is served, where, and how: options of every program that serves NVDIMM files.
+#[derive(Debug, Args)]
+pub struct DeviceArgs {
     /// Listen on this Unix socket; a name that nobody listens on any more is taken over
     #[arg(long, value_name = "PATH", group = "socket")]
     socket_path: Option<PathBuf>,
@@ -104,15 +116,6 @@ pub struct DaemonArgs {
     /// Which messages are shown on standard error
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: LogLevel,
-
-    /// Print what this program can do, as JSON, and exit
-    #[arg(long, action = ArgAction::SetTrue)]
-    print_capabilities: bool,
-
-    // Last: its heading would stand over all that follows.
-    #[cfg(feature = "power-fail")]
-    #[command(flatten)]
-    injection: super::injection::InjectionArgs,
 }
 
 /// The value of `--discard`.
@@ -189,12 +192,13 @@ pub enum UsageError {
     TooManyWindows,
 }
 
-impl DaemonArgs {
-    /// The devices to serve, at least one.
-    pub fn devices(self) -> Result<Vec<DeviceConfig>, UsageError> {
-        let mut disks = self.disks()?;
+impl DeviceArgs {
+    /// The devices to serve, at least one, on what `medium` opens.
+    pub fn devices(self, medium: &Arc<dyn OpenMedium>) -> Result<Vec<DeviceConfig>, UsageError> {
+        let mut disks = self.disks(medium)?;
         for window in &self.window {
-            let config = WindowConfig { reserve: window.reserve, ..self.window(&window.device)? };
+            let config =
+                WindowConfig { reserve: window.reserve, ..self.window(&window.device, medium)? };
             let disk = Self::disk_of(window, &mut disks)?;
             if disk.windows.len() == MOST_WINDOWS {
                 return Err(UsageError::TooManyWindows);
@@ -203,17 +207,23 @@ impl DaemonArgs {
         }
         let mut devices: Vec<_> = disks.into_iter().map(DeviceConfig::Disk).collect();
         for pmem in &self.pmem {
-            let (socket, window) = (pmem.socket.clone(), self.window(&pmem.device)?);
+            let (socket, window) = (pmem.socket.clone(), self.window(&pmem.device, medium)?);
             devices.push(DeviceConfig::Pmem(PmemConfig { socket, window }));
         }
         Ok(devices)
     }
 
-    fn disks(&self) -> Result<Vec<DiskConfig>, UsageError> {
+    /// Whether somebody asks for something that a medium whose power fails cannot be.
+    #[must_use]
+    pub fn asks_for_a_plain_medium(&self) -> bool {
+        self.read_only || self.durability != DurabilityArg::Auto
+    }
+
+    fn disks(&self, medium: &Arc<dyn OpenMedium>) -> Result<Vec<DiskConfig>, UsageError> {
         if !self.disk.is_empty() {
-            return self.disk.iter().map(|disk| self.one_disk(disk)).collect();
+            return self.disk.iter().map(|disk| self.one_disk(disk, medium)).collect();
         }
-        match self.only_disk() {
+        match self.only_disk(medium) {
             Err(UsageError::NoSocket) if !self.pmem.is_empty() => Ok(Vec::new()),
             disk => disk.map(|disk| vec![disk]),
         }
@@ -238,14 +248,17 @@ impl DaemonArgs {
         }
     }
 
-    fn window(&self, device: &DeviceArg) -> Result<WindowConfig, UsageError> {
+    fn window(
+        &self,
+        device: &DeviceArg,
+        medium: &Arc<dyn OpenMedium>,
+    ) -> Result<WindowConfig, UsageError> {
         let path = device.file.as_ref().or(self.file()).ok_or(UsageError::NoFile)?;
         let region = RegionConfig {
             path: path.clone(),
             namespace: device.namespace.clone().map_or(Selection::Only, Selection::Named),
             label_size: self.namespace.label_size(),
-            #[cfg(feature = "power-fail")]
-            injection: self.injection.into(),
+            medium: medium.clone(),
         };
         let read_only = self.read_only || device.read_only;
         let (name, expose_file) = (device.name.clone(), device.expose_file);
@@ -257,7 +270,7 @@ impl DaemonArgs {
         self.nvdimm.as_ref().or(self.blk_file.as_ref())
     }
 
-    fn only_disk(&self) -> Result<DiskConfig, UsageError> {
+    fn only_disk(&self, medium: &Arc<dyn OpenMedium>) -> Result<DiskConfig, UsageError> {
         let socket = match (&self.socket_path, self.fd) {
             (Some(path), _) => SocketSource::Path(path.clone()),
             (None, Some(descriptor)) => SocketSource::Descriptor(descriptor),
@@ -274,13 +287,16 @@ impl DaemonArgs {
             discard: self.discard.into(),
             poll: Duration::from_micros(self.poll_us.into()),
             windows: Vec::new(),
-            #[cfg(feature = "power-fail")]
-            injection: self.injection.into(),
+            medium: medium.clone(),
         })
     }
 
     /// One of several disks; what it does not say is as for all.
-    fn one_disk(&self, disk: &DiskArg) -> Result<DiskConfig, UsageError> {
+    fn one_disk(
+        &self,
+        disk: &DiskArg,
+        medium: &Arc<dyn OpenMedium>,
+    ) -> Result<DiskConfig, UsageError> {
         let file = disk.file.as_ref().or(self.file()).ok_or(UsageError::NoFile)?;
         let namespace =
             NamespaceArgs { namespace: disk.namespace.clone(), ..self.namespace.clone() };
@@ -294,8 +310,7 @@ impl DaemonArgs {
             discard: self.discard.into(),
             poll: Duration::from_micros(self.poll_us.into()),
             windows: Vec::new(),
-            #[cfg(feature = "power-fail")]
-            injection: self.injection.into(),
+            medium: medium.clone(),
         })
     }
 }

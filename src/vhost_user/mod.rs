@@ -20,13 +20,10 @@ mod devices;
 mod error;
 mod eventfd;
 mod exposure;
-#[cfg(feature = "power-fail")]
-mod failing_disk;
 mod flusher;
 mod guest_log;
-#[cfg(feature = "power-fail")]
-mod injection;
 mod limits;
+mod medium;
 mod memory_table;
 #[cfg(feature = "mutants")]
 pub mod mutant;
@@ -46,12 +43,11 @@ mod wakeup;
 mod windows;
 mod worker;
 
-pub use block::{BlockDevice, DiskConfig};
+pub use block::{BlockDevice, DiskConfig, MappedDisk};
 pub use devices::{DeviceConfig, Devices};
 pub use error::Error;
-#[cfg(feature = "power-fail")]
-pub use injection::Injection;
 pub use limits::raise_descriptor_limit;
+pub use medium::{OpenMedium, TheMapping};
 pub use pmem::PmemConfig;
 pub use ring::{Memory, Ring, RingPlaces};
 pub use server::Server;

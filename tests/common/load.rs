@@ -88,6 +88,31 @@ impl<'l> Load<'l> {
         contents.iter().map(check).filter_map(Result::err).collect()
     }
 
+    /// As [`check_all`](Self::check_all), unless the daemon ends first, as `gone` tells: a read may have to fence,
+    /// and that may be the fence in which its power fails.
+    pub fn check_all_unless(&mut self, gone: BorrowedFd<'_>) -> Option<Vec<Violation>> {
+        let (size, first) = (self.shape.sector_size, self.ledger.first);
+        let mut violations = Vec::new();
+        for sector in first..first + self.ledger.count() {
+            let buffer = &mut self.disk.buffers[..size];
+            self.disk.queues[0].read(sector * size as u64, buffer, 0).unwrap();
+            self.disk.kick(0);
+            loop {
+                let is_gone = self.wait(gone);
+                if let Some(completion) = self.disk.queues[0].completions().next() {
+                    assert_eq!(completion.ret, 0, "the read of sector {sector}");
+                    break;
+                }
+                if is_gone {
+                    return None;
+                }
+            }
+            let checked = self.ledger.check_settled(sector, &self.disk.buffers[..size]);
+            violations.extend(checked.err());
+        }
+        Some(violations)
+    }
+
     /// Takes all sectors of the ledger for what they are, while nothing is in flight.
     pub fn adopt_all(&mut self) {
         for (sector, data) in self.contents() {
