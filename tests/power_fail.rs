@@ -67,16 +67,15 @@ fn begin(file: &Path, kind: Kind, shape: Shape, arguments: &[&str]) -> Daemon {
     Daemon::begin_failing(file, &[&["--num-queues", "2"], raw, arguments].concat())
 }
 
-/// Counts the sectors that are torn in the middle of a write; anything else fails the test.
-fn count_torn(violations: Vec<Violation>) -> u64 {
-    let mut torn = 0;
-    for violation in violations {
-        match violation {
-            Violation::Torn { in_flight: true, .. } => torn += 1,
-            other => panic!("{other}"),
-        }
+/// Reads all sectors, or as many as can be read before the power fails: a read that shows zeroes makes
+/// them durable, which takes a fence. Returns how many are torn in the middle of a write, and whether the
+/// power has failed; anything else fails the test.
+fn count_torn(load: &mut Load<'_>, daemon: &Daemon) -> (u64, bool) {
+    let (violations, has_failed) = load.check_until(daemon.pidfd().as_fd());
+    for violation in &violations {
+        assert!(matches!(violation, Violation::Torn { in_flight: true, .. }), "{violation}");
     }
-    torn
+    (violations.len() as u64, has_failed)
 }
 
 /// Lets the power fail [`ROUNDS`] times under load.
@@ -96,12 +95,12 @@ fn fail_again_and_again(seed: u64, kind: Kind, manner: Manner) -> Outcome {
     for _ in 0..ROUNDS {
         if let Some(mut daemon) = start(&file, kind, shape, &mut random) {
             let mut load = Load::connect(&daemon.socket, shape, &mut ledger);
-            let gone = daemon.pidfd();
-            if let Some(violations) = load.check_all_unless(gone.as_fd()) {
-                outcome.torn += count_torn(violations);
-                load.run_until(gone.as_fd(), &mut random);
-                outcome.acknowledged += load.acknowledged;
+            let (torn, has_failed) = count_torn(&mut load, &daemon);
+            outcome.torn += torn;
+            if !has_failed {
+                load.run_until(daemon.pidfd().as_fd(), &mut random);
             }
+            outcome.acknowledged += load.acknowledged;
             daemon.wait();
             assert!(daemon.log().contains("power failure"), "{}", daemon.log());
         } else {
@@ -113,7 +112,10 @@ fn fail_again_and_again(seed: u64, kind: Kind, manner: Manner) -> Outcome {
     }
     let mut daemon = begin(&file, kind, shape, &[]);
     daemon.wait_for_log("serving");
-    outcome.torn += count_torn(Load::connect(&daemon.socket, shape, &mut ledger).check_all());
+    let mut load = Load::connect(&daemon.socket, shape, &mut ledger);
+    let (torn, has_failed) = count_torn(&mut load, &daemon);
+    assert!(!has_failed, "{}", daemon.log());
+    outcome.torn += torn;
     outcome
 }
 

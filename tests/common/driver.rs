@@ -1,6 +1,6 @@
 //! The published user-space driver `virtio-driver`: a client that we have not written.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use memmap2::MmapMut;
@@ -75,6 +75,18 @@ impl Disk {
         }
         done
     }
+}
+
+/// Waits for a completion, or for the end of the daemon, of which `gone` tells. Whether it has completed.
+pub fn wait_unless_gone(completion: &EventFd, gone: BorrowedFd<'_>) -> bool {
+    let mut fds = [completion.as_fd(), gone].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let ready = poll(&mut fds, PollTimeout::try_from(PATIENCE).unwrap()).unwrap();
+    assert!(ready > 0, "neither a completion nor an end");
+    let has_completed = fds[0].any().unwrap();
+    if has_completed {
+        completion.read().unwrap();
+    }
+    has_completed
 }
 
 /// Waits for a completion.

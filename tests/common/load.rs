@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vhost_user_btt::pmem::simulated::Random;
 
-use super::driver::Disk;
+use super::driver::{Disk, wait_unless_gone};
 use super::ledger::{Before, Ledger, Ticket, Violation};
 use super::patience::PATIENCE;
 use super::sectors::describe;
@@ -88,29 +88,27 @@ impl<'l> Load<'l> {
         contents.iter().map(check).filter_map(Result::err).collect()
     }
 
-    /// As [`check_all`](Self::check_all), unless the daemon ends first, as `gone` tells: a read may have to fence,
-    /// and that may be the fence in which its power fails.
-    pub fn check_all_unless(&mut self, gone: BorrowedFd<'_>) -> Option<Vec<Violation>> {
-        let (size, first) = (self.shape.sector_size, self.ledger.first);
+    /// As [`check_all`](Self::check_all), of as many sectors as can be read before the daemon ends, of
+    /// which `gone` tells. Also returns whether it has ended.
+    pub fn check_until(&mut self, gone: BorrowedFd<'_>) -> (Vec<Violation>, bool) {
+        let (size, first, end) =
+            (self.shape.sector_size, self.ledger.first, self.ledger.first + self.ledger.count());
         let mut violations = Vec::new();
-        for sector in first..first + self.ledger.count() {
-            let buffer = &mut self.disk.buffers[..size];
-            self.disk.queues[0].read(sector * size as u64, buffer, 0).unwrap();
+        for start in (first..end).step_by(MOST_SECTORS) {
+            let count = ((end - start) as usize).min(MOST_SECTORS);
+            let buffer = &mut self.disk.buffers[..count * size];
+            self.disk.queues[0].read(start * size as u64, buffer, 0).unwrap();
             self.disk.kick(0);
-            loop {
-                let is_gone = self.wait(gone);
-                if let Some(completion) = self.disk.queues[0].completions().next() {
-                    assert_eq!(completion.ret, 0, "the read of sector {sector}");
-                    break;
-                }
-                if is_gone {
-                    return None;
-                }
+            if !wait_unless_gone(&self.disk.completion_fd(0), gone) {
+                return (violations, true);
             }
-            let checked = self.ledger.check_settled(sector, &self.disk.buffers[..size]);
-            violations.extend(checked.err());
+            let done: Vec<_> = self.disk.queues[0].completions().map(|done| done.ret).collect();
+            assert_eq!(done, [0]);
+            let data = self.disk.buffers[..count * size].chunks(size);
+            let checks = (start..).zip(data).map(|(at, data)| self.ledger.check_settled(at, data));
+            violations.extend(checks.filter_map(Result::err));
         }
-        Some(violations)
+        (violations, false)
     }
 
     /// Takes all sectors of the ledger for what they are, while nothing is in flight.
