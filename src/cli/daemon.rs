@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, ValueEnum, value_parser};
+use nix::unistd::Group;
 use serde_json::json;
 
 use super::disk::{DiskArg, queue_count, serial};
@@ -14,8 +15,8 @@ use super::window::{DeviceArg, PmemArg, WindowArg};
 use crate::nvdimm::Selection;
 use crate::pmem::DurabilityRequest;
 use crate::vhost_user::{
-    DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_WINDOWS, OpenMedium, PmemConfig, RegionConfig,
-    SocketSource, WindowConfig,
+    DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_WINDOWS, PmemConfig, RegionConfig,
+    SocketAccess, SocketSource, TheMapping, WindowConfig,
 };
 use crate::virtio::block::{Discard, Serial};
 
@@ -48,6 +49,16 @@ pub struct DeviceArgs {
     /// Use this open descriptor: a Unix stream socket that is listening, or connected
     #[arg(long, value_name = "N", group = "socket", value_parser = value_parser!(i32).range(0..))]
     fd: Option<i32>,
+
+    /// Permissions of the sockets that frontends connect to, in octal, whatever the umask is [default: 660
+    /// less the umask]
+    #[arg(long, value_name = "MODE", value_parser = socket_mode)]
+    socket_mode: Option<u32>,
+
+    /// Group of the sockets that frontends connect to, by name or number; the user that runs the daemon has
+    /// to be a member
+    #[arg(long, value_name = "GROUP", value_parser = socket_group)]
+    socket_group: Option<u32>,
 
     /// The NVDIMM file, or device, with the namespaces to serve
     #[arg(long, value_name = "FILE")]
@@ -170,11 +181,32 @@ fn queue_size(text: &str) -> Result<u16, String> {
     }
 }
 
+fn socket_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode & !0o777 == 0 => Ok(mode),
+        _ => Err("not an octal number from 0 to 777".into()),
+    }
+}
+
+fn socket_group(text: &str) -> Result<u32, String> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    match Group::from_name(text) {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        Ok(None) => Err("there is no such group".into()),
+        Err(errno) => Err(format!("cannot look it up: {errno}")),
+    }
+}
+
 /// A command line that lacks something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {
     /// No socket.
-    #[error("say where to listen: --socket-path=PATH, --fd=N, --disk, or --pmem")]
+    #[error(
+        "say where to listen: --socket-path=PATH, --fd=N, or for each --disk and --pmem socket=PATH or fd=N, or \
+         let the service manager pass a socket for each"
+    )]
     NoSocket,
     /// No file.
     #[error("say what to serve: --nvdimm=FILE")]
@@ -193,24 +225,19 @@ pub enum UsageError {
 }
 
 impl DeviceArgs {
-    /// The devices to serve, at least one, on what `medium` opens.
-    pub fn devices(self, medium: &Arc<dyn OpenMedium>) -> Result<Vec<DeviceConfig>, UsageError> {
-        let mut disks = self.disks(medium)?;
-        for window in &self.window {
-            let config =
-                WindowConfig { reserve: window.reserve, ..self.window(&window.device, medium)? };
-            let disk = Self::disk_of(window, &mut disks)?;
-            if disk.windows.len() == MOST_WINDOWS {
-                return Err(UsageError::TooManyWindows);
+    /// The devices to serve, at least one; the service manager has `passed` so many sockets.
+    pub fn devices(self, passed: usize) -> Result<Vec<DeviceConfig>, UsageError> {
+        let mut devices = self.configs()?;
+        let access = SocketAccess { mode: self.socket_mode, group: self.socket_group };
+        let mut needed = 0;
+        for device in &mut devices {
+            match device.socket_mut() {
+                SocketSource::Path(socket) => socket.access = access,
+                SocketSource::Passed => needed += 1,
+                SocketSource::Descriptor(_) | SocketSource::Inherited(_) => {}
             }
-            disk.windows.push(config);
         }
-        let mut devices: Vec<_> = disks.into_iter().map(DeviceConfig::Disk).collect();
-        for pmem in &self.pmem {
-            let (socket, window) = (pmem.socket.clone(), self.window(&pmem.device, medium)?);
-            devices.push(DeviceConfig::Pmem(PmemConfig { socket, window }));
-        }
-        Ok(devices)
+        if needed > passed { Err(UsageError::NoSocket) } else { Ok(devices) }
     }
 
     /// Whether somebody asks for something that a medium whose power fails cannot be.
@@ -219,14 +246,33 @@ impl DeviceArgs {
         self.read_only || self.durability != DurabilityArg::Auto
     }
 
-    fn disks(&self, medium: &Arc<dyn OpenMedium>) -> Result<Vec<DiskConfig>, UsageError> {
+    fn configs(&self) -> Result<Vec<DeviceConfig>, UsageError> {
+        let mut disks = self.disks()?;
+        for window in &self.window {
+            let config = WindowConfig { reserve: window.reserve, ..self.window(&window.device)? };
+            let disk = Self::disk_of(window, &mut disks)?;
+            if disk.windows.len() == MOST_WINDOWS {
+                return Err(UsageError::TooManyWindows);
+            }
+            disk.windows.push(config);
+        }
+        let mut devices: Vec<_> = disks.into_iter().map(DeviceConfig::Disk).collect();
+        for pmem in &self.pmem {
+            let (socket, window) = (pmem.socket.clone(), self.window(&pmem.device)?);
+            devices.push(DeviceConfig::Pmem(PmemConfig { socket, window }));
+        }
+        Ok(devices)
+    }
+
+    fn disks(&self) -> Result<Vec<DiskConfig>, UsageError> {
         if !self.disk.is_empty() {
-            return self.disk.iter().map(|disk| self.one_disk(disk, medium)).collect();
+            return self.disk.iter().map(|disk| self.one_disk(disk)).collect();
         }
-        match self.only_disk(medium) {
-            Err(UsageError::NoSocket) if !self.pmem.is_empty() => Ok(Vec::new()),
-            disk => disk.map(|disk| vec![disk]),
+        let is_disk = self.socket_path.is_some() || self.fd.is_some();
+        if !is_disk && !self.pmem.is_empty() {
+            return Ok(Vec::new());
         }
+        self.only_disk().map(|disk| vec![disk])
     }
 
     /// The disk that a window belongs to.
@@ -248,17 +294,13 @@ impl DeviceArgs {
         }
     }
 
-    fn window(
-        &self,
-        device: &DeviceArg,
-        medium: &Arc<dyn OpenMedium>,
-    ) -> Result<WindowConfig, UsageError> {
+    fn window(&self, device: &DeviceArg) -> Result<WindowConfig, UsageError> {
         let path = device.file.as_ref().or(self.file()).ok_or(UsageError::NoFile)?;
         let region = RegionConfig {
             path: path.clone(),
             namespace: device.namespace.clone().map_or(Selection::Only, Selection::Named),
             label_size: self.namespace.label_size(),
-            medium: medium.clone(),
+            medium: Arc::new(TheMapping),
         };
         let read_only = self.read_only || device.read_only;
         let (name, expose_file) = (device.name.clone(), device.expose_file);
@@ -270,11 +312,11 @@ impl DeviceArgs {
         self.nvdimm.as_ref().or(self.blk_file.as_ref())
     }
 
-    fn only_disk(&self, medium: &Arc<dyn OpenMedium>) -> Result<DiskConfig, UsageError> {
+    fn only_disk(&self) -> Result<DiskConfig, UsageError> {
         let socket = match (&self.socket_path, self.fd) {
-            (Some(path), _) => SocketSource::Path(path.clone()),
+            (Some(path), _) => SocketSource::Path(path.clone().into()),
             (None, Some(descriptor)) => SocketSource::Descriptor(descriptor),
-            (None, None) => return Err(UsageError::NoSocket),
+            (None, None) => SocketSource::Passed,
         };
         let file = self.file().ok_or(UsageError::NoFile)?;
         Ok(DiskConfig {
@@ -287,16 +329,12 @@ impl DeviceArgs {
             discard: self.discard.into(),
             poll: Duration::from_micros(self.poll_us.into()),
             windows: Vec::new(),
-            medium: medium.clone(),
+            medium: Arc::new(TheMapping),
         })
     }
 
     /// One of several disks; what it does not say is as for all.
-    fn one_disk(
-        &self,
-        disk: &DiskArg,
-        medium: &Arc<dyn OpenMedium>,
-    ) -> Result<DiskConfig, UsageError> {
+    fn one_disk(&self, disk: &DiskArg) -> Result<DiskConfig, UsageError> {
         let file = disk.file.as_ref().or(self.file()).ok_or(UsageError::NoFile)?;
         let namespace =
             NamespaceArgs { namespace: disk.namespace.clone(), ..self.namespace.clone() };
@@ -310,7 +348,7 @@ impl DeviceArgs {
             discard: self.discard.into(),
             poll: Duration::from_micros(self.poll_us.into()),
             windows: Vec::new(),
-            medium: medium.clone(),
+            medium: Arc::new(TheMapping),
         })
     }
 }

@@ -1,55 +1,79 @@
 //! Serving devices until the process is told to end.
 
-use std::path::PathBuf;
-use std::thread;
-use std::time::Duration;
+use std::process::ExitCode;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use super::daemon::DeviceArgs;
+use super::signals::{StopSignals, outlive_file_size_limit};
+use super::{complain, one_line, service};
+use crate::vhost_user::{
+    DeviceConfig, Devices, Error, PassedSockets, Stop, raise_descriptor_limit,
+};
 
-use crate::vhost_user::{DeviceConfig, Devices, Error, Stop, raise_descriptor_limit};
+/// Exit status after a command line that makes no sense.
+pub(super) const USAGE: u8 = 2;
 
-/// Serves devices until all of them are stopped, with a control socket at `control`.
-pub fn serve_devices(devices: &[DeviceConfig], control: Option<PathBuf>) -> Result<(), Error> {
-    raise_descriptor_limit();
-    let fails = |source| Error::System { action: "cannot make a stop handle", source };
-    let with_stop = |device| Ok((device, Stop::new().map_err(fails)?));
-    let devices: Vec<(&DeviceConfig, Stop)> =
-        devices.iter().map(with_stop).collect::<Result<_, Error>>()?;
-    stop_on_signals(devices.iter().map(|(_, stop)| stop.clone()).collect())?;
-    Devices::open(devices, control)?.run()
+/// Serves what `args` say, for `program`, until it is told to stop. `change` may change each device before it
+/// is opened.
+pub fn serve_devices(
+    program: &str,
+    args: DeviceArgs,
+    change: impl FnMut(&mut DeviceConfig),
+) -> ExitCode {
+    args.log_level.start_logging();
+    match run(program, args, change) {
+        Ok(code) => code,
+        Err(error) => {
+            log::error!("{}", one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
 }
 
-/// How long a stop may take: requests in flight are completed, and a sync of a file that is under way.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+fn run(
+    program: &str,
+    args: DeviceArgs,
+    change: impl FnMut(&mut DeviceConfig),
+) -> Result<ExitCode, Error> {
+    // Before any file is opened whose descriptor could have the number of one of them.
+    let mut passed = PassedSockets::from_environment()?;
+    let control = args.control.clone();
+    let mut devices = match args.devices(passed.len()) {
+        Ok(devices) => devices,
+        Err(error) => {
+            complain(format_args!("{program}: {error} (see --help)"));
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    passed.hand_out(&mut devices)?;
+    if !passed.is_empty() {
+        log::warn!("the service manager has passed {} sockets that no device needs", passed.len());
+    }
+    devices.iter_mut().for_each(change);
+    serve(devices.len(), |stops| Devices::open(devices.iter().zip(stops), control))?;
+    Ok(ExitCode::SUCCESS)
+}
 
-/// Stops all servers at SIGTERM or SIGINT. Ends the process at the second, or when the stop takes too long:
-/// what is not completed then, the frontend hands to the next daemon.
-pub(super) fn stop_on_signals(stops: Vec<Stop>) -> Result<(), Error> {
-    let fails = |source| Error::System { action: "cannot watch for signals", source };
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(fails)?;
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            for number in 0.. {
-                if signals.forever().next().is_none() {
-                    return;
-                }
-                if number > 0 {
-                    log::warn!("told to stop again: ending at once");
-                    std::process::exit(1);
-                }
-                log::info!("stopping");
-                stops.iter().for_each(Stop::stop);
-                thread::spawn(|| {
-                    thread::sleep(STOP_LIMIT);
-                    log::error!(
-                        "requests in flight are not completed in time: ending without them"
-                    );
-                    std::process::exit(1);
-                });
-            }
-        })
-        .map_err(fails)?;
-    Ok(())
+/// Serves the devices that `open` opens, each with a handle that stops it, until the process is told to end.
+pub(super) fn serve<E: From<Error>>(
+    count: usize,
+    open: impl FnOnce(Vec<Stop>) -> Result<Devices, E>,
+) -> Result<(), E> {
+    if let Err(error) = outlive_file_size_limit() {
+        log::warn!("cannot watch for SIGXFSZ: {error}");
+    }
+    raise_descriptor_limit();
+    let system = |action| move |source| Error::System { action, source };
+    let signals = StopSignals::catch().map_err(system("cannot watch for signals"))?;
+    let stops: Vec<Stop> = (0..count)
+        .map(|_| Stop::new())
+        .collect::<Result<_, _>>()
+        .map_err(system("cannot make a stop handle"))?;
+    let devices = open(stops.clone())?;
+    let stop = move || {
+        service::stopping();
+        stops.iter().for_each(Stop::stop);
+    };
+    signals.watch(stop).map_err(system("cannot watch for signals"))?;
+    service::ready(devices.count()).map_err(system("cannot answer the watchdog"))?;
+    Ok(devices.run()?)
 }

@@ -89,10 +89,28 @@ pub enum Error {
         source: io::Error,
     },
     /// The descriptor that was handed over is of no use.
-    #[error("descriptor {descriptor} is not a Unix stream socket")]
+    #[error("{name} is not a Unix stream socket")]
     Inherited {
-        /// Its number.
-        descriptor: i32,
+        /// Its number, or place.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The service manager has passed fewer sockets than devices need.
+    #[error(
+        "the service manager has passed no socket for a device: its .socket unit has to list one for each, in \
+         the order of the devices"
+    )]
+    NothingPassed,
+    /// The socket cannot be given to the group.
+    #[error(
+        "cannot give {path} to group {group}: the user that runs the daemon has to be a member of the group"
+    )]
+    SocketGroup {
+        /// The path.
+        path: PathBuf,
+        /// Number of the group.
+        group: u32,
         /// Why.
         source: io::Error,
     },

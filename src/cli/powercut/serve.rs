@@ -6,12 +6,10 @@ use std::sync::Arc;
 use clap::Args;
 
 use crate::cli::daemon::DeviceArgs;
-use crate::cli::{complain, one_line, outlive_file_size_limit, serve_devices};
+use crate::cli::serving::USAGE;
+use crate::cli::{complain, serve_devices};
 use crate::powercut::nvdimm::{FailingMedium, PowerFailure};
 use crate::vhost_user::OpenMedium;
-
-/// Exit status after a command line that makes no sense.
-const USAGE: u8 = 2;
 
 /// Serves disks whose power fails, over vhost-user
 ///
@@ -58,10 +56,6 @@ fn sector_size(text: &str) -> Result<u32, String> {
 impl ServeArgs {
     /// Serves until the power fails, or the process is told to end.
     pub(super) fn run(self) -> ExitCode {
-        self.devices.log_level.start_logging();
-        if let Err(error) = outlive_file_size_limit() {
-            log::warn!("cannot watch for SIGXFSZ: {error}");
-        }
         if self.devices.asks_for_a_plain_medium() {
             complain(format_args!(
                 "powercut: --read-only and --durability are not for a disk whose power fails"
@@ -70,20 +64,6 @@ impl ServeArgs {
         }
         let medium: Arc<dyn OpenMedium> =
             Arc::new(FailingMedium { failure: self.fail, raw: self.raw });
-        let control = self.devices.control.clone();
-        let devices = match self.devices.devices(&medium) {
-            Ok(devices) => devices,
-            Err(error) => {
-                complain(format_args!("powercut: {error} (see --help)"));
-                return ExitCode::from(USAGE);
-            }
-        };
-        match serve_devices(&devices, control) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                log::error!("{}", one_line(&error));
-                ExitCode::FAILURE
-            }
-        }
+        serve_devices("powercut", self.devices, |device| device.open_by(&medium))
     }
 }

@@ -8,7 +8,6 @@ use log::info;
 use uuid::Uuid;
 
 use super::super::announce::{announce, title, warn_of_losses};
-use super::super::device::VhostDevice;
 use super::super::error::Error;
 use super::super::medium::OpenMedium;
 use super::super::server::{Reopen, Server};
@@ -158,7 +157,8 @@ impl<'a> MappedDisk<'a> {
         warn_of_losses(&config.namespace.path, durability, backing);
         let windows = config.open_windows(&claim, regions)?;
         let sectors = device.sectors();
-        let server = Server::new(Arc::new(device.with_windows(windows.clone())), endpoint, stop);
+        let server =
+            Server::new(device.with_windows(windows.clone()).into_device(), endpoint, stop);
         if config.read_only {
             return Ok(server);
         }
@@ -184,7 +184,7 @@ impl<M: PersistentMemory + 'static> MappedDisk<'_, M> {
         let MappedDisk { config, mapped, endpoint, regions, stop } = self;
         let OpenDisk { claim, device, .. } = config.open_btt(mapped)?;
         let device = device.with_windows(config.open_windows(&claim, regions)?);
-        Ok(Server::new(Arc::new(device), endpoint, stop))
+        Ok(Server::new(device.into_device(), endpoint, stop))
     }
 
     /// Serves what `open` makes of the medium, for so many queues, instead of a BTT.
@@ -199,7 +199,7 @@ impl<M: PersistentMemory + 'static> MappedDisk<'_, M> {
         announce(&claim, &device, disk.durability());
         let device = BlockDevice::new(&title(&claim), device, queues).polling(config.poll);
         let device = device.with_windows(config.open_windows(&claim, regions)?);
-        Ok(Server::new(Arc::new(device), endpoint, stop))
+        Ok(Server::new(device.into_device(), endpoint, stop))
     }
 }
 
@@ -211,9 +211,9 @@ type ReopenDisk =
 fn with_windows(mut reopen: ReopenDisk, mut sectors: u64, windows: Arc<Windows>) -> Reopen {
     Box::new(move || {
         let Some(larger) = reopen()? else { return Ok(None) };
-        let (now, name) = (larger.sectors(), larger.log().name());
+        let (now, name) = (larger.sectors(), larger.name());
         info!("{name}: the disk has grown from {sectors} to {now} sectors");
         sectors = now;
-        Ok(Some(Arc::new(larger.with_windows(windows.clone()))))
+        Ok(Some(larger.with_windows(windows.clone()).into_device()))
     })
 }

@@ -10,4 +10,4 @@ mod server;
 
 pub use client::{ClientError, request};
 pub use protocol::{Answer, Request};
-pub use server::Control;
+pub use server::{BoundControl, Control};
