@@ -135,7 +135,7 @@ impl Devices {
     }
 }
 
-/// Serves one of several devices. Whether it was served to the end.
+/// Serves one of several devices. Returns whether it was served to the end.
 fn serve(server: Server) -> bool {
     let title = server.name().to_owned();
     match server.run() {

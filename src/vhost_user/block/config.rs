@@ -66,7 +66,7 @@ impl DiskConfig {
     ///
     /// # Errors
     ///
-    /// Somebody else holds the namespace, its BTT cannot be served, or the socket cannot be used.
+    /// Another process holds the namespace, its BTT cannot be served, or the socket cannot be used.
     pub fn open(&self, regions: &mut Regions, stop: Stop) -> Result<Server, Error> {
         let (mapped, endpoint) = self.map()?;
         let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
