@@ -42,7 +42,7 @@ macro_rules! mutants {
             ACTIVE.set(mutant);
         }
 
-        /// Whether the current thread runs `mutant`.
+        /// Returns whether the current thread runs `mutant`.
         pub(super) fn is_active(mutant: Mutant) -> bool {
             ACTIVE.get() == Some(mutant)
         }

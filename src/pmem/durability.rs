@@ -27,7 +27,7 @@ pub enum Durability {
 }
 
 impl Durability {
-    /// Whether a completed write is durable without a flush request (write cache disabled).
+    /// Returns whether a completed write is durable without a flush request (write cache disabled).
     #[must_use]
     pub fn is_write_through(self) -> bool {
         !matches!(self, Durability::PageCache)

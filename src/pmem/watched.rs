@@ -13,7 +13,7 @@ const SLOTS: usize = 8192;
 
 /// A range of addresses, in the table.
 struct Slot {
-    /// The slot belongs to somebody, who may not have filled it in yet.
+    /// The slot has an owner, which may not have filled it in yet.
     is_taken: AtomicBool,
     /// First address; zero: there is no range.
     start: AtomicUsize,
@@ -38,7 +38,7 @@ static TABLE: [Slot; SLOTS] = [const {
 /// Slots from this number on have never been taken.
 static USED: AtomicUsize = AtomicUsize::new(0);
 
-/// How many pages have been replaced: whoever watches a range needs to look at it only if this has changed.
+/// Number of pages that have been replaced. The owner of a range examines it only if this number has changed.
 static REPLACED: AtomicU64 = AtomicU64::new(0);
 
 /// Returns how many pages of all watched ranges have been replaced so far.

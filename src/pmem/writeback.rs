@@ -89,7 +89,7 @@ impl Writeback {
         Ok(())
     }
 
-    /// Makes every store durable, also those of other processes that map the file, which nobody notes.
+    /// Makes every store durable, also those of other processes that map the file, which are not recorded.
     ///
     /// # Errors
     ///

@@ -68,7 +68,7 @@ pub enum Error {
         /// Where that of the second one connects.
         second: String,
     },
-    /// Somebody listens on the path already.
+    /// Another process listens on the path.
     #[error("{path}: another process is listening on this socket")]
     SocketInUse {
         /// The path.

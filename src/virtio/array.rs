@@ -30,7 +30,7 @@ impl<'m, T: ByteValued> GuestArray<'m, T> {
         self.length
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0

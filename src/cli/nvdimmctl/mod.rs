@@ -288,7 +288,7 @@ impl ToolArgs {
 }
 
 impl Command {
-    /// Whether the exit status is that of a check.
+    /// Returns whether the exit status is that of a check.
     fn is_check(&self) -> bool {
         match self {
             Command::CheckLabels(_) | Command::CheckNamespace(_) => true,

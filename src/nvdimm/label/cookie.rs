@@ -39,7 +39,7 @@ const QEMU_SERIAL: u32 = 0x0012_3456;
 /// Most memory slots that QEMU has.
 pub const MOST_QEMU_SLOTS: u32 = 256;
 
-/// The cookie of no NVDIMM: Linux passes over a namespace with it, and gives its bytes to nobody (the
+/// The cookie of no NVDIMM: Linux ignores a namespace with it, and does not give its bytes to another one (the
 /// kernel's `create_namespace_pmem`, and `nd_label_reserve_dpa`, which does not look at cookies).
 pub const NO_COOKIE: u64 = 0;
 

@@ -65,7 +65,7 @@ pub struct LabelWriter<'m, M> {
 
 impl<'m, M: PersistentMemory> LabelWriter<'m, M> {
     /// Opens the label storage area in the last `size` bytes of `medium`; what it holds is durable on
-    /// return, whoever stored it.
+    /// return, whichever process stored it.
     pub fn open(medium: &'m M, size: u64) -> Result<Self, UpdateError> {
         let start = medium.size().checked_sub(size).ok_or(UpdateError::TooSmall { size })?;
         let area = LabelArea::read(medium, size)?.map_err(UpdateError::NoIndex)?;

@@ -74,7 +74,7 @@ impl Flusher {
         Flusher::new(Arc::new(Both { disk: self.disk.clone(), beside }))
     }
 
-    /// Whether a flush would take its time: otherwise there is nothing to write, or nothing to wait for.
+    /// Returns whether a flush would take its time: otherwise there is nothing to write, or nothing to wait for.
     pub(in crate::vhost_user) fn takes_time(&self) -> bool {
         self.disk.sync_takes_time()
     }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const LOOKS: u32 = 16;
 /// Fruitless waits running after which there are no more.
 const MOST_FRUITLESS: u32 = 8;
-/// How long an offer of the CPU takes at the most if nobody takes it.
+/// How long a yield of the CPU takes at most if no other thread runs.
 const OFFER: Duration = Duration::from_micros(20);
 
 /// Whether, and for how long, a worker waits for requests.
@@ -39,7 +39,7 @@ impl Polling {
         Polling { most, since: None, looks: 0, fruitless: 0, asleep: None }
     }
 
-    /// Whether the worker is waiting at an empty ring.
+    /// Returns whether the worker is waiting at an empty ring.
     pub(super) fn is_waiting(&self) -> bool {
         self.since.is_some()
     }
@@ -60,7 +60,7 @@ impl Polling {
         }
     }
 
-    /// The ring is empty. Whether to look again, rather than go to sleep.
+    /// The ring is empty. Returns whether to look again, rather than go to sleep.
     pub(super) fn goes_on(&mut self) -> bool {
         if self.most.is_zero() || self.fruitless >= MOST_FRUITLESS {
             return false;

@@ -64,7 +64,7 @@ impl Mapper {
         Mapper { title, windows, running, is_mapped, channel, mapped }
     }
 
-    /// Does what it is told, until there is nobody to tell it.
+    /// Carries out commands until their sender is dropped.
     pub(super) fn run(mut self, orders: &Receiver<Order>) {
         for order in orders {
             match order {
@@ -82,7 +82,7 @@ impl Mapper {
                 Order::GoOnAt(channel) => self.channel = channel,
                 Order::Unmap { window, size, answer } => {
                     let done = self.unmap(window, size);
-                    // Whoever asked may have given up.
+                    // The caller may have stopped waiting.
                     let _ = answer.send(done);
                 }
             }
@@ -136,7 +136,7 @@ impl Mapper {
         self.mapped[window].last().map_or(0, Piece::end)
     }
 
-    /// Unmaps what lies behind `size`. Whether nothing does any more.
+    /// Unmaps what lies behind `size`. Returns whether nothing does any more.
     ///
     /// A stopped device may have its mappings still, if its machine only pauses: then they cannot be taken
     /// away.
@@ -161,10 +161,7 @@ impl Mapper {
             Protection::ReadOnly => 0,
             Protection::ReadWrite => WRITABLE,
         };
-        #[cfg(feature = "power-fail")]
-        if lent.protection() == Protection::ReadWrite {
-            lent.lend(piece.file_offset, piece.length);
-        }
+        lent.note_mapped(piece.file_offset, piece.length);
         Ok(self.channel.map(&range(window, piece, flags), lent.as_fd())?)
     }
 

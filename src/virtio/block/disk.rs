@@ -19,7 +19,7 @@ pub trait Disk {
     /// Bytes of a sector: 512 or 4096.
     fn sector_size(&self) -> u32;
 
-    /// Whether no sector can be written.
+    /// Returns whether no sector can be written.
     fn is_read_only(&self) -> bool;
 
     /// What a completed write is safe from.

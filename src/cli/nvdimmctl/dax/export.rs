@@ -178,7 +178,7 @@ impl Export {
     }
 }
 
-/// Never returns: whoever wants the claim back ends the process.
+/// Never returns: the claim ends when the process is killed.
 fn wait_to_be_killed() -> ! {
     loop {
         thread::park();

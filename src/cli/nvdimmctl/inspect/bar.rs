@@ -43,7 +43,7 @@ impl Piece {
         Piece { short: short.into(), ..self }
     }
 
-    /// What nobody uses.
+    /// Unused space.
     pub(super) fn unused(start: u64, size: u64) -> Piece {
         Piece { label: String::new(), ..Piece::new("unused", "unused", start, size) }
     }

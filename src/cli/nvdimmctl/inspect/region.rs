@@ -24,7 +24,7 @@ pub(super) struct Region {
 }
 
 impl Region {
-    /// Reads a region that nobody changes meanwhile.
+    /// Reads a region that no process changes meanwhile.
     pub(super) fn read(options: &NamespaceOptions) -> Result<Region, Error> {
         let (claim, medium) = options.map(ClaimKind::Shared)?;
         let report = check(&medium);

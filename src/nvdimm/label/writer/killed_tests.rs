@@ -28,7 +28,7 @@ fn opened(medium: &Recorder) -> LabelWriter<'_, Recorder> {
     LabelWriter::open(medium, SIZE).unwrap()
 }
 
-/// Whether a power failure now leaves one of `states` of the labels in the last `size` bytes, whatever it
+/// Returns whether a power failure now leaves one of `states` of the labels in the last `size` bytes, whatever it
 /// does.
 fn is_in(medium: &CrashModel, states: &[&State], size: u64, random: &mut Random) -> bool {
     let mut is_in = true;
