@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::thread;
-use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use vhost_user_btt::cli::daemon::{DaemonArgs, capabilities};
-use vhost_user_btt::cli::{complain, one_line, outlive_file_size_limit, parse, print_document};
-use vhost_user_btt::vhost_user::{DeviceConfig, Devices, Error, Stop, raise_descriptor_limit};
+use vhost_user_btt::cli::{
+    StopSignals, complain, one_line, outlive_file_size_limit, parse, print_document, service,
+};
+use vhost_user_btt::vhost_user::{
+    DeviceConfig, Devices, Error, PassedSockets, Stop, raise_descriptor_limit,
+};
 
 fn main() -> ExitCode {
     // By the conventions of back-end programs, everything else on the command line is ignored then,
@@ -20,19 +20,8 @@ fn main() -> ExitCode {
     }
     let args = parse::<DaemonArgs>();
     args.log_level.start_logging();
-    if let Err(error) = outlive_file_size_limit() {
-        log::warn!("cannot watch for SIGXFSZ: {error}");
-    }
-    let control = args.control.clone();
-    let devices = match args.devices() {
-        Ok(devices) => devices,
-        Err(error) => {
-            complain(format_args!("vhost-user-btt: {error} (see --help)"));
-            return ExitCode::from(2);
-        }
-    };
-    match run(&devices, control) {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(args) {
+        Ok(code) => code,
         Err(error) => {
             log::error!("{}", one_line(&error));
             ExitCode::FAILURE
@@ -40,46 +29,44 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(devices: &[DeviceConfig], control: Option<PathBuf>) -> Result<(), Error> {
-    raise_descriptor_limit();
-    let fails = |source| Error::System { action: "cannot make a stop handle", source };
-    let with_stop = |device| Ok((device, Stop::new().map_err(fails)?));
-    let devices: Vec<(&DeviceConfig, Stop)> =
-        devices.iter().map(with_stop).collect::<Result<_, Error>>()?;
-    stop_on_signals(devices.iter().map(|(_, stop)| stop.clone()).collect())?;
-    Devices::open(devices, control)?.run()
+fn run(args: DaemonArgs) -> Result<ExitCode, Error> {
+    // Before any file is opened whose descriptor could have the number of one of them.
+    let mut passed = PassedSockets::from_environment()?;
+    let control = args.control.clone();
+    let mut devices = match args.devices(passed.len()) {
+        Ok(devices) => devices,
+        Err(error) => {
+            complain(format_args!("vhost-user-btt: {error} (see --help)"));
+            return Ok(ExitCode::from(2));
+        }
+    };
+    passed.hand_out(&mut devices)?;
+    if !passed.is_empty() {
+        log::warn!("the service manager has passed {} sockets that no device needs", passed.len());
+    }
+    serve(&devices, control).map(|()| ExitCode::SUCCESS)
 }
 
-/// How long a stop may take: requests in flight are completed, and a sync of a file that is under way.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
-
-/// Stops all servers at SIGTERM or SIGINT. Ends the process at the second, or when the stop takes too long:
-/// what is not completed then, the frontend hands to the next daemon.
-fn stop_on_signals(stops: Vec<Stop>) -> Result<(), Error> {
-    let fails = |source| Error::System { action: "cannot watch for signals", source };
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(fails)?;
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            for number in 0.. {
-                if signals.forever().next().is_none() {
-                    return;
-                }
-                if number > 0 {
-                    log::warn!("told to stop again: ending at once");
-                    std::process::exit(1);
-                }
-                log::info!("stopping");
-                stops.iter().for_each(Stop::stop);
-                thread::spawn(|| {
-                    thread::sleep(STOP_LIMIT);
-                    log::error!(
-                        "requests in flight are not completed in time: ending without them"
-                    );
-                    std::process::exit(1);
-                });
-            }
-        })
-        .map_err(fails)?;
-    Ok(())
+fn serve(devices: &[DeviceConfig], control: Option<PathBuf>) -> Result<(), Error> {
+    if let Err(error) = outlive_file_size_limit() {
+        log::warn!("cannot watch for SIGXFSZ: {error}");
+    }
+    raise_descriptor_limit();
+    let system = |action| move |source| Error::System { action, source };
+    let signals = StopSignals::catch().map_err(system("cannot watch for signals"))?;
+    let with_stop = |device| Ok((device, Stop::new()?));
+    let devices: Vec<(&DeviceConfig, Stop)> = devices
+        .iter()
+        .map(with_stop)
+        .collect::<Result<_, _>>()
+        .map_err(system("cannot make a stop handle"))?;
+    let stops: Vec<Stop> = devices.iter().map(|(_, stop)| stop.clone()).collect();
+    let devices = Devices::open(devices, control)?;
+    let stop = move || {
+        service::stopping();
+        stops.iter().for_each(Stop::stop);
+    };
+    signals.watch(stop).map_err(system("cannot watch for signals"))?;
+    service::ready(devices.count()).map_err(system("cannot answer the watchdog"))?;
+    devices.run()
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Parser, ValueEnum, value_parser};
+use nix::unistd::Group;
 use serde_json::json;
 
 use super::disk::{DiskArg, queue_count, serial};
@@ -14,7 +15,7 @@ use crate::nvdimm::Selection;
 use crate::pmem::DurabilityRequest;
 use crate::vhost_user::{
     DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_WINDOWS, PmemConfig, RegionConfig,
-    SocketSource, WindowConfig,
+    SocketAccess, SocketSource, WindowConfig,
 };
 use crate::virtio::block::{Discard, Serial};
 
@@ -36,6 +37,16 @@ pub struct DaemonArgs {
     /// Use this open descriptor: a Unix stream socket that is listening, or connected
     #[arg(long, value_name = "N", group = "socket", value_parser = value_parser!(i32).range(0..))]
     fd: Option<i32>,
+
+    /// Permissions of the sockets that frontends connect to, in octal, whatever the umask is [default: 660
+    /// less the umask]
+    #[arg(long, value_name = "MODE", value_parser = socket_mode)]
+    socket_mode: Option<u32>,
+
+    /// Group of the sockets that frontends connect to, by name or number; the user that runs the daemon has
+    /// to be a member
+    #[arg(long, value_name = "GROUP", value_parser = socket_group)]
+    socket_group: Option<u32>,
 
     /// The NVDIMM file, or device, with the namespaces to serve
     #[arg(long, value_name = "FILE")]
@@ -167,11 +178,32 @@ fn queue_size(text: &str) -> Result<u16, String> {
     }
 }
 
+fn socket_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode & !0o777 == 0 => Ok(mode),
+        _ => Err("not an octal number from 0 to 777".into()),
+    }
+}
+
+fn socket_group(text: &str) -> Result<u32, String> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    match Group::from_name(text) {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        Ok(None) => Err("there is no such group".into()),
+        Err(errno) => Err(format!("cannot look it up: {errno}")),
+    }
+}
+
 /// A command line that lacks something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {
     /// No socket.
-    #[error("say where to listen: --socket-path=PATH, --fd=N, --disk, or --pmem")]
+    #[error(
+        "say where to listen: --socket-path=PATH, --fd=N, or for each --disk and --pmem socket=PATH or fd=N, or \
+         let the service manager pass a socket for each"
+    )]
     NoSocket,
     /// No file.
     #[error("say what to serve: --nvdimm=FILE")]
@@ -190,8 +222,22 @@ pub enum UsageError {
 }
 
 impl DaemonArgs {
-    /// The devices to serve, at least one.
-    pub fn devices(self) -> Result<Vec<DeviceConfig>, UsageError> {
+    /// The devices to serve, at least one; the service manager has `passed` so many sockets.
+    pub fn devices(self, passed: usize) -> Result<Vec<DeviceConfig>, UsageError> {
+        let mut devices = self.configs()?;
+        let access = SocketAccess { mode: self.socket_mode, group: self.socket_group };
+        let mut needed = 0;
+        for device in &mut devices {
+            match device.socket_mut() {
+                SocketSource::Path(socket) => socket.access = access,
+                SocketSource::Passed => needed += 1,
+                SocketSource::Descriptor(_) | SocketSource::Inherited(_) => {}
+            }
+        }
+        if needed > passed { Err(UsageError::NoSocket) } else { Ok(devices) }
+    }
+
+    fn configs(&self) -> Result<Vec<DeviceConfig>, UsageError> {
         let mut disks = self.disks()?;
         for window in &self.window {
             let config = WindowConfig { reserve: window.reserve, ..self.window(&window.device)? };
@@ -213,10 +259,11 @@ impl DaemonArgs {
         if !self.disk.is_empty() {
             return self.disk.iter().map(|disk| self.one_disk(disk)).collect();
         }
-        match self.only_disk() {
-            Err(UsageError::NoSocket) if !self.pmem.is_empty() => Ok(Vec::new()),
-            disk => disk.map(|disk| vec![disk]),
+        let is_disk = self.socket_path.is_some() || self.fd.is_some();
+        if !is_disk && !self.pmem.is_empty() {
+            return Ok(Vec::new());
         }
+        self.only_disk().map(|disk| vec![disk])
     }
 
     /// The disk that a window belongs to.
@@ -259,9 +306,9 @@ impl DaemonArgs {
 
     fn only_disk(&self) -> Result<DiskConfig, UsageError> {
         let socket = match (&self.socket_path, self.fd) {
-            (Some(path), _) => SocketSource::Path(path.clone()),
+            (Some(path), _) => SocketSource::Path(path.clone().into()),
             (None, Some(descriptor)) => SocketSource::Descriptor(descriptor),
-            (None, None) => return Err(UsageError::NoSocket),
+            (None, None) => SocketSource::Passed,
         };
         let file = self.file().ok_or(UsageError::NoFile)?;
         Ok(DiskConfig {

@@ -69,6 +69,11 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_without_a_socket_gets_that_of_the_service_manager() {
+        assert_eq!("namespace=a".parse::<DiskArg>().unwrap().socket, SocketSource::Passed);
+    }
+
+    #[test]
     fn two_commas_are_one() {
         let disk: DiskArg = "socket=/a,,b,,,namespace=x,,,,y".parse().unwrap();
         assert_eq!(disk.socket, SocketSource::Path("/a,b,".into()));
@@ -85,7 +90,6 @@ mod tests {
             ("socket=/a,socket=/b", KeyValueError::Twice("socket")),
             ("socket", KeyValueError::NoValue("socket")),
             ("socket=/a,namespace=", KeyValueError::NoValue("namespace")),
-            ("namespace=a", KeyValueError::NoSocket),
             ("socket=/a,fd=1", KeyValueError::TwoSockets),
         ] {
             assert_eq!(text.parse::<DiskArg>(), Err(error), "{text:?}");

@@ -13,8 +13,6 @@ pub(super) enum KeyValueError {
     NoValue(&'static str),
     #[error("{key}={value}: {reason}")]
     BadValue { key: &'static str, value: String, reason: String },
-    #[error("say where to listen: socket=PATH, or fd=N")]
-    NoSocket,
     #[error("socket and fd exclude each other")]
     TwoSockets,
     #[error("say which DAX device it is: device=NAME")]
@@ -96,7 +94,7 @@ pub(super) fn socket(
         (Some(_), Some(_)) => Err(KeyValueError::TwoSockets),
         (Some(path), None) => Ok(SocketSource::Path(path.into())),
         (None, Some(number)) => Ok(SocketSource::Descriptor(number)),
-        (None, None) => Err(KeyValueError::NoSocket),
+        (None, None) => Ok(SocketSource::Passed),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Several devices, each at its own socket, in one process.
+//! Serves several devices in one process, each at its own socket.
 
 use std::io;
 use std::panic::resume_unwind;
@@ -8,7 +8,7 @@ use std::thread::{self, ScopedJoinHandle};
 use log::error;
 
 use super::block::DiskConfig;
-use super::control::Control;
+use super::control::BoundControl;
 use super::error::Error;
 use super::exposure::refuse_exposure;
 use super::pmem::PmemConfig;
@@ -51,6 +51,14 @@ impl DeviceConfig {
         }
     }
 
+    /// As [`DeviceConfig::socket`], to be changed.
+    pub fn socket_mut(&mut self) -> &mut SocketSource {
+        match self {
+            DeviceConfig::Disk(disk) => &mut disk.socket,
+            DeviceConfig::Pmem(pmem) => &mut pmem.socket,
+        }
+    }
+
     /// The regions that its guest may write to.
     fn written(&self) -> Vec<&RegionConfig> {
         self.windows().iter().filter_map(WindowConfig::written).collect()
@@ -61,12 +69,12 @@ impl DeviceConfig {
 pub struct Devices {
     servers: Vec<Server>,
     /// Served as long as they are.
-    control: Option<Control>,
+    control: Option<BoundControl>,
 }
 
 impl Devices {
     /// Opens devices, each with the handle that stops it, and a control socket at `control`. If one
-    /// cannot be opened, none is.
+    /// cannot be opened, none is. This starts no thread.
     pub fn open<'a>(
         devices: impl IntoIterator<Item = (&'a DeviceConfig, Stop)>,
         control: Option<PathBuf>,
@@ -79,8 +87,14 @@ impl Devices {
         let servers = devices.into_iter().map(|(config, stop)| config.server(&mut regions, stop));
         let servers = servers.collect::<Result<_, _>>()?;
         let live = Live::new(regions);
-        let control = control.map(|path| Control::open(path, live)).transpose()?;
+        let control = control.map(|path| BoundControl::open(path, live)).transpose()?;
         Ok(Devices { servers, control })
+    }
+
+    /// Number of devices.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.servers.len()
     }
 
     /// Serves all of them until all are stopped.
@@ -92,7 +106,8 @@ impl Devices {
     /// One of them could not be served any more. That ends the others as little as it concerns them:
     /// they are other guests' devices.
     pub fn run(self) -> Result<(), Error> {
-        let Devices { mut servers, control: _control } = self;
+        let Devices { mut servers, control } = self;
+        let _control = control.map(BoundControl::serve).transpose()?;
         match servers.pop() {
             Some(only) if servers.is_empty() => return only.run(),
             last => servers.extend(last),
@@ -120,7 +135,7 @@ impl Devices {
     }
 }
 
-/// Serves one of several devices. Whether it was served to the end.
+/// Serves one of several devices. Returns whether it was served to the end.
 fn serve(server: Server) -> bool {
     let title = server.name().to_owned();
     match server.run() {

@@ -1,4 +1,4 @@
-//! What can go wrong with a socket.
+//! Errors of serving devices.
 
 use std::io;
 use std::path::PathBuf;
@@ -68,7 +68,7 @@ pub enum Error {
         /// Where that of the second one connects.
         second: String,
     },
-    /// Somebody listens on the path already.
+    /// Another process listens on the path.
     #[error("{path}: another process is listening on this socket")]
     SocketInUse {
         /// The path.
@@ -89,10 +89,28 @@ pub enum Error {
         source: io::Error,
     },
     /// The descriptor that was handed over is of no use.
-    #[error("descriptor {descriptor} is not a Unix stream socket")]
+    #[error("{name} is not a Unix stream socket")]
     Inherited {
-        /// Its number.
-        descriptor: i32,
+        /// Its number, or place.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The service manager has passed fewer sockets than devices need.
+    #[error(
+        "the service manager has passed no socket for a device: its .socket unit has to list one for each, in \
+         the order of the devices"
+    )]
+    NothingPassed,
+    /// The socket cannot be given to the group.
+    #[error(
+        "cannot give {path} to group {group}: the user that runs the daemon has to be a member of the group"
+    )]
+    SocketGroup {
+        /// The path.
+        path: PathBuf,
+        /// Number of the group.
+        group: u32,
         /// Why.
         source: io::Error,
     },

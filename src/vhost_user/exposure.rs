@@ -1,9 +1,8 @@
 //! What a frontend can reach with the descriptor of a window.
-//!
-//! `VHOST_USER_BACKEND_SHMEM_MAP` hands over a descriptor of the file, and Linux has none that is limited
-//! to a part of one. So the frontend of a device with windows can read the whole NVDIMM file, and, unless
-//! the windows are read-only, write and truncate it. Where the file also holds a namespace of another
-//! guest, that has to be asked for.
+//! `VHOST_USER_BACKEND_SHMEM_MAP` hands over a descriptor of the file, and Linux cannot limit a
+//! descriptor to a part of a file. So the frontend of a device with windows can read the whole NVDIMM
+//! file, and, unless the windows are read-only, write and truncate it. If the file also holds a
+//! namespace of another guest, this has to be allowed explicitly.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The memory table: which parts of which files are guest memory, and where the frontend has them.
+//! The memory table: which parts of which files are guest memory, and their addresses in the frontend.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryRegion, GuestRegionCollectionError};
 
 use super::protocol::request::MemoryRegion;
-use super::ring::Memory;
+use super::queue::Memory;
 use crate::pmem::{GuestRegion, GuestRegionError};
 use crate::virtio::GuestRam;
 

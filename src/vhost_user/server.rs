@@ -1,4 +1,4 @@
-//! Serving a device to one frontend after another.
+//! Serves a device to one frontend after another.
 
 use std::io;
 use std::os::fd::AsFd;

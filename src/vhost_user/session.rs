@@ -1,8 +1,7 @@
 //! A session: one frontend's connection, from its first message to its end.
-//!
-//! The session carries out what the frontend asks for, one message after another. A request that it cannot
-//! carry out is answered so, if the frontend wants an answer, and the session goes on; it ends where no
-//! answer would be understood. The threads of the queues are the session's, and end with it.
+//! The session handles the requests of the frontend, one message after another. It refuses a request
+//! that it cannot carry out, if the frontend wants an answer, and continues; it ends where an answer
+//! would not be understood. The threads of the queues belong to the session and end with it.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,8 +19,7 @@ use super::device::VhostDevice;
 use super::memory_table::{MemoryTable, MemoryTableError};
 use super::protocol::message::{Message, MessageError};
 use super::protocol::request::{Request, RequestError};
-use super::queue_thread::{Queue, QueueThread};
-use super::ring::{Memory, Ring};
+use super::queue::{Memory, Queue, QueueThread, Ring};
 use super::rings::RingError;
 use super::stop::Stop;
 use super::wakeup::Wakeup;

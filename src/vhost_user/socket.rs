@@ -1,4 +1,4 @@
-//! Where frontends connect.
+//! The sockets to which frontends connect.
 
 use std::fmt;
 use std::fs;
@@ -9,32 +9,76 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use log::{debug, info};
-use nix::sys::socket::{SockType, getsockopt, sockopt};
-use rustix::fs::{Mode, fchmod};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, chownat, fchmod};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
-use vmm_sys_util::sock_ctrl_msg::ScmSocket;
+use rustix::process::umask;
 
 use super::error::Error;
+use super::inherited::{Inherited, duplicate, endpoint};
 
 /// How many frontends may wait to be accepted, as with the standard library.
 const BACKLOG: i32 = 128;
+
+/// The mode of a socket that no other was asked for, before the umask is applied.
+const USUAL_MODE: u32 = 0o660;
 
 /// Where to listen, as asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SocketSource {
     /// A path to bind (`--socket-path`).
-    Path(PathBuf),
+    Path(SocketPath),
     /// A descriptor that was handed over, listening or connected (`--fd`).
     Descriptor(i32),
+    /// The next socket that the service manager has passed (`LISTEN_FDS`).
+    Passed,
+    /// A socket that the process has taken over.
+    Inherited(Inherited),
+}
+
+/// A path to bind, and who may connect there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketPath {
+    /// The path.
+    pub path: PathBuf,
+    /// Who may connect.
+    pub access: SocketAccess,
+}
+
+/// Who may connect to a socket that is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SocketAccess {
+    /// Permission bits of the socket, whatever the umask is; `None`: 0660 less the umask.
+    pub mode: Option<u32>,
+    /// Number of the group that owns the socket; `None`: that of the process.
+    pub group: Option<u32>,
+}
+
+impl<P: Into<PathBuf>> From<P> for SocketPath {
+    fn from(path: P) -> SocketPath {
+        SocketPath { path: path.into(), access: SocketAccess::default() }
+    }
+}
+
+impl SocketSource {
+    /// The path that is bound, if there is one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            SocketSource::Path(socket) => Some(&socket.path),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for SocketSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SocketSource::Path(path) => write!(f, "{}", path.display()),
+            SocketSource::Path(socket) => write!(f, "{}", socket.path.display()),
             SocketSource::Descriptor(descriptor) => write!(f, "descriptor {descriptor}"),
+            SocketSource::Passed => f.write_str("the socket of the service manager"),
+            SocketSource::Inherited(socket) => write!(f, "{socket}"),
         }
     }
 }
@@ -52,17 +96,23 @@ impl Endpoint {
     /// Binds the path, or takes over the descriptor.
     pub fn open(source: &SocketSource) -> Result<Endpoint, Error> {
         match source {
-            SocketSource::Path(path) => {
-                let listener = bind_path(path)?;
-                Ok(Endpoint::Listening(listener, SocketName::of(path)))
+            SocketSource::Path(socket) => {
+                let listener = bind_path(socket)?;
+                Ok(Endpoint::Listening(listener, SocketName::of(&socket.path)))
             }
-            SocketSource::Descriptor(descriptor) => inherit(*descriptor)
-                .map_err(|source| Error::Inherited { descriptor: *descriptor, source }),
+            SocketSource::Descriptor(descriptor) => {
+                duplicate(*descriptor).and_then(endpoint).map_err(|source| Error::Inherited {
+                    name: SocketSource::Descriptor(*descriptor).to_string(),
+                    source,
+                })
+            }
+            SocketSource::Inherited(socket) => socket.endpoint(),
+            SocketSource::Passed => Err(Error::NothingPassed),
         }
     }
 }
 
-/// The name of a socket in the file system; taken away when dropped, unless somebody else has bound
+/// The name of a socket in the file system; removed when dropped, unless another process has bound
 /// the path meanwhile.
 #[derive(Debug)]
 pub struct SocketName {
@@ -91,30 +141,63 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// Binds `path`, over the name that a process which is gone has left.
-fn bind_path(path: &Path) -> Result<UnixListener, Error> {
+/// Binds a path, over the name that a process which is gone has left, and listens there.
+fn bind_path(socket: &SocketPath) -> Result<UnixListener, Error> {
+    let path = socket.path.as_path();
     let fails = |source| Error::Bind { path: path.into(), source };
-    match listen_at(path) {
+    let bound = match bind_at(socket) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             remove_stale(path)?;
-            listen_at(path).map_err(fails)
+            bind_at(socket).map_err(fails)?
         }
-        bound => bound.map_err(fails),
+        bound => bound.map_err(fails)?,
+    };
+    // No frontend can connect before the process listens.
+    if let Some(group) = socket.access.group {
+        give_to_group(path, group)?;
+    }
+    listen(&bound, BACKLOG).map_err(|errno| fails(errno.into()))?;
+    Ok(UnixListener::from(bound))
+}
+
+/// Binds the path for the owner and the group, as far as the umask lets it, or with the mode that was asked
+/// for: a client that may connect may read and write the disk.
+fn bind_at(SocketPath { path, access }: &SocketPath) -> io::Result<OwnedFd> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Linux gives the name the mode of the socket, less the umask (unix_bind_bsd in net/unix/af_unix.c).
+    fchmod(&socket, Mode::from_raw_mode(access.mode.unwrap_or(USUAL_MODE)))?;
+    let address = SocketAddrUnix::new(path)?;
+    let _umask = access.mode.map(|_| NoUmask::new());
+    bind(&socket, &address)?;
+    Ok(socket)
+}
+
+/// No umask, for as long as it lives. The umask is the process's: nothing else may make a file meanwhile, as
+/// is the case before the first disk is served, and as this process makes no files later.
+struct NoUmask(Mode);
+
+impl NoUmask {
+    fn new() -> NoUmask {
+        NoUmask(umask(Mode::empty()))
     }
 }
 
-/// Binds `path` for the owner and, as far as the umask lets it, for the group: a client that may connect may
-/// read and write the disk.
-fn listen_at(path: &Path) -> io::Result<UnixListener> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // Linux gives the name the mode of the socket, less the umask (unix_bind_bsd in net/unix/af_unix.c).
-    fchmod(&socket, Mode::from_raw_mode(0o660))?;
-    bind(&socket, &SocketAddrUnix::new(path)?)?;
-    listen(&socket, BACKLOG)?;
-    Ok(UnixListener::from(socket))
+impl Drop for NoUmask {
+    fn drop(&mut self) {
+        umask(self.0);
+    }
 }
 
-/// Removes a socket that nobody listens on.
+/// Changes the group of a socket on which no process listens yet.
+fn give_to_group(path: &Path, group: u32) -> Result<(), Error> {
+    let gid = Gid::from_raw(group);
+    chownat(CWD, path, None, Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| {
+        let _ = fs::remove_file(path);
+        Error::SocketGroup { path: path.into(), group, source: errno.into() }
+    })
+}
+
+/// Removes a socket on which no process listens.
 fn remove_stale(path: &Path) -> Result<(), Error> {
     let fails = |source| Error::Bind { path: path.into(), source };
     if !fs::symlink_metadata(path).map_err(fails)?.file_type().is_socket() {
@@ -128,33 +211,4 @@ fn remove_stale(path: &Path) -> Result<(), Error> {
         Ok(_) => Err(Error::SocketInUse { path: path.into() }),
         Err(error) => Err(fails(error)),
     }
-}
-
-/// Takes over a descriptor that the process was started with.
-fn inherit(descriptor: i32) -> io::Result<Endpoint> {
-    let socket = duplicate(descriptor)?;
-    if getsockopt(&socket, sockopt::SockType)? != SockType::Stream {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a stream socket"));
-    }
-    let endpoint = if getsockopt(&socket, sockopt::AcceptConn)? {
-        let listener = UnixListener::from(socket);
-        listener.local_addr()?;
-        Endpoint::Listening(listener, None)
-    } else {
-        let stream = UnixStream::from(socket);
-        stream.local_addr()?;
-        Endpoint::Connected(stream)
-    };
-    Ok(endpoint)
-}
-
-/// Returns a duplicate of the descriptor with this number, if there is one.
-///
-/// To own a descriptor by its number means to vouch that nothing else does. So it is sent over a socket
-/// pair, by which the kernel makes another one.
-fn duplicate(descriptor: i32) -> io::Result<OwnedFd> {
-    let (sender, receiver) = UnixStream::pair()?;
-    sender.send_with_fd(&[0][..], descriptor).map_err(io::Error::from)?;
-    let (_, file) = receiver.recv_with_fd(&mut [0]).map_err(io::Error::from)?;
-    file.map(OwnedFd::from).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }

@@ -1,5 +1,4 @@
-//! What a namespace holds, as bytes that are read and written in order: its sectors, or in raw mode
-//! its bytes.
+//! The contents of a namespace as a sequence of bytes: its sectors, or its bytes in raw mode.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +13,7 @@ use crate::pmem::{Mapping, PersistentMemory};
 pub(super) struct Contents {
     path: PathBuf,
     kind: Kind,
-    /// Held while the contents are used; `None`: nobody asked for one.
+    /// Held while the contents are used; `None`: none was requested.
     _claim: Option<Claim>,
 }
 
@@ -37,7 +36,7 @@ impl Contents {
         Ok(Contents { path, kind: Kind::Sectors(queues.remove(0)), _claim: Some(claim) })
     }
 
-    /// The bytes of a namespace as they are, whoever holds it and whatever is in it.
+    /// The bytes of a namespace as they are, whatever it contains, and even if a process holds it.
     pub(super) fn look(options: &NamespaceOptions) -> Result<Contents, Error> {
         let file = NvdimmFile::open(&options.path, ClaimKind::Shared, options.label_size)?;
         let selection = btt::resolve(&file, &options.selection);

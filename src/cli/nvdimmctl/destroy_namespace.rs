@@ -13,30 +13,29 @@ use crate::nvdimm::label::LabelName;
 use crate::nvdimm::{ClaimKind, LabelEditor, LabelSize, NvdimmFile, Selection};
 use crate::pmem::DurabilityRequest;
 
-/// Destroy a namespace: its bytes are free for another
-///
-/// In a file without labels the namespace remains, in raw mode. One that holds something is destroyed
-/// with --force only, and one that somebody holds not at all. Its bytes go back to the file system; on a
-/// device, data stay where they are until something else is made there, with --force.
+/// Destroy a namespace, and free its bytes
+/// In a file without labels the namespace remains, in raw mode. A namespace that contains data is destroyed
+/// with --force only. A namespace that a process holds is never destroyed. Its bytes are given back to the
+/// file system; on a device, the data stay until they are overwritten.
 #[derive(Debug, Args)]
 pub struct DestroyNamespace {
     /// The NVDIMM file
     file: PathBuf,
 
-    /// The namespace, by name or uuid, or by device name (which may be another's afterwards); 'all' for all of
-    /// them
+    /// The namespace, by name, uuid or device name (device names change when a namespace is destroyed); 'all'
+    /// for all of them
     namespace: String,
 
-    /// Size of the label storage area at the end of the file, or 'none'; found by itself otherwise
+    /// Size of the label storage area at the end of the file, or 'none' [default: detected]
     #[arg(long, value_name = "SIZE")]
     label_size: Option<LabelSizeArg>,
 
-    /// Destroy it whatever it holds; its data are lost
+    /// Destroy it although it contains data, which are lost
     #[arg(short, long)]
     force: bool,
 }
 
-/// Give a namespace another name; what it holds remains
+/// Rename a namespace; its contents do not change
 #[derive(Debug, Args)]
 pub struct RenameNamespace {
     /// The NVDIMM file
@@ -49,7 +48,7 @@ pub struct RenameNamespace {
     #[arg(value_parser = LabelName::new)]
     name: LabelName,
 
-    /// Size of the label storage area at the end of the file; found by itself otherwise
+    /// Size of the label storage area at the end of the file [default: detected]
     #[arg(long, value_name = "SIZE")]
     label_size: Option<LabelSizeArg>,
 }

@@ -32,8 +32,8 @@ use crate::dax;
 use crate::nvdimm::{ClaimKind, Namespace, NewFile, NvdimmFile, Selection};
 use crate::pmem::{DurabilityRequest, Mapping};
 
-/// Show what a namespace is made of: of a disk, its arenas as Linux shows them in debugfs, lanes, map;
-/// in dax mode, journal, metadata, devices, and how broken up the free space is
+/// Show the structure of a namespace: arenas (as Linux shows them in debugfs), lanes and map of a disk; or
+/// journal, metadata, devices and free space of a DAX region
 #[derive(Debug, Args)]
 pub struct Inspect {
     /// The NVDIMM file
@@ -53,17 +53,17 @@ pub struct Inspect {
     #[arg(short, long)]
     json: bool,
 
-    /// Draw file, labels, namespaces, arenas and devices to scale, into the new file OUT or to standard output:
-    /// of all namespaces, or of the one named
+    /// Draw the file to scale, with all namespaces or the one named, into the new file OUT or to standard
+    /// output
     #[arg(long, value_name = "OUT", num_args = 0..=1, default_missing_value = "-")]
     #[arg(conflicts_with_all = ["json", "lanes"])]
     svg: Option<PathBuf>,
 
-    /// Draw into OUT also if that exists: it is replaced
+    /// Replace OUT if it exists
     #[arg(short, long, requires = "svg")]
     force: bool,
 
-    /// Permissions of OUT, as of chmod [default: 600]
+    /// Permissions of OUT, in octal [default: 600]
     #[arg(long, value_name = "OCTAL", value_parser = permissions, requires = "svg")]
     mode: Option<u32>,
 }

@@ -1,4 +1,4 @@
-//! A namespace as a disk, from its options to a server.
+//! The options of a disk, and the server that they describe.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,6 @@ use log::info;
 use uuid::Uuid;
 
 use super::super::announce::{announce, title, warn_of_losses};
-use super::super::device::VhostDevice;
 use super::super::error::Error;
 use super::super::server::{Reopen, Server};
 use super::super::socket::{Endpoint, SocketSource};
@@ -67,7 +66,7 @@ impl DiskConfig {
     ///
     /// # Errors
     ///
-    /// Somebody else holds the namespace, its BTT cannot be served, or the socket cannot be used.
+    /// Another process holds the namespace, its BTT cannot be served, or the socket cannot be used.
     pub fn open(&self, regions: &mut Regions, stop: Stop) -> Result<Server, Error> {
         let (mapped, endpoint) = self.map()?;
         let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
@@ -75,7 +74,8 @@ impl DiskConfig {
         warn_of_losses(&self.namespace.path, durability, backing);
         let windows = self.open_windows(&claim, regions)?;
         let sectors = device.sectors();
-        let server = Server::new(Arc::new(device.with_windows(windows.clone())), endpoint, stop);
+        let server =
+            Server::new(device.with_windows(windows.clone()).into_device(), endpoint, stop);
         if self.read_only {
             return Ok(server);
         }
@@ -158,9 +158,9 @@ type ReopenDisk =
 fn with_windows(mut reopen: ReopenDisk, mut sectors: u64, windows: Arc<Windows>) -> Reopen {
     Box::new(move || {
         let Some(larger) = reopen()? else { return Ok(None) };
-        let (now, name) = (larger.sectors(), larger.log().name());
+        let (now, name) = (larger.sectors(), larger.name());
         info!("{name}: the disk has grown from {sectors} to {now} sectors");
         sectors = now;
-        Ok(Some(Arc::new(larger.with_windows(windows.clone()))))
+        Ok(Some(larger.with_windows(windows.clone()).into_device()))
     })
 }

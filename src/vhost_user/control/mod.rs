@@ -1,7 +1,7 @@
-//! The control socket: the administrator's way to a daemon that runs.
-//!
-//! Every process that can connect may ask; the permissions of the socket restrict that. A client sends
-//! requests and receives an answer to each, in order. Either is a line of JSON ([`Request`], [`Answer`]).
+//! The control socket, by which the administrator changes a running daemon.
+//! Every process that can connect may send requests; the permissions of the socket restrict that. A
+//! client receives an answer to each request, in order. Requests and answers are lines of JSON
+//! ([`Request`], [`Answer`]).
 
 mod client;
 mod connection;
@@ -10,4 +10,4 @@ mod server;
 
 pub use client::{ClientError, request};
 pub use protocol::{Answer, Request};
-pub use server::Control;
+pub use server::{BoundControl, Control};

@@ -1,4 +1,4 @@
-//! The daemon's side of the control socket.
+//! The server of the control socket.
 
 use std::io;
 use std::net::Shutdown;
@@ -28,6 +28,13 @@ const MOST_CLIENTS: usize = 32;
 /// How long to wait before accepting again when that failed, for want of descriptors say.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// A control socket that is bound, and not served yet.
+pub struct BoundControl {
+    service: Service,
+    listener: UnixListener,
+    name: Option<SocketName>,
+}
+
 /// A control socket that is served, until dropped.
 pub struct Control {
     stop: Stop,
@@ -36,27 +43,39 @@ pub struct Control {
     _name: Option<SocketName>,
 }
 
-impl Control {
+impl BoundControl {
     /// Listens at `path` for requests that concern `live`.
     ///
     /// # Errors
     ///
     /// The socket cannot be bound.
-    pub fn open(path: PathBuf, live: Live) -> Result<Control, Error> {
+    pub fn open(path: PathBuf, live: Live) -> Result<BoundControl, Error> {
         let Endpoint::Listening(listener, name) =
-            Endpoint::open(&SocketSource::Path(path.clone()))?
+            Endpoint::open(&SocketSource::Path(path.clone().into()))?
         else {
             return Err(Error::NotASocket { path });
         };
         let fails = |source| Error::System { action: "cannot serve the control socket", source };
         listener.set_nonblocking(true).map_err(fails)?;
         let stop = Stop::new().map_err(fails)?;
-        let service = Service { live, stop: stop.clone(), clients: Mutex::default() };
+        let service = Service { live, stop, clients: Mutex::default() };
+        info!("{}: an administrator may ask here", path.display());
+        Ok(BoundControl { service, listener, name })
+    }
+
+    /// Starts the thread that answers requests.
+    ///
+    /// # Errors
+    ///
+    /// There are not enough threads.
+    pub fn serve(self) -> Result<Control, Error> {
+        let BoundControl { service, listener, name } = self;
+        let stop = service.stop.clone();
+        let fails = |source| Error::System { action: "cannot serve the control socket", source };
         let thread = thread::Builder::new()
             .name("control".into())
             .spawn(move || service.serve_all(&listener))
             .map_err(fails)?;
-        info!("{}: an administrator may ask here", path.display());
         Ok(Control { stop, thread: Some(thread), _name: name })
     }
 }

@@ -1,16 +1,13 @@
 //! The flush queue of a persistent memory device.
-//!
-//! All requests of a batch share one sync: what a guest wants to be durable it has stored before it
-//! asked, and all of them have asked before the sync begins.
+//! All requests of a batch share one sync: the guest made its stores before it sent the flush, and all
+//! flushes of the batch were sent before the sync begins.
 
 use std::sync::Arc;
 
 use log::Level;
 
-use super::super::completions::{Completion, Completions, Reply};
-use super::super::flusher::Flusher;
 use super::super::guest_log::LimitedLog;
-use super::super::worker::{Handler, Requests};
+use super::super::queue::{Completion, Completions, Flusher, Handler, Reply, Requests};
 use crate::virtio::pmem::Request;
 use crate::virtio::{GuestRam, SyncError};
 

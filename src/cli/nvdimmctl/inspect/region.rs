@@ -1,4 +1,4 @@
-//! A namespace in dax mode, as `inspect` shows it.
+//! What `inspect` shows of a namespace in dax mode.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub(super) struct Region {
 }
 
 impl Region {
-    /// Reads a region that nobody changes meanwhile.
+    /// Reads a region that no process changes meanwhile.
     pub(super) fn read(options: &NamespaceOptions) -> Result<Region, Error> {
         let (claim, medium) = options.map(ClaimKind::Shared)?;
         let report = check(&medium);

@@ -1,0 +1,144 @@
+//! Sockets that the process was started with.
+//!
+//! They are taken over before the process opens any file: after that, a number on the command line could
+//! be that of a descriptor of its own.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+
+use listenfd::ListenFd;
+use nix::sys::socket::{SockType, getsockopt, sockopt};
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
+
+use super::devices::DeviceConfig;
+use super::error::Error;
+use super::socket::{Endpoint, SocketSource};
+
+/// A socket that the process has taken over.
+#[derive(Debug, Clone)]
+pub struct Inherited {
+    name: String,
+    socket: Arc<OwnedFd>,
+}
+
+impl Inherited {
+    /// A listening or connected stream socket, which the log calls `name`.
+    #[must_use]
+    pub fn new(name: String, socket: OwnedFd) -> Inherited {
+        Inherited { name, socket: Arc::new(socket) }
+    }
+
+    pub(super) fn endpoint(&self) -> Result<Endpoint, Error> {
+        let fails = |source| Error::Inherited { name: self.name.clone(), source };
+        self.socket.try_clone().and_then(endpoint).map_err(fails)
+    }
+}
+
+impl PartialEq for Inherited {
+    fn eq(&self, other: &Inherited) -> bool {
+        Arc::ptr_eq(&self.socket, &other.socket)
+    }
+}
+
+impl Eq for Inherited {}
+
+impl fmt::Display for Inherited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// The sockets that the service manager has passed (`LISTEN_FDS`, `sd_listen_fds(3)`), in its order.
+#[derive(Debug, Default)]
+pub struct PassedSockets(VecDeque<Inherited>);
+
+impl PassedSockets {
+    /// Takes over what was passed to this process; that may be nothing.
+    ///
+    /// # Errors
+    ///
+    /// One of the descriptors is not a Unix stream socket.
+    pub fn from_environment() -> Result<PassedSockets, Error> {
+        let mut passed = ListenFd::from_env();
+        let count = passed.len();
+        let take = |index| {
+            let name = format!("socket {index} of the service manager");
+            match passed.take_unix_listener(index) {
+                Ok(Some(socket)) => Ok(Inherited::new(name, socket.into())),
+                Ok(None) => Err(Error::NothingPassed),
+                Err(source) => Err(Error::Inherited { name, source }),
+            }
+        };
+        (0..count).map(take).collect::<Result<_, _>>().map(PassedSockets)
+    }
+
+    /// How many are left.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns whether none are left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Gives each of `devices` the socket that it is to have, as far as that is one of the process.
+    ///
+    /// # Errors
+    ///
+    /// There are too few, or a descriptor is of no use.
+    pub fn hand_out(&mut self, devices: &mut [DeviceConfig]) -> Result<(), Error> {
+        for device in devices {
+            let socket = device.socket_mut();
+            let inherited = match *socket {
+                SocketSource::Passed => self.0.pop_front().ok_or(Error::NothingPassed)?,
+                SocketSource::Descriptor(number) => take(number)?,
+                SocketSource::Path(_) | SocketSource::Inherited(_) => continue,
+            };
+            *socket = SocketSource::Inherited(inherited);
+        }
+        Ok(())
+    }
+}
+
+fn take(number: i32) -> Result<Inherited, Error> {
+    let name = SocketSource::Descriptor(number).to_string();
+    match duplicate(number) {
+        Ok(socket) => Ok(Inherited::new(name, socket)),
+        Err(source) => Err(Error::Inherited { name, source }),
+    }
+}
+
+/// The endpoint that a stream socket is.
+pub(super) fn endpoint(socket: OwnedFd) -> io::Result<Endpoint> {
+    if getsockopt(&socket, sockopt::SockType)? != SockType::Stream {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a stream socket"));
+    }
+    let endpoint = if getsockopt(&socket, sockopt::AcceptConn)? {
+        let listener = UnixListener::from(socket);
+        listener.local_addr()?;
+        Endpoint::Listening(listener, None)
+    } else {
+        let stream = UnixStream::from(socket);
+        stream.local_addr()?;
+        Endpoint::Connected(stream)
+    };
+    Ok(endpoint)
+}
+
+/// Returns a duplicate of the descriptor with this number, if there is one.
+///
+/// To own a descriptor by its number means to vouch that nothing else does. So it is sent over a socket
+/// pair, by which the kernel makes another one.
+pub(super) fn duplicate(descriptor: i32) -> io::Result<OwnedFd> {
+    let (sender, receiver) = UnixStream::pair()?;
+    sender.send_with_fd(&[0][..], descriptor).map_err(io::Error::from)?;
+    let (_, file) = receiver.recv_with_fd(&mut [0]).map_err(io::Error::from)?;
+    file.map(OwnedFd::from).ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
