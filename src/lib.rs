@@ -1,6 +1,6 @@
 //! A storage back end for virtual machines whose sectors never tear.
 //!
-//! The library behind the two programs `vhost-user-btt` (the daemon) and `nvdimmctl` (the
+//! The library of the programs `vhost-user-btt` (the daemon) and `nvdimmctl` (the
 //! administrator's tool). Its rooms, outermost first; a room calls only rooms below it:
 //!
 //! | room | holds |

@@ -220,7 +220,7 @@ impl LabelEditor {
     }
 
     /// The bytes that a namespace gets if it is to have `size` in all, a multiple of `alignment`: some of
-    /// those that are free behind it; `None`: all of them. May be empty.
+    /// those that are free after it; `None`: all of them. May be empty.
     ///
     /// # Errors
     ///

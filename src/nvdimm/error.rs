@@ -217,7 +217,7 @@ pub enum Error {
         size: u64,
         /// Bytes that it has.
         current: u64,
-        /// Bytes that it can have: what is behind those is not free.
+        /// Bytes that it can have: the bytes after those are not free.
         most: u64,
     },
     /// There is a namespace of that name or uuid already.

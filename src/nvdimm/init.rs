@@ -40,7 +40,7 @@ pub struct Initialized {
 }
 
 /// Makes a sparse file with room for `size` bytes of namespaces, and a label storage area of
-/// `label_size` bytes behind them, if asked for, with labels of version 1.2. Its permissions are `mode`;
+/// `label_size` bytes after them, if requested, with labels of version 1.2. Its permissions are `mode`;
 /// `None`: its owner alone has any.
 ///
 /// # Errors

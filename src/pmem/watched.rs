@@ -19,7 +19,7 @@ struct Slot {
     start: AtomicUsize,
     /// Address after the last.
     end: AtomicUsize,
-    /// Bytes of a page of the memory behind the range.
+    /// Page size of the memory that the range maps, in bytes.
     page: AtomicUsize,
     /// A page did not answer, and was replaced.
     is_broken: AtomicBool,

@@ -57,7 +57,7 @@ impl AsFd for Eventfd {
     }
 }
 
-/// Returns what the kernel calls the file behind a descriptor.
+/// Returns the kernel's name for the file of a descriptor.
 fn kind_of(descriptor: &OwnedFd) -> io::Result<String> {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());

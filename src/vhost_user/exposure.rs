@@ -30,7 +30,7 @@ struct Place {
 }
 
 /// Refuses windows of a file in which another guest has a namespace, unless they are marked with
-/// [`expose_file`](WindowConfig::expose_file); warns where another guest has devices beside them. The
+/// [`expose_file`](WindowConfig::expose_file); warns where another guest has other devices of the file. The
 /// namespaces are not claimed yet.
 ///
 /// # Errors

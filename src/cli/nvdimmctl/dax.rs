@@ -132,7 +132,7 @@ impl Open {
     }
 }
 
-/// What is left of `extents` behind the first `offset` bytes.
+/// Returns the rest of `extents` after the first `offset` bytes.
 fn behind(
     extents: &[std::ops::Range<u64>],
     offset: u64,
