@@ -79,7 +79,7 @@ pub fn grow_file(path: &Path, size: u64) -> Result<(), Error> {
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
         .map_err(fails("open"))?;
-    let current = file.metadata().map_err(fails("look at"))?.len();
+    let current = file.metadata().map_err(fails("examine"))?.len();
     if size < current {
         let namespace = "the whole file".into();
         let most = i64::MAX.cast_unsigned();

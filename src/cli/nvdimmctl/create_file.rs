@@ -158,7 +158,7 @@ impl InitLabels {
             made.slots,
             match made.given_up {
                 0 => String::new(),
-                count => format!("; {count} namespaces are gone"),
+                count => format!("; {count} namespaces were removed"),
             }
         );
         say!("next: nvdimmctl create-namespace {}", shell_path(&self.file));

@@ -69,8 +69,8 @@ impl GrowNamespace {
             Contents::Raw => say!("{file}: {name} has {size} now"),
             Contents::Held(holder) => say!(
                 "{file}: {name} has {size} now; held by {holder}: a daemon that serves it for writing \
-                 lets the disk grow before its next connection, otherwise it grows by the same command \
-                 once nobody holds it"
+                 extends the disk before its next connection; otherwise repeat the command when no \
+                 process holds it"
             ),
         }
         Ok(())

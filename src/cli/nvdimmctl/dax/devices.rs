@@ -154,7 +154,7 @@ impl ResizeDevice {
         }
         let open = self.region.open(ClaimKind::Exclusive).map_err(hint_at_control)?;
         if !self.force && open.is_written_from(&self.device, self.size.0)? {
-            return Err(holds_data(&open, &self.device, "in the part that goes"));
+            return Err(holds_data(&open, &self.device, "in the part that is cut off"));
         }
         let progress = Progress::new("zeroing", None);
         let resized = open.region.resize_device(&self.device, self.size.0, Held::Refuse);

@@ -147,7 +147,7 @@ impl Export {
         );
         if !self.hold {
             remark!(
-                "nobody claims the device while it is used in this way: see --hold and -- COMMAND"
+                "no process holds a claim on the device while it is used in this way: see --hold and -- COMMAND"
             );
         }
     }
