@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::btt::NamespaceError;
+use crate::namespace::NamespaceError;
 use crate::{dax, nvdimm};
 
 /// Why the device cannot be served.
@@ -17,7 +17,7 @@ pub enum Error {
     Nvdimm(#[from] nvdimm::Error),
     /// The namespace that is to hold a DAX region.
     #[error(transparent)]
-    Dax(#[from] dax::NamespaceError),
+    Dax(#[from] crate::namespace::region::NamespaceError),
     /// The DAX device.
     #[error("{title}: {source}")]
     Region {

@@ -12,8 +12,8 @@ use log::warn;
 use super::devices::DeviceConfig;
 use super::error::Error;
 use super::windows::WindowConfig;
+use crate::namespace;
 use crate::nvdimm::{ClaimKind, LabelSize, Namespace, NvdimmFile, Selection};
-use crate::{btt, dax};
 
 /// A device, and the namespaces that it serves to its guest.
 struct Served<'a> {
@@ -117,8 +117,9 @@ impl Served<'_> {
         if let DeviceConfig::Disk(disk) = config {
             let options = &disk.namespace;
             let (path, selection) = (&options.path, &options.selection);
-            namespaces
-                .push(find(path, options.label_size, |file| btt::resolve(file, selection))?.1);
+            namespaces.push(
+                find(path, options.label_size, |file| namespace::resolve(file, selection))?.1,
+            );
         }
         for window in config.windows() {
             namespaces.push(open(window)?.1);
@@ -130,7 +131,9 @@ impl Served<'_> {
 /// The file of a window, and the namespace that its region is in.
 fn open(window: &WindowConfig) -> Result<(NvdimmFile, Place), Error> {
     let region = &window.region;
-    find(&region.path, region.label_size, |file| dax::resolve(file, &region.namespace))
+    find(&region.path, region.label_size, |file| {
+        crate::namespace::region::resolve(file, &region.namespace)
+    })
 }
 
 fn find(

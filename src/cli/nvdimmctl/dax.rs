@@ -16,7 +16,8 @@ use clap::{Args, Subcommand};
 use super::Error;
 use crate::cli::name::LabelSizeArg;
 use crate::cli::size::Size;
-use crate::dax::{self, Align, NamespaceOptions, Region, region_error};
+use crate::dax::{self, Align, Region};
+use crate::namespace::region::{NamespaceOptions, region_error};
 use crate::nvdimm::{Claim, ClaimKind, Selection};
 use crate::pmem::Mapping;
 

@@ -13,7 +13,8 @@ use super::super::socket::{Endpoint, SocketSource};
 use super::super::stop::Stop;
 use super::super::windows::{Regions, Window, WindowConfig, Windows};
 use super::device::BlockDevice;
-use crate::btt::{self, MappedNamespace, NamespaceError, NamespaceOptions, Version};
+use crate::btt::{self, Version};
+use crate::namespace::{self, MappedNamespace, NamespaceError, NamespaceOptions};
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::{Mapping, PersistentMemory};
 use crate::virtio::block::{Device, DeviceOptions, Discard, Disk, Serial};
@@ -105,7 +106,7 @@ impl DiskConfig {
     /// `version`.
     fn reopen(self, mut claim: Claim, version: Option<Version>) -> ReopenDisk {
         Box::new(move || {
-            let Some(mapped) = btt::grow_claimed(&self.namespace, &claim, version)? else {
+            let Some(mapped) = namespace::grow_claimed(&self.namespace, &claim, version)? else {
                 return Ok(None);
             };
             let opened = self.open_btt(mapped)?;

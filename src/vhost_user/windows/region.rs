@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::error::Error;
 use super::Windows;
-use crate::dax::{self, NamespaceOptions, Region};
+use crate::dax::Region;
+use crate::namespace::region::NamespaceOptions;
 use crate::nvdimm::{self, Claim, ClaimKind, LabelSize, NvdimmFile, Selection};
 use crate::pmem::{Lend, Lent, MapError, Mapping, PersistentMemory, Protection};
 #[cfg(feature = "power-fail")]
@@ -141,7 +142,7 @@ impl Regions {
 impl RegionConfig {
     fn key(&self) -> Result<Key, Error> {
         let file = NvdimmFile::open(&self.path, ClaimKind::Shared, self.label_size)?;
-        let namespace = file.select(&dax::resolve(&file, &self.namespace))?;
+        let namespace = file.select(&crate::namespace::region::resolve(&file, &self.namespace))?;
         let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         Ok((path, namespace.device_name()))
     }
@@ -159,8 +160,9 @@ impl RegionConfig {
         let writable = (kind == ClaimKind::Exclusive)
             .then(|| lend(Protection::ReadWrite).map_err(fails))
             .transpose()?;
-        let region = Region::open(medium, kind == ClaimKind::Shared)
-            .map_err(|source| dax::region_error(&self.path, claim.namespace(), source))?;
+        let region = Region::open(medium, kind == ClaimKind::Shared).map_err(|source| {
+            crate::namespace::region::region_error(&self.path, claim.namespace(), source)
+        })?;
         Ok(OpenRegion {
             title: super::super::announce::title(&claim),
             claim,

@@ -16,7 +16,8 @@ use super::{Open, RegionArgs};
 use crate::cli::output::{self, remark};
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
-use crate::dax::{DeviceInfo, NamespaceError};
+use crate::dax::DeviceInfo;
+use crate::namespace::region::NamespaceError;
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::PersistentMemory;
 
