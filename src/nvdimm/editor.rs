@@ -1,4 +1,5 @@
 //! Making, changing and destroying namespaces.
+//!
 //! The label of a namespace decides whether it exists: an index block commits it. The contents of a
 //! namespace are made before its label, and removed after it. A crash leaves no namespace or a complete
 //! one.

@@ -1,4 +1,5 @@
 //! The event descriptors of a frontend: kicks, and interrupts.
+//!
 //! The frontend shares the open file description with the daemon and with other processes, so the daemon
 //! must not rely on its state: it can be made blocking, be filled up, or act as a semaphore.
 //!

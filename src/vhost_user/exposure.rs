@@ -1,4 +1,5 @@
 //! What a frontend can reach with the descriptor of a window.
+//!
 //! `VHOST_USER_BACKEND_SHMEM_MAP` hands over a descriptor of the file, and Linux cannot limit a
 //! descriptor to a part of a file. So the frontend of a device with windows can read the whole NVDIMM
 //! file, and, unless the windows are read-only, write and truncate it. If the file also holds a

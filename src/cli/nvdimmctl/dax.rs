@@ -22,6 +22,7 @@ use crate::nvdimm::{Claim, ClaimKind, Selection};
 use crate::pmem::Mapping;
 
 /// Divide a namespace in dax mode into devices: parts of its memory that guests map
+///
 /// A device has a name, a uuid, and a size that can be changed. It consists of one extent or several, and is
 /// zero where nothing was written. Every command is a transaction. 'create-namespace --mode dax' makes such a
 /// namespace.

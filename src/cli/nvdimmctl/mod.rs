@@ -32,6 +32,7 @@ use crate::pmem::{Mapping, MediaError};
 use crate::vhost_user::control::ClientError;
 
 /// Makes, lists, checks and destroys the namespaces of NVDIMM files.
+///
 /// Every command takes the file that it works on. A namespace that another process holds, a daemon or another
 /// nvdimmctl, is busy; 'list' names the process.
 #[derive(Debug, Parser)]
