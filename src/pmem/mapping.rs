@@ -290,6 +290,40 @@ impl Mapping {
         ours.contains(&fault.address)
     }
 
+    /// Copies `length` bytes from `source` to `offset`.
+    ///
+    /// # Safety
+    ///
+    /// `source` is valid for reads of `length` bytes; they may change meanwhile. If they are bytes of the
+    /// same file, by whatever mapping, what is stored is unspecified, and nothing else.
+    unsafe fn write_from(
+        &self,
+        offset: u64,
+        source: *const u8,
+        length: usize,
+    ) -> Result<(), MediaError> {
+        let to = self.checked(Access::Write, offset, length as u64)?;
+        // SAFETY: the target is inside the mapping and writable, the source valid by contract. Bytes are
+        // copied by instructions of the CPU that the compiler knows nothing of, so that no race with
+        // another thread or process is undefined.
+        let copied = unsafe {
+            match self.durability {
+                Durability::Dax => self.stream(to, source, length),
+                // Past the cache as well, which need not load what is overwritten then.
+                Durability::PageCache | Durability::Strict
+                    if cpu::STREAMS_PAST_CACHE && length >= STREAMED =>
+                {
+                    HAS_STREAMED.set(true);
+                    self.stream(to, source, length)
+                }
+                Durability::PageCache | Durability::Strict => cpu::copy(to, source, length),
+            }
+        };
+        copied.map_err(self.media_error(Access::Write, offset, length as u64))?;
+        self.writeback.note_store();
+        Ok(())
+    }
+
     /// Copies `from` to `to` as a streaming write does: whole cache lines past the cache, a broken
     /// line at either end through the cache and written back.
     ///
@@ -298,7 +332,7 @@ impl Mapping {
     /// As for [`cpu::copy`].
     unsafe fn stream(&self, to: *mut u8, from: *const u8, length: usize) -> Result<(), Fault> {
         let line = CACHE_LINE as usize;
-        let head = to.align_offset(line).min(length);
+        let head = (to.addr().next_multiple_of(line) - to.addr()).min(length);
         let lines = (length - head) / line;
         let tail = length - head - lines * line;
         // SAFETY: the three parts lie one after another inside the ranges promised by the caller;
@@ -479,28 +513,13 @@ impl PersistentMemory for Mapping {
     }
 
     fn write(&self, offset: u64, from: &VolatileSlice<'_>) -> Result<(), MediaError> {
-        let length = from.len() as u64;
-        let to = self.checked(Access::Write, offset, length)?;
-        let source = from.ptr_guard();
-        // SAFETY: as in `read`, the other way round.
-        let copied = unsafe {
-            match self.durability {
-                Durability::Dax => self.stream(to, source.as_ptr(), from.len()),
-                // Past the cache as well, which need not load what is overwritten then.
-                Durability::PageCache | Durability::Strict
-                    if cpu::STREAMS_PAST_CACHE && from.len() >= STREAMED =>
-                {
-                    HAS_STREAMED.set(true);
-                    self.stream(to, source.as_ptr(), from.len())
-                }
-                Durability::PageCache | Durability::Strict => {
-                    cpu::copy(to, source.as_ptr(), from.len())
-                }
-            }
-        };
-        copied.map_err(self.media_error(Access::Write, offset, length))?;
-        self.writeback.note_store();
-        Ok(())
+        // SAFETY: a volatile slice is valid for its length and for concurrent use.
+        unsafe { self.write_from(offset, from.ptr_guard().as_ptr(), from.len()) }
+    }
+
+    fn write_bytes(&self, offset: u64, from: &[u8]) -> Result<(), MediaError> {
+        // SAFETY: the slice is valid for reads of its length.
+        unsafe { self.write_from(offset, from.as_ptr(), from.len()) }
     }
 
     #[inline]

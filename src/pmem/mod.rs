@@ -182,9 +182,7 @@ pub trait PersistentMemory: Send + Sync {
 
     /// [`write`](Self::write) from ordinary memory.
     fn write_bytes(&self, offset: u64, from: &[u8]) -> Result<(), MediaError> {
-        // SAFETY: the slice is valid for reads for the duration of the call, and `write` only reads
-        // from it; a shared borrow rules out writers.
-        let from = unsafe { VolatileSlice::new(from.as_ptr().cast_mut(), from.len()) };
-        self.write(offset, &from)
+        // A volatile slice can be written through, which a shared borrow forbids: so it is one of a copy.
+        self.write(offset, &VolatileSlice::from(&mut from.to_vec()[..]))
     }
 }

@@ -1,15 +1,13 @@
-//! What a session asks of the device behind it.
+//! What a session asks of the device behind it, and what all devices have in common.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use super::wakeup::Wakeup;
+use log::{Level, debug};
 
-use super::eventfd::Eventfd;
 use super::guest_log::LimitedLog;
-use super::ring::{Memory, Ring};
+use super::queue::{Handler, Serve, Worker, lock};
 use super::windows::Windows;
-use super::worker::{Handler, Progress, Worker};
 
 /// A device; it outlives the sessions that serve it, one after another.
 pub(super) trait VhostDevice: Send + Sync + 'static {
@@ -47,58 +45,127 @@ pub(super) trait VhostDevice: Send + Sync + 'static {
     fn disconnect(&self);
 }
 
-/// The worker of a queue, whatever its device.
-pub(super) trait Serve: Sync {
-    /// As [`Worker::connect`].
-    fn connect(&self, wake: Arc<Wakeup>);
+/// What makes a device a disk, or persistent memory.
+pub(super) trait DeviceModel: Send + Sync + 'static {
+    /// What carries out the requests of a queue.
+    type Handler: Handler;
 
-    /// As [`Worker::woken`].
-    fn woken(&self);
+    /// As [`VhostDevice::queue_size`].
+    fn queue_size(&self) -> u16;
 
-    /// As [`Worker::step`].
-    fn step(
-        &self,
-        ring: &Ring,
-        memory: &Memory,
-        stop: &AtomicBool,
-    ) -> (Progress, Option<Arc<Eventfd>>);
+    /// As [`VhostDevice::features`].
+    fn features(&self) -> u64;
 
-    /// As [`Worker::drain`].
-    fn drain(&self, ring: &Ring, memory: &Memory) -> Option<Arc<Eventfd>>;
+    /// As [`VhostDevice::accept_features`].
+    fn accept_features(&self, features: u64) {
+        let _ = features;
+    }
 
-    /// As [`Worker::disconnect`].
-    fn disconnect(&self, ring: &Ring, memory: &Memory) -> Option<Arc<Eventfd>>;
+    /// As [`VhostDevice::read_config`].
+    fn read_config(&self, offset: u32, size: u32) -> Vec<u8>;
+
+    /// As [`VhostDevice::write_config`]. Returns whether the bytes mean something.
+    fn write_config(&self, offset: u32, bytes: &[u8], log: &LimitedLog) -> bool {
+        let _ = (offset, bytes, log);
+        false
+    }
+
+    /// As [`VhostDevice::disconnect`].
+    fn disconnect(&self) {}
 }
 
-/// Locks a worker, between two of its steps.
-pub(super) fn lock<H: Handler>(worker: &Mutex<Worker<H>>) -> MutexGuard<'_, Worker<H>> {
-    // A panic while a worker is locked ends its thread; the state it leaves is that between two requests.
-    worker.lock().unwrap_or_else(PoisonError::into_inner)
+/// A device of any kind: the workers of its queues around its model.
+pub(super) struct DeviceBackend<D: DeviceModel> {
+    model: D,
+    log: LimitedLog,
+    workers: Vec<Mutex<Worker<D::Handler>>>,
+    windows: Arc<Windows>,
 }
 
-impl<H: Handler> Serve for Mutex<Worker<H>> {
-    fn connect(&self, wake: Arc<Wakeup>) {
-        lock(self).connect(wake);
+impl<D: DeviceModel> DeviceBackend<D> {
+    /// The device `model`, whose queues are served by `handlers`; the log calls it `name`.
+    pub(super) fn new(
+        name: &str,
+        model: D,
+        handlers: impl IntoIterator<Item = D::Handler>,
+        windows: Arc<Windows>,
+    ) -> DeviceBackend<D> {
+        let worker = |(number, handler)| {
+            let log = LimitedLog::new(format!("{name}: queue {number}"));
+            Mutex::new(Worker::new(log, handler))
+        };
+        let workers = handlers.into_iter().enumerate().map(worker).collect();
+        DeviceBackend { model, log: LimitedLog::new(name), workers, windows }
     }
 
-    fn woken(&self) {
-        lock(self).woken();
+    /// The device with other windows.
+    pub(super) fn with_windows(self, windows: Arc<Windows>) -> DeviceBackend<D> {
+        DeviceBackend { windows, ..self }
     }
 
-    fn step(
-        &self,
-        ring: &Ring,
-        memory: &Memory,
-        stop: &AtomicBool,
-    ) -> (Progress, Option<Arc<Eventfd>>) {
-        lock(self).step(ring, memory, stop)
+    /// What kind of device it is.
+    pub(super) fn model(&self) -> &D {
+        &self.model
     }
 
-    fn drain(&self, ring: &Ring, memory: &Memory) -> Option<Arc<Eventfd>> {
-        lock(self).drain(ring, memory)
+    /// The workers of its queues.
+    pub(super) fn workers(&self) -> &[Mutex<Worker<D::Handler>>] {
+        &self.workers
     }
 
-    fn disconnect(&self, ring: &Ring, memory: &Memory) -> Option<Arc<Eventfd>> {
-        lock(self).disconnect(ring, memory)
+    /// Lets each worker wait for up to `most` for requests, at an empty ring, before it goes to sleep.
+    pub(super) fn poll_for(&self, most: Duration) {
+        self.workers.iter().for_each(|worker| lock(worker).poll_for(most));
+    }
+}
+
+impl<D: DeviceModel> VhostDevice for DeviceBackend<D> {
+    fn log(&self) -> &LimitedLog {
+        &self.log
+    }
+
+    fn queues(&self) -> usize {
+        self.workers.len()
+    }
+
+    fn queue_size(&self) -> u16 {
+        self.model.queue_size()
+    }
+
+    fn features(&self) -> u64 {
+        self.model.features()
+    }
+
+    fn accept_features(&self, features: u64) {
+        debug!("{}: the driver accepts the features {features:#x}", self.log.name());
+        self.model.accept_features(features);
+    }
+
+    fn protocol_features(&self) -> u64 {
+        if self.windows.is_empty() { 0 } else { Windows::PROTOCOL_FEATURES }
+    }
+
+    fn read_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        self.model.read_config(offset, size)
+    }
+
+    fn write_config(&self, offset: u32, bytes: &[u8]) {
+        if !self.model.write_config(offset, bytes, &self.log) {
+            let message =
+                format_args!("the guest writes {bytes:?} to its configuration at {offset}");
+            self.log.line(Level::Debug, &message);
+        }
+    }
+
+    fn windows(&self) -> &Windows {
+        &self.windows
+    }
+
+    fn worker(&self, queue: usize) -> &dyn Serve {
+        &self.workers[queue]
+    }
+
+    fn disconnect(&self) {
+        self.model.disconnect();
     }
 }

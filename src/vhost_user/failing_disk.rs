@@ -31,7 +31,7 @@ impl DiskConfig {
                 None => {
                     let OpenDisk { claim, device, .. } = self.open_btt(mapped)?;
                     let device = device.with_windows(self.open_windows(&claim, regions)?);
-                    Ok(Server::new(Arc::new(device), endpoint, stop))
+                    Ok(Server::new(device.into_device(), endpoint, stop))
                 }
                 Some(sector_size) => self.open_raw(mapped, sector_size, regions, endpoint, stop),
             };
@@ -61,6 +61,6 @@ impl DiskConfig {
         announce(&claim, &device, (*raw).durability());
         let device = BlockDevice::new(&title(&claim), device, queues).polling(self.poll);
         let device = device.with_windows(self.open_windows(&claim, regions)?);
-        Ok(Server::new(Arc::new(device), endpoint, stop))
+        Ok(Server::new(device.into_device(), endpoint, stop))
     }
 }

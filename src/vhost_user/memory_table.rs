@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryRegion, GuestRegionCollectionError};
 
 use super::protocol::request::MemoryRegion;
-use super::ring::Memory;
+use super::queue::Memory;
 use crate::pmem::{GuestRegion, GuestRegionError};
 use crate::virtio::GuestRam;
 

@@ -3,17 +3,14 @@
 //! * `server` listens at a socket and serves one frontend after another: each is a `session`;
 //! * `protocol` is the messages of a session; what they do to the rings is in `rings`, and what guest
 //!   memory is in `memory_table`;
-//! * a queue has a thread (`queue_thread`), which lets its `worker` take requests off its `ring`
-//!   (`available`), carry them out by the device's handler (`block`, `pmem`), and complete them
-//!   (`completions`: the one place where the used index is published);
+//! * `queue` is the queue core, one for all devices: a queue's thread lets its worker take requests off the
+//!   ring, carry them out by the device's handler (`block`, `pmem`), and complete them;
 //! * `windows` are the shared memory regions of a device, and `control` is the administrator's socket.
 
 #![forbid(unsafe_code)]
 
 mod announce;
-mod available;
 mod block;
-mod completions;
 pub mod control;
 mod device;
 mod devices;
@@ -22,7 +19,6 @@ mod eventfd;
 mod exposure;
 #[cfg(feature = "power-fail")]
 mod failing_disk;
-mod flusher;
 mod guest_log;
 mod inherited;
 #[cfg(feature = "power-fail")]
@@ -32,20 +28,16 @@ mod memory_table;
 #[cfg(feature = "mutants")]
 pub mod mutant;
 mod pmem;
-mod polling;
 mod protocol;
-mod queue_thread;
-mod ring;
+mod queue;
 mod rings;
 mod server;
 mod session;
 mod sharing;
 mod socket;
 mod stop;
-mod wake_signal;
 mod wakeup;
 mod windows;
-mod worker;
 
 pub use block::{BlockDevice, DiskConfig};
 pub use devices::{DeviceConfig, Devices};
@@ -55,7 +47,7 @@ pub use inherited::{Inherited, PassedSockets};
 pub use injection::Injection;
 pub use limits::raise_descriptor_limit;
 pub use pmem::PmemConfig;
-pub use ring::{Memory, Ring, RingPlaces};
+pub use queue::{Memory, Ring, RingPlaces};
 pub use server::Server;
 pub use socket::{Endpoint, SocketAccess, SocketPath, SocketSource};
 pub use stop::Stop;

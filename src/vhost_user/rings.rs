@@ -7,7 +7,7 @@ use virtio_queue::QueueT;
 
 use super::eventfd::{Eventfd, EventfdError};
 use super::protocol::request::{Request, RingAddresses, RingDescriptor, RingState};
-use super::ring::{self, Ring, RingPlaces};
+use super::queue::{self, Ring, RingPlaces};
 use super::session::{Session, SessionError};
 
 /// Why a ring stays as it is.
@@ -98,7 +98,7 @@ impl Session<'_> {
     }
 
     /// Locks a ring that has not been started, or was stopped: the indexes of one that runs are its own.
-    fn stopped_ring(&self, number: usize) -> Result<MutexGuard<'_, ring::RingState>, RingError> {
+    fn stopped_ring(&self, number: usize) -> Result<MutexGuard<'_, queue::RingState>, RingError> {
         let state = self.rings[number].lock();
         if state.is_running() { Err(RingError::Runs) } else { Ok(state) }
     }

@@ -7,7 +7,6 @@ use log::info;
 use uuid::Uuid;
 
 use super::super::announce::{announce, title, warn_of_losses};
-use super::super::device::VhostDevice;
 use super::super::error::Error;
 use super::super::server::{Reopen, Server};
 use super::super::socket::{Endpoint, SocketSource};
@@ -75,7 +74,8 @@ impl DiskConfig {
         warn_of_losses(&self.namespace.path, durability, backing);
         let windows = self.open_windows(&claim, regions)?;
         let sectors = device.sectors();
-        let server = Server::new(Arc::new(device.with_windows(windows.clone())), endpoint, stop);
+        let server =
+            Server::new(device.with_windows(windows.clone()).into_device(), endpoint, stop);
         if self.read_only {
             return Ok(server);
         }
@@ -158,9 +158,9 @@ type ReopenDisk =
 fn with_windows(mut reopen: ReopenDisk, mut sectors: u64, windows: Arc<Windows>) -> Reopen {
     Box::new(move || {
         let Some(larger) = reopen()? else { return Ok(None) };
-        let (now, name) = (larger.sectors(), larger.log().name());
+        let (now, name) = (larger.sectors(), larger.name());
         info!("{name}: the disk has grown from {sectors} to {now} sectors");
         sectors = now;
-        Ok(Some(Arc::new(larger.with_windows(windows.clone()))))
+        Ok(Some(larger.with_windows(windows.clone()).into_device()))
     })
 }

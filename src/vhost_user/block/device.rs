@@ -1,32 +1,30 @@
 //! The block device, as sessions serve it.
 
 use std::io;
+use std::marker::PhantomData;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use log::{Level, debug};
-
-use super::super::device::{Serve, VhostDevice, lock};
-use super::super::flusher::Flusher;
+use super::super::device::{DeviceBackend, DeviceModel, VhostDevice};
 use super::super::guest_log::LimitedLog;
-use super::super::ring::{Memory, Ring};
+use super::super::queue::{Flusher, Memory, Progress, Ring, Serve, lock};
 use super::super::server::Server;
 use super::super::socket::Endpoint;
 use super::super::stop::Stop;
 use super::super::wakeup::Wakeup;
 use super::super::windows::Windows;
-use super::super::worker::{Progress, Worker};
 use super::cache_mode::CacheMode;
 use super::handler::BlockHandler;
 use crate::virtio::block::{Config, Device, DiskQueue};
 
 /// A block device and the workers of its queues; outlives the connections to it.
-pub struct BlockDevice<Q: DiskQueue> {
-    workers: Vec<Mutex<Worker<BlockHandler<Q>>>>,
+pub struct BlockDevice<Q: DiskQueue + 'static>(DeviceBackend<BlockModel<Q>>);
+
+/// What makes a device a disk.
+pub(in crate::vhost_user) struct BlockModel<Q> {
     shared: Arc<Shared>,
-    /// What the guest can map.
-    windows: Arc<Windows>,
+    queue: PhantomData<fn() -> Q>,
 }
 
 /// What the queues of a device have in common.
@@ -59,26 +57,25 @@ impl<Q: DiskQueue + 'static> BlockDevice<Q> {
         let shared = Arc::new(Shared { log, device, accepted, cache_mode });
         // Without a queue there is nothing that would flush.
         let flusher = queues.first().map(|queue| Arc::new(Flusher::new(queue.syncs())));
-        let worker = |((number, queue), flusher)| {
-            let log = LimitedLog::new(format!("{name}: queue {number}"));
-            Mutex::new(Worker::new(log, BlockHandler::new(queue, shared.clone(), flusher)))
-        };
         let flushers = flusher.iter().cycle().cloned();
-        let workers = queues.into_iter().enumerate().zip(flushers).map(worker).collect();
-        BlockDevice { workers, shared, windows: Arc::new(Windows::new(name, Vec::new())) }
+        let handler = |(queue, flusher)| BlockHandler::new(queue, shared.clone(), flusher);
+        let handlers: Vec<_> = queues.into_iter().zip(flushers).map(handler).collect();
+        let windows = Arc::new(Windows::new(name, Vec::new()));
+        let model = BlockModel { shared, queue: PhantomData };
+        BlockDevice(DeviceBackend::new(name, model, handlers, windows))
     }
 
     /// Lets each worker wait for up to `most` for requests, at an empty ring, before it goes to sleep.
     #[must_use]
     pub fn polling(self, most: Duration) -> BlockDevice<Q> {
-        self.workers.iter().for_each(|worker| lock(worker).poll_for(most));
+        self.0.poll_for(most);
         self
     }
 
     /// A server of the device at `endpoint`, which `stop` stops.
     #[must_use]
     pub fn serve_at(self, endpoint: Endpoint, stop: Stop) -> Server {
-        Server::new(Arc::new(self), endpoint, stop)
+        Server::new(self.into_device(), endpoint, stop)
     }
 
     /// Begins to serve a guest in the same process, whose driver has accepted `features`.
@@ -87,8 +84,8 @@ impl<Q: DiskQueue + 'static> BlockDevice<Q> {
     ///
     /// There are no descriptors left.
     pub fn connect_guest(&self, features: u64) -> io::Result<()> {
-        self.accept_features(features);
-        for worker in &self.workers {
+        self.0.accept_features(features);
+        for worker in self.0.workers() {
             worker.connect(Arc::new(Wakeup::new()?));
         }
         Ok(())
@@ -97,39 +94,44 @@ impl<Q: DiskQueue + 'static> BlockDevice<Q> {
     /// Carries out what waits in `ring`, in this thread, until nothing does, for queue `number` of a guest
     /// in the same process.
     pub fn serve_guest(&self, number: usize, ring: &Ring, memory: &Memory) {
-        let (worker, stop) = (self.worker(number), AtomicBool::new(false));
+        let (worker, stop) = (self.0.worker(number), AtomicBool::new(false));
         worker.woken();
         while worker.step(ring, memory, &stop).0 == Progress::Busy {}
     }
 
+    /// The device, to be served.
+    pub(in crate::vhost_user) fn into_device(self) -> Arc<dyn VhostDevice> {
+        Arc::new(self.0)
+    }
+
+    /// What the log calls it.
+    pub(in crate::vhost_user) fn name(&self) -> &str {
+        self.0.log().name()
+    }
+
     /// Number of sectors.
     pub(in crate::vhost_user) fn sectors(&self) -> u64 {
-        self.shared.device.sectors
+        self.0.model().shared.device.sectors
     }
 
     /// The device with windows beside its sectors, which its flushes are about, too.
     #[must_use]
     pub(in crate::vhost_user) fn with_windows(self, windows: Arc<Windows>) -> BlockDevice<Q> {
+        let workers = self.0.workers();
         if !windows.is_empty() {
-            let first = self.workers.first().map(lock);
+            let first = workers.first().map(lock);
             let flusher = first
                 .map(|mut first| Arc::new(first.handler_mut().flusher().with(windows.clone())));
-            for (worker, flusher) in self.workers.iter().zip(flusher.iter().cycle()) {
+            for (worker, flusher) in workers.iter().zip(flusher.iter().cycle()) {
                 lock(worker).handler_mut().flush_by(flusher.clone());
             }
         }
-        BlockDevice { windows, ..self }
+        BlockDevice(self.0.with_windows(windows))
     }
 }
 
-impl<Q: DiskQueue + 'static> VhostDevice for BlockDevice<Q> {
-    fn log(&self) -> &LimitedLog {
-        &self.shared.log
-    }
-
-    fn queues(&self) -> usize {
-        self.workers.len()
-    }
+impl<Q: DiskQueue + 'static> DeviceModel for BlockModel<Q> {
+    type Handler = BlockHandler<Q>;
 
     fn queue_size(&self) -> u16 {
         self.shared.device.queue_size
@@ -140,12 +142,7 @@ impl<Q: DiskQueue + 'static> VhostDevice for BlockDevice<Q> {
     }
 
     fn accept_features(&self, features: u64) {
-        debug!("{}: the driver accepts the features {features:#x}", self.shared.log.name());
         self.shared.accepted.store(features, Ordering::Relaxed);
-    }
-
-    fn protocol_features(&self) -> u64 {
-        if self.windows.is_empty() { 0 } else { Windows::PROTOCOL_FEATURES }
     }
 
     fn read_config(&self, offset: u32, size: u32) -> Vec<u8> {
@@ -153,23 +150,12 @@ impl<Q: DiskQueue + 'static> VhostDevice for BlockDevice<Q> {
         Config::read(device, cache_mode.is_writeback(), offset, size)
     }
 
-    fn write_config(&self, offset: u32, bytes: &[u8]) {
-        let Shared { log, cache_mode, .. } = &*self.shared;
-        if let Some(writeback) = Config::written_writeback(offset, bytes) {
-            cache_mode.choose(writeback, log);
-        } else {
-            let message =
-                format_args!("the guest writes {bytes:?} to its configuration at {offset}");
-            log.line(Level::Debug, &message);
+    fn write_config(&self, offset: u32, bytes: &[u8], log: &LimitedLog) -> bool {
+        let written = Config::written_writeback(offset, bytes);
+        if let Some(writeback) = written {
+            self.shared.cache_mode.choose(writeback, log);
         }
-    }
-
-    fn windows(&self) -> &Windows {
-        &self.windows
-    }
-
-    fn worker(&self, queue: usize) -> &dyn Serve {
-        &self.workers[queue]
+        written.is_some()
     }
 
     fn disconnect(&self) {

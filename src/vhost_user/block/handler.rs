@@ -5,10 +5,10 @@ use std::sync::Arc;
 use log::Level;
 use vm_memory::GuestAddress;
 
-use super::super::completions::{Completion, Completions, Reply};
-use super::super::flusher::{Flush, Flusher};
 use super::super::guest_log::LimitedLog;
-use super::super::worker::{BATCH_REQUESTS, Handler, Requests};
+use super::super::queue::{
+    BATCH_REQUESTS, Completion, Completions, Flush, Flusher, Handler, Reply, Requests,
+};
 use super::device::Shared;
 use crate::virtio::block::{Chain, DiskBatch, DiskQueue, Executor, Kind, RequestError};
 use crate::virtio::{GuestRam, SyncError, store};

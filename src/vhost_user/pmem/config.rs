@@ -9,7 +9,7 @@ use super::super::server::Server;
 use super::super::socket::{Endpoint, SocketSource};
 use super::super::stop::Stop;
 use super::super::windows::{Regions, WindowConfig, Windows};
-use super::device::PmemDevice;
+use super::device::pmem_device;
 use crate::pmem::{Durability, PersistentMemory};
 
 /// What is served, where, and how.
@@ -44,6 +44,6 @@ impl PmemConfig {
         }
         let windows = Arc::new(Windows::new(&title, vec![window]));
         regions.used_by(&windows);
-        Ok(Server::new(Arc::new(PmemDevice::new(&title, windows)), endpoint, stop))
+        Ok(Server::new(pmem_device(&title, windows), endpoint, stop))
     }
 }

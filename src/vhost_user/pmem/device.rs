@@ -1,14 +1,10 @@
 //! The persistent memory device, as sessions serve it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use log::{Level, debug};
-
-use super::super::device::{Serve, VhostDevice};
-use super::super::flusher::Flusher;
-use super::super::guest_log::LimitedLog;
+use super::super::device::{DeviceBackend, DeviceModel, VhostDevice};
+use super::super::queue::Flusher;
 use super::super::windows::{Window, Windows};
-use super::super::worker::Worker;
 use super::handler::PmemHandler;
 use crate::virtio::pmem::{Device, REGION_ID};
 use crate::virtio::{SyncError, Syncs};
@@ -16,12 +12,10 @@ use crate::virtio::{SyncError, Syncs};
 /// Most descriptors of the flush queue. Linux has one request in flight per CPU that syncs.
 const QUEUE_SIZE: u16 = 1024;
 
-/// A persistent memory device; outlives the connections to it.
-pub(in crate::vhost_user) struct PmemDevice {
-    log: LimitedLog,
+/// What makes a device persistent memory.
+pub(in crate::vhost_user) struct PmemModel {
     /// One: the device's memory.
     windows: Arc<Windows>,
-    worker: Mutex<Worker<PmemHandler>>,
 }
 
 /// The memory of a device, to be made durable.
@@ -41,15 +35,14 @@ impl Syncs for Memory {
     }
 }
 
-impl PmemDevice {
-    /// The device whose memory is the only one of `windows`; the log calls it `name`.
-    pub(super) fn new(name: &str, windows: Arc<Windows>) -> PmemDevice {
-        let flusher = Arc::new(Flusher::new(Arc::new(Memory(windows.clone()))));
-        let log = LimitedLog::new(format!("{name}: queue 0"));
-        let worker = Mutex::new(Worker::new(log, PmemHandler::new(flusher)));
-        PmemDevice { log: LimitedLog::new(name), windows, worker }
-    }
+/// The device whose memory is the only one of `windows`; the log calls it `name`.
+pub(super) fn pmem_device(name: &str, windows: Arc<Windows>) -> Arc<dyn VhostDevice> {
+    let flusher = Arc::new(Flusher::new(Arc::new(Memory(windows.clone()))));
+    let model = PmemModel { windows: windows.clone() };
+    Arc::new(DeviceBackend::new(name, model, [PmemHandler::new(flusher)], windows))
+}
 
+impl PmemModel {
     /// The device as it is now.
     fn device(&self) -> Device {
         self.windows.attach();
@@ -58,14 +51,8 @@ impl PmemDevice {
     }
 }
 
-impl VhostDevice for PmemDevice {
-    fn log(&self) -> &LimitedLog {
-        &self.log
-    }
-
-    fn queues(&self) -> usize {
-        1
-    }
+impl DeviceModel for PmemModel {
+    type Handler = PmemHandler;
 
     fn queue_size(&self) -> u16 {
         QUEUE_SIZE
@@ -75,30 +62,7 @@ impl VhostDevice for PmemDevice {
         self.device().features()
     }
 
-    fn accept_features(&self, features: u64) {
-        debug!("{}: the driver accepts the features {features:#x}", self.log.name());
-    }
-
-    fn protocol_features(&self) -> u64 {
-        Windows::PROTOCOL_FEATURES
-    }
-
     fn read_config(&self, offset: u32, size: u32) -> Vec<u8> {
         self.device().config(offset, size)
     }
-
-    fn write_config(&self, offset: u32, bytes: &[u8]) {
-        let message = format_args!("the guest writes {bytes:?} to its configuration at {offset}");
-        self.log.line(Level::Debug, &message);
-    }
-
-    fn windows(&self) -> &Windows {
-        &self.windows
-    }
-
-    fn worker(&self, _queue: usize) -> &dyn Serve {
-        &self.worker
-    }
-
-    fn disconnect(&self) {}
 }

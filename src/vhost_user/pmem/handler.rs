@@ -7,10 +7,8 @@ use std::sync::Arc;
 
 use log::Level;
 
-use super::super::completions::{Completion, Completions, Reply};
-use super::super::flusher::Flusher;
 use super::super::guest_log::LimitedLog;
-use super::super::worker::{Handler, Requests};
+use super::super::queue::{Completion, Completions, Flusher, Handler, Reply, Requests};
 use crate::virtio::pmem::Request;
 use crate::virtio::{GuestRam, SyncError};
 

@@ -36,7 +36,7 @@ use std::time::Duration;
 use log::warn;
 
 use super::protocol::back_channel::{BackChannel, Closer};
-use super::ring::{Memory, Ring};
+use super::queue::{Memory, Ring};
 use super::session::protocol_features;
 use crate::pmem::Lent;
 use crate::virtio::{SyncError, Syncs};
@@ -180,7 +180,7 @@ impl Windows {
         if !state.is_running() {
             return;
         }
-        // Before its first turn.
+        // Before its first batch.
         self.connection().rings.insert(number, (ring.clone(), memory.clone()));
         if self.running.fetch_or(bit, Ordering::AcqRel) == 0 && !self.is_empty() {
             self.map_all();

@@ -2,17 +2,17 @@
 //!
 //! A guest's requests may name a window as their buffer, that of another device too: what a frontend maps
 //! for its guest is memory, and is shown to all devices as such. A worker takes one look at guest memory for
-//! all requests of a turn. So that a frontend has unmapped bytes, and has taken them out of guest memory, is
-//! not enough for them to be another's: a turn that began before may still store to them.
+//! all requests of a batch. So that a frontend has unmapped bytes, and has taken them out of guest memory, is
+//! not enough for them to be another's: a batch that began before may still store to them.
 
 use std::ops::Range;
 
 use vm_memory::{GuestAddressSpace, GuestMemoryBackend, GuestMemoryRegion};
 
-use super::super::ring::{Memory, Ring};
+use super::super::queue::{Memory, Ring};
 use crate::pmem::{GuestRegion, Lent};
 
-/// Waits until the turn of `ring` that is under way is over. Whether those that come after it cannot get at
+/// Waits until the batch of `ring` that is under way is over. Whether those that come after it cannot get at
 /// the bytes `ranges` of `file`: guest memory shows none of them, or the ring is stopped, and frontends say
 /// anew what guest memory is before they start one.
 pub(super) fn lets_go_of(ring: &Ring, memory: &Memory, file: &Lent, ranges: &[Range<u64>]) -> bool {
@@ -42,7 +42,7 @@ mod tests {
     use super::super::Windows;
     use super::*;
     use crate::pmem::{DurabilityRequest, Mapping, Protection};
-    use crate::vhost_user::ring::RingPlaces;
+    use crate::vhost_user::queue::RingPlaces;
     use crate::virtio::GuestRam;
 
     const SIZE: u64 = 16384;
@@ -81,9 +81,9 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_is_under_way_ends_before_its_memory_is_let_go() {
+    fn a_batch_that_is_under_way_ends_before_its_memory_is_let_go() {
         let scenario = Scenario::new();
-        let (turn, snapshot) = (scenario.ring.lock_for_worker(), scenario.memory.memory());
+        let (batch, snapshot) = (scenario.ring.lock_for_worker(), scenario.memory.memory());
         scenario.memory.lock().unwrap().replace(GuestRam::new());
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -97,8 +97,8 @@ mod tests {
             }
             // What would be another's by now.
             snapshot.write_obj(0x5au8, PLACE).unwrap();
-            assert!(!is_over.load(Ordering::Acquire), "the turn was not waited for");
-            drop(turn);
+            assert!(!is_over.load(Ordering::Acquire), "the batch was not waited for");
+            drop(batch);
             assert!(asked.join().unwrap());
         });
     }

@@ -11,7 +11,7 @@ use std::thread;
 use virtio_queue::{Error, Queue, QueueT};
 use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryAtomic};
 
-use super::eventfd::Eventfd;
+use super::super::eventfd::Eventfd;
 use crate::virtio::GuestRam;
 
 /// Guest memory that the frontend can exchange.
@@ -29,17 +29,17 @@ pub struct Ring {
 #[derive(Debug)]
 pub struct RingState {
     /// Size, addresses and indexes.
-    pub(super) queue: Queue,
+    pub(in crate::vhost_user) queue: Queue,
     /// The guest writes to it when it has offered requests.
-    pub(super) kick: Option<Arc<Eventfd>>,
+    pub(in crate::vhost_user) kick: Option<Arc<Eventfd>>,
     /// Is written to when requests were completed.
-    pub(super) call: Option<Arc<Eventfd>>,
+    pub(in crate::vhost_user) call: Option<Arc<Eventfd>>,
     /// Is written to when the ring is broken.
-    pub(super) error: Option<Arc<Eventfd>>,
+    pub(in crate::vhost_user) error: Option<Arc<Eventfd>>,
     /// The frontend has enabled it.
-    pub(super) is_enabled: bool,
+    pub(in crate::vhost_user) is_enabled: bool,
     /// It was found broken, and is not looked at before it is set up anew.
-    pub(super) is_broken: bool,
+    pub(in crate::vhost_user) is_broken: bool,
 }
 
 /// Where the parts of a ring are, in guest-physical addresses.
@@ -55,12 +55,12 @@ pub struct RingPlaces {
 
 impl RingState {
     /// Returns whether requests of the ring are carried out.
-    pub(super) fn is_running(&self) -> bool {
+    pub(in crate::vhost_user) fn is_running(&self) -> bool {
         self.is_enabled && self.queue.ready() && !self.is_broken
     }
 
     /// Sets the addresses of the ring's parts.
-    pub(super) fn set_places(&mut self, places: RingPlaces) -> Result<(), Error> {
+    pub(in crate::vhost_user) fn set_places(&mut self, places: RingPlaces) -> Result<(), Error> {
         self.queue.try_set_desc_table_address(GuestAddress(places.descriptors))?;
         self.queue.try_set_avail_ring_address(GuestAddress(places.available))?;
         self.queue.try_set_used_ring_address(GuestAddress(places.used))
@@ -68,7 +68,7 @@ impl RingState {
 
     /// Reads how far completions have come, from the used ring. VIRTIO has no message for it: a ring that
     /// starts goes on where the last device has left it, or at zero.
-    pub(super) fn load_used_index(&mut self, memory: &Memory) -> Result<(), Error> {
+    pub(in crate::vhost_user) fn load_used_index(&mut self, memory: &Memory) -> Result<(), Error> {
         let used = self.queue.used_idx(&*memory.memory(), Ordering::Acquire)?;
         self.queue.set_next_used(used.0);
         Ok(())
@@ -123,13 +123,13 @@ impl Ring {
     }
 
     /// Locks the ring before its queue does.
-    pub(super) fn lock(&self) -> MutexGuard<'_, RingState> {
+    pub(in crate::vhost_user) fn lock(&self) -> MutexGuard<'_, RingState> {
         let _wanted = Wanted::new(&self.wanted);
         self.state()
     }
 
     /// Locks the ring for its queue, after every other thread that wants it.
-    pub(super) fn lock_for_worker(&self) -> MutexGuard<'_, RingState> {
+    pub(in crate::vhost_user) fn lock_for_worker(&self) -> MutexGuard<'_, RingState> {
         while self.is_wanted() {
             thread::yield_now();
         }
@@ -137,7 +137,7 @@ impl Ring {
     }
 
     /// Returns whether another thread than the queue's wants the lock: a batch that is under way is to end.
-    pub(super) fn is_wanted(&self) -> bool {
+    pub(in crate::vhost_user) fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Acquire) > 0
     }
 

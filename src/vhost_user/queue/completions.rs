@@ -14,9 +14,9 @@ use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Error, Queue, QueueT};
 use vm_memory::{Address, Bytes, GuestAddress};
 
+use super::super::guest_log::LimitedLog;
 use super::available::{AVAILABLE_ELEMENT, AVAILABLE_HEADER, not_there};
 use super::flusher::Flush;
-use super::guest_log::LimitedLog;
 use crate::virtio::{GuestArray, GuestRam, SyncError};
 
 /// The used ring (VIRTIO 1.2, 2.7.8): bytes before its elements, and where its index is.
@@ -24,7 +24,7 @@ const USED_HEADER: u64 = 4;
 const USED_INDEX: u64 = 2;
 
 /// What a device tells its guest of a request.
-pub(super) trait Reply: Send {
+pub(in crate::vhost_user) trait Reply: Send {
     /// Stores the reply in guest memory, now that `flushed` has come of what the request waited for.
     /// Returns how many bytes the guest finds in its buffers.
     fn store(self, flushed: Result<(), SyncError>, memory: &GuestRam, log: &LimitedLog) -> u32;
@@ -32,7 +32,7 @@ pub(super) trait Reply: Send {
 
 /// A request that has been carried out, but for its flush.
 #[derive(Debug)]
-pub(super) struct Completion<R> {
+pub(in crate::vhost_user) struct Completion<R> {
     /// Index of its first descriptor.
     pub head: u16,
     /// What the guest is told.
@@ -51,7 +51,7 @@ impl<R> Completion<R> {
 
 /// The completions of a queue that the guest has not been told of.
 #[derive(Debug)]
-pub(super) struct Completions<R>(VecDeque<Completion<R>>);
+pub(in crate::vhost_user) struct Completions<R>(VecDeque<Completion<R>>);
 
 impl<R> Default for Completions<R> {
     fn default() -> Completions<R> {
@@ -60,16 +60,16 @@ impl<R> Default for Completions<R> {
 }
 
 impl<R: Reply> Completions<R> {
-    pub(super) fn push(&mut self, completion: Completion<R>) {
+    pub(in crate::vhost_user) fn push(&mut self, completion: Completion<R>) {
         self.0.push_back(completion);
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::vhost_user) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Returns whether there is one that the guest can be told of.
-    pub(super) fn has_ready(&self) -> bool {
+    pub(in crate::vhost_user) fn has_ready(&self) -> bool {
         self.0.front().is_some_and(Completion::is_done)
     }
 
@@ -83,18 +83,18 @@ impl<R: Reply> Completions<R> {
     }
 
     /// Waits until the guest can be told of all of them.
-    pub(super) fn wait(&self) {
+    pub(in crate::vhost_user) fn wait(&self) {
         self.0.iter().filter_map(|completion| completion.flush.as_ref()).for_each(Flush::wait);
     }
 
     /// Forgets all of them.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::vhost_user) fn clear(&mut self) {
         self.0.clear();
     }
 
     /// Tells the guest of all that are done, up to the first that is not. Returns whether it wants to be
     /// interrupted for that.
-    pub(super) fn publish(
+    pub(in crate::vhost_user) fn publish(
         &mut self,
         ring: &mut Queue,
         memory: &GuestRam,

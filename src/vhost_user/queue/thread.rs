@@ -14,11 +14,11 @@ use log::{debug, warn};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
-use super::device::VhostDevice;
-use super::eventfd::Eventfd;
+use super::super::device::VhostDevice;
+use super::super::eventfd::Eventfd;
+use super::super::wakeup::Wakeup;
 use super::ring::{Memory, Ring};
 use super::wake_signal;
-use super::wakeup::Wakeup;
 use super::worker::Progress;
 
 /// How long a thread may take to end by itself, before it is interrupted in what it waits for.
@@ -38,7 +38,7 @@ struct Control {
 }
 
 /// The queue whose thread it is.
-pub(super) struct Queue {
+pub(in crate::vhost_user) struct Queue {
     /// Its device.
     pub device: Arc<dyn VhostDevice>,
     /// Its number.
@@ -52,7 +52,7 @@ pub(super) struct Queue {
 }
 
 /// The thread of a queue.
-pub(super) struct QueueThread {
+pub(in crate::vhost_user) struct QueueThread {
     control: Arc<Control>,
     thread: JoinHandle<()>,
 }
@@ -63,7 +63,7 @@ impl QueueThread {
     /// # Errors
     ///
     /// There are not enough descriptors or threads.
-    pub(super) fn start(queue: Queue) -> io::Result<QueueThread> {
+    pub(in crate::vhost_user) fn start(queue: Queue) -> io::Result<QueueThread> {
         wake_signal::install();
         let (wake, epoll) = (Arc::new(Wakeup::new()?), epoll::create(CreateFlags::CLOEXEC)?);
         epoll::add(&epoll, &*wake, EventData::new_u64(WAKE), EventFlags::IN)?;
@@ -76,31 +76,31 @@ impl QueueThread {
     }
 
     /// Listens to `kick` from now on: once for what it may hold already, and then for each write to it.
-    pub(super) fn listen_to(&self, kick: &Eventfd) -> io::Result<()> {
+    pub(in crate::vhost_user) fn listen_to(&self, kick: &Eventfd) -> io::Result<()> {
         let events = EventFlags::IN | EventFlags::ET;
         Ok(epoll::add(&self.control.epoll, kick, EventData::new_u64(KICK), events)?)
     }
 
     /// Listens to `kick` no more.
-    pub(super) fn forget(&self, kick: &Eventfd) {
+    pub(in crate::vhost_user) fn forget(&self, kick: &Eventfd) {
         if let Err(errno) = epoll::delete(&self.control.epoll, kick) {
             debug!("a kick was not listened to: {errno}");
         }
     }
 
     /// Has the thread look at its ring.
-    pub(super) fn wake(&self) {
+    pub(in crate::vhost_user) fn wake(&self) {
         self.control.wake.wake();
     }
 
     /// Tells the thread to end.
-    pub(super) fn begin_stop(&self) {
+    pub(in crate::vhost_user) fn begin_stop(&self) {
         self.control.stop.store(true, Ordering::Release);
         self.wake();
     }
 
     /// Ends the thread. A frontend's descriptor that it is blocked in does not hold it.
-    pub(super) fn stop(self) {
+    pub(in crate::vhost_user) fn stop(self) {
         self.begin_stop();
         let begun = Instant::now();
         while !self.thread.is_finished() {

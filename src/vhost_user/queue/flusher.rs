@@ -6,21 +6,21 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
-use super::wakeup::Wakeup;
+use super::super::wakeup::Wakeup;
 use crate::virtio::{SyncError, Syncs};
 
 /// What became of a flush, once it is known. Clones are of the same flush.
 #[derive(Debug, Clone)]
-pub(super) struct Flush(Arc<OnceLock<Result<(), SyncError>>>);
+pub(in crate::vhost_user) struct Flush(Arc<OnceLock<Result<(), SyncError>>>);
 
 impl Flush {
     /// What became of it, if it is over.
-    pub(super) fn result(&self) -> Option<Result<(), SyncError>> {
+    pub(in crate::vhost_user) fn result(&self) -> Option<Result<(), SyncError>> {
         self.0.get().copied()
     }
 
     /// Waits until it is over.
-    pub(super) fn wait(&self) {
+    pub(in crate::vhost_user) fn wait(&self) {
         self.0.wait();
     }
 }
@@ -43,7 +43,7 @@ impl Syncs for Both {
 }
 
 /// The thread that flushes a disk. It runs from the first flush on, until this is dropped.
-pub(super) struct Flusher {
+pub(in crate::vhost_user) struct Flusher {
     disk: Arc<dyn Syncs>,
     queue: Arc<Queue>,
     /// `None`: none was needed yet, or none could be started.
@@ -66,27 +66,27 @@ struct State {
 
 impl Flusher {
     /// A flusher of `disk`.
-    pub(super) fn new(disk: Arc<dyn Syncs>) -> Flusher {
+    pub(in crate::vhost_user) fn new(disk: Arc<dyn Syncs>) -> Flusher {
         Flusher { disk, queue: Arc::default(), thread: Mutex::default() }
     }
 
     /// A flusher of the same disk, and of what is `beside` it.
-    pub(super) fn with(&self, beside: Arc<dyn Syncs>) -> Flusher {
+    pub(in crate::vhost_user) fn with(&self, beside: Arc<dyn Syncs>) -> Flusher {
         Flusher::new(Arc::new(Both { disk: self.disk.clone(), beside }))
     }
 
     /// Whether a flush would take its time: otherwise there is nothing to write, or nothing to wait for.
-    pub(super) fn takes_time(&self) -> bool {
+    pub(in crate::vhost_user) fn takes_time(&self) -> bool {
         self.disk.sync_takes_time()
     }
 
     /// Makes all that was written durable.
-    pub(super) fn flush_now(&self) -> Result<(), SyncError> {
+    pub(in crate::vhost_user) fn flush_now(&self) -> Result<(), SyncError> {
         self.disk.sync()
     }
 
     /// Begins to make all that was written durable. The worker behind `wake` is woken when it is.
-    pub(super) fn begin(&self, wake: &Arc<Wakeup>) -> Flush {
+    pub(in crate::vhost_user) fn begin(&self, wake: &Arc<Wakeup>) -> Flush {
         let flush = Flush(Arc::default());
         if self.is_running() {
             self.queue.state().waiting.push((flush.clone(), wake.clone()));

@@ -13,25 +13,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::wakeup::Wakeup;
+use super::super::wakeup::Wakeup;
 use log::Level;
 use virtio_queue::{Error, QueueT};
 use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryBackend};
 
-use super::available::{look, take_heads};
+use super::super::eventfd::Eventfd;
+use super::super::guest_log::LimitedLog;
+use super::available::{Snapshot, look, take_heads};
 use super::completions::{Completions, Reply};
-use super::eventfd::Eventfd;
-use super::guest_log::LimitedLog;
 use super::polling::Polling;
 use super::ring::{Memory, Ring, RingState};
 use crate::pmem::{GuestRegion, broken_pages};
 use crate::virtio::{DescriptorTable, GuestRam};
 
 /// Most requests of a batch.
-pub(super) const BATCH_REQUESTS: usize = 64;
+pub(in crate::vhost_user) const BATCH_REQUESTS: usize = 64;
 
 /// The requests of a batch.
-pub(super) struct Requests<'a> {
+pub(in crate::vhost_user) struct Requests<'a> {
     /// Guest memory as they find it.
     pub memory: &'a GuestRam,
     /// The ring's descriptors.
@@ -45,27 +45,27 @@ pub(super) struct Requests<'a> {
 
 /// Says when a batch is to end early.
 #[derive(Clone, Copy)]
-pub(super) struct Interrupt<'a> {
+pub(in crate::vhost_user) struct Interrupt<'a> {
     ring: &'a Ring,
     stop: &'a AtomicBool,
 }
 
 impl Interrupt<'_> {
     /// Returns whether the batch is to end.
-    pub(super) fn is_due(self) -> bool {
+    pub(in crate::vhost_user) fn is_due(self) -> bool {
         self.ring.is_wanted() || self.stop.load(Ordering::Relaxed)
     }
 }
 
 impl<'a> Requests<'a> {
     /// Says when the batch is to end early.
-    pub(super) fn interrupt(&self) -> Interrupt<'a> {
+    pub(in crate::vhost_user) fn interrupt(&self) -> Interrupt<'a> {
         self.interrupt
     }
 }
 
 /// What a device does with the requests of one queue.
-pub(super) trait Handler: Send {
+pub(in crate::vhost_user) trait Handler: Send {
     /// What it tells the guest of a request.
     type Reply: Reply;
 
@@ -85,7 +85,7 @@ pub(super) trait Handler: Send {
 
 /// What a step has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(in crate::vhost_user) enum Progress {
     /// There may be more to do at once.
     Busy,
     /// There is nothing to do before the guest kicks, or a flush is over.
@@ -105,8 +105,16 @@ enum Batch {
     Stopped,
 }
 
+/// The requests of a batch, popped off their ring.
+struct Popped {
+    /// Guest memory with all that they refer to.
+    memory: Snapshot,
+    /// Index of the first in the available ring.
+    first: u16,
+}
+
 /// The worker of one queue.
-pub(super) struct Worker<H: Handler> {
+pub(in crate::vhost_user) struct Worker<H: Handler> {
     handler: H,
     /// Index of the first descriptor of each request of the batch.
     heads: Vec<u16>,
@@ -127,7 +135,7 @@ pub(super) struct Worker<H: Handler> {
 
 impl<H: Handler> Worker<H> {
     /// The worker of a queue whose requests `handler` carries out.
-    pub(super) fn new(log: LimitedLog, handler: H) -> Worker<H> {
+    pub(in crate::vhost_user) fn new(log: LimitedLog, handler: H) -> Worker<H> {
         Worker {
             handler,
             heads: Vec::with_capacity(BATCH_REQUESTS),
@@ -143,23 +151,27 @@ impl<H: Handler> Worker<H> {
     }
 
     /// Waits for up to `most` at an empty ring, from now on.
-    pub(super) fn poll_for(&mut self, most: Duration) {
+    pub(in crate::vhost_user) fn poll_for(&mut self, most: Duration) {
         self.polling = Polling::new(most);
     }
 
     /// What carries out the requests.
-    pub(super) fn handler_mut(&mut self) -> &mut H {
+    pub(in crate::vhost_user) fn handler_mut(&mut self) -> &mut H {
         &mut self.handler
     }
 
     /// Begins a connection, during which `wake` tells the worker's thread that a flush is over.
-    pub(super) fn connect(&mut self, wake: Arc<Wakeup>) {
+    pub(in crate::vhost_user) fn connect(&mut self, wake: Arc<Wakeup>) {
         self.wake = Some(wake);
         self.lost_pages = broken_pages();
     }
 
     /// Ends a connection. Returns what is to be notified.
-    pub(super) fn disconnect(&mut self, ring: &Ring, memory: &Memory) -> Option<Arc<Eventfd>> {
+    pub(in crate::vhost_user) fn disconnect(
+        &mut self,
+        ring: &Ring,
+        memory: &Memory,
+    ) -> Option<Arc<Eventfd>> {
         let call = self.drain(ring, memory);
         self.wake = None;
         self.has_started = false;
@@ -168,7 +180,11 @@ impl<H: Handler> Worker<H> {
     }
 
     /// Completes everything that was taken off the ring. Returns what is to be notified.
-    pub(super) fn drain(&mut self, ring: &Ring, memory: &Memory) -> Option<Arc<Eventfd>> {
+    pub(in crate::vhost_user) fn drain(
+        &mut self,
+        ring: &Ring,
+        memory: &Memory,
+    ) -> Option<Arc<Eventfd>> {
         self.completions.wait();
         if self.completions.has_ready()
             && let Err(error) = self.publish(&mut ring.lock_for_worker(), &memory.memory())
@@ -180,14 +196,14 @@ impl<H: Handler> Worker<H> {
     }
 
     /// The guest has kicked, or the worker was woken for another reason.
-    pub(super) fn woken(&mut self) {
+    pub(in crate::vhost_user) fn woken(&mut self) {
         self.is_quiet = false;
         self.polling.woken();
     }
 
     /// Carries out one batch, or looks at an empty ring once. The second value is to be notified, with no
     /// lock held.
-    pub(super) fn step(
+    pub(in crate::vhost_user) fn step(
         &mut self,
         ring: &Ring,
         memory: &Memory,
@@ -236,7 +252,7 @@ impl<H: Handler> Worker<H> {
         false
     }
 
-    /// Carries out a batch.
+    /// Carries out a batch: publishes what has become ready, pops, executes, and publishes.
     fn batch(
         &mut self,
         state: &mut RingState,
@@ -246,19 +262,23 @@ impl<H: Handler> Worker<H> {
         if self.completions.has_ready() {
             self.publish(state, &memory.memory())?;
         }
-        // As many as the ring has room for, whatever the guest says that it offers.
-        let room = usize::from(state.queue.size()).saturating_sub(self.completions.len());
+        let room = self.room(state);
         if !state.is_running() || room == 0 {
             return Ok(Batch::Stopped);
         }
         if !self.has_started {
             self.start(&state.queue, memory)?;
         }
-        if self.polling.is_waiting() && look(&state.queue, memory)?.0 == 0 {
-            return Ok(Batch::Idle);
-        }
-        self.quieten(state, memory)?;
-        self.pop_and_run(state, memory, room, interrupt)
+        let Some(popped) = self.pop(state, memory, room)? else { return Ok(Batch::Idle) };
+        self.execute(state, &popped, interrupt);
+        self.publish(state, &popped.memory)?;
+        Ok(Batch::Done)
+    }
+
+    /// How many requests can be popped: as many as the ring has room for, whatever the guest says that it
+    /// offers.
+    fn room(&self, state: &RingState) -> usize {
+        usize::from(state.queue.size()).saturating_sub(self.completions.len())
     }
 
     /// Begins to serve a ring.
@@ -278,32 +298,36 @@ impl<H: Handler> Worker<H> {
         Ok(())
     }
 
-    /// Takes up to `room` requests off the ring, has them carried out, and tells the guest.
-    fn pop_and_run(
+    /// Pops up to `room` requests off the ring, into `heads`. `None`: none is offered.
+    fn pop(
         &mut self,
         state: &mut RingState,
         memory: &Memory,
         room: usize,
-        interrupt: Interrupt<'_>,
-    ) -> Result<Batch, Error> {
-        let queue = &mut state.queue;
-        let (offered, snapshot) = look(queue, memory)?;
-        let memory = &*snapshot;
-        let first = queue.next_avail();
-        self.heads.clear();
-        take_heads(queue, memory, offered, room.min(BATCH_REQUESTS), &mut self.heads)?;
-        if self.heads.is_empty() {
-            return Ok(Batch::Idle);
+    ) -> Result<Option<Popped>, Error> {
+        // While the worker polls, the guest knows already that it need not kick.
+        if self.polling.is_waiting() && look(&state.queue, memory)?.0 == 0 {
+            return Ok(None);
         }
+        self.quieten(state, memory)?;
+        let (offered, memory) = look(&state.queue, memory)?;
+        let first = state.queue.next_avail();
+        self.heads.clear();
+        let most = room.min(BATCH_REQUESTS);
+        take_heads(&mut state.queue, &memory, offered, most, &mut self.heads)?;
+        Ok((!self.heads.is_empty()).then_some(Popped { memory, first }))
+    }
+
+    /// Has what was popped carried out. What is not, because the batch is to end, goes back to the ring.
+    fn execute(&mut self, state: &mut RingState, popped: &Popped, interrupt: Interrupt<'_>) {
         self.polling.found();
+        let (queue, memory) = (&mut state.queue, &*popped.memory);
         let table = DescriptorTable::new(memory, GuestAddress(queue.desc_table()), queue.size());
         let (heads, wake) = (self.heads.as_slice(), self.wake.as_ref());
         let requests = Requests { memory, table, heads, wake, interrupt };
         let done = self.handler.run(&requests, &mut self.completions);
         // There are 64 at most.
-        queue.set_next_avail(first.wrapping_add(done as u16));
-        self.publish(state, memory)?;
-        Ok(Batch::Done)
+        queue.set_next_avail(popped.first.wrapping_add(done as u16));
     }
 
     /// Nothing waits in the ring, and the worker is about to sleep until the guest kicks. Returns whether
