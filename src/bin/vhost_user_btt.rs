@@ -7,6 +7,7 @@ use vhost_user_btt::cli::daemon::{DaemonArgs, capabilities};
 use vhost_user_btt::cli::{
     StopSignals, complain, one_line, outlive_file_size_limit, parse, print_document, service,
 };
+use vhost_user_btt::sandbox::{self, Sandbox};
 use vhost_user_btt::vhost_user::{
     DeviceConfig, Devices, Error, PassedSockets, Stop, raise_descriptor_limit,
 };
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
 fn run(args: DaemonArgs) -> Result<ExitCode, Error> {
     // Before any file is opened whose descriptor could have the number of one of them.
     let mut passed = PassedSockets::from_environment()?;
-    let control = args.control.clone();
+    let (control, sandbox) = (args.control.clone(), args.sandbox.clone());
     let mut devices = match args.devices(passed.len()) {
         Ok(devices) => devices,
         Err(error) => {
@@ -44,10 +45,15 @@ fn run(args: DaemonArgs) -> Result<ExitCode, Error> {
     if !passed.is_empty() {
         log::warn!("the service manager has passed {} sockets that no device needs", passed.len());
     }
-    serve(&devices, control).map(|()| ExitCode::SUCCESS)
+    let sandbox = sandbox.sandbox(&devices, control.as_deref());
+    serve(&devices, control, &sandbox).map(|()| ExitCode::SUCCESS)
 }
 
-fn serve(devices: &[DeviceConfig], control: Option<PathBuf>) -> Result<(), Error> {
+fn serve(
+    devices: &[DeviceConfig],
+    control: Option<PathBuf>,
+    sandbox: &Sandbox,
+) -> Result<(), Error> {
     if let Err(error) = outlive_file_size_limit() {
         log::warn!("cannot watch for SIGXFSZ: {error}");
     }
@@ -62,6 +68,8 @@ fn serve(devices: &[DeviceConfig], control: Option<PathBuf>) -> Result<(), Error
         .map_err(system("cannot make a stop handle"))?;
     let stops: Vec<Stop> = devices.iter().map(|(_, stop)| stop.clone()).collect();
     let devices = Devices::open(devices, control)?;
+    // From here on, what serves frontends; no thread has been started before.
+    sandbox::enter(sandbox)?;
     let stop = move || {
         service::stopping();
         stops.iter().for_each(Stop::stop);

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::disk::{DiskArg, queue_count, serial};
 use super::logging::LogLevel;
 use super::name::NamespaceArgs;
+use super::sandbox::SandboxArgs;
 use super::window::{DeviceArg, PmemArg, WindowArg};
 use crate::nvdimm::Selection;
 use crate::pmem::DurabilityRequest;
@@ -111,6 +112,10 @@ pub struct DaemonArgs {
     /// it gives way when that does not pay, or somebody else wants the CPU
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u16).range(..=1000))]
     poll_us: u16,
+
+    /// What is given up before serving begins.
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
 
     /// Which messages are shown on standard error
     #[arg(long, value_name = "LEVEL", default_value = "info")]

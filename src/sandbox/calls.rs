@@ -43,9 +43,12 @@ impl ThreadKind {
     /// Of which kinds the threads are that such a thread starts.
     fn starts(self) -> &'static [ThreadKind] {
         match self {
-            ThreadKind::Process => {
-                &[ThreadKind::Device, ThreadKind::Control, ThreadKind::Signals, ThreadKind::Watchdog]
-            }
+            ThreadKind::Process => &[
+                ThreadKind::Device,
+                ThreadKind::Control,
+                ThreadKind::Signals,
+                ThreadKind::Watchdog,
+            ],
             ThreadKind::Device => &[ThreadKind::Queue, ThreadKind::Windows],
             ThreadKind::Queue => &[ThreadKind::Flusher],
             ThreadKind::Control => &[ThreadKind::Control],
@@ -227,10 +230,8 @@ const SIGNALS: &[&[Call]] = &[calls![SYS_recvfrom]];
 const END: &[&[Call]] = &[UNLINK, calls![SYS_exit_group]];
 
 /// Messages to the service manager.
-const NOTIFYING: &[&[Call]] = &[
-    calls![SYS_connect],
-    &[only!(SYS_socket, Only::OneOf { argument: 0, values: &[AF_UNIX] })],
-];
+const NOTIFYING: &[&[Call]] =
+    &[calls![SYS_connect], &[only!(SYS_socket, Only::OneOf { argument: 0, values: &[AF_UNIX] })]];
 
 /// The calls of a thread of a kind; the same call may be there several times, on different conditions.
 pub(super) fn allowed_calls(kind: ThreadKind) -> Vec<&'static Call> {
@@ -289,7 +290,8 @@ mod tests {
     #[test]
     fn nothing_executes_or_gains_rights() {
         let process = allowed(ThreadKind::Process);
-        for name in ["execve", "execveat", "ptrace", "setuid", "mount", "open_by_handle_at", "bpf"] {
+        for name in ["execve", "execveat", "ptrace", "setuid", "mount", "open_by_handle_at", "bpf"]
+        {
             assert!(!process.contains(&name), "{name}");
         }
     }

@@ -62,7 +62,9 @@ pub(super) fn restrict(grants: &[Grant]) -> Result<&'static str, SandboxError> {
         RulesetStatus::FullyEnforced => Ok("files restricted"),
         RulesetStatus::PartiallyEnforced => Ok("files restricted as far as this kernel can"),
         RulesetStatus::NotEnforced => {
-            warn!("this kernel has no Landlock: a process that was taken over can open other files");
+            warn!(
+                "this kernel has no Landlock: a process that was taken over can open other files"
+            );
             Ok("files not restricted")
         }
     }

@@ -19,6 +19,7 @@ mod eventfd;
 mod exposure;
 #[cfg(feature = "power-fail")]
 mod failing_disk;
+mod grants;
 mod guest_log;
 mod inherited;
 #[cfg(feature = "power-fail")]
@@ -42,6 +43,7 @@ mod windows;
 pub use block::{BlockDevice, DiskConfig};
 pub use devices::{DeviceConfig, Devices};
 pub use error::Error;
+pub use grants::grants;
 pub use inherited::{Inherited, PassedSockets};
 #[cfg(feature = "power-fail")]
 pub use injection::Injection;
