@@ -1,4 +1,4 @@
-//! Where log lines go, and which.
+//! Logging: which messages go to standard error, and how they look.
 
 use std::io::Write as _;
 
@@ -12,14 +12,14 @@ use super::escape::OneLine;
 pub enum LogLevel {
     /// None.
     Off,
-    /// What failed.
+    /// Failures.
     Error,
     /// And what is suspicious.
     Warn,
-    /// And what happens: start, connections, recovery.
+    /// And events: start, connections, recovery.
     #[default]
     Info,
-    /// And what helps to find errors.
+    /// And details for debugging.
     Debug,
     /// Everything.
     Trace,

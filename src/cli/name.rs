@@ -6,7 +6,8 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 
 use super::size::Size;
-use crate::btt::{NamespaceOptions, Version};
+use crate::btt::Version;
+use crate::namespace::NamespaceOptions;
 use crate::nvdimm::{LabelSize, Selection};
 use crate::pmem::DurabilityRequest;
 
@@ -20,11 +21,11 @@ pub struct NamespaceArgs {
     #[arg(short, long, value_name = "NAME")]
     pub namespace: Option<String>,
 
-    /// Size of the label storage area at the end of the file, or 'none'; found by itself otherwise
+    /// Size of the label storage area at the end of the file, or 'none' [default: detected]
     #[arg(long, value_name = "SIZE")]
     pub label_size: Option<LabelSizeArg>,
 
-    /// Version of the BTT; needed only where a file holds traces of both
+    /// Version of the BTT; needed only where a file contains traces of both
     #[arg(long, value_name = "VERSION")]
     pub btt_version: Option<VersionArg>,
 }

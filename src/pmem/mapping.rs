@@ -1,4 +1,4 @@
-//! A range of a file, mapped.
+//! A mapping of a range of a file: persistent memory of a real file.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -125,8 +125,11 @@ impl Mapping {
 
     /// The same bytes as they are now, copied as they are stored to: nothing of that reaches the
     /// file.
-    #[cfg(feature = "power-fail")]
-    pub(super) fn private_view(&self) -> Result<Mapping, MapError> {
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn private_view(&self) -> Result<Mapping, MapError> {
         let file = self.file.try_clone();
         let file = file.map_err(|source| MapError::System { call: "dup", source })?;
         let range = self.file_offset..self.file_offset + self.size;
@@ -385,7 +388,7 @@ impl Mapping {
         Ok(())
     }
 
-    /// Gives the whole pages of the range back to the file system. Whether it could.
+    /// Gives the whole pages of the range back to the file system. Returns whether it could.
     fn punch(&self, start: u64, end: u64) -> Result<bool, Errno> {
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         match fallocate(&self.file, flags, start.cast_signed(), (end - start).cast_signed()) {
@@ -643,7 +646,7 @@ impl PersistentMemory for Mapping {
             return offset;
         }
         let position = self.file_offset.saturating_add(offset);
-        // Nobody uses the position of the file that this moves.
+        // The position of the file, which this moves, is not used.
         let found = match lseek(&self.file, position.cast_signed(), Whence::SeekData) {
             Ok(found) => found.cast_unsigned(),
             // A hole up to the end of the file, which may have been truncated since it was mapped.

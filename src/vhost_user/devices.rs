@@ -1,8 +1,9 @@
-//! Several devices, each at its own socket, in one process.
+//! Serves several devices in one process, each at its own socket.
 
 use std::io;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::{self, ScopedJoinHandle};
 
 use log::error;
@@ -11,6 +12,7 @@ use super::block::DiskConfig;
 use super::control::BoundControl;
 use super::error::Error;
 use super::exposure::refuse_exposure;
+use super::medium::OpenMedium;
 use super::pmem::PmemConfig;
 use super::server::Server;
 use super::sharing::refuse_sharing;
@@ -32,6 +34,20 @@ impl DeviceConfig {
         match self {
             DeviceConfig::Disk(disk) => disk.server(regions, stop),
             DeviceConfig::Pmem(pmem) => pmem.server(regions, stop),
+        }
+    }
+
+    /// Has its media opened by `medium`.
+    pub fn open_by(&mut self, medium: &Arc<dyn OpenMedium>) {
+        let windows = match self {
+            DeviceConfig::Disk(disk) => {
+                disk.medium = medium.clone();
+                &mut disk.windows[..]
+            }
+            DeviceConfig::Pmem(pmem) => std::slice::from_mut(&mut pmem.window),
+        };
+        for window in windows {
+            window.region.medium = medium.clone();
         }
     }
 
@@ -135,7 +151,7 @@ impl Devices {
     }
 }
 
-/// Serves one of several devices. Whether it was served to the end.
+/// Serves one of several devices. Returns whether it was served to the end.
 fn serve(server: Server) -> bool {
     let title = server.name().to_owned();
     match server.run() {

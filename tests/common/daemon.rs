@@ -64,6 +64,15 @@ impl Daemon {
         Daemon::spawn(command, socket)
     }
 
+    /// Starts `powercut serve` on `file`, whose power fails, and does not wait.
+    pub fn begin_failing(file: &Path, arguments: &[&str]) -> Daemon {
+        let socket = file.with_extension("sock");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_powercut"));
+        command.arg("serve").arg("--socket-path").arg(&socket);
+        command.arg("--nvdimm").arg(file).args(arguments);
+        Daemon::spawn(command, socket)
+    }
+
     /// Starts `command`, a daemon in some form.
     pub fn spawn(mut command: Command, socket: PathBuf) -> Daemon {
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -110,7 +119,7 @@ impl Daemon {
         rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap()
     }
 
-    /// Whether the daemon has ended by itself.
+    /// Returns whether the daemon has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }

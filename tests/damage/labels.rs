@@ -14,20 +14,8 @@ use crate::{check, done, found, open, path_argument, run, run_listening};
 const HEAD: &str = "\
 # Labels
 
-Here the file has labels of version 1.2, and namespaces `first` and `second` of 16 MiB each; behind them, 16 MiB are free. Daemon, check and repair are
-asked for `second`.
-
-One bad label costs its own namespace and no other. Of labels that contradict each other, by their bytes or their uuid, none counts, for nobody can tell which is right (Linux
-refuses all labels of the NVDIMM then). The bytes that such a label names are not free. Where a label is not whole in itself, nobody knows which bytes its namespace has: then
-nothing is made in free bytes, and no namespace grows into them, unless forced; the other namespaces are listed, served, renamed and destroyed as ever.
-
-`check-labels` says which labels are lost, and finds what has lost its label: a BTT names the namespace that it is of, and a DAX region is of the same uuid. `--repair` writes the
-label again where the lost one is of that uuid, in one step, and an index block that cannot be used; it does nothing else. `--restore UUID` makes a label for what is found,
-`--drop SLOT` gives a lost one up. Where both index blocks are lost, `init-labels --force` makes new ones, without namespaces, leaves what the old ones described where it is, and `check-labels`
-finds it. Not found: what is in raw mode, which nothing tells, and what does not start at a multiple of 16 MiB, unless the lost label says where.
-
-All of it holds: no program panics; looking changes no byte; what is refused changes no byte; where `create-namespace` refuses, `init-labels --force` succeeds. A change of labels heals
-index blocks by itself, for it writes the one that does not count.
+Here the file has labels of version 1.2, and the namespaces `first` and `second` of 16 MiB each, followed by 16 free MiB. The daemon, the
+check and the repair are asked for `second`. Where `create-namespace` refuses, `init-labels --force` succeeds.
 
 ";
 

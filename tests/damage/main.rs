@@ -1,7 +1,7 @@
-//! What becomes of a damaged file: what each program says and does, kind by kind; and docs/damage.md,
-//! which is written from it.
+//! What each program says and does about each kind of damage, compared with the kept table
+//! `tests/damage/table.md`. `docs/damage.md` explains it to users.
 //!
-//! `UPDATE_DOCS=1 cargo test --test damage` writes docs/damage.md anew.
+//! `UPDATE_TABLE=1 cargo test --test damage` writes the table anew.
 
 #[path = "../common/daemon.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
@@ -29,12 +29,13 @@ use daemon::{Daemon, nvdimmctl, nvdimmctl_ok};
 use damage::{Damage, Image};
 use serde_json::Value;
 use uuid::Uuid;
-use vhost_user_btt::btt::{CreateOptions, LbaSize, NamespaceOptions, Version};
+use vhost_user_btt::btt::{CreateOptions, LbaSize, Version};
+use vhost_user_btt::namespace::NamespaceOptions;
 use vhost_user_btt::nvdimm::{ClaimKind, LabelSize, Selection};
 use vhost_user_btt::pmem::DurabilityRequest;
 
 const ARENA: u64 = 17 << 20;
-const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/damage.md");
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/damage/table.md");
 
 /// What happens to a damaged file.
 struct Outcome {
@@ -245,36 +246,14 @@ fn try_out(folder: &Path, template: &Image, damage: &Damage) -> Outcome {
 }
 
 const HEAD: &str = "\
-# What becomes of a damaged file
+# Damage and its consequences
 
-Written by `tests/damage`, which does each damage to a file of its own, runs the programs, and compares what they say and do with this
-page (`UPDATE_DOCS=1 cargo test --test damage` writes it anew). All of it holds: no program panics; looking changes no byte; a dry run says
-what the repair will do; a repair without `--force` changes nothing that could be read; what was repaired is clean, and is served; and the
-backup puts every byte back.
+Generated: `tests/damage` inflicts each kind of damage on a file of its own, runs the programs, and compares what they say and do with
+this table (`UPDATE_TABLE=1 cargo test --test damage` writes it anew). [docs/damage.md](../../docs/damage.md) is the page for readers.
 
-In the first tables the file has a label-less namespace of 4096-byte sectors, of which the first 40 were written; the daemon is started with `--read-only`. The words
-in the column of `check-namespace` are the kinds of finding that its JSON counts. **clean** and **problems** in the last two columns is what
-is left.
-
-";
-
-const UNREADABLE: &str = "\
-# What cannot be read
-
-Poison, of which no file here has any, is tried on a simulated medium (`src/btt/check/tests`). The memory stays poisoned until something is written over it: by way of the file system, in whole pages.
-
-- **Info blocks**: `--repair` writes the page anew from the other copy.
-- **Lanes**: `--repair` completes what is pending in the others, zeroes the page of the flog, of 64 lanes, and gives all its lanes blocks that nobody owns. So it needs to be certain which those are: it does
-  that only if all else is in order. The lanes of that page are silenced before it is zeroed, so that it may be cut off at any point and repeated. A write that was pending in an unreadable lane was never
-  reported as done; its sector keeps its old data.
-- **Map**: reported, and not repaired. A page has the entries of 1024 sectors, of which all but a few can be read. They would be gone while it is zeroed, and zeroes in a map do not mean that something is lost, but
-  that these sectors were never written and have the blocks of their own numbers, which are others' by now: a power failure then would leave damage that nothing tells from a map in order. Instead:
-  `nvdimmctl export --skip-unreadable` writes the disk out, with zeroes for sectors whose map entry or block cannot be read, and says how much that is; `create-namespace --force` (of several namespaces: `--reconfig NAME`) makes it
-  anew in its place, whereby map and flog are zeroed, and the poison goes; `import` brings the disk back. If the unreadable entries are those of sectors that a lane wrote last, the disk cannot be opened, and
-  `export --force-raw --skip-unreadable` into a new file gives a copy to work on, in which they are zero: `check-namespace --repair --force` marks what is in doubt there as lost.
-- **Blocks of sectors**: reading such a sector is an error, which the map then says (E), until it is written: that clears the poison of the block.
-
-Where a repair has written over what could not be read, `--undo` refuses to put back the rest: there is no state to go back to.
+In the first tables the file has a label-less namespace of 4096-byte sectors, of which the first 40 were written; the daemon is started
+with `--read-only`. The words in the column of `check-namespace` are the kinds of finding that its JSON counts. **clean** and **problems**
+in the last two columns are the verdict after the repair.
 
 ";
 
@@ -316,7 +295,7 @@ fn btt_tables(failed: &mut Vec<&'static str>) -> String {
             }
         }
     }
-    document(&outcomes) + UNREADABLE
+    document(&outcomes)
 }
 
 #[test]
@@ -325,15 +304,15 @@ fn every_kind_of_damage_is_dealt_with_as_documented() {
     let text = btt_tables(&mut failed) + &labels::tables(&mut failed);
     assert_eq!(failed, [""; 0]);
     let text = text.trim_end().to_owned() + "\n";
-    if std::env::var_os("UPDATE_DOCS").is_some() {
+    if std::env::var_os("UPDATE_TABLE").is_some() {
         fs::write(DOCUMENT, &text).unwrap();
     }
     let documented = fs::read_to_string(DOCUMENT).unwrap_or_default();
     for (is, should) in text.lines().zip(documented.lines()) {
         assert_eq!(
             is, should,
-            "docs/damage.md is not up to date; see the head of tests/damage/main.rs"
+            "tests/damage/table.md is not up to date; see the head of tests/damage/main.rs"
         );
     }
-    assert_eq!(text.len(), documented.len(), "docs/damage.md is not up to date");
+    assert_eq!(text.len(), documented.len(), "tests/damage/table.md is not up to date");
 }

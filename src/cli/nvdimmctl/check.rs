@@ -7,30 +7,31 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Error, PROBLEMS_LEFT, REPAIRED, backup};
+use crate::btt::Version;
 use crate::btt::check::repair::{Plan, Repair, RepairOptions, advice};
 use crate::btt::check::{self, CheckOptions, PendingWrite, Report, Severity, Verdict};
-use crate::btt::{MappedNamespace, Version};
 use crate::cli::escape::{shell_path, shell_word};
 use crate::cli::name::{NamespaceArgs, PositionalNamespace};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
+use crate::namespace::MappedNamespace;
 use crate::nvdimm::ClaimKind;
 use crate::pmem::{DurabilityRequest, MediaError};
 
 /// Check that a namespace is whole: info blocks, flog, map, and every block owned exactly once
 ///
-/// By code of its own, not by the engine that serves the namespace. Without --repair nothing is written,
-/// and the output says what a repair would do, and what would be left. Writes that a crash interrupted
-/// are no problem: they are completed when the namespace is next served, or by --repair.
+/// The check is independent of the engine that serves the namespace. Without --repair it writes nothing,
+/// and says what a repair would do, and what problems would be left. Writes that a crash interrupted are
+/// no problem: they are completed when the namespace is next served, or by --repair.
 ///
-/// --repair does what is certain: it restores either info block from the other, completes interrupted
-/// writes, and gives lanes and map entries that name nothing the blocks that nobody owns. Before it
-/// changes a byte, it writes all that it will change to a new file; --undo puts that back. If it is cut
-/// off, by a power failure or otherwise, repeat it.
+/// --repair does what is certain: it restores one info block from the other, completes interrupted
+/// writes, and gives lanes and map entries that name no block the blocks that have no owner. Before it
+/// changes a byte, it saves all that it will change to a new file; --undo puts that back. If a repair is
+/// interrupted, by a power failure or otherwise, repeat it.
 ///
-/// --force, too, gives up what is in doubt: sectors that share a block are marked as lost until they are
-/// written (export them first: as yet they can be read); the info blocks of a later arena are worked
-/// out anew; the ERROR flag is cleared; what is left of other BTTs goes. See docs/damage.md.
+/// --force also decides what is in doubt: sectors that share a block are marked as lost until they are
+/// written (export them first, while they can be read); the info blocks of a later arena are computed;
+/// the error flag is cleared; remains of other BTTs are removed. See docs/damage.md.
 ///
 /// Exit status: 0 clean, 1 repaired, 2 problems (left), 8 could not be checked.
 #[derive(Debug, Args)]
@@ -46,30 +47,29 @@ pub struct CheckNamespace {
     #[command(flatten)]
     namespace: NamespaceArgs,
 
-    /// Repair what can be repaired without guessing
+    /// Repair what is certain
     #[arg(short = 'R', long)]
     repair: bool,
 
-    /// Also write the flog anew in the standard layout (bytes 0 and 16 of each lane), unless problems
-    /// are left
+    /// Also rewrite the flog in the standard layout (bytes 0 and 16 of each lane), unless problems are left
     #[arg(short = 'L', long, requires = "repair")]
     rewrite_log: bool,
 
-    /// Also repair what means giving sectors up; without --repair: say what that would do
+    /// Also repair where sectors have to be given up; without --repair, say what that would do
     #[arg(short, long)]
     force: bool,
 
-    /// Where to keep what the repair changes; it must not exist yet [default: FILE.before-repair, or
-    /// FILE.before-repair.2 and so on where that exists; for a device, in the current folder]
+    /// File in which to save what the repair changes; it must not exist yet [default: FILE.before-repair, or
+    /// FILE.before-repair.2 and so on; for a device, in the current folder]
     #[arg(long, value_name = "NEW-FILE", requires = "repair")]
     backup: Option<PathBuf>,
 
-    /// Put back what an earlier repair changed, from its backup, and do nothing else; refused once the
-    /// namespace was written to there
+    /// Put back what an earlier repair changed, from its backup, and do nothing else; refused if the
+    /// namespace was written to there since
     #[arg(long, value_name = "BACKUP", conflicts_with_all = ["repair", "force", "json"])]
     undo: Option<PathBuf>,
 
-    /// List at most so many findings of a kind; all are counted
+    /// List at most this many findings of a kind; all are counted
     #[arg(long, value_name = "N", default_value_t = 20)]
     most: usize,
 

@@ -10,22 +10,22 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Error, PROBLEMS_LEFT, REPAIRED};
-use crate::btt::{self, Orphan, restore_label};
 use crate::cli::name::LabelSizeArg;
 use crate::cli::output::say;
+use crate::namespace::{self, Orphan, restore_label};
 use crate::nvdimm::{self, ClaimKind, LabelEditor, LabelSize, LostLabel, NvdimmFile};
 
 /// Check the labels of a file, and look for namespaces that have lost theirs
 ///
-/// A label that is damaged, or contradicts another, is passed over, with its namespace. What that
-/// namespace holds is still there, and tells which one it was: a BTT or a DAX region, not what is in raw
-/// mode. Without options nothing is written.
+/// A label that is damaged, or contradicts another one, is ignored, and so is its namespace. The contents
+/// of the namespace are still there, and a BTT or a DAX region says which namespace it belongs to; plain
+/// bytes (raw mode) do not. Without options nothing is written.
 ///
-/// --repair does what is certain: it writes an index block that is unusable anew, and a label again
-/// where a lost one is of the same uuid as what is found.
+/// --repair does what is certain: it rewrites an unusable index block, and it rewrites a lost label if
+/// its uuid is that of a namespace that was found.
 ///
-/// --restore makes a label for what is found. Mind that it may be of a namespace that was destroyed, if
-/// that was cut off. --drop gives up a label that is lost: its bytes are free then.
+/// --restore makes a label for a namespace that was found. Note that it may have been destroyed, if the
+/// destruction was interrupted. --drop gives up a lost label: its bytes are free afterwards.
 ///
 /// Exit status: 0 clean, 1 repaired, 2 problems (left), 8 could not be checked.
 #[derive(Debug, Args)]
@@ -34,19 +34,19 @@ pub struct CheckLabels {
     /// The NVDIMM file
     file: PathBuf,
 
-    /// Size of the label storage area at the end of the file; found by itself otherwise
+    /// Size of the label storage area at the end of the file [default: detected]
     #[arg(long, value_name = "SIZE")]
     label_size: Option<LabelSizeArg>,
 
-    /// Mend what is certain
+    /// Repair what is certain
     #[arg(short = 'R', long)]
     repair: bool,
 
-    /// Make the label of this namespace again, which was found without one; repeatable
+    /// Make a label for this namespace, which was found without one; repeatable
     #[arg(long, value_name = "UUID")]
     restore: Vec<Uuid>,
 
-    /// Give up the label in this slot, which is lost; repeatable
+    /// Give up the lost label in this slot; repeatable
     #[arg(long, value_name = "SLOT")]
     drop: Vec<u32>,
 
@@ -140,7 +140,7 @@ impl CheckLabels {
     /// Does what is asked for. Returns what was done and how the labels are then; they stay locked until that
     /// is known.
     fn change(&self, label_size: LabelSize) -> Result<Checked, Error> {
-        let mut editor = btt::edit_labels(&self.file, label_size)?;
+        let mut editor = namespace::edit_labels(&self.file, label_size)?;
         let mut done = Vec::new();
         for slot in &self.drop {
             editor.drop_lost(*slot)?;

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::Error;
-use crate::btt;
 use crate::cli::escape::shell_path;
 use crate::cli::output::say;
 use crate::cli::size::Size;
+use crate::namespace;
 use crate::nvdimm::label::LabelVersion;
 use crate::nvdimm::{self, InitOptions, LINUX_ALIGNMENT};
 use crate::pmem::PAGE;
@@ -19,10 +19,9 @@ const LEAST_SIZE: u64 = 17 << 20;
 /// Smallest room for namespaces with labels, in bytes: a BTT of version 2.0 fills it.
 const LEAST_LABELLED_SIZE: u64 = 16 << 20;
 
-/// Make an NVDIMM file: sparse; with --label-size, one for several namespaces
-///
-/// Without labels, the whole file is one namespace. With them, 'create-namespace' makes as many as
-/// there is room for. QEMU has to be told of labels: '-device nvdimm,label-size=SIZE'.
+/// Make a sparse NVDIMM file; with --label-size, one for several namespaces
+/// Without labels, the whole file is one namespace. With labels, 'create-namespace' makes several. QEMU needs
+/// to know the size of the labels: '-device nvdimm,label-size=SIZE'.
 #[derive(Debug, Args)]
 pub struct CreateFile {
     /// The file; it must not exist yet
@@ -32,29 +31,28 @@ pub struct CreateFile {
     #[arg(short, long)]
     size: Size,
 
-    /// Size of a label storage area, which comes on top: 128K (QEMU's least) to 16M
+    /// Size of the label storage area, in addition to --size: 128K (QEMU's minimum) to 16M
     #[arg(long, value_name = "SIZE")]
     label_size: Option<Size>,
 
-    /// What the size has to be a multiple of, if there are labels; Linux wants 16M
+    /// Alignment of the size if there are labels; Linux requires 16M [default: 16M]
     #[arg(short, long, value_name = "SIZE", value_parser = alignment, requires = "label_size")]
     align: Option<u64>,
 
-    /// Permissions of the file, as of chmod [default: 600]
+    /// Permissions of the file, in octal [default: 600]
     #[arg(long, value_name = "OCTAL", value_parser = permissions)]
     mode: Option<u32>,
 }
 
-/// Make a label storage area at the end of a file that exists, as 'ndctl init-labels' does
-///
-/// All namespaces of the file are gone then, and a disk that fills a file without labels loses its
-/// end: what is in use is refused without --force.
+/// Make a label storage area at the end of an existing file, as 'ndctl init-labels' does
+/// All namespaces of the file are lost, and a disk that fills a file without labels loses its end. Without
+/// --force, a file that contains data is refused.
 #[derive(Debug, Args)]
 pub struct InitLabels {
     /// The NVDIMM file
     file: PathBuf,
 
-    /// Size of the area: 128K (QEMU's least) to 16M [default: that of the area that is there, or 128K]
+    /// Size of the area: 128K (QEMU's minimum) to 16M [default: that of the existing area, or 128K]
     #[arg(long, value_name = "SIZE")]
     label_size: Option<Size>,
 
@@ -62,7 +60,7 @@ pub struct InitLabels {
     #[arg(short = 'V', long, value_name = "VERSION", default_value = "1.2")]
     label_version: LabelVersionArg,
 
-    /// Give up what is there
+    /// Discard the namespaces and data that are there
     #[arg(short, long)]
     force: bool,
 }
@@ -70,7 +68,7 @@ pub struct InitLabels {
 /// The value of `--label-version`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LabelVersionArg {
-    /// Labels of 128 bytes, for systems that know no other
+    /// Labels of 128 bytes, for systems that support no others
     #[value(name = "1.1")]
     V1_1,
     /// Labels of 256 bytes, with checksums
@@ -151,7 +149,7 @@ impl InitLabels {
             version: self.label_version.into(),
             force: self.force,
         };
-        let made = btt::init_labels(&self.file, &options)?;
+        let made = namespace::init_labels(&self.file, &options)?;
         let file = self.file.display();
         say!(
             "{file}: {} of labels initialized: version {}, {} slots{}",

@@ -9,30 +9,28 @@ use super::Error;
 use super::create_file::alignment;
 use super::dax::device_alignment;
 use super::listing::Listing;
-use crate::btt::{
-    self, ARENA_MAX_SIZE, CreateOptions, LbaSize, MappedNamespace, Mode, Provision, Version,
-};
+use crate::btt::{ARENA_MAX_SIZE, CreateOptions, LbaSize, Version};
 use crate::cli::name::{LabelSizeArg, NamespaceArgs, VersionArg};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::dax::Align;
+use crate::namespace::{self, MappedNamespace, Mode, Provision};
 use crate::nvdimm::label::{LabelName, MOST_QEMU_SLOTS};
 use crate::nvdimm::{ClaimKind, LINUX_ALIGNMENT, LabelSize, NvdimmFile, Place, Selection};
 use crate::pmem::DurabilityRequest;
 
-/// Make a namespace: in sector mode, a disk with atomic sectors; in dax mode, memory that is divided
-/// into devices; in raw mode, bytes
-///
-/// In a file with labels, it goes to the lowest place where it fits, and has a uuid and maybe a name.
-/// A file without labels is one namespace, and what this makes fills it. A crash leaves no namespace,
-/// or a whole one. What goes into one in dax mode: see 'nvdimmctl dax --help'.
+/// Make a namespace: a disk with atomic sectors (sector mode), memory that is divided into devices (dax
+/// mode), or plain bytes (raw mode)
+/// In a file with labels, the namespace takes the lowest free extent that is large enough. A file without
+/// labels is one namespace, and the BTT or DAX region fills it. A crash leaves no namespace or a complete
+/// one. 'nvdimmctl dax --help' describes devices in dax mode.
 #[derive(Debug, Args)]
 pub struct CreateNamespace {
     /// The NVDIMM file
     file: PathBuf,
 
-    /// What it holds
+    /// What the namespace contains
     #[arg(short, long, value_name = "MODE", default_value = "sector")]
     mode: ModeArg,
 
@@ -44,12 +42,11 @@ pub struct CreateNamespace {
     #[arg(short = 'l', long, value_parser = lba_size)]
     sector_size: Option<LbaSize>,
 
-    /// A name, up to 63 bytes, by which it can be found
+    /// Its name, up to 63 bytes
     #[arg(short, long, value_parser = LabelName::new)]
     name: Option<LabelName>,
 
-    /// Uuid of the namespace, in its label; in a file without labels, of what is made in it [default: a random
-    /// one]
+    /// Uuid of the namespace; in a file without labels, of the BTT or DAX region [default: random]
     #[arg(short, long)]
     uuid: Option<Uuid>,
 
@@ -57,30 +54,29 @@ pub struct CreateNamespace {
     #[arg(short = 'e', long, value_name = "NAMESPACE", conflicts_with_all = ["size", "align"])]
     reconfig: Option<String>,
 
-    /// What start and size are multiples of; Linux wants 16M
+    /// Alignment of its offset and size; Linux requires 16M [default: 16M]
     #[arg(short, long, value_name = "SIZE", value_parser = alignment)]
     align: Option<u64>,
 
-    /// In dax mode, what sizes and places of devices are multiples of unless they say otherwise: 4K, 2M or
-    /// 1G [default: 2M]
+    /// In dax mode, the default alignment of devices: 4K, 2M or 1G [default: 2M]
     #[arg(long, value_name = "SIZE", value_parser = device_alignment)]
     device_align: Option<Align>,
 
-    /// QEMU's memory slot for the file; Linux passes over namespaces that were made for another
-    /// [default: as the other namespaces, or 0; in dax mode none, so that no Linux takes it for a disk]
+    /// QEMU's memory slot for the file; Linux ignores namespaces that were made for another slot [default:
+    /// that of the other namespaces, or 0; none in dax mode, so that Linux does not make a disk of it]
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(..i64::from(MOST_QEMU_SLOTS)))]
     qemu_slot: Option<u32>,
 
-    /// Size of the label storage area at the end of the file, or 'none'; found by itself otherwise
+    /// Size of the label storage area at the end of the file, or 'none' [default: detected]
     #[arg(long, value_name = "SIZE")]
     label_size: Option<LabelSizeArg>,
 
-    /// Version of the BTT [default: what Linux makes: 2.0 with labels of version 1.2, else 1.1]
+    /// Version of the BTT [default: as Linux: 2.0 with labels of version 1.2, else 1.1]
     #[arg(long, value_name = "VERSION")]
     btt_version: Option<VersionArg>,
 
-    /// Write over a BTT, a DAX region, or something else, that is there already; its data are lost
+    /// Overwrite a BTT, a DAX region or other data that are there; they are lost
     #[arg(short, long)]
     force: bool,
 
@@ -94,9 +90,9 @@ pub struct CreateNamespace {
 enum ModeArg {
     /// Atomic sectors: a BTT
     Sector,
-    /// Memory that is divided into devices, which guests map: a DAX region
+    /// Memory that is divided into devices which guests map: a DAX region
     Dax,
-    /// Bytes as they are; sectors are not atomic
+    /// Plain bytes; sectors are not atomic
     Raw,
 }
 
@@ -153,7 +149,7 @@ impl CreateNamespace {
 
     /// Makes a namespace with a label, and describes it while no other process can change it.
     fn in_labels(&self, mode: Mode) -> Result<Listing, Error> {
-        let mut editor = btt::edit_labels(&self.file, self.label_size())?;
+        let mut editor = namespace::edit_labels(&self.file, self.label_size())?;
         let provision = Provision {
             place: Place::FirstFit {
                 size: self.size.map(|size| size.0),
@@ -170,9 +166,9 @@ impl CreateNamespace {
         let created = match &self.reconfig {
             Some(old) => {
                 let old = Selection::Named(old.clone());
-                btt::reconfigure_namespace(&mut editor, &old, &provision, report)?
+                namespace::reconfigure_namespace(&mut editor, &old, &provision, report)?
             }
-            None => btt::create_namespace(&mut editor, &provision, report)?,
+            None => namespace::create_namespace(&mut editor, &provision, report)?,
         };
         drop(progress);
         Listing::describe(editor.file(), &created, self.version())
@@ -195,7 +191,7 @@ impl CreateNamespace {
         let mapped = options.map(ClaimKind::Exclusive)?;
         if !self.force {
             let file = NvdimmFile::open_quietly(&self.file, ClaimKind::Shared, self.label_size())?;
-            btt::refuse_stray_labels(&file)?;
+            namespace::refuse_stray_labels(&file)?;
         }
         let uuid = self.uuid.unwrap_or_else(Uuid::new_v4);
         let (lba_size, version) = match mode {

@@ -16,15 +16,15 @@ use clap::{Args, Subcommand};
 use super::Error;
 use crate::cli::name::LabelSizeArg;
 use crate::cli::size::Size;
-use crate::dax::{self, Align, NamespaceOptions, Region, region_error};
+use crate::dax::{self, Align, Region};
+use crate::namespace::region::{NamespaceOptions, region_error};
 use crate::nvdimm::{Claim, ClaimKind, Selection};
 use crate::pmem::Mapping;
 
 /// Divide a namespace in dax mode into devices: parts of its memory that guests map
-///
-/// A device has a name, a uuid, and a size that changes; it is made of one extent or several, and
-/// zero wherever nothing was written to it. Every command is done wholly or not at all, whatever
-/// fails. 'create-namespace --mode dax' makes such a namespace.
+/// A device has a name, a uuid, and a size that can be changed. It consists of one extent or several, and is
+/// zero where nothing was written. Every command is a transaction. 'create-namespace --mode dax' makes such a
+/// namespace.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
 pub(super) struct Dax {
@@ -54,12 +54,12 @@ enum Command {
 }
 
 impl Dax {
-    /// Whether the exit status is that of a check.
+    /// Returns whether the exit status is that of a check.
     pub(super) fn is_check(&self) -> bool {
         matches!(self.command, Command::Check(_))
     }
 
-    /// Whether a daemon can be asked to do it.
+    /// Returns whether a daemon can be asked to do it.
     pub(super) fn knows_control(&self) -> bool {
         matches!(self.command, Command::ResizeDevice(_))
     }
@@ -91,7 +91,7 @@ struct RegionArgs {
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
 
-    /// Size of the label storage area at the end of the file, or 'none'; found by itself otherwise
+    /// Size of the label storage area at the end of the file, or 'none' [default: detected]
     #[arg(long, value_name = "SIZE")]
     label_size: Option<LabelSizeArg>,
 }
@@ -112,7 +112,7 @@ impl RegionArgs {
     }
 }
 
-/// A region that nobody else can change.
+/// A region that no other process can change.
 struct Open {
     claim: Claim,
     region: Region<Mapping>,
@@ -124,7 +124,7 @@ impl Open {
         region_error(self.claim.path(), self.claim.namespace(), source).into()
     }
 
-    /// Whether something was stored in the device's bytes from `offset` on, as far as is known
+    /// Returns whether something was stored in the device's bytes from `offset` on, as far as is known
     /// without reading them.
     fn is_written_from(&self, name: &str, offset: u64) -> Result<bool, Error> {
         let device = self.region.device(name).map_err(|error| self.error(error))?;

@@ -5,38 +5,37 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Error;
-use crate::btt;
 use crate::cli::name::{ALL, LabelSizeArg, NamespaceArgs};
 use crate::cli::output::say;
 use crate::cli::size::Size;
+use crate::namespace;
 use crate::nvdimm::label::LabelName;
 use crate::nvdimm::{ClaimKind, LabelEditor, LabelSize, NvdimmFile, Selection};
 use crate::pmem::DurabilityRequest;
 
-/// Destroy a namespace: its bytes are free for another
-///
-/// In a file without labels the namespace remains, in raw mode. One that holds something is destroyed
-/// with --force only, and one that somebody holds not at all. Its bytes go back to the file system; on a
-/// device, data stay where they are until something else is made there, with --force.
+/// Destroy a namespace, and free its bytes
+/// In a file without labels the namespace remains, in raw mode. A namespace that contains data is destroyed
+/// with --force only. A namespace that a process holds is never destroyed. Its bytes are given back to the
+/// file system; on a device, the data stay until they are overwritten.
 #[derive(Debug, Args)]
 pub struct DestroyNamespace {
     /// The NVDIMM file
     file: PathBuf,
 
-    /// The namespace, by name or uuid, or by device name (which may be another's afterwards); 'all' for all of
-    /// them
+    /// The namespace, by name, uuid or device name (device names change when a namespace is destroyed); 'all'
+    /// for all of them
     namespace: String,
 
-    /// Size of the label storage area at the end of the file, or 'none'; found by itself otherwise
+    /// Size of the label storage area at the end of the file, or 'none' [default: detected]
     #[arg(long, value_name = "SIZE")]
     label_size: Option<LabelSizeArg>,
 
-    /// Destroy it whatever it holds; its data are lost
+    /// Destroy it although it contains data, which are lost
     #[arg(short, long)]
     force: bool,
 }
 
-/// Give a namespace another name; what it holds remains
+/// Rename a namespace; its contents do not change
 #[derive(Debug, Args)]
 pub struct RenameNamespace {
     /// The NVDIMM file
@@ -49,7 +48,7 @@ pub struct RenameNamespace {
     #[arg(value_parser = LabelName::new)]
     name: LabelName,
 
-    /// Size of the label storage area at the end of the file; found by itself otherwise
+    /// Size of the label storage area at the end of the file [default: detected]
     #[arg(long, value_name = "SIZE")]
     label_size: Option<LabelSizeArg>,
 }
@@ -67,7 +66,7 @@ impl DestroyNamespace {
             return self.in_whole_file();
         }
         drop(file);
-        let mut editor = btt::edit_labels(&self.file, size)?;
+        let mut editor = namespace::edit_labels(&self.file, size)?;
         for selection in self.selections(editor.file()) {
             self.destroy(&mut editor, &selection)?;
         }
@@ -86,7 +85,7 @@ impl DestroyNamespace {
     }
 
     fn destroy(&self, editor: &mut LabelEditor, selection: &Selection) -> Result<(), Error> {
-        let gone = btt::destroy_namespace(editor, selection, self.force)?;
+        let gone = namespace::destroy_namespace(editor, selection, self.force)?;
         say!(
             "{}: destroyed {}{}: {} are free",
             self.file.display(),
@@ -115,9 +114,9 @@ impl DestroyNamespace {
 
 impl RenameNamespace {
     pub(super) fn run(&self) -> Result<(), Error> {
-        let mut editor = btt::edit_labels(&self.file, label_size(self.label_size))?;
+        let mut editor = namespace::edit_labels(&self.file, label_size(self.label_size))?;
         let named = Selection::Named(self.namespace.clone());
-        let claim = editor.claim(&btt::resolve(editor.file(), &named))?;
+        let claim = editor.claim(&namespace::resolve(editor.file(), &named))?;
         editor.rename(&claim, self.name)?;
         let device = claim.namespace().device_name();
         match self.name.to_string().as_str() {

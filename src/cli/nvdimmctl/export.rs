@@ -18,32 +18,31 @@ use crate::cli::size::Size;
 use crate::nvdimm::{ClaimKind, NewFile};
 use crate::pmem::DurabilityRequest;
 
-/// Write the sectors of a namespace out as a raw disk image: nvdimmctl export FILE > disk.raw
-///
-/// Into a file, zeroes become holes. A write that a crash interrupted is shown as completed; the
-/// NVDIMM file is not changed. Of a namespace in raw mode, the bytes themselves are written out.
+/// Write the disk in a namespace to a raw disk image: nvdimmctl export FILE > disk.raw
+/// In a file, zeroes become holes. A write that a crash interrupted appears as completed; the NVDIMM file is
+/// not changed. Of a namespace in raw mode, the bytes themselves are written.
 #[derive(Debug, Args)]
 pub struct Export {
     /// The NVDIMM file
     file: PathBuf,
 
-    /// The image to make; it must not exist yet, and appears when it is whole [default, and '-': standard
+    /// The image to make; it must not exist yet, and appears when it is complete [default, and '-': standard
     /// output]
     image: Option<PathBuf>,
 
     #[command(flatten)]
     namespace: NamespaceArgs,
 
-    /// For rescue: the bytes of the namespace as they are, BTT and all, even while somebody holds it
+    /// For rescue: write the bytes of the namespace as they are, with the BTT, even while a process holds it
     #[arg(long)]
     force_raw: bool,
 
-    /// For rescue: write zeroes for what cannot be read, and go on; how much that is, and where it begins,
-    /// is said on standard error
+    /// For rescue: write zeroes for what cannot be read, and report its amount and first offset on standard
+    /// error
     #[arg(long)]
     skip_unreadable: bool,
 
-    /// Permissions of the image, as of chmod [default: 600]
+    /// Permissions of the image, in octal [default: 600]
     #[arg(long, value_name = "OCTAL", value_parser = permissions)]
     mode: Option<u32>,
 }

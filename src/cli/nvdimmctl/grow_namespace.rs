@@ -5,24 +5,20 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Error;
-use crate::btt::{self, Contents};
 use crate::cli::name::{NamespaceArgs, PositionalNamespace};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
+use crate::namespace::{self, Contents};
 use crate::pmem::DurabilityRequest;
 
-/// Make a namespace larger: its disk, or in dax mode the memory for its devices, grows by the bytes that are
-/// free behind it
-///
-/// Nothing that is there is moved or lost, and a power failure leaves the old size or the new one.
-/// It takes 16 MiB at least to make the disk larger. In dax mode, nobody may hold the namespace, or a device of
-/// it.
-///
-/// A daemon that serves the namespace lets the disk grow itself, before the next frontend connects;
-/// the one that is connected keeps the size that it knows, and the daemon does not tell it of another.
-/// QEMU reads the size when the device is plugged in, and not when it reconnects, so its guest sees the
-/// new one when QEMU is started again, or device and chardev are removed and added again.
+/// Extend a namespace, and the disk or DAX region in it, by the free bytes that follow it
+/// No data are moved or lost, and a power failure leaves the old size or the new one. A disk grows by at
+/// least 16 MiB. In dax mode, no process may hold the namespace or one of its devices.
+/// A daemon that serves the namespace extends the disk before the next frontend connects. A connected
+/// frontend keeps the old size. QEMU reads the size when the device is plugged in, not when it reconnects:
+/// its guest sees the new size after QEMU was restarted, or after the device and its chardev were removed and
+/// added again.
 #[derive(Debug, Args)]
 pub struct GrowNamespace {
     /// The NVDIMM file
@@ -34,11 +30,11 @@ pub struct GrowNamespace {
     #[command(flatten)]
     namespace: NamespaceArgs,
 
-    /// Its new size in all, labels not counted; otherwise all that is free behind it
+    /// Its new total size, without labels [default: all free bytes that follow it]
     #[arg(short, long)]
     size: Option<Size>,
 
-    /// Write over a BTT in the free bytes, that of a namespace whose label was lost
+    /// Overwrite a BTT in the free bytes: that of a namespace whose label was lost
     #[arg(short, long)]
     force: bool,
 }
@@ -54,7 +50,7 @@ impl GrowNamespace {
         let progress = Progress::new("clearing the map", None);
         let report = |done, total| progress.set(done, total);
         let grown =
-            btt::grow_namespace(&options, self.size.map(|size| size.0), self.force, report)?;
+            namespace::grow_namespace(&options, self.size.map(|size| size.0), self.force, report)?;
         drop(progress);
         let (file, name) = (self.file.display(), grown.namespace.device_name());
         let size = Size(grown.namespace.size());

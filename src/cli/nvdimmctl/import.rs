@@ -20,12 +20,10 @@ use crate::pmem::DurabilityRequest;
 pub(super) const CHUNK: usize = 1 << 20;
 
 /// Write a disk image into a namespace: nvdimmctl import FILE disk.raw
-///
-/// The image is raw, or in another format that 'qemu-img' knows and converts: qcow2, vmdk, vhdx, vdi and so
-/// on. What the disk holds after the end of the image stays as it is. In a namespace in raw mode, the
-/// bytes themselves are written.
-///
-/// An image whose partition table or file system does not work on the sectors of the disk is refused.
+/// The image is raw, or in a format that 'qemu-img' converts: qcow2, vmdk, vhdx, vdi and others. The part of
+/// the disk after the end of the image does not change. In a namespace in raw mode, the bytes themselves are
+/// written.
+/// An image whose partition table or file system does not fit the sector size of the disk is refused.
 #[derive(Debug, Args)]
 pub struct Import {
     /// The NVDIMM file
@@ -41,7 +39,7 @@ pub struct Import {
     #[arg(long)]
     raw: bool,
 
-    /// Also import what does not work on sectors of this size
+    /// Import an image that does not fit the sector size
     #[arg(short, long)]
     force: bool,
 }

@@ -22,18 +22,18 @@ use super::create_file::permissions;
 use super::{Error, io_error};
 use crate::btt::check::{self, ArenaReport, CheckOptions, LaneCounts, MapCounts, Report};
 use crate::btt::flog::LogLayout;
-use crate::btt::{FoundArena, Geometry, LaneState, NamespaceError, NamespaceOptions};
+use crate::btt::{FoundArena, Geometry, LaneState};
 use crate::cli::name::{NamespaceArgs, PositionalNamespace};
 use crate::cli::one_line;
 use crate::cli::output::{self, say};
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
-use crate::dax;
+use crate::namespace::{NamespaceError, NamespaceOptions};
 use crate::nvdimm::{ClaimKind, Namespace, NewFile, NvdimmFile, Selection};
 use crate::pmem::{DurabilityRequest, Mapping};
 
-/// Show what a namespace is made of: of a disk, its arenas as Linux shows them in debugfs, lanes, map;
-/// in dax mode, journal, metadata, devices, and how broken up the free space is
+/// Show the structure of a namespace: arenas (as Linux shows them in debugfs), lanes and map of a disk; or
+/// journal, metadata, devices and free space of a DAX region
 #[derive(Debug, Args)]
 pub struct Inspect {
     /// The NVDIMM file
@@ -53,17 +53,17 @@ pub struct Inspect {
     #[arg(short, long)]
     json: bool,
 
-    /// Draw file, labels, namespaces, arenas and devices to scale, into the new file OUT or to standard output:
-    /// of all namespaces, or of the one named
+    /// Draw the file to scale, with all namespaces or the one named, into the new file OUT or to standard
+    /// output
     #[arg(long, value_name = "OUT", num_args = 0..=1, default_missing_value = "-")]
     #[arg(conflicts_with_all = ["json", "lanes"])]
     svg: Option<PathBuf>,
 
-    /// Draw into OUT also if that exists: it is replaced
+    /// Replace OUT if it exists
     #[arg(short, long, requires = "svg")]
     force: bool,
 
-    /// Permissions of OUT, as of chmod [default: 600]
+    /// Permissions of OUT, in octal [default: 600]
     #[arg(long, value_name = "OCTAL", value_parser = permissions, requires = "svg")]
     mode: Option<u32>,
 }
@@ -171,16 +171,16 @@ impl Inspect {
     /// The region that is meant, if the namespace is in dax mode.
     fn region(&self) -> Result<Option<Region>, Error> {
         let file = NvdimmFile::open(&self.file, ClaimKind::Shared, self.namespace.label_size())?;
-        let selection = crate::btt::resolve(&file, &self.namespace.selection());
+        let selection = crate::namespace::resolve(&file, &self.namespace.selection());
         let namespace = file.select(&selection)?;
-        match dax::find_in(&file, namespace) {
+        match crate::namespace::region::find_in(&file, namespace) {
             Some(_) => self.read_region(namespace).map(Some),
             None => Ok(None),
         }
     }
 
     fn read_region(&self, namespace: &Namespace) -> Result<Region, Error> {
-        Region::read(&dax::NamespaceOptions {
+        Region::read(&crate::namespace::region::NamespaceOptions {
             path: self.file.clone(),
             selection: Selection::Named(namespace.device_name()),
             label_size: self.namespace.label_size(),
@@ -242,7 +242,7 @@ impl Inspect {
 
     /// What a namespace holds, to be drawn.
     fn look_inside(&self, file: &NvdimmFile, namespace: &Namespace) -> Result<Contents, Error> {
-        if dax::find_in(file, namespace).is_some() {
+        if crate::namespace::region::find_in(file, namespace).is_some() {
             return Ok(Contents::Region(Box::new(self.read_region(namespace)?)));
         }
         let named = NamespaceOptions {

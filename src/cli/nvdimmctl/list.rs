@@ -8,17 +8,16 @@ use serde::Serialize;
 use super::Error;
 use super::json::JsonArgs;
 use super::listing::Listing;
-use crate::btt;
 use crate::cli::name::{ALL, NamespaceArgs};
 use crate::cli::one_line;
 use crate::cli::output::{columns, remark, say};
 use crate::cli::size::Size;
+use crate::namespace;
 use crate::nvdimm::{self, ClaimKind, LINUX_ALIGNMENT, NvdimmFile};
 
-/// List the namespaces of NVDIMM files, what they are, and who holds them
-///
-/// SIZE is what can be used: in sector mode the sectors' data, in dax mode the memory that devices are
-/// made of, otherwise all of the namespace.
+/// List the namespaces of NVDIMM files, and the processes that hold them
+/// SIZE is the usable size: the data of the sectors in sector mode, the memory for devices in dax mode,
+/// otherwise the size of the namespace.
 #[derive(Debug, Args)]
 pub struct List {
     /// The NVDIMM files
@@ -28,15 +27,15 @@ pub struct List {
     #[command(flatten)]
     namespace: NamespaceArgs,
 
-    /// List the namespaces: what is listed anyway, and with --regions beside those
+    /// List the namespaces (the default), also together with --regions
     #[arg(short = 'N', long)]
     namespaces: bool,
 
-    /// List the files themselves: their size, their labels, and the space that is free
+    /// List the files: their size, labels and free space
     #[arg(short = 'R', long)]
     regions: bool,
 
-    /// And uuids, places, labels, and what is durable
+    /// Also show uuids, offsets, labels and durability
     #[arg(short, long)]
     verbose: bool,
 
@@ -111,7 +110,7 @@ impl List {
         let version = self.namespace.btt_version.map(Into::into);
         if let Some(wanted) = self.namespace.namespace.as_ref().filter(|wanted| *wanted != ALL) {
             let selection = nvdimm::Selection::Named(wanted.clone());
-            let selection = btt::resolve(file, &selection);
+            let selection = namespace::resolve(file, &selection);
             return Ok(vec![Listing::describe(file, file.select(&selection)?, version)?]);
         }
         let describe = |namespace| Listing::describe(file, namespace, version);

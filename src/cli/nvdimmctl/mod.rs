@@ -25,16 +25,15 @@ use clap::{Parser, Subcommand};
 use super::logging::LogLevel;
 use super::output::{self, remark};
 use super::{escape, one_line};
-use crate::btt::NamespaceError;
-use crate::dax::NamespaceError as NoRegion;
+use crate::namespace::NamespaceError;
+use crate::namespace::region::NamespaceError as NoRegion;
 use crate::nvdimm::{self, Claim, Content};
 use crate::pmem::{Mapping, MediaError};
 use crate::vhost_user::control::ClientError;
 
-/// Makes, shows, checks and destroys the namespaces of NVDIMM files.
-///
-/// Every command takes the file it works on. A namespace that somebody else holds, a daemon or another
-/// nvdimmctl, is busy; 'list' says who.
+/// Makes, lists, checks and destroys the namespaces of NVDIMM files.
+/// Every command takes the file that it works on. A namespace that another process holds, a daemon or another
+/// nvdimmctl, is busy; 'list' names the process.
 #[derive(Debug, Parser)]
 #[command(name = "nvdimmctl", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct ToolArgs {
@@ -45,7 +44,7 @@ pub struct ToolArgs {
     #[arg(long, value_name = "LEVEL", default_value = "warn", global = true)]
     log_level: LogLevel,
 
-    /// Ask the daemon that listens at PATH, and holds the namespace: for 'dax resize-device'
+    /// Send the command to the daemon that listens at PATH and holds the namespace (dax resize-device)
     #[arg(long, value_name = "PATH", global = true)]
     control: Option<PathBuf>,
 }
@@ -289,7 +288,7 @@ impl ToolArgs {
 }
 
 impl Command {
-    /// Whether the exit status is that of a check.
+    /// Returns whether the exit status is that of a check.
     fn is_check(&self) -> bool {
         match self {
             Command::CheckLabels(_) | Command::CheckNamespace(_) => true,

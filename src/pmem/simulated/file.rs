@@ -1,13 +1,13 @@
-//! A file that is not on persistent memory, opened by a process: the page cache, and what fails.
+//! A simulated file that is not on persistent memory: its page cache, and failing syncs and write-backs.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::super::PAGE;
 use super::super::writeback::Writeback;
-use super::contents::Contents;
+use super::Contents;
+use super::Random;
 use super::page_cache::PageCache;
-use super::random::Random;
 use super::recorder::Event;
 use crate::pmem::Durability;
 

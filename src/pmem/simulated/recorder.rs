@@ -1,4 +1,4 @@
-//! A medium that remembers all that was done to it.
+//! A medium that records all operations on it.
 
 use std::mem;
 use std::sync::{Mutex, PoisonError};
@@ -7,11 +7,11 @@ use std::thread::{self, ThreadId};
 use nix::errno::Errno;
 use vm_memory::VolatileSlice;
 
-use super::contents::Contents;
+use super::Contents;
+use super::Unfenced;
 use super::file::{Dropped, File};
 use super::medium::Simulated;
 use super::turns;
-use super::unfenced::Unfenced;
 use crate::pmem::{Access, Cause, Durability, MediaError, PersistentMemory};
 
 /// Something that was done to a medium.

@@ -110,7 +110,7 @@ impl Process {
         self.child.wait().expect("our own child")
     }
 
-    /// Whether the process is still there.
+    /// Returns whether the process is still there.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("our own child").is_none()
     }
@@ -132,7 +132,6 @@ impl Process {
 
     /// SIGSTOP, and waits until none of its threads runs any more.
     #[track_caller]
-    #[cfg(feature = "power-fail")]
     pub fn stop(&self, limit: Duration) {
         self.send("STOP");
         let tasks = format!("/proc/{}/task", self.child.id());

@@ -13,21 +13,21 @@ use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::dax::check::{Finding, Report, check};
-use crate::dax::{PAGE_SIZE, Repaired, preview_repair, region_error, repair};
+use crate::dax::{PAGE_SIZE, Repaired, preview_repair, repair};
+use crate::namespace::region::region_error;
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::Mapping;
 
-/// Check that a namespace in dax mode is whole: superblocks, journal, owners, devices, and every page
-/// somebody's once
+/// Check a namespace in dax mode: superblocks, journal, owners, devices, and that each page has one owner
 ///
-/// By code of its own, not by that which serves it. Without --repair nothing is written. A change that
-/// a crash interrupted is no problem: it is completed when the namespace is next opened.
+/// The check is independent of the code that serves the namespace. Without --repair it writes nothing. A
+/// change that a crash interrupted is no problem: it is completed when the namespace is next opened.
 ///
-/// --repair mends what loses nothing: a superblock from the other one, checksums of pages whose contents
-/// are in order. --force also drops what cannot be kept: records, devices and chains that are damaged,
-/// of two that have the same page one; their pages are free then. Before it changes a byte, it writes all
-/// that it will change to a new file; --undo puts that back. If it is cut off, by a power failure or
-/// otherwise, repeat it.
+/// --repair repairs what can be repaired without loss: a superblock from the other one, or checksums of
+/// pages whose contents are in order. --force also drops what cannot be kept: damaged records, devices
+/// and chains, and one of two owners of the same page; their pages are free afterwards. Before it changes
+/// a byte, it saves all that it will change to a new file; --undo puts that back. If a repair is
+/// interrupted, by a power failure or otherwise, repeat it.
 ///
 /// Exit status: 0 clean, 1 repaired, 2 problems (left), 8 could not be checked.
 #[derive(Debug, Args)]
@@ -36,21 +36,21 @@ pub(super) struct Check {
     #[command(flatten)]
     region: RegionArgs,
 
-    /// Repair what can be repaired without losing anything
+    /// Repair what can be repaired without loss
     #[arg(short = 'R', long)]
     repair: bool,
 
-    /// Also repair what means dropping something
+    /// Also repair where something has to be dropped
     #[arg(short, long, requires = "repair")]
     force: bool,
 
-    /// Where to keep what the repair changes; it must not exist yet [default: FILE.before-repair, or
-    /// FILE.before-repair.2 and so on where that exists; for a device, in the current folder]
+    /// File in which to save what the repair changes; it must not exist yet [default: FILE.before-repair, or
+    /// FILE.before-repair.2 and so on; for a device, in the current folder]
     #[arg(long, value_name = "NEW-FILE", requires = "repair")]
     backup: Option<PathBuf>,
 
-    /// Put back what an earlier repair changed, from its backup, and do nothing else; refused once the
-    /// region was changed since
+    /// Put back what an earlier repair changed, from its backup, and do nothing else; refused if the region
+    /// was changed since
     #[arg(long, value_name = "BACKUP", conflicts_with_all = ["repair", "json"])]
     undo: Option<PathBuf>,
 

@@ -15,9 +15,8 @@ use crate::dax::{self, Align, DeviceInfo, DeviceOptions, Held};
 use crate::nvdimm::{self, ClaimKind, Namespace};
 use crate::vhost_user::control::{self, Request};
 
-/// Make a device; its bytes are zero
-///
-/// It takes the lowest free extents of the namespace.
+/// Make a device, whose bytes are zero
+/// The device takes the lowest free extents of the namespace.
 #[derive(Debug, Args)]
 pub(super) struct CreateDevice {
     #[command(flatten)]
@@ -26,23 +25,23 @@ pub(super) struct CreateDevice {
     /// Its name: up to 32 bytes without '/'
     device: String,
 
-    /// Its size, a multiple of its alignment; 0 for one that grows later [default: all that is free]
+    /// Its size, a multiple of its alignment; 0 for a device that grows later [default: all free space]
     #[arg(short, long)]
     size: Option<Size>,
 
-    /// What size and places are multiples of: 4K, 2M or 1G [default: that of the namespace]
+    /// Alignment of its size and extents: 4K, 2M or 1G [default: that of the namespace]
     #[arg(short, long, value_name = "SIZE", value_parser = device_alignment)]
     align: Option<Align>,
 
-    /// Make it of one extent, now and whenever it grows: what QEMU and others map in one piece
+    /// Make it of one extent, now and whenever it grows, so that QEMU can map it as one piece
     #[arg(short, long)]
     contiguous: bool,
 
-    /// Whose it is: the uuid by which an application finds it again [default: a random one]
+    /// The uuid by which an application finds it again [default: random]
     #[arg(short, long, visible_alias = "uuid")]
     owner: Option<Uuid>,
 
-    /// What it is for, up to 32 bytes
+    /// A description, up to 32 bytes
     #[arg(short, long, default_value = "", hide_default_value = true)]
     label: String,
 
@@ -51,10 +50,9 @@ pub(super) struct CreateDevice {
     json: bool,
 }
 
-/// Make a device larger or smaller, by its end
-///
-/// What is new is zero, and is taken from behind the device's last extent if it is free there, else
-/// from the lowest free extents. If there is too little, nothing changes.
+/// Make a device larger or smaller at its end
+/// New bytes are zero. They directly follow the last extent of the device if that space is free, else they
+/// come from the lowest free extents. If there is too little space, nothing changes.
 #[derive(Debug, Args)]
 pub(super) struct ResizeDevice {
     #[command(flatten)]
@@ -63,12 +61,12 @@ pub(super) struct ResizeDevice {
     /// The device
     device: String,
 
-    /// Its new size in all, a multiple of its alignment
+    /// Its new total size, a multiple of its alignment
     #[arg(short, long)]
     size: Size,
 
-    /// Make it smaller also where something is written in the part that goes: it is lost; with
-    /// --control, also where a guest's driver is not prepared for it
+    /// Discard data in the part that is cut off; with --control, also resize where the guest's driver is not
+    /// prepared for it
     #[arg(short, long)]
     force: bool,
 
@@ -77,22 +75,22 @@ pub(super) struct ResizeDevice {
     json: bool,
 }
 
-/// Destroy devices: their bytes are free for others, which find them zero
+/// Destroy devices, and free their bytes, which the next owner finds zero
 #[derive(Debug, Args)]
 pub(super) struct DestroyDevice {
     #[command(flatten)]
     region: RegionArgs,
 
-    /// The devices; each is destroyed by itself, in this order
+    /// The devices, which are destroyed one after another
     #[arg(required = true)]
     devices: Vec<String>,
 
-    /// Destroy them whatever they hold; it is lost
+    /// Destroy them although they contain data, which are lost
     #[arg(short, long)]
     force: bool,
 }
 
-/// Give a device another name; what it holds remains, and so does its uuid
+/// Rename a device; its contents and its uuid do not change
 #[derive(Debug, Args)]
 pub(super) struct RenameDevice {
     #[command(flatten)]
@@ -105,9 +103,8 @@ pub(super) struct RenameDevice {
     name: String,
 }
 
-/// Change what the size and places of a device are multiples of
-///
-/// A device of size 0 can have any alignment; another one, what all of its extents have already.
+/// Change the alignment of a device
+/// A device of size 0 can get any alignment; another device, one that all of its extents have already.
 #[derive(Debug, Args)]
 pub(super) struct AlignDevice {
     #[command(flatten)]
@@ -180,7 +177,8 @@ impl ResizeDevice {
         let (namespace, region) = self.region.options().look()?;
         let path = &self.region.file;
         let device = region.device(&self.device);
-        let device = device.map_err(|error| dax::region_error(path, &namespace, error))?;
+        let device = device
+            .map_err(|error| crate::namespace::region::region_error(path, &namespace, error))?;
         say_what_became(path, &namespace, device, "resized", self.json)
     }
 }
@@ -217,9 +215,11 @@ impl RenameDevice {
 /// Adds to the error of a namespace that is held how its holder can be asked.
 fn hint_at_control(error: Error) -> Error {
     match error {
-        Error::Dax(source @ dax::NamespaceError::Nvdimm(nvdimm::Error::Busy { .. })) => {
-            Error::AskTheDaemon { source }
-        }
+        Error::Dax(
+            source @ crate::namespace::region::NamespaceError::Nvdimm(nvdimm::Error::Busy {
+                ..
+            }),
+        ) => Error::AskTheDaemon { source },
         error => error,
     }
 }

@@ -16,16 +16,16 @@ use super::{Open, RegionArgs};
 use crate::cli::output::{self, remark};
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
-use crate::dax::{DeviceInfo, NamespaceError};
+use crate::dax::DeviceInfo;
+use crate::namespace::region::NamespaceError;
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::PersistentMemory;
 
-/// Hand a device to a virtual machine that maps it itself, or write its bytes out
-///
-/// For QEMU from 8.1 on, and libvirt by way of QEMU's arguments: one piece of memory for each extent
-/// ('create-device --contiguous' makes a device that is one). The VMM takes no claim by itself. With
-/// '-- COMMAND...', COMMAND is run with the arguments added, and has the claim as long as it runs: nobody
-/// else can have the device then, nor change the namespace, while other devices can be exported too.
+/// Hand a device to a virtual machine monitor that maps it, or write its bytes to a file
+/// QEMU from 8.1 on, and libvirt through QEMU's arguments, get one piece of memory for each extent
+/// ('create-device --contiguous' makes a device of one extent). A VMM takes no claim of its own. With '--
+/// COMMAND...', COMMAND is run with the arguments added, and the claim on the device is held as long as it
+/// runs: no other process can have the device or change the namespace, and other devices can be exported.
 #[derive(Debug, Args)]
 pub(super) struct Export {
     #[command(flatten)]
@@ -42,16 +42,16 @@ pub(super) struct Export {
     #[arg(long, default_value = "virtio-pmem")]
     frontend: FrontendArg,
 
-    /// Where the bytes go; it must not exist yet, and appears when it is whole [default, and '-': standard
-    /// output]
+    /// Where to write the bytes; the file must not exist yet, and appears when it is complete [default, and
+    /// '-': standard output]
     #[arg(short, long, value_name = "NEW-FILE")]
     output: Option<PathBuf>,
 
-    /// Permissions of that file, as of chmod [default: 600]
+    /// Permissions of that file, in octal [default: 600]
     #[arg(long = "mode", value_name = "OCTAL", value_parser = permissions)]
     permissions: Option<u32>,
 
-    /// Print, and keep the claim until killed: for a VMM that something else starts
+    /// Print, and hold the claim until killed: for a VMM that another program starts
     #[arg(long, conflicts_with = "command")]
     hold: bool,
 
@@ -67,7 +67,7 @@ enum Format {
     Qemu,
     /// The same as an element of a libvirt domain
     Libvirt,
-    /// Says why there are none, and what to do instead
+    /// Explains why there are none, and what to do instead
     CloudHypervisor,
     /// The bytes of the device, in the order of its offsets
     Raw,
@@ -178,7 +178,7 @@ impl Export {
     }
 }
 
-/// Never returns: whoever wants the claim back ends the process.
+/// Never returns: the claim ends when the process is killed.
 fn wait_to_be_killed() -> ! {
     loop {
         thread::park();

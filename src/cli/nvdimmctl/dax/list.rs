@@ -11,21 +11,21 @@ use crate::cli::size::Size;
 use crate::dax::PAGE_SIZE;
 use crate::nvdimm::{ClaimKind, NvdimmFile};
 
-/// List the devices of a namespace, and what is free; also while somebody holds it
+/// List the devices of a namespace, and its free space; also while a process holds it
 #[derive(Debug, Args)]
 pub(super) struct List {
     #[command(flatten)]
     region: RegionArgs,
 
-    /// And uuids, places in the file, and the extents that are free
+    /// Also show uuids, offsets in the file, and the free extents
     #[arg(short, long)]
     verbose: bool,
 
-    /// List the devices alone; in JSON, an array
+    /// List the devices only; in JSON, an array
     #[arg(short = 'D', long, conflicts_with = "regions")]
     devices: bool,
 
-    /// List the namespace alone, as daxctl lists a region
+    /// List the namespace only, as daxctl lists a region
     #[arg(short = 'R', long)]
     regions: bool,
 

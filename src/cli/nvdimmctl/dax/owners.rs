@@ -8,17 +8,18 @@ use super::super::{Error, say_json};
 use super::RegionArgs;
 use crate::cli::output::{columns, say};
 use crate::cli::size::Size;
-use crate::dax::{OwnedBlock, OwnerInfo, PAGE_SIZE, Region, region_error};
+use crate::dax::{OwnedBlock, OwnerInfo, PAGE_SIZE, Region};
+use crate::namespace::region::region_error;
 use crate::nvdimm::{ClaimKind, Namespace};
 use crate::pmem::Mapping;
 
-/// List who has pages of a namespace other than by way of a device: applications, by uuid
+/// List the applications that have pages of a namespace other than through a device, by uuid
 #[derive(Debug, Args)]
 pub(super) struct Owners {
     #[command(flatten)]
     region: RegionArgs,
 
-    /// And every block that they have
+    /// Also list every block that they have
     #[arg(short, long)]
     verbose: bool,
 
@@ -27,19 +28,18 @@ pub(super) struct Owners {
     json: bool,
 }
 
-/// Free all pages of owners that are gone: applications that will not come back for them
-///
-/// 'dax owners' lists them. The pages are free for others, which find them zero.
+/// Free all pages of applications that are gone
+/// 'dax owners' lists the owners. The next owner finds the pages zero.
 #[derive(Debug, Args)]
 pub(super) struct FreePages {
     #[command(flatten)]
     region: RegionArgs,
 
-    /// The owners, by uuid; the pages of each are freed at once, in this order
+    /// The owners, by uuid; the pages of each are freed in one transaction, in this order
     #[arg(required = true)]
     owners: Vec<Uuid>,
 
-    /// Free them whatever they hold; it is lost
+    /// Free them although they contain data, which are lost
     #[arg(short, long)]
     force: bool,
 }
