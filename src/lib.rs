@@ -13,6 +13,7 @@
 //! | [`btt`] | the Block Translation Table: layout, map, flog, lanes, recovery, the engine |
 //! | [`dax`] | DAX regions: owners of pages, devices and their extents, the journal of their changes |
 //! | [`nvdimm`] | the file as an NVDIMM: labels, namespaces, claims |
+//! | [`sandbox`] | what the daemon gives up once its files are open: capabilities, files, system calls |
 //! | [`pmem`] | the mapped NVDIMM file: loads, stores, streaming copies, flush, fence, media errors |
 //!
 //! `unsafe` code lives in [`pmem`] alone.
@@ -28,5 +29,6 @@ pub mod namespace;
 pub mod nvdimm;
 pub mod pmem;
 pub mod powercut;
+pub mod sandbox;
 pub mod vhost_user;
 pub mod virtio;

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::disk::{DiskArg, queue_count, serial};
 use super::logging::LogLevel;
 use super::name::NamespaceArgs;
+use super::sandbox::SandboxArgs;
 use super::window::{DeviceArg, PmemArg, WindowArg};
 use crate::nvdimm::Selection;
 use crate::pmem::DurabilityRequest;
@@ -33,6 +34,10 @@ pub struct DaemonArgs {
     /// What is served.
     #[command(flatten)]
     pub devices: DeviceArgs,
+
+    /// What is given up before serving begins.
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
 
     /// Print the capabilities of the program as JSON, and exit
     #[arg(long, action = ArgAction::SetTrue)]

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use super::super::wakeup::Wakeup;
+use crate::sandbox::{ThreadKind, enter_thread};
 use crate::virtio::{SyncError, Syncs};
 
 /// What became of a flush, once it is known. Clones are of the same flush.
@@ -129,6 +130,7 @@ impl Queue {
 
     /// Carries out flushes, all that wait with one sync, until it is over.
     fn run(&self, disk: &dyn Syncs) {
+        enter_thread(ThreadKind::Flusher);
         loop {
             let idle = |state: &mut State| state.waiting.is_empty() && !state.is_over;
             let waited = self.changed.wait_while(self.state(), idle);

@@ -16,6 +16,7 @@ use super::mapped::Mapped;
 use super::window::{Piece, Window};
 use crate::error_chain::in_one_line;
 use crate::pmem::Protection;
+use crate::sandbox::{ThreadKind, enter_thread};
 
 /// Flag of a request to map: for writing as well.
 const WRITABLE: u64 = 1;
@@ -67,6 +68,7 @@ impl Mapper {
 
     /// Carries out commands until their sender is dropped.
     pub(super) fn run(mut self, orders: &Receiver<Order>) {
+        enter_thread(ThreadKind::Windows);
         for order in orders {
             match order {
                 Order::MapAll => {
