@@ -1,40 +1,57 @@
 //! The command line of `vhost-user-btt`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser, ValueEnum, value_parser};
+use clap::{ArgAction, Args, Parser, ValueEnum, value_parser};
 use nix::unistd::Group;
 use serde_json::json;
 
 use super::disk::{DiskArg, queue_count, serial};
 use super::logging::LogLevel;
 use super::name::NamespaceArgs;
+use super::sandbox::SandboxArgs;
 use super::window::{DeviceArg, PmemArg, WindowArg};
 use crate::nvdimm::Selection;
 use crate::pmem::DurabilityRequest;
 use crate::vhost_user::{
     DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_WINDOWS, PmemConfig, RegionConfig,
-    SocketAccess, SocketSource, WindowConfig,
+    SocketAccess, SocketSource, TheMapping, WindowConfig,
 };
 use crate::virtio::block::{Discard, Serial};
 
-/// Serves the atomic sectors of namespaces to virtual machines, over vhost-user.
+/// Serves disks with atomic sectors, and DAX devices, to virtual machines over vhost-user.
 ///
-/// The file is an NVDIMM: on a DAX file system, a device-DAX device, or any ordinary file. Make one,
-/// and the namespaces in it, with nvdimmctl. Nothing is ever formatted here.
+/// The NVDIMM file is on a DAX file system, a device-DAX device, or any ordinary file. nvdimmctl makes the
+/// file and the namespaces in it. The daemon never formats anything.
 ///
-/// One disk: --socket-path=PATH --nvdimm=FILE --namespace=NAME. Several: --nvdimm=FILE and a --disk
-/// for each. DAX devices: --pmem, as persistent memory, and --window, beside a disk's sectors.
+/// One disk: --socket-path=PATH --nvdimm=FILE --namespace=NAME. Several disks: --nvdimm=FILE and a --disk for
+/// each. DAX devices: --pmem serves one as persistent memory, --window as a part of a disk.
 #[derive(Debug, Parser)]
 #[command(name = "vhost-user-btt", version, max_term_width = 100)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct DaemonArgs {
-    /// Listen on this Unix socket; a name that nobody listens on any more is taken over
+    /// What is served.
+    #[command(flatten)]
+    pub devices: DeviceArgs,
+
+    /// What is given up before serving begins.
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
+
+    /// Print the capabilities of the program as JSON, and exit
+    #[arg(long, action = ArgAction::SetTrue)]
+    print_capabilities: bool,
+}
+
+/// What is served, where, and how: options of every program that serves NVDIMM files.
+#[derive(Debug, Args)]
+pub struct DeviceArgs {
+    /// Listen on this Unix socket; a socket on which no process listens any more is replaced
     #[arg(long, value_name = "PATH", group = "socket")]
     socket_path: Option<PathBuf>,
 
-    /// Use this open descriptor: a Unix stream socket that is listening, or connected
+    /// Use this open descriptor: a Unix stream socket that is listening or connected
     #[arg(long, value_name = "N", group = "socket", value_parser = value_parser!(i32).range(0..))]
     fd: Option<i32>,
 
@@ -48,41 +65,41 @@ pub struct DaemonArgs {
     #[arg(long, value_name = "GROUP", value_parser = socket_group)]
     socket_group: Option<u32>,
 
-    /// The NVDIMM file, or device, with the namespaces to serve
+    /// The NVDIMM file or device with the namespaces to serve
     #[arg(long, value_name = "FILE")]
     nvdimm: Option<PathBuf>,
 
-    /// The same, as QEMU's conventions for back ends have it
+    /// The same as --nvdimm, under the name of QEMU's conventions for back ends
     #[arg(long, value_name = "FILE", conflicts_with = "nvdimm")]
     blk_file: Option<PathBuf>,
 
-    /// One of several disks: socket=PATH (or fd=N) and namespace=NAME; also queues=N, read-only,
-    /// serial=TEXT, and nvdimm=FILE if it is another file; two commas in a value stand for one
+    /// One of several disks: socket=PATH (or fd=N) and namespace=NAME; optionally queues=N, read-only,
+    /// serial=TEXT, and nvdimm=FILE for another file; two commas in a value stand for one
     #[arg(long, value_name = "KEY=VALUE,...", conflicts_with_all = ["socket", "namespace", "serial"])]
     disk: Vec<DiskArg>,
 
-    /// A DAX device that is its guest's persistent memory: socket=PATH (or fd=N) and device=NAME; also
-    /// read-only, namespace=NAME if several are in dax mode, nvdimm=FILE if it is another file, and
-    /// expose-file and share-rw as for --window
+    /// A DAX device as persistent memory of a guest: socket=PATH (or fd=N) and device=NAME; optionally
+    /// read-only, namespace=NAME if several are in dax mode, nvdimm=FILE for another file, and expose-file
+    /// and share-rw as for --window
     #[arg(long, value_name = "KEY=VALUE,...")]
     pmem: Vec<PmemArg>,
 
-    /// A DAX device that the guest of the disk can map, as a shared memory region of it: NAME; also
-    /// reserve=SIZE to leave room for growth, read-only, namespace and nvdimm as for --pmem, if there
-    /// are several disks disk=NAME with the namespace of the one that is meant, expose-file: the
-    /// frontend gets a descriptor of the whole file also where other guests have namespaces in it; and
-    /// share-rw: other guests may have the device at the same time, and write to it
+    /// A DAX device that the guest of a disk maps as a shared memory region of the disk: NAME; optionally
+    /// reserve=SIZE to leave room for growth, read-only, namespace and nvdimm as for --pmem, disk=NAME with
+    /// the namespace of the disk if there are several, expose-file to give the frontend a descriptor of the
+    /// whole file although other guests have namespaces in it, and share-rw to let other guests have the
+    /// device at the same time and write to it
     #[arg(long, value_name = "NAME,KEY=VALUE,...")]
     window: Vec<WindowArg>,
 
-    /// Listen on this Unix socket for an administrator: nvdimmctl --control=PATH dax resize-device ...
+    /// Listen on this Unix socket for administrators: nvdimmctl --control=PATH dax resize-device ...
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
 
     #[command(flatten)]
     namespace: NamespaceArgs,
 
-    /// Refuse every write, and never write to the file
+    /// Refuse every write, and open the file for reading only
     #[arg(long)]
     read_only: bool,
 
@@ -90,12 +107,11 @@ pub struct DaemonArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = queue_count)]
     num_queues: u16,
 
-    /// Most descriptors of a queue, a power of two
+    /// Largest queue size, a power of two
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = queue_size)]
     queue_size: u16,
 
-    /// What the guest reads as the disk's serial number, up to 20 characters [default: from the
-    /// uuid]
+    /// The serial number that the guest reads, up to 20 characters [default: from the uuid]
     #[arg(long, value_name = "TEXT", value_parser = serial)]
     serial: Option<Serial>,
 
@@ -107,23 +123,14 @@ pub struct DaemonArgs {
     #[arg(long, value_name = "KIND", default_value = "auto")]
     durability: DurabilityArg,
 
-    /// How long a worker looks for more requests before it goes to sleep, in microseconds, 0 to 1000;
-    /// it gives way when that does not pay, or somebody else wants the CPU
+    /// How long a worker polls an empty ring before it sleeps, in microseconds, 0 to 1000; it sleeps at once
+    /// where polling does not pay, or another thread needs the CPU
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u16).range(..=1000))]
     poll_us: u16,
 
     /// Which messages are shown on standard error
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: LogLevel,
-
-    /// Print what this program can do, as JSON, and exit
-    #[arg(long, action = ArgAction::SetTrue)]
-    print_capabilities: bool,
-
-    // Last: its heading would stand over all that follows.
-    #[cfg(feature = "power-fail")]
-    #[command(flatten)]
-    injection: super::injection::InjectionArgs,
 }
 
 /// The value of `--discard`.
@@ -221,7 +228,7 @@ pub enum UsageError {
     TooManyWindows,
 }
 
-impl DaemonArgs {
+impl DeviceArgs {
     /// The devices to serve, at least one; the service manager has `passed` so many sockets.
     pub fn devices(self, passed: usize) -> Result<Vec<DeviceConfig>, UsageError> {
         let mut devices = self.configs()?;
@@ -235,6 +242,12 @@ impl DaemonArgs {
             }
         }
         if needed > passed { Err(UsageError::NoSocket) } else { Ok(devices) }
+    }
+
+    /// Whether somebody asks for something that a medium whose power fails cannot be.
+    #[must_use]
+    pub fn asks_for_a_plain_medium(&self) -> bool {
+        self.read_only || self.durability != DurabilityArg::Auto
     }
 
     fn configs(&self) -> Result<Vec<DeviceConfig>, UsageError> {
@@ -291,8 +304,7 @@ impl DaemonArgs {
             path: path.clone(),
             namespace: device.namespace.clone().map_or(Selection::Only, Selection::Named),
             label_size: self.namespace.label_size(),
-            #[cfg(feature = "power-fail")]
-            injection: self.injection.into(),
+            medium: Arc::new(TheMapping),
         };
         let read_only = self.read_only || device.read_only;
         let (name, expose_file) = (device.name.clone(), device.expose_file);
@@ -321,8 +333,7 @@ impl DaemonArgs {
             discard: self.discard.into(),
             poll: Duration::from_micros(self.poll_us.into()),
             windows: Vec::new(),
-            #[cfg(feature = "power-fail")]
-            injection: self.injection.into(),
+            medium: Arc::new(TheMapping),
         })
     }
 
@@ -341,8 +352,7 @@ impl DaemonArgs {
             discard: self.discard.into(),
             poll: Duration::from_micros(self.poll_us.into()),
             windows: Vec::new(),
-            #[cfg(feature = "power-fail")]
-            injection: self.injection.into(),
+            medium: Arc::new(TheMapping),
         })
     }
 }

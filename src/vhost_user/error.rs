@@ -3,7 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::btt::NamespaceError;
+use crate::namespace::NamespaceError;
+use crate::sandbox::SandboxError;
 use crate::{dax, nvdimm};
 
 /// Why the device cannot be served.
@@ -17,7 +18,7 @@ pub enum Error {
     Nvdimm(#[from] nvdimm::Error),
     /// The namespace that is to hold a DAX region.
     #[error(transparent)]
-    Dax(#[from] dax::NamespaceError),
+    Dax(#[from] crate::namespace::region::NamespaceError),
     /// The DAX device.
     #[error("{title}: {source}")]
     Region {
@@ -114,6 +115,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The sandbox.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// A system call that should not fail.
     #[error("{action}")]
     System {

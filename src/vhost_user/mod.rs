@@ -17,13 +17,11 @@ mod devices;
 mod error;
 mod eventfd;
 mod exposure;
-#[cfg(feature = "power-fail")]
-mod failing_disk;
+mod grants;
 mod guest_log;
 mod inherited;
-#[cfg(feature = "power-fail")]
-mod injection;
 mod limits;
+mod medium;
 mod memory_table;
 #[cfg(feature = "mutants")]
 pub mod mutant;
@@ -39,13 +37,13 @@ mod stop;
 mod wakeup;
 mod windows;
 
-pub use block::{BlockDevice, DiskConfig};
+pub use block::{BlockDevice, DiskConfig, MappedDisk};
 pub use devices::{DeviceConfig, Devices};
 pub use error::Error;
+pub use grants::grants;
 pub use inherited::{Inherited, PassedSockets};
-#[cfg(feature = "power-fail")]
-pub use injection::Injection;
 pub use limits::raise_descriptor_limit;
+pub use medium::{OpenMedium, TheMapping};
 pub use pmem::PmemConfig;
 pub use queue::{Memory, Ring, RingPlaces};
 pub use server::Server;

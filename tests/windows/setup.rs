@@ -8,7 +8,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 use vhost::vhost_user::VhostUserFrontend;
-use vhost_user_btt::dax::NamespaceOptions;
+use vhost_user_btt::namespace::region::NamespaceOptions;
 use vhost_user_btt::nvdimm::{LabelSize, Selection};
 use vhost_user_btt::vhost_user::control::{self, Answer, Request};
 
@@ -58,7 +58,7 @@ impl Place {
         let mut daemon = self.begin(name, arguments);
         daemon.wait_for_log("serving");
         if arguments.iter().any(|argument| argument.starts_with("--control")) {
-            daemon.wait_for_log("an administrator may ask here");
+            daemon.wait_for_log("listening for administrators");
         }
         daemon
     }
@@ -72,6 +72,13 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
         command.arg("--nvdimm").arg(&self.file).args(arguments);
         command
+    }
+
+    /// As `begin`, with a power that fails as `failure` says.
+    pub fn begin_failing(&self, name: &str, failure: &str, arguments: &[String]) -> Daemon {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_powercut"));
+        command.args(["serve", "--fail", failure]).arg("--nvdimm").arg(&self.file).args(arguments);
+        Daemon::spawn(command, self.socket(name))
     }
 
     /// A persistent memory device; `more` follows its name.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use vm_memory::VolatileSlice;
 
 use super::Error;
-use crate::btt::{self, Batch, NamespaceOptions, NeverWritten, Queue};
+use crate::btt::{self, Batch, NeverWritten, Queue};
+use crate::namespace::{self, NamespaceOptions};
 use crate::nvdimm::{Claim, ClaimKind, NvdimmFile};
 use crate::pmem::{Mapping, PersistentMemory};
 
@@ -39,7 +40,7 @@ impl Contents {
     /// The bytes of a namespace as they are, whatever it contains, and even if a process holds it.
     pub(super) fn look(options: &NamespaceOptions) -> Result<Contents, Error> {
         let file = NvdimmFile::open(&options.path, ClaimKind::Shared, options.label_size)?;
-        let selection = btt::resolve(&file, &options.selection);
+        let selection = namespace::resolve(&file, &options.selection);
         let medium = file.map_to_look(file.select(&selection)?)?;
         Ok(Contents { path: options.path.clone(), kind: Kind::Raw(medium), _claim: None })
     }

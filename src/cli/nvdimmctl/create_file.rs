@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::Error;
-use crate::btt;
 use crate::cli::escape::shell_path;
 use crate::cli::output::say;
 use crate::cli::size::Size;
+use crate::namespace;
 use crate::nvdimm::label::LabelVersion;
 use crate::nvdimm::{self, InitOptions, LINUX_ALIGNMENT};
 use crate::pmem::PAGE;
@@ -20,6 +20,7 @@ const LEAST_SIZE: u64 = 17 << 20;
 const LEAST_LABELLED_SIZE: u64 = 16 << 20;
 
 /// Make a sparse NVDIMM file; with --label-size, one for several namespaces
+///
 /// Without labels, the whole file is one namespace. With labels, 'create-namespace' makes several. QEMU needs
 /// to know the size of the labels: '-device nvdimm,label-size=SIZE'.
 #[derive(Debug, Args)]
@@ -45,6 +46,7 @@ pub struct CreateFile {
 }
 
 /// Make a label storage area at the end of an existing file, as 'ndctl init-labels' does
+///
 /// All namespaces of the file are lost, and a disk that fills a file without labels loses its end. Without
 /// --force, a file that contains data is refused.
 #[derive(Debug, Args)]
@@ -149,7 +151,7 @@ impl InitLabels {
             version: self.label_version.into(),
             force: self.force,
         };
-        let made = btt::init_labels(&self.file, &options)?;
+        let made = namespace::init_labels(&self.file, &options)?;
         let file = self.file.display();
         say!(
             "{file}: {} of labels initialized: version {}, {} slots{}",
@@ -158,7 +160,7 @@ impl InitLabels {
             made.slots,
             match made.given_up {
                 0 => String::new(),
-                count => format!("; {count} namespaces are gone"),
+                count => format!("; {count} namespaces were removed"),
             }
         );
         say!("next: nvdimmctl create-namespace {}", shell_path(&self.file));

@@ -5,7 +5,5 @@ mod config;
 mod device;
 mod handler;
 
-pub use config::DiskConfig;
-#[cfg(feature = "power-fail")]
-pub(super) use config::OpenDisk;
+pub use config::{DiskConfig, MappedDisk};
 pub use device::BlockDevice;

@@ -8,7 +8,8 @@ use super::super::{Error, say_json};
 use super::RegionArgs;
 use crate::cli::output::{columns, say};
 use crate::cli::size::Size;
-use crate::dax::{OwnedBlock, OwnerInfo, PAGE_SIZE, Region, region_error};
+use crate::dax::{OwnedBlock, OwnerInfo, PAGE_SIZE, Region};
+use crate::namespace::region::region_error;
 use crate::nvdimm::{ClaimKind, Namespace};
 use crate::pmem::Mapping;
 
@@ -28,6 +29,7 @@ pub(super) struct Owners {
 }
 
 /// Free all pages of applications that are gone
+///
 /// 'dax owners' lists the owners. The next owner finds the pages zero.
 #[derive(Debug, Args)]
 pub(super) struct FreePages {

@@ -8,8 +8,10 @@ use super::super::Error;
 use crate::cli::output::say;
 use crate::cli::size::Size;
 use crate::dax::check::{Report, check};
-use crate::dax::{DeviceInfo, NamespaceOptions, OwnedBlock, OwnerInfo, PAGE_SIZE, RegionInfo};
-use crate::dax::{PAGES_OFFSET, Region as OpenRegion, region_error};
+use crate::dax::{DeviceInfo, OwnedBlock, OwnerInfo, PAGE_SIZE, RegionInfo};
+use crate::dax::{PAGES_OFFSET, Region as OpenRegion};
+use crate::namespace::region::NamespaceOptions;
+use crate::namespace::region::region_error;
 use crate::nvdimm::{ClaimKind, Namespace};
 
 /// A region, and what the check of it says.
