@@ -200,7 +200,7 @@ pub enum Error {
         asked: u32,
     },
     /// An offset behind the end of a device.
-    #[error("offset {offset:#x} is behind the end of device {name:?}, which has {size} bytes")]
+    #[error("offset {offset:#x} is beyond the end of device {name:?}, which has {size} bytes")]
     BehindEnd {
         /// Name of the device.
         name: String,
