@@ -17,6 +17,7 @@ mod address_space;
 mod backing;
 pub mod cache_model;
 mod cpu;
+mod dirty;
 mod durability;
 mod error;
 mod fletcher;
@@ -34,6 +35,7 @@ mod watched;
 mod writeback;
 
 pub use backing::{Backing, file_size};
+pub use dirty::make_dirty;
 pub use durability::{Durability, DurabilityRequest};
 pub use error::{Access, Cause, MapError, MediaError};
 pub use fletcher::{CHECKSUM_SIZE, fletcher64, fletcher64_without_field};
