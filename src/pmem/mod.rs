@@ -24,7 +24,7 @@ mod fletcher;
 mod guest_region;
 mod lent;
 mod mapping;
-mod preview;
+mod overlay;
 mod shared;
 mod sigbus;
 #[cfg(any(test, feature = "simulated"))]
@@ -42,7 +42,7 @@ pub use fletcher::{CHECKSUM_SIZE, fletcher64, fletcher64_without_field};
 pub use guest_region::{GuestRegion, GuestRegionError, broken_pages};
 pub use lent::{Lend, Lent, LentObserver};
 pub use mapping::{Mapping, Protection};
-pub use preview::{Preview, Saved};
+pub use overlay::{Overlay, Saved};
 pub use standard_streams::StandardStream;
 
 use vm_memory::VolatileSlice;
