@@ -1,6 +1,6 @@
 //! A storage back end for virtual machines whose sectors never tear.
 //!
-//! The library behind the programs `vhost-user-btt` (the daemon), `nvdimmctl` (the administrator's
+//! The library of the programs `vhost-user-btt` (the daemon), `nvdimmctl` (the administrator's
 //! tool) and `powercut` (power-fail testing). Its rooms, outermost first; a room calls only rooms below it:
 //!
 //! | room | holds |

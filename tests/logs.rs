@@ -19,7 +19,8 @@ fn a_connection_is_logged_with_its_process_and_the_features_by_name() {
     assert_eq!(driver.write(0, 0, &[1; 4096]), OK);
     drop(driver);
     let name = std::fs::read_to_string("/proc/self/comm").unwrap();
-    let peer = format!("a frontend has connected: process {} ({})", std::process::id(), name.trim());
+    let peer =
+        format!("a frontend has connected: process {} ({})", std::process::id(), name.trim());
     daemon.wait_for_log(&peer);
     daemon.wait_for_log("the driver accepts SEG_MAX BLK_SIZE FLUSH TOPOLOGY CONFIG_WCE MQ");
     daemon.wait_for_log("EVENT_IDX PROTOCOL_FEATURES VERSION_1 IN_ORDER");
@@ -70,7 +71,11 @@ fn lines_for_the_journal_have_a_priority_and_no_time() {
     };
     let text = log_of(stream);
     assert!(text.lines().all(|line| line.starts_with("<6>") || line.starts_with("<4>")), "{text}");
-    assert!(text.lines().any(|line| line.starts_with("<4>") && line.contains("page-cache") || line.contains("NOT atomic")), "{text}");
+    assert!(
+        text.lines().any(|line| line.starts_with("<4>") && line.contains("page-cache")
+            || line.contains("NOT atomic")),
+        "{text}"
+    );
     // That of another process, which was inherited.
     let text = log_of(|_| "1:2".to_owned());
     assert!(text.lines().all(|line| line.starts_with('[')), "{text}");

@@ -74,7 +74,7 @@ pub enum Intent {
 /// A range of persistent memory, addressed by byte offsets from its start.
 ///
 /// Every access is checked against the size of the range and answers with a [`MediaError`] where the
-/// medium does not: poisoned memory, or a file truncated behind our back, fails that access and
+/// medium does not: poisoned memory, or a file that another process truncated, fails that access and
 /// nothing else. All methods may be called from several threads at once; the order of two accesses
 /// to the same bytes is the business of the caller.
 pub trait PersistentMemory: Send + Sync {

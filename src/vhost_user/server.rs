@@ -13,8 +13,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::device::VhostDevice;
 use super::error::Error;
-use super::protocol::message::MessageError;
 use super::peer::Peer;
+use super::protocol::message::MessageError;
 use super::session::{Session, SessionEnd};
 use super::socket::Endpoint;
 use super::stop::Stop;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::super::feature_names;
 use super::super::device::{DeviceBackend, DeviceModel, VhostDevice};
+use super::super::feature_names;
 use super::super::guest_log::LimitedLog;
 use super::super::queue::{Flusher, Memory, Progress, Ring, Serve, lock};
 use super::super::server::Server;
@@ -120,7 +120,7 @@ impl<Q: DiskQueue + 'static> BlockDevice<Q> {
         self.0.model().shared.device.sector_size
     }
 
-    /// The device with windows beside its sectors, which its flushes are about, too.
+    /// The device with windows in addition to its sectors; its flushes cover both.
     #[must_use]
     pub(in crate::vhost_user) fn with_windows(self, windows: Arc<Windows>) -> BlockDevice<Q> {
         let workers = self.0.workers();

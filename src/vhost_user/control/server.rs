@@ -60,7 +60,7 @@ impl BoundControl {
         listener.set_nonblocking(true).map_err(fails)?;
         let stop = Stop::new().map_err(fails)?;
         let service = Service { live, stop, clients: Mutex::default() };
-        info!("{}: an administrator may ask here", path.display());
+        info!("{}: listening for administrators", path.display());
         Ok(BoundControl { service, listener, name })
     }
 

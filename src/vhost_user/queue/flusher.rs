@@ -1,4 +1,5 @@
 //! The flusher: a thread that makes a disk's writes durable while its workers continue.
+//!
 //! A sync of a file takes as long as a thousand requests or more. All flushes that are pending when a
 //! sync begins share it, because each flush covers only what was written before it.
 

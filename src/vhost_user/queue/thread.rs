@@ -1,4 +1,5 @@
 //! The thread of a queue: sleeps until the guest kicks, and lets the queue's worker go on.
+//!
 //! The thread exists from the first start of its ring until the connection ends. Through
 //! [`QueueThread`], the session tells it which kick to wait for, to poll the ring again, and to end.
 

@@ -1,4 +1,5 @@
 //! The mappings of a frontend, and the thread that asks it to map and unmap.
+//!
 //! The thread exists for one connection. It waits for answers in place of the session: while QEMU
 //! handles a request to map, it sends a message to the device and first waits for the answer to that. A
 //! frontend that does not answer in time is not asked again.
