@@ -36,6 +36,7 @@ const DEVICE_STATE: u64 = 1 << 19;
 type ConfigRead = (u32, u32);
 
 /// A frontend.
+#[allow(clippy::struct_excessive_bools, reason = "each is a habit of its own")]
 struct Kind {
     name: &'static str,
     /// It asks for features before it says that it owns the device.
@@ -49,7 +50,7 @@ struct Kind {
     reads: &'static [ConfigRead],
     /// It sets the cache mode by four bytes at 32.
     sets_cache_mode: bool,
-    /// It sends SET_OWNER again when the guest's driver starts.
+    /// It sends `SET_OWNER` again when the guest's driver starts.
     owns_twice: bool,
     ring_size: u16,
     queues: u32,
@@ -71,7 +72,7 @@ const PLAIN: Kind = Kind {
     reset: None,
 };
 
-/// In 4-byte reads, as OpenVMM has it.
+/// In reads of four bytes.
 const WORDS: &[ConfigRead] = &[(0, 4), (4, 4), (12, 4), (20, 4), (24, 4), (32, 4), (36, 4)];
 
 const FRONTENDS: &[Kind] = &[
