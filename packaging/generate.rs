@@ -50,7 +50,10 @@ fn write_overview(manuals: &Path) -> io::Result<()> {
     for subcommand in tool.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
         let page = manuals.join(format!("nvdimmctl-{}.1", subcommand.get_name()));
         if !page.exists() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, format!("{} is missing", page.display())));
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("{} is missing", page.display()),
+            ));
         }
     }
     Ok(())

@@ -278,7 +278,7 @@ impl<'s> Session<'s> {
             Request::GetQueueNum => Answer::number(self.rings.len() as u64),
             Request::GetMaxMemSlots => Answer::number(super::memory_table::MOST_SLOTS as u64),
             Request::GetConfig(range) => {
-                let bytes = self.device.read_config(range.offset, range.size);
+                let bytes = self.device.read_config(range.place(), range.size);
                 Answer::Body([zerocopy::IntoBytes::as_bytes(&range), &bytes].concat())
             }
             Request::GetShmemConfig => Answer::Body(self.device.windows().config()),
@@ -304,7 +304,7 @@ impl<'s> Session<'s> {
             Request::SetFeatures(features) => self.set_features(features),
             Request::SetProtocolFeatures(features) => self.set_protocol_features(features),
             Request::SetConfig { range, bytes } => {
-                self.device.write_config(range.offset, &bytes);
+                self.device.write_config(range.place(), &bytes);
                 Ok(())
             }
             Request::SetBackendReqFd(descriptor) => self.set_back_channel(descriptor),
