@@ -66,6 +66,8 @@ fn constant_part(message: &str) -> Option<String> {
 /// The messages after each of `markers` in a source.
 fn messages(source: &str, markers: &[&str]) -> Vec<String> {
     let places = markers.iter().flat_map(|marker| source.match_indices(marker));
+    // Not compile_error!.
+    let places = places.filter(|(at, _)| !source[..*at].ends_with('_'));
     places.filter_map(|(at, marker)| literal(&source[at + marker.len()..], 120)).collect()
 }
 
