@@ -18,6 +18,7 @@ mod arenas;
 mod backing;
 pub mod cache_model;
 mod cpu;
+mod dirty;
 mod durability;
 mod error;
 mod fletcher;
@@ -36,6 +37,7 @@ mod writeback;
 
 pub use arenas::limit_arenas;
 pub use backing::{Backing, file_size};
+pub use dirty::make_dirty;
 pub use durability::{Durability, DurabilityRequest};
 pub use error::{Access, Cause, MapError, MediaError};
 pub use fletcher::{CHECKSUM_SIZE, fletcher64, fletcher64_without_field};
