@@ -61,7 +61,7 @@ impl Arena {
     ///
     /// Unless `may_store`, the pages of a file are only synced. If the daemon was killed because a sync had
     /// failed, that is not enough: see [`write_back`].
-    pub(super) fn settle<M: PersistentMemory>(
+    pub(super) fn persist<M: PersistentMemory>(
         &self,
         medium: &M,
         found: Copies,
@@ -227,7 +227,7 @@ impl Arena {
     ///
     /// The next opening recovers the write, and the arena can be written again. Only where the medium is
     /// bad, so that recovery would fail too, the info blocks say for good that the arena has failed.
-    pub(super) fn give_up<M: PersistentMemory>(&self, medium: &M, cause: &MediaError) {
+    pub(super) fn fail<M: PersistentMemory>(&self, medium: &M, cause: &MediaError) {
         if self.error.swap(true, Ordering::Relaxed) {
             return;
         }
