@@ -14,6 +14,7 @@
 //! * What "durable" means for a given file is its [`Durability`].
 
 mod address_space;
+mod arenas;
 mod backing;
 pub mod cache_model;
 mod cpu;
@@ -34,6 +35,7 @@ mod sync;
 mod watched;
 mod writeback;
 
+pub use arenas::limit_arenas;
 pub use backing::{Backing, file_size};
 pub use dirty::make_dirty;
 pub use durability::{Durability, DurabilityRequest};
