@@ -67,9 +67,9 @@ const OWN_LABEL: &str = "nvm pages";
 /// Creates a region that fills `medium`.
 ///
 /// The backup of the superblock commits, the superblock follows: a power failure before leaves no
-/// region, one after it a whole one. An existing region is invalidated first; the
-/// caller has erased whatever else there is. What the allocatable
-/// pages hold is not touched: pages are zeroed when they are given to somebody.
+/// region, one after it a whole one. An existing region is invalidated first; the caller has erased
+/// whatever else there is. What the allocatable pages hold is not touched: pages are zeroed when they get an
+/// owner.
 ///
 /// # Errors
 ///

@@ -62,7 +62,7 @@ pub fn find<M: PersistentMemory>(medium: &M) -> Result<Found, Error> {
 
 /// Takes away what says that there is a region in `medium`; durable on return.
 ///
-/// Whoever looks meanwhile, or after a crash, finds a whole region, or none.
+/// A reader meanwhile, or after a crash, finds a complete region or none.
 pub fn erase<M: PersistentMemory>(medium: &M) -> Result<(), MediaError> {
     for offset in traces(medium) {
         medium.zero(offset, SUPERBLOCK_SIZE)?;
@@ -70,7 +70,7 @@ pub fn erase<M: PersistentMemory>(medium: &M) -> Result<(), MediaError> {
     Ok(())
 }
 
-/// Whether something in `medium` says that there is a region, whole or damaged.
+/// Returns whether something in `medium` says that there is a region, whole or damaged.
 #[must_use]
 pub fn is_there<M: PersistentMemory>(medium: &M) -> bool {
     traces(medium).next().is_some()
