@@ -40,6 +40,6 @@ pub use format::lba_size::LbaSize;
 pub use format::units::{Block, LaneIndex, Lba};
 pub use format::{flog, map};
 pub use lifecycle::{
-    CreateOptions, Growth, LaneState, OpenOptions, Trace, create, erase, grow, has_room, lanes,
-    trace,
+    CreateOptions, Growth, LaneState, OpenOptions, Trace, create, erase, first_foreign, grow,
+    has_room, lanes, trace,
 };

@@ -2,6 +2,7 @@
 
 mod create;
 mod erase;
+mod foreign;
 mod grow;
 mod inspect;
 mod open;
@@ -9,6 +10,7 @@ mod recovery;
 
 pub use create::{CreateOptions, create};
 pub use erase::{Trace, erase, trace};
+pub use foreign::first_foreign;
 pub use grow::{Growth, grow, has_room};
 pub use inspect::{LaneState, lanes};
 pub use open::OpenOptions;
