@@ -107,6 +107,12 @@ impl Devices {
         Ok(Devices { servers, control })
     }
 
+    /// Devices that are served by `servers`, without a control socket.
+    #[must_use]
+    pub fn of(servers: Vec<Server>) -> Devices {
+        Devices { servers, control: None }
+    }
+
     /// Number of devices.
     #[must_use]
     pub fn count(&self) -> usize {
