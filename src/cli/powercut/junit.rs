@@ -1,4 +1,4 @@
-//! A report in the format of JUnit, which CI systems read.
+//! A report in the format of `JUnit`, which CI systems read.
 
 use std::fmt;
 

@@ -137,7 +137,7 @@ impl ImageArgs {
             .or(Serial::new("powercut"))
             .unwrap_or(Serial::from_uuid(uuid::Uuid::nil()));
         let device = device(&*disk, serial, options.queues, options.queue_size);
-        info!("{name}: serving {} sectors of {} bytes", device.sectors, device.sector_size);
+        let (sectors, size) = (device.sectors, device.sector_size);
         let mut stops = stops.into_iter();
         let mut servers = Vec::new();
         servers
@@ -148,7 +148,9 @@ impl ImageArgs {
             let device = device_of_marks(&disk, serial, options.queue_size);
             servers.extend(stops.next().map(|stop| server("marks", device, queues, socket, stop)));
         }
-        Ok(Devices::of(servers.into_iter().collect::<Result<_, _>>()?))
+        let servers = servers.into_iter().collect::<Result<_, _>>()?;
+        info!("{name}: serving {sectors} sectors of {size} bytes");
+        Ok(Devices::of(servers))
     }
 
     /// Begins the log: its first mark says which base it belongs to.

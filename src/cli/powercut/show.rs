@@ -122,49 +122,50 @@ const STEP: f64 = 6.0;
 /// Room for the texts of marks.
 const TOP: f64 = 80.0;
 
+#[allow(clippy::cast_precision_loss, reason = "a drawing is no more exact than its pixels")]
 fn draw(log: &Log) -> String {
     let entries = log.entries();
     let extent = entries.iter().map(|entry| entry.sector + entry.sectors).max().unwrap_or(0).max(1);
-    let width = STEP * (entries.len() + 2) as f64;
+    let (width, bottom) = (STEP * (entries.len() + 2) as f64, TOP + HEIGHT);
     let y = |sector: u64| TOP + HEIGHT * sector as f64 / extent as f64;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{}\" \
          font-family=\"sans-serif\" font-size=\"9\">\n",
-        TOP + HEIGHT + 20.0
+        bottom + 20.0
     );
     for (number, entry) in entries.iter().enumerate() {
         let x = STEP * (number + 1) as f64;
-        let _ = match kind(entry) {
-            "mark" => writeln!(
-                svg,
-                "<line x1=\"{x}\" y1=\"{TOP}\" x2=\"{x}\" y2=\"{}\" stroke=\"#2a2\"/>\
-                 <text transform=\"translate({x},{}) rotate(-60)\">{}</text>",
-                TOP + HEIGHT,
-                TOP - 4.0,
-                Escaped(entry.mark.as_deref().unwrap_or_default())
-            ),
-            "flush" => writeln!(
-                svg,
-                "<line x1=\"{x}\" y1=\"{TOP}\" x2=\"{x}\" y2=\"{}\" stroke=\"#d33\"/>",
-                TOP + HEIGHT
-            ),
-            kind => writeln!(
-                svg,
-                "<rect x=\"{x}\" y=\"{:.1}\" width=\"{}\" height=\"{:.1}\" fill=\"{}\">\
-                 <title>{number}: {} sectors at {}</title></rect>",
-                y(entry.sector),
-                STEP - 1.0,
-                (y(entry.sector + entry.sectors) - y(entry.sector)).max(2.0),
-                if kind == "discard" { "#bbb" } else { "#36c" },
-                entry.sectors,
-                entry.sector
-            ),
-        };
+        svg.push_str(&match kind(entry) {
+            "mark" => vertical(x, "#2a2") + &label(x, entry.mark.as_deref().unwrap_or_default()),
+            "flush" => vertical(x, "#d33"),
+            kind => {
+                let (top, end) = (y(entry.sector), y(entry.sector + entry.sectors));
+                let colour = if kind == "discard" { "#bbb" } else { "#36c" };
+                let title = format!("{number}: {} sectors at {}", entry.sectors, entry.sector);
+                bar((x, top, (end - top).max(2.0)), colour, &title)
+            }
+        });
     }
-    let _ = writeln!(
-        svg,
+    svg + &format!(
         "<text x=\"4\" y=\"{}\">blue: writes; grey: discards; red: flushes; green: marks</text>\n</svg>",
-        TOP + HEIGHT + 14.0
-    );
-    svg
+        bottom + 14.0
+    )
+}
+
+fn vertical(x: f64, colour: &str) -> String {
+    let bottom = TOP + HEIGHT;
+    format!("<line x1=\"{x}\" y1=\"{TOP}\" x2=\"{x}\" y2=\"{bottom}\" stroke=\"{colour}\"/>\n")
+}
+
+fn label(x: f64, text: &str) -> String {
+    let (y, text) = (TOP - 4.0, Escaped(text));
+    format!("<text transform=\"translate({x},{y}) rotate(-60)\">{text}</text>\n")
+}
+
+fn bar((x, y, height): (f64, f64, f64), colour: &str, title: &str) -> String {
+    let width = STEP - 1.0;
+    format!(
+        "<rect x=\"{x}\" y=\"{y:.1}\" width=\"{width}\" height=\"{height:.1}\" fill=\"{colour}\">\
+         <title>{title}</title></rect>\n"
+    )
 }

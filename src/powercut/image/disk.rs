@@ -204,9 +204,13 @@ impl DiskBatch for ImageBatch<'_> {
         &mut self,
         first: u64,
         count: u64,
-        _never_written: NeverWritten,
+        never_written: NeverWritten,
         tag: Tag,
     ) -> Result<(), Error> {
+        if never_written == NeverWritten::Zero {
+            // Not a discard: the guest asked for zeroes.
+            return self.write_zeroes(first, count, tag);
+        }
         let queue = self.queue.number;
         let number = self.cache().discard(first, count, queue);
         self.stage(tag, number);

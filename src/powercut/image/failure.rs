@@ -45,7 +45,7 @@ impl FromStr for Failure {
             let number = |value: &str| value.parse().map_err(|_| FailureError(part.into()));
             match part.split_once('=') {
                 Some(("after-writes", value)) => {
-                    failure.moment = Moment::AfterWrites(number(value)?)
+                    failure.moment = Moment::AfterWrites(number(value)?);
                 }
                 Some(("after-flushes", value)) => {
                     failure.moment = Moment::AfterFlushes(number(value)?);

@@ -94,8 +94,8 @@ impl Check {
             result.map_err(|source| CheckError::File { path: path.into(), source })
         };
         if self.sees_marks() {
-            let lines = image.timeline().point().marks.iter();
-            let lines: String = lines.map(|mark| format!("{mark}\n")).collect();
+            let mut lines = image.timeline().point().marks.join("\n");
+            lines.push('\n');
             written(&marks, fs::write(&marks, lines))?;
         }
         if !self.copies {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::super::log::{Entry, flag};
 use super::choice::{Choice, Piece, Tear};
 use super::timeline::{Pending, Timeline};
 use crate::pmem::cache_model::Random;
@@ -101,13 +102,15 @@ impl Model {
     pub fn choices(self, timeline: &Timeline<'_>, each: &mut dyn FnMut(Choice)) {
         let (log, point) = (timeline.log(), timeline.point());
         let last = point.position.checked_sub(1).map(|last| &log.entries()[last]);
-        let is_new = last.is_some_and(|last| last.changes()) && !point.pending.is_empty();
+        let is_new = last.is_some_and(Entry::changes) && !point.pending.is_empty();
         match self {
-            Model::Prefix => each(all()),
+            Model::Torn if is_new => torn(timeline, each),
+            Model::Atomic(bytes) if is_new => atomic(timeline, bytes, each),
+            Model::Prefix | Model::Torn | Model::Atomic(_) => each(all()),
             Model::Flush => {
                 let is_end = point.position == log.entries().len();
                 let next = log.entries().get(point.position);
-                if is_end || next.is_some_and(|next| next.has(super::super::log::flag::FLUSH)) {
+                if is_end || next.is_some_and(|next| next.has(flag::FLUSH)) {
                     each(all());
                 }
             }
@@ -120,9 +123,6 @@ impl Model {
                 subsets(timeline, k, &mut |pieces| each(Choice::Keep(pieces)));
             }
             Model::Random(seed) => random(timeline, seed, each),
-            Model::Torn if is_new => torn(timeline, each),
-            Model::Atomic(bytes) if is_new => atomic(timeline, bytes, each),
-            Model::Torn | Model::Atomic(_) => each(all()),
             Model::IgnoreFlush => {
                 each(Choice::Keep(Vec::new()));
                 for entry in &point.pending {

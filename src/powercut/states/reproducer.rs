@@ -49,9 +49,9 @@ fn split(image: &Image<'_>, choice: &Choice) -> (Vec<Piece>, Vec<Piece>) {
             let Content::Written { entry, .. } = *content else { continue };
             let piece = Piece::Sector(Pending { entry, sector: *sector });
             if is_lost {
-                lost.push(piece)
+                lost.push(piece);
             } else {
-                there.push(piece)
+                there.push(piece);
             }
             is_lost |= newest == Some(content);
         }
