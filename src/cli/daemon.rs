@@ -12,6 +12,7 @@ use super::disk::{DiskArg, queue_count, serial};
 use super::logging::LogLevel;
 use super::name::NamespaceArgs;
 use super::powercut::DiskOptions;
+use super::sandbox::SandboxArgs;
 use super::window::{DeviceArg, PmemArg, WindowArg};
 use crate::nvdimm::Selection;
 use crate::pmem::DurabilityRequest;
@@ -21,13 +22,13 @@ use crate::vhost_user::{
 };
 use crate::virtio::block::{Discard, Serial};
 
-/// Serves the atomic sectors of namespaces to virtual machines, over vhost-user.
+/// Serves disks with atomic sectors, and DAX devices, to virtual machines over vhost-user.
 ///
-/// The file is an NVDIMM: on a DAX file system, a device-DAX device, or any ordinary file. Make one,
-/// and the namespaces in it, with nvdimmctl. Nothing is ever formatted here.
+/// The NVDIMM file is on a DAX file system, a device-DAX device, or any ordinary file. nvdimmctl makes the
+/// file and the namespaces in it. The daemon never formats anything.
 ///
-/// One disk: --socket-path=PATH --nvdimm=FILE --namespace=NAME. Several: --nvdimm=FILE and a --disk
-/// for each. DAX devices: --pmem, as persistent memory, and --window, beside a disk's sectors.
+/// One disk: --socket-path=PATH --nvdimm=FILE --namespace=NAME. Several disks: --nvdimm=FILE and a --disk for
+/// each. DAX devices: --pmem serves one as persistent memory, --window as a part of a disk.
 #[derive(Debug, Parser)]
 #[command(name = "vhost-user-btt", version, max_term_width = 100)]
 pub struct DaemonArgs {
@@ -35,7 +36,11 @@ pub struct DaemonArgs {
     #[command(flatten)]
     pub devices: DeviceArgs,
 
-    /// Print what this program can do, as JSON, and exit
+    /// What is given up before serving begins.
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
+
+    /// Print the capabilities of the program as JSON, and exit
     #[arg(long, action = ArgAction::SetTrue)]
     print_capabilities: bool,
 }
@@ -43,11 +48,11 @@ pub struct DaemonArgs {
 /// What is served, where, and how: options of every program that serves NVDIMM files.
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
-    /// Listen on this Unix socket; a name that nobody listens on any more is taken over
+    /// Listen on this Unix socket; a socket on which no process listens any more is replaced
     #[arg(long, value_name = "PATH", group = "socket")]
     socket_path: Option<PathBuf>,
 
-    /// Use this open descriptor: a Unix stream socket that is listening, or connected
+    /// Use this open descriptor: a Unix stream socket that is listening or connected
     #[arg(long, value_name = "N", group = "socket", value_parser = value_parser!(i32).range(0..))]
     fd: Option<i32>,
 
@@ -61,41 +66,41 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "GROUP", value_parser = socket_group)]
     socket_group: Option<u32>,
 
-    /// The NVDIMM file, or device, with the namespaces to serve
+    /// The NVDIMM file or device with the namespaces to serve
     #[arg(long, value_name = "FILE")]
     nvdimm: Option<PathBuf>,
 
-    /// The same, as QEMU's conventions for back ends have it
+    /// The same as --nvdimm, under the name of QEMU's conventions for back ends
     #[arg(long, value_name = "FILE", conflicts_with = "nvdimm")]
     blk_file: Option<PathBuf>,
 
-    /// One of several disks: socket=PATH (or fd=N) and namespace=NAME; also queues=N, read-only,
-    /// serial=TEXT, and nvdimm=FILE if it is another file; two commas in a value stand for one
+    /// One of several disks: socket=PATH (or fd=N) and namespace=NAME; optionally queues=N, read-only,
+    /// serial=TEXT, and nvdimm=FILE for another file; two commas in a value stand for one
     #[arg(long, value_name = "KEY=VALUE,...", conflicts_with_all = ["socket", "namespace", "serial"])]
     disk: Vec<DiskArg>,
 
-    /// A DAX device that is its guest's persistent memory: socket=PATH (or fd=N) and device=NAME; also
-    /// read-only, namespace=NAME if several are in dax mode, nvdimm=FILE if it is another file, and
-    /// expose-file and share-rw as for --window
+    /// A DAX device as persistent memory of a guest: socket=PATH (or fd=N) and device=NAME; optionally
+    /// read-only, namespace=NAME if several are in dax mode, nvdimm=FILE for another file, and expose-file
+    /// and share-rw as for --window
     #[arg(long, value_name = "KEY=VALUE,...")]
     pmem: Vec<PmemArg>,
 
-    /// A DAX device that the guest of the disk can map, as a shared memory region of it: NAME; also
-    /// reserve=SIZE to leave room for growth, read-only, namespace and nvdimm as for --pmem, if there
-    /// are several disks disk=NAME with the namespace of the one that is meant, expose-file: the
-    /// frontend gets a descriptor of the whole file also where other guests have namespaces in it; and
-    /// share-rw: other guests may have the device at the same time, and write to it
+    /// A DAX device that the guest of a disk maps as a shared memory region of the disk: NAME; optionally
+    /// reserve=SIZE to leave room for growth, read-only, namespace and nvdimm as for --pmem, disk=NAME with
+    /// the namespace of the disk if there are several, expose-file to give the frontend a descriptor of the
+    /// whole file although other guests have namespaces in it, and share-rw to let other guests have the
+    /// device at the same time and write to it
     #[arg(long, value_name = "NAME,KEY=VALUE,...")]
     window: Vec<WindowArg>,
 
-    /// Listen on this Unix socket for an administrator: nvdimmctl --control=PATH dax resize-device ...
+    /// Listen on this Unix socket for administrators: nvdimmctl --control=PATH dax resize-device ...
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
 
     #[command(flatten)]
     namespace: NamespaceArgs,
 
-    /// Refuse every write, and never write to the file
+    /// Refuse every write, and open the file for reading only
     #[arg(long)]
     read_only: bool,
 
@@ -103,12 +108,11 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = queue_count)]
     num_queues: u16,
 
-    /// Most descriptors of a queue, a power of two
+    /// Largest queue size, a power of two
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = queue_size)]
     queue_size: u16,
 
-    /// What the guest reads as the disk's serial number, up to 20 characters [default: from the
-    /// uuid]
+    /// The serial number that the guest reads, up to 20 characters [default: from the uuid]
     #[arg(long, value_name = "TEXT", value_parser = serial)]
     serial: Option<Serial>,
 
@@ -120,8 +124,8 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "KIND", default_value = "auto")]
     durability: DurabilityArg,
 
-    /// How long a worker looks for more requests before it goes to sleep, in microseconds, 0 to 1000;
-    /// it gives way when that does not pay, or somebody else wants the CPU
+    /// How long a worker polls an empty ring before it sleeps, in microseconds, 0 to 1000; it sleeps at once
+    /// where polling does not pay, or another thread needs the CPU
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u16).range(..=1000))]
     poll_us: u16,
 

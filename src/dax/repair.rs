@@ -101,6 +101,7 @@ fn complete_pending<M: PersistentMemory>(
     medium: &M,
     superblock: &Superblock,
 ) -> Result<Ring, MediaError> {
+    Superblock::settle(medium)?;
     let (pending, ring) = Ring::read(medium, superblock)?;
     if !mutant!(dax::PendingForgotten) {
         ring.replay(medium, &pending)?;

@@ -1,4 +1,5 @@
 //! Making, changing and destroying namespaces.
+//!
 //! The label of a namespace decides whether it exists: an index block commits it. The contents of a
 //! namespace are made before its label, and removed after it. A crash leaves no namespace or a complete
 //! one.
@@ -220,7 +221,7 @@ impl LabelEditor {
     }
 
     /// The bytes that a namespace gets if it is to have `size` in all, a multiple of `alignment`: some of
-    /// those that are free behind it; `None`: all of them. May be empty.
+    /// those that are free after it; `None`: all of them. May be empty.
     ///
     /// # Errors
     ///

@@ -117,10 +117,10 @@ impl NvdimmFile {
             );
         }
         for LostLabel { slot, fault, .. } in self.lost.iter().take(MOST_WARNINGS) {
-            log::warn!("{path}: label slot {slot}: {fault}; its namespace is passed over");
+            log::warn!("{path}: label slot {slot}: {fault}; its namespace is ignored");
         }
         if let more @ 1.. = self.lost.len().saturating_sub(MOST_WARNINGS) {
-            log::warn!("{path}: {more} more label slots are passed over");
+            log::warn!("{path}: {more} more label slots are ignored");
         }
     }
 

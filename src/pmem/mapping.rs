@@ -151,7 +151,7 @@ impl Mapping {
         })
     }
 
-    /// What stands behind the mapping.
+    /// What the mapping is backed by.
     #[must_use]
     pub fn backing(&self) -> Backing {
         self.backing

@@ -17,6 +17,7 @@ mod address_space;
 mod backing;
 pub mod cache_model;
 mod cpu;
+mod dirty;
 mod durability;
 mod error;
 mod fletcher;
@@ -34,6 +35,7 @@ mod watched;
 mod writeback;
 
 pub use backing::{Backing, file_size};
+pub use dirty::make_dirty;
 pub use durability::{Durability, DurabilityRequest};
 pub use error::{Access, Cause, MapError, MediaError};
 pub use fletcher::{CHECKSUM_SIZE, fletcher64, fletcher64_without_field};
@@ -74,7 +76,7 @@ pub enum Intent {
 /// A range of persistent memory, addressed by byte offsets from its start.
 ///
 /// Every access is checked against the size of the range and answers with a [`MediaError`] where the
-/// medium does not: poisoned memory, or a file truncated behind our back, fails that access and
+/// medium does not: poisoned memory, or a file that another process truncated, fails that access and
 /// nothing else. All methods may be called from several threads at once; the order of two accesses
 /// to the same bytes is the business of the caller.
 pub trait PersistentMemory: Send + Sync {

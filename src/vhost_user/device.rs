@@ -26,7 +26,7 @@ pub(super) trait VhostDevice: Send + Sync + 'static {
     /// The driver has accepted `features`.
     fn accept_features(&self, features: u64);
 
-    /// Protocol features that it needs, beside those that every device has.
+    /// Protocol features that it needs, in addition to those that every device has.
     fn protocol_features(&self) -> u64;
 
     /// `size` bytes of the configuration space, from `offset` on.

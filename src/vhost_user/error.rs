@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::namespace::NamespaceError;
+use crate::sandbox::SandboxError;
 use crate::{dax, nvdimm};
 
 /// Why the device cannot be served.
@@ -114,6 +115,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The sandbox.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// A system call that should not fail.
     #[error("{action}")]
     System {

@@ -19,6 +19,7 @@ use super::socket::Endpoint;
 use super::stop::Stop;
 use crate::error_chain::in_one_line;
 use crate::namespace::NamespaceError;
+use crate::sandbox::{ThreadKind, enter_thread};
 
 /// How long to wait before trying again what failed for want of descriptors or memory.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
@@ -61,6 +62,7 @@ impl Server {
     ///
     /// The listening socket cannot be used any more.
     pub fn run(self) -> Result<(), Error> {
+        enter_thread(ThreadKind::Device);
         let Server { device, reopen, endpoint, stop } = self;
         let serving = Serving { device, reopen, stop };
         match endpoint {

@@ -1,4 +1,5 @@
 //! A session: one frontend's connection, from its first message to its end.
+//!
 //! The session handles the requests of the frontend, one message after another. It refuses a request
 //! that it cannot carry out, if the frontend wants an answer, and continues; it ends where an answer
 //! would not be understood. The threads of the queues belong to the session and end with it.

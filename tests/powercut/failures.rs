@@ -68,7 +68,9 @@ fn fail_on_signal(seed: u64, more: &str) -> Vec<u8> {
 #[test]
 fn what_was_flushed_survives_and_of_the_rest_the_seed_says_what() {
     let disks: HashSet<Vec<u8>> = (0..24).map(|seed| fail_on_signal(seed, "")).collect();
-    disks.iter().for_each(|disk| assert_legal(disk));
+    for disk in &disks {
+        assert_legal(disk);
+    }
     assert!(disks.len() > 6, "{} different disks", disks.len());
     assert_eq!(fail_on_signal(5, ""), fail_on_signal(5, ""));
 }

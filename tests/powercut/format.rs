@@ -24,7 +24,7 @@ fn word(bytes: &[u8], offset: usize) -> u64 {
 /// Reads a log, and is as strict as xfstests' replay-log.
 pub fn read(path: &Path) -> (usize, Vec<Logged>) {
     let bytes = std::fs::read(path).unwrap();
-    assert_eq!((word(&bytes, 0), word(&bytes, 8)), (0x6a73_6677_7368_72, 1));
+    assert_eq!((word(&bytes, 0), word(&bytes, 8)), (0x006a_7366_7773_6872, 1));
     let size = u32::from_le_bytes(bytes[24..28].try_into().unwrap()) as usize;
     let mut entries = Vec::new();
     let mut at = size;

@@ -78,7 +78,7 @@ impl ServeArgs {
             Err(error) => return usage(&error),
         };
         let medium: Arc<dyn OpenMedium> = Arc::new(FailingMedium { failure, raw: self.raw });
-        serve_devices("powercut", self.devices, |device| device.open_by(&medium))
+        serve_devices("powercut", self.devices, None, |device| device.open_by(&medium))
     }
 
     fn serve_image(&self, image: &Path) -> ExitCode {

@@ -19,7 +19,7 @@ macro_rules! guarded_load {
         ///
         /// # Safety
         ///
-        /// `address` is aligned and mapped for reading; the page behind it may be missing.
+        /// `address` is aligned and mapped for reading; the page after it may be missing.
         #[inline]
         pub(in crate::pmem) unsafe fn $name(address: *const $word) -> Result<$word, Fault> {
             let value: $word;
@@ -46,7 +46,7 @@ macro_rules! guarded_store {
         /// # Safety
         ///
         /// `address` is aligned and mapped for writing, for concurrent use through this module only;
-        /// the page behind it may be missing.
+        /// the page after it may be missing.
         #[inline]
         pub(in crate::pmem) unsafe fn $name(
             address: *mut $word,
@@ -77,7 +77,7 @@ guarded_store!(store_u64, u64, "mov qword ptr [{address}], {value}");
 ///
 /// # Safety
 ///
-/// Both ranges are mapped, `to` for writing, and do not overlap; pages behind them may be missing. A
+/// Both ranges are mapped, `to` for writing, and do not overlap; pages after them may be missing. A
 /// range that others change meanwhile yields any mixture of bytes.
 #[inline]
 pub(in crate::pmem) unsafe fn copy(
@@ -141,7 +141,7 @@ pub(in crate::pmem) unsafe fn stream_lines(
 ///
 /// # Safety
 ///
-/// The range is mapped for writing; pages behind it may be missing.
+/// The range is mapped for writing; pages after it may be missing.
 #[inline]
 pub(in crate::pmem) unsafe fn fill_zero(to: *mut u8, length: usize) -> Result<(), Fault> {
     let fault: usize;
@@ -176,11 +176,17 @@ const CLFLUSHOPT: u32 = 1 << 23;
 /// CPUID leaf 7, subleaf 0, EBX: the CPU has `clwb`.
 const CLWB: u32 = 1 << 24;
 
+/// CPUID leaf 7, subleaf 0, EBX; zero if the CPU has no such leaf.
+#[allow(unused_unsafe, reason = "these functions are unsafe in the oldest Rust that is supported")]
+fn cpuid_features() -> u32 {
+    // SAFETY: every x86-64 CPU has the CPUID instruction and leaf 0, which names the highest leaf.
+    unsafe { if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).ebx } else { 0 } }
+}
+
 impl WriteBack {
     /// All that this CPU has, best first.
     pub(in crate::pmem) fn supported() -> impl Iterator<Item = WriteBack> {
-        let has_leaf_7 = __cpuid(0).eax >= 7;
-        let features = if has_leaf_7 { __cpuid_count(7, 0).ebx } else { 0 };
+        let features = cpuid_features();
         let optional = |feature, kind| (features & feature != 0).then_some(kind);
         [
             optional(CLWB, WriteBack::Clwb),
@@ -200,7 +206,7 @@ impl WriteBack {
     ///
     /// # Safety
     ///
-    /// `address` is mapped; the page behind it may be missing.
+    /// `address` is mapped; the page after it may be missing.
     #[inline]
     pub(in crate::pmem) unsafe fn line(self, address: *const u8) -> Result<(), Fault> {
         macro_rules! write_back {

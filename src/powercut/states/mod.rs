@@ -6,7 +6,7 @@
 //! * [`Plan`] collects the states of all points, each content once;
 //! * [`Image`] is a copy of the disk that is patched from state to state;
 //! * [`Check`] runs the user's command on it;
-//! * [`reproducer`] finds the few sectors that a failure is about ([`minimise`]).
+//! * [`reproducer()`] finds the few sectors that a failure is about ([`minimise()`]).
 
 mod check;
 mod choice;

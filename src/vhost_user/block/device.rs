@@ -114,7 +114,7 @@ impl<Q: DiskQueue + 'static> BlockDevice<Q> {
         self.0.model().shared.device.sectors
     }
 
-    /// The device with windows beside its sectors, which its flushes are about, too.
+    /// The device with windows in addition to its sectors; its flushes cover both.
     #[must_use]
     pub(in crate::vhost_user) fn with_windows(self, windows: Arc<Windows>) -> BlockDevice<Q> {
         let workers = self.0.workers();

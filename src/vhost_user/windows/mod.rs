@@ -2,7 +2,7 @@
 //!
 //! A frontend asks for the regions' sizes (`VHOST_USER_GET_SHMEM_CONFIG`), hands over a socket for
 //! requests, and is then asked to map pieces of the file (`VHOST_USER_BACKEND_SHMEM_MAP`). What QEMU
-//! demands beside the protocol, and where it is minded:
+//! requires in addition to the protocol, and where this is handled:
 //!
 //! * mappings are gone when the device was reset, so they are made at each of its starts, and not before:
 //!   [`Windows::start`], when a ring is enabled;

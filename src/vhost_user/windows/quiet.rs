@@ -1,4 +1,5 @@
 //! Quiescing: waits until no request in flight can access a part of a file.
+//!
 //! A guest's requests may use a window as their buffer, also the window of another device: the frontend
 //! presents what it maps for the guest to all devices as memory. A worker takes a snapshot of guest
 //! memory for each batch. It is therefore not enough that the frontend has unmapped a range and removed

@@ -56,7 +56,7 @@ impl Piece {
         self.offset + self.length
     }
 
-    /// The part of it at or behind `offset`.
+    /// The part of it at or after `offset`.
     pub fn behind(self, offset: u64) -> Option<Piece> {
         let skipped = offset.saturating_sub(self.offset);
         let length = self.length.checked_sub(skipped).filter(|length| *length > 0)?;
@@ -183,7 +183,7 @@ impl Window {
         contents.pieces = self.pieces_of(extents, contents.size);
     }
 
-    /// What is behind `size` is not to be mapped any more.
+    /// Nothing after `size` is to be mapped any more.
     pub(super) fn cut(&self, size: u64) {
         let mut contents = self.contents();
         contents.pieces.retain_mut(|piece| {

@@ -13,7 +13,7 @@ const MOST_CLEARED_BYTES: u64 = 64 << 20;
 /// Segments of a `DISCARD` or `WRITE_ZEROES` request.
 pub(super) const MOST_CLEARED_SEGMENTS: u32 = 64;
 
-/// Descriptors of a request beside those of its data: the header and the status byte.
+/// Descriptors of a request in addition to those of its data: the header and the status byte.
 const DESCRIPTORS_BESIDE_DATA: u16 = 2;
 
 /// Queue size that QEMU chooses unless told otherwise. A driver that has no indirect descriptors
