@@ -1,7 +1,9 @@
 //! The command line of `vhost-user-btt`.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, ValueEnum, value_parser};
@@ -17,10 +19,13 @@ use super::window::{DeviceArg, PmemArg, WindowArg};
 use crate::nvdimm::Selection;
 use crate::pmem::DurabilityRequest;
 use crate::vhost_user::{
-    DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_WINDOWS, PmemConfig, RegionConfig,
+    DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_QUEUES, MOST_WINDOWS, PmemConfig, RegionConfig,
     SocketAccess, SocketSource, TheMapping, WindowConfig,
 };
 use crate::virtio::block::{Discard, Serial};
+
+/// Number of queues with which each has lanes for whole rounds.
+const FEW_QUEUES: u16 = 4;
 
 /// Serves disks with atomic sectors, and DAX devices, to virtual machines over vhost-user.
 ///
@@ -104,13 +109,19 @@ pub struct DeviceArgs {
     #[arg(long)]
     read_only: bool,
 
-    /// Number of request queues, each with a worker thread and its own lanes
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = queue_count)]
-    num_queues: u16,
+    /// Number of request queues that frontends can use, each with lanes of its own, and with a worker thread
+    /// once the guest uses it [default: the number of CPUs, at least 4 and at most 64]
+    #[arg(long, value_name = "N", value_parser = queue_count)]
+    num_queues: Option<u16>,
 
     /// Largest queue size, a power of two
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = queue_size)]
+    #[arg(long, value_name = "N", default_value_t = MOST_QUEUE_SIZE, value_parser = queue_size)]
     queue_size: u16,
+
+    /// Bytes of the block that the guest addresses, 512 or 4096: 512 over sectors of 4096 bytes is for firmware
+    /// and images that know no other [default: a sector]
+    #[arg(long, value_name = "BYTES", value_parser = logical_block_size)]
+    logical_block_size: Option<u32>,
 
     /// The serial number that the guest reads, up to 20 characters [default: from the uuid]
     #[arg(long, value_name = "TEXT", value_parser = serial)]
@@ -186,6 +197,21 @@ fn queue_size(text: &str) -> Result<u16, String> {
     }
 }
 
+/// QEMU wants a queue for each of the guest's CPUs, which are seldom more than the host's, and is refused when
+/// there are fewer. Up to four queues share the lanes without loss: a round takes 64 of the 256 that there are.
+fn usual_queues() -> u16 {
+    let cpus = available_parallelism().map_or(1, NonZero::get);
+    u16::try_from(cpus).unwrap_or(MOST_QUEUES).clamp(FEW_QUEUES, MOST_QUEUES)
+}
+
+fn logical_block_size(text: &str) -> Result<u32, String> {
+    match text {
+        "512" => Ok(512),
+        "4096" => Ok(4096),
+        _ => Err("neither 512 nor 4096".into()),
+    }
+}
+
 fn socket_mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text, 8) {
         Ok(mode) if mode & !0o777 == 0 => Ok(mode),
@@ -256,7 +282,7 @@ impl DeviceArgs {
         })
     }
 
-    /// Whether somebody asks for something that a medium whose power fails cannot be.
+    /// Returns whether somebody asks for something that a medium whose power fails cannot be.
     #[must_use]
     pub fn asks_for_a_plain_medium(&self) -> bool {
         self.read_only || self.durability != DurabilityArg::Auto
@@ -339,8 +365,9 @@ impl DeviceArgs {
             socket,
             namespace: self.namespace.options(file, self.durability.into()),
             read_only: self.read_only,
-            queues: self.num_queues,
+            queues: self.num_queues.unwrap_or_else(usual_queues),
             queue_size: self.queue_size,
+            logical_block_size: self.logical_block_size,
             serial: self.serial,
             discard: self.discard.into(),
             poll: Duration::from_micros(self.poll_us.into()),
@@ -358,8 +385,9 @@ impl DeviceArgs {
             socket: disk.socket.clone(),
             namespace: namespace.options(file, self.durability.into()),
             read_only: self.read_only || disk.read_only,
-            queues: disk.queues.unwrap_or(self.num_queues),
+            queues: disk.queues.or(self.num_queues).unwrap_or_else(usual_queues),
             queue_size: self.queue_size,
+            logical_block_size: self.logical_block_size,
             serial: disk.serial,
             discard: self.discard.into(),
             poll: Duration::from_micros(self.poll_us.into()),

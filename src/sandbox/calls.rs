@@ -180,6 +180,7 @@ const CONNECTION: &[&[Call]] = &[
         SYS_eventfd2,
         SYS_fstatfs,
         SYS_getpid,
+        SYS_getsockopt,
         SYS_ioctl,
         SYS_recvmsg,
         SYS_rt_sigaction,

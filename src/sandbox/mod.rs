@@ -90,6 +90,11 @@ pub fn enter(sandbox: &Sandbox) -> Result<(), SandboxError> {
         );
         return Ok(());
     }
+    if !crate::pmem::limit_arenas() {
+        warn!(
+            "the allocator has no limit of arenas: many threads may make it open a file, and end the daemon"
+        );
+    }
     let files = files::restrict(&sandbox.grants)?;
     filter::install(sandbox.seccomp)?;
     info!("in the sandbox: {files}, {}", sandbox.seccomp);

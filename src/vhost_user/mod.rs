@@ -17,6 +17,7 @@ mod devices;
 mod error;
 mod eventfd;
 mod exposure;
+mod feature_names;
 mod grants;
 mod guest_log;
 mod inherited;
@@ -25,6 +26,7 @@ mod medium;
 mod memory_table;
 #[cfg(feature = "mutants")]
 pub mod mutant;
+mod peer;
 mod pmem;
 mod protocol;
 mod queue;

@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::device::VhostDevice;
 use super::error::Error;
+use super::peer::Peer;
 use super::protocol::message::MessageError;
 use super::session::{Session, SessionEnd};
 use super::socket::Endpoint;
@@ -153,7 +154,8 @@ impl Serving {
             Ok(session) => session,
             Err(error) => return self.try_again_later("cannot serve a frontend", &error),
         };
-        log.line(Level::Info, &"a frontend has connected");
+        let peer = Peer::of(session.stream());
+        log.line(Level::Info, &format_args!("a frontend has connected: {peer}"));
         let end = session.run();
         // Before the log says so, all that was held for the frontend is free.
         drop(session);
