@@ -275,7 +275,7 @@ impl DeviceArgs {
     pub(super) fn disk_options(&self) -> Option<DiskOptions> {
         Some(DiskOptions {
             socket: self.socket_path.clone()?,
-            queues: self.num_queues,
+            queues: self.num_queues.unwrap_or(1),
             queue_size: self.queue_size,
             serial: self.serial,
             control: self.control.clone(),
