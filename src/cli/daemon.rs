@@ -270,7 +270,7 @@ impl DeviceArgs {
         if needed > passed { Err(UsageError::NoSocket) } else { Ok(devices) }
     }
 
-    /// Whether somebody asks for something that a medium whose power fails cannot be.
+    /// Returns whether somebody asks for something that a medium whose power fails cannot be.
     #[must_use]
     pub fn asks_for_a_plain_medium(&self) -> bool {
         self.read_only || self.durability != DurabilityArg::Auto

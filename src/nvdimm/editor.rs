@@ -106,8 +106,8 @@ impl NvdimmFile {
             Mapping::new(file, locked.clone(), Protection::ReadWrite, DurabilityRequest::Strict)
                 .map_err(|source| Error::Map { path: path.clone(), source })?;
         // Before anything is made in bytes that are free by labels which a power failure could undo.
-        let settled = self.labels().map_or(Ok(()), |area| area.settle(&medium));
-        settled.map_err(|source| Error::LabelMedia { path, source })?;
+        let persisted = self.labels().map_or(Ok(()), |area| area.persist(&medium));
+        persisted.map_err(|source| Error::LabelMedia { path, source })?;
         Ok(LabelEditor { file: self, medium, locked })
     }
 }

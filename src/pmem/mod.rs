@@ -23,10 +23,10 @@ mod durability;
 mod error;
 mod fletcher;
 mod guest_region;
-mod lent;
 mod mapping;
-mod preview;
+mod overlay;
 mod shared;
+mod shared_file;
 mod sigbus;
 #[cfg(any(test, feature = "simulated"))]
 pub mod simulated;
@@ -42,9 +42,9 @@ pub use durability::{Durability, DurabilityRequest};
 pub use error::{Access, Cause, MapError, MediaError};
 pub use fletcher::{CHECKSUM_SIZE, fletcher64, fletcher64_without_field};
 pub use guest_region::{GuestRegion, GuestRegionError, broken_pages};
-pub use lent::{Lend, Lent, LentObserver};
 pub use mapping::{Mapping, Protection};
-pub use preview::{Preview, Saved};
+pub use overlay::{Overlay, Saved};
+pub use shared_file::{ShareFile, SharedFile, SharedFileObserver};
 pub use standard_streams::StandardStream;
 
 use vm_memory::VolatileSlice;

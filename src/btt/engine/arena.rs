@@ -61,7 +61,7 @@ impl Arena {
     ///
     /// Unless `may_store`, the pages of a file are only synced. If the daemon was killed because a sync had
     /// failed, that is not enough: see [`write_back`].
-    pub(super) fn settle<M: PersistentMemory>(
+    pub(super) fn persist<M: PersistentMemory>(
         &self,
         medium: &M,
         found: Copies,
@@ -168,7 +168,7 @@ impl Arena {
         medium.store_u32(self.entry_offset(lba), entry.0)
     }
 
-    /// Begins to write a map entry back, whoever stored it.
+    /// Begins to write a map entry back, whichever process stored it.
     pub(super) fn flush_entry<M: PersistentMemory>(
         &self,
         medium: &M,
@@ -227,7 +227,7 @@ impl Arena {
     ///
     /// The next opening recovers the write, and the arena can be written again. Only where the medium is
     /// bad, so that recovery would fail too, the info blocks say for good that the arena has failed.
-    pub(super) fn give_up<M: PersistentMemory>(&self, medium: &M, cause: &MediaError) {
+    pub(super) fn fail<M: PersistentMemory>(&self, medium: &M, cause: &MediaError) {
         if self.error.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -283,7 +283,7 @@ impl Arena {
 
 /// Begins to make durable `length` bytes at `offset` that an earlier process may have stored.
 ///
-/// Their pages are made dirty first, as a sync of the earlier process may have failed. Nobody else stores
+/// Their pages are made dirty first, as a sync of the earlier process may have failed. No other process stores
 /// there meanwhile.
 fn write_back<M: PersistentMemory>(
     medium: &M,

@@ -2,7 +2,7 @@
 //!
 //! | step | | |
 //! |---|---|---|
-//! | 1 | `stage` | data into the free block of a lane, once nobody reads it any more |
+//! | 1 | `stage` | data into the free block of a lane, once no reader reads it any more |
 //! | | fence | the data are durable |
 //! | 2 | `log` | under the map locks: flog entry {lba, old, new, seq} |
 //! | | fence | **the commit point**: recovery completes the write from here on |
@@ -139,7 +139,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         }
         let published = self.btt.medium.fence().and_then(|()| self.map());
         if let Err(error) = published {
-            self.give_up_round(error);
+            self.fail_round_and_arenas(error);
         }
         self.end_round();
         if !broken.is_empty() {
@@ -185,7 +185,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
             }
         })?;
         // The entry may be durable from here on, whatever happens.
-        arena.flush_flog_entry(medium, lane).inspect_err(|error| arena.give_up(medium, error))?;
+        arena.flush_flog_entry(medium, lane).inspect_err(|error| arena.fail(medium, error))?;
         Ok(())
     }
 
@@ -199,7 +199,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         for (index, staged) in self.round.staged.iter().enumerate() {
             let arena = &btt.arenas[staged.arena];
             if let Err(error) = self.map_sector(index) {
-                arena.give_up(&btt.medium, &error);
+                arena.fail(&btt.medium, &error);
                 self.failures.push((staged.tag, error.into()));
             }
         }
@@ -240,9 +240,9 @@ impl<M: PersistentMemory> Batch<'_, M> {
     }
 
     /// Fails all staged sectors, some of which may be committed, and makes their arenas read-only.
-    fn give_up_round(&mut self, error: MediaError) {
+    fn fail_round_and_arenas(&mut self, error: MediaError) {
         for staged in &self.round.staged {
-            self.btt.arenas[staged.arena].give_up(&self.btt.medium, &error);
+            self.btt.arenas[staged.arena].fail(&self.btt.medium, &error);
         }
         self.fail_round(error);
     }

@@ -27,7 +27,7 @@ pub struct Growth {
 /// Appends arenas of at most `arena_size` bytes to the BTT in `medium` until they fill it; `progress`
 /// is told how many bytes of how many are done.
 ///
-/// Whoever has the BTT open goes on as before, and sees the new sectors when it opens it again.
+/// A process that has the BTT open goes on as before, and sees the new sectors when it opens the BTT again.
 ///
 /// # Errors
 ///
@@ -68,7 +68,7 @@ pub fn grow<M: PersistentMemory>(
     Ok(Growth { old_sectors, new_sectors, arenas })
 }
 
-/// Whether another arena fits into `medium` behind the BTT in it.
+/// Returns whether another arena fits into `medium` behind the BTT in it.
 pub fn has_room<M: PersistentMemory>(medium: &M, version: Option<Version>) -> Result<bool, Error> {
     let found = discovery::find(medium, version)?;
     Ok(medium.size() - end_of(&last(&found)) >= ARENA_MIN_SIZE)
@@ -115,7 +115,7 @@ fn check_intact<M: PersistentMemory>(
     damaged.map_or(Ok(()), |damage| Err(Error::Damaged { arena: number, damage }))
 }
 
-/// Whether the second info block leads on to another arena, and is as the first in everything else.
+/// Returns whether the second info block leads on to another arena, and is as the first in everything else.
 fn growth_was_cut_off<M: PersistentMemory>(medium: &M, arena: &FoundArena) -> bool {
     let FoundArena { start, info, .. } = arena;
     let backup = start + info.geometry.info2off;

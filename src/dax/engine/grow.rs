@@ -22,7 +22,7 @@ pub struct Growth {
     pub new_size: u64,
 }
 
-/// Makes the region on `medium`, which nobody has open, as large as the medium. If that was cut off, do it
+/// Makes the region on `medium`, which no process has open, as large as the medium. If that was cut off, do it
 /// again.
 ///
 /// # Errors
@@ -34,7 +34,7 @@ pub fn grow<M: PersistentMemory>(medium: &M) -> Result<Growth, Error> {
     let old = discovery::superblock(medium)?;
     old.features.check_change()?;
     // What follows relies on the superblock that is seen.
-    Superblock::settle(medium)?;
+    Superblock::persist(medium)?;
     let page_count = (medium.size() - PAGES_OFFSET) / PAGE_SIZE;
     let new = Superblock { page_count: page_count.max(old.page_count), ..old };
     if Superblock::read(medium, SUPERBLOCK_OFFSET) != Ok(old) && !mutant!(dax::GrownFromBackup) {

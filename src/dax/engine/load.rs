@@ -32,7 +32,7 @@ pub fn load<M: PersistentMemory>(
 ) -> Result<State, Error> {
     let (mut pending, ring) = Ring::read(medium, superblock)?;
     if !read_only {
-        Superblock::settle(medium)?;
+        Superblock::persist(medium)?;
         let offset = superblock.journal().bytes().start;
         ring.check_numbers().map_err(|fault| Error::Damaged { offset, fault })?;
         let replayed = ring.replay(medium, &pending)?;
@@ -273,7 +273,7 @@ impl<M: PersistentMemory> Loader<'_, M> {
 }
 
 /// A head or slot without a uuid is free, and all of it is zero then: otherwise it is the uuid that is
-/// damaged, and what it named would be given to somebody else.
+/// damaged, and what it named would be given to another owner.
 fn check_empty<T: IntoBytes + Immutable>(structure: &T, offset: u64) -> Result<(), Error> {
     if structure.as_bytes().iter().all(|byte| *byte == 0) {
         return Ok(());

@@ -108,10 +108,10 @@ impl Superblock {
         Superblock::decode(&bytes, medium.size())
     }
 
-    /// Makes durable what is seen of superblock and backup: whoever wrote it may have been killed before its
+    /// Makes durable what is seen of superblock and backup: the process that wrote it may have been killed before its
     /// fence, or its sync may have failed. One that cannot be used is among it, lest it can be after a power
     /// failure.
-    pub fn settle<M: PersistentMemory>(medium: &M) -> Result<(), MediaError> {
+    pub fn persist<M: PersistentMemory>(medium: &M) -> Result<(), MediaError> {
         for offset in [SUPERBLOCK_OFFSET, BACKUP_OFFSET] {
             if !matches!(Superblock::read(medium, offset), Err(Fault::Media(_))) {
                 if !mutant!(dax::CleanSuperblockTrusted) {

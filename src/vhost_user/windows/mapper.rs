@@ -159,13 +159,13 @@ impl Mapper {
 
     fn send_map(&mut self, window: usize, piece: Piece) -> Result<(), Refusal> {
         self.must_run()?;
-        let lent = self.windows[window].lent();
-        let flags = match lent.protection() {
+        let shared_file = self.windows[window].shared_file();
+        let flags = match shared_file.protection() {
             Protection::ReadOnly => 0,
             Protection::ReadWrite => WRITABLE,
         };
-        lent.note_mapped(piece.file_offset, piece.length);
-        Ok(self.channel.map(&range(window, piece, flags), lent.as_fd())?)
+        shared_file.note_mapped(piece.file_offset, piece.length);
+        Ok(self.channel.map(&range(window, piece, flags), shared_file.as_fd())?)
     }
 
     /// Complains, unless it is done when the device starts again.

@@ -38,7 +38,7 @@ use log::warn;
 use super::protocol::back_channel::{BackChannel, Closer};
 use super::queue::{Memory, Ring};
 use super::session::protocol_features;
-use crate::pmem::Lent;
+use crate::pmem::SharedFile;
 use crate::virtio::{SyncError, Syncs};
 use mapped::Mapped;
 use mapper::{Mapper, Order};
@@ -189,7 +189,7 @@ impl Windows {
 
     /// Waits until what the device had in hand is done. Returns whether nothing that its guest asks for from then on
     /// gets at the bytes `ranges` of `file`, whatever device it has them from.
-    fn lets_go_of(&self, file: &Lent, ranges: &[Range<u64>]) -> bool {
+    fn lets_go_of(&self, file: &SharedFile, ranges: &[Range<u64>]) -> bool {
         // Not while the connection is locked: a ring that starts wants it.
         let rings = self.connection().rings.clone();
         rings.values().all(|(ring, memory)| quiet::lets_go_of(ring, memory, file, ranges))
