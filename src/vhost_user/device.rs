@@ -1,13 +1,14 @@
 //! What a session asks of the device behind it, and what all devices have in common.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use log::{Level, debug};
 
 use super::guest_log::LimitedLog;
-use super::queue::{Handler, Serve, Worker, lock};
+use super::queue::{Gate, Handler, QueueCounters, Serve, SyncCounters, Worker, lock};
 use super::windows::Windows;
+use crate::virtio::SyncError;
 
 /// A device; it outlives the sessions that serve it, one after another.
 pub(super) trait VhostDevice: Send + Sync + 'static {
@@ -41,6 +42,22 @@ pub(super) trait VhostDevice: Send + Sync + 'static {
     /// The worker of a queue, which exists.
     fn worker(&self, queue: usize) -> &dyn Serve;
 
+    /// What is counted of a queue, which exists.
+    fn counters(&self, queue: usize) -> &QueueCounters;
+
+    /// What is counted of its syncs.
+    fn syncs(&self) -> &SyncCounters;
+
+    /// What the administrator has decided of its queues.
+    fn gate(&self) -> &Gate;
+
+    /// Makes everything durable that was written.
+    ///
+    /// # Errors
+    ///
+    /// The medium fails.
+    fn sync(&self) -> Result<(), SyncError>;
+
     /// The session has ended, and so have the threads of its queues.
     fn disconnect(&self);
 }
@@ -70,6 +87,9 @@ pub(super) trait DeviceModel: Send + Sync + 'static {
         false
     }
 
+    /// As [`VhostDevice::sync`].
+    fn sync(&self) -> Result<(), SyncError>;
+
     /// As [`VhostDevice::disconnect`].
     fn disconnect(&self) {}
 }
@@ -79,28 +99,55 @@ pub(super) struct DeviceBackend<D: DeviceModel> {
     model: D,
     log: LimitedLog,
     workers: Vec<Mutex<Worker<D::Handler>>>,
+    /// Those of the workers, to be read without their locks.
+    counters: Vec<Arc<QueueCounters>>,
+    syncs: Arc<SyncCounters>,
+    gate: Arc<Gate>,
     windows: Arc<Windows>,
 }
 
 impl<D: DeviceModel> DeviceBackend<D> {
-    /// The device `model`, whose queues are served by `handlers`; the log calls it `name`.
+    /// The device `model`, whose queues are served by `handlers` and whose syncs are counted in `syncs`; the
+    /// log calls it `name`.
     pub(super) fn new(
         name: &str,
         model: D,
         handlers: impl IntoIterator<Item = D::Handler>,
+        syncs: Arc<SyncCounters>,
         windows: Arc<Windows>,
     ) -> DeviceBackend<D> {
+        let gate: Arc<Gate> = Arc::default();
         let worker = |(number, handler)| {
             let log = LimitedLog::new(format!("{name}: queue {number}"));
-            Mutex::new(Worker::new(log, handler))
+            Worker::new(log, handler, gate.clone())
         };
-        let workers = handlers.into_iter().enumerate().map(worker).collect();
-        DeviceBackend { model, log: LimitedLog::new(name), workers, windows }
+        let workers: Vec<_> = handlers.into_iter().enumerate().map(worker).collect();
+        let counters = workers.iter().map(|worker| worker.counters().clone()).collect();
+        let workers = workers.into_iter().map(Mutex::new).collect();
+        DeviceBackend { model, log: LimitedLog::new(name), workers, counters, syncs, gate, windows }
     }
 
     /// The device with other windows.
     pub(super) fn with_windows(self, windows: Arc<Windows>) -> DeviceBackend<D> {
         DeviceBackend { windows, ..self }
+    }
+
+    /// What carries the requests of its queues out.
+    pub(super) fn into_handlers(self) -> impl Iterator<Item = D::Handler> {
+        let workers = self.workers.into_iter();
+        workers.map(|worker| {
+            worker.into_inner().unwrap_or_else(PoisonError::into_inner).into_handler()
+        })
+    }
+
+    /// The shared memory regions; there may be none.
+    pub(super) fn windows(&self) -> &Arc<Windows> {
+        &self.windows
+    }
+
+    /// What is counted of its syncs.
+    pub(super) fn sync_counters(&self) -> &Arc<SyncCounters> {
+        &self.syncs
     }
 
     /// What kind of device it is.
@@ -163,6 +210,22 @@ impl<D: DeviceModel> VhostDevice for DeviceBackend<D> {
 
     fn worker(&self, queue: usize) -> &dyn Serve {
         &self.workers[queue]
+    }
+
+    fn counters(&self, queue: usize) -> &QueueCounters {
+        &self.counters[queue]
+    }
+
+    fn syncs(&self) -> &SyncCounters {
+        &self.syncs
+    }
+
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn sync(&self) -> Result<(), SyncError> {
+        self.model.sync()
     }
 
     fn disconnect(&self) {

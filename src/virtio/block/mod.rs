@@ -15,7 +15,7 @@ pub use config::{CONFIG_SIZE, Config};
 pub use device::{Device, DeviceOptions, Discard, Serial};
 pub use disk::{Disk, DiskBatch, DiskQueue};
 pub use error::RequestError;
-pub use execute::Executor;
+pub use execute::{Done, Executor};
 #[cfg(feature = "power-fail")]
 pub use raw::{Raw, RawBatch, RawQueue};
 pub use request::{Chain, Kind, Request};
