@@ -1,4 +1,4 @@
-//! Errors and what caused them, for one line of a log or of a terminal.
+//! Formats an error and its chain of causes as one line for a log or a terminal.
 
 use std::error::Error;
 

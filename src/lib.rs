@@ -8,6 +8,7 @@
 //! | [`cli`] | command lines, text and JSON output, progress bars, exit codes |
 //! | [`vhost_user`] | the device at the end of a socket: listener, rings, a worker per queue, windows |
 //! | [`virtio`] | the block device and persistent memory: features, configuration, requests, their execution |
+//! | [`namespace`] | a namespace with what is in it: making, mapping, growing, finding what was lost |
 //! | [`btt`] | the Block Translation Table: layout, map, flog, lanes, recovery, the engine |
 //! | [`dax`] | DAX regions: owners of pages, devices and their extents, the journal of their changes |
 //! | [`nvdimm`] | the file as an NVDIMM: labels, namespaces, claims |
@@ -22,6 +23,7 @@ pub mod btt;
 pub mod cli;
 pub mod dax;
 mod error_chain;
+pub mod namespace;
 pub mod nvdimm;
 pub mod pmem;
 pub mod vhost_user;

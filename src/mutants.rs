@@ -1,8 +1,7 @@
 //! Mutants: errors that tests must notice, one at a time, in the code itself.
-//!
-//! A room lists its own in its `mutant.rs`. They are there with the feature `mutants` only, which those
-//! tests need; without it `mutant!` is `false`. Mutants that only drop or move what is done to the
-//! medium are in the tests.
+//! Each module lists its mutants in its `mutant.rs`. They exist with the feature `mutants` only, which
+//! those tests need; without it, `mutant!` is `false`. Mutants that only drop or reorder operations on
+//! the medium are in the tests.
 
 /// Whether a room's mutant is the one that the current thread runs: `mutant!(btt::NoMapLocks)`.
 #[cfg(feature = "mutants")]
@@ -43,7 +42,7 @@ macro_rules! mutants {
             ACTIVE.set(mutant);
         }
 
-        /// Whether the current thread runs `mutant`.
+        /// Returns whether the current thread runs `mutant`.
         pub(super) fn is_active(mutant: Mutant) -> bool {
             ACTIVE.get() == Some(mutant)
         }

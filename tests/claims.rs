@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use tempfile::TempDir;
 use uuid::Uuid;
-use vhost_user_btt::btt::{self, Mode, NamespaceError, Provision};
+use vhost_user_btt::namespace::{self, Mode, NamespaceError, Provision};
 use vhost_user_btt::nvdimm::label::{LabelName, LabelVersion};
 use vhost_user_btt::nvdimm::{
     self, Claim, ClaimKind, Error, Holder, InitOptions, LINUX_ALIGNMENT, LabelSize, NvdimmFile,
@@ -93,13 +93,13 @@ fn provision(name: &str) -> Provision {
 }
 
 fn make(path: &Path, name: &str) -> Result<(), NamespaceError> {
-    let mut editor = btt::edit_labels(path, LabelSize::Detect)?;
-    btt::create_namespace(&mut editor, &provision(name), |_, _| {}).map(drop)
+    let mut editor = namespace::edit_labels(path, LabelSize::Detect)?;
+    namespace::create_namespace(&mut editor, &provision(name), |_, _| {}).map(drop)
 }
 
 fn destroy(path: &Path, name: &str) -> Result<(), NamespaceError> {
-    let mut editor = btt::edit_labels(path, LabelSize::Detect)?;
-    btt::destroy_namespace(&mut editor, &named(name), true).map(drop)
+    let mut editor = namespace::edit_labels(path, LabelSize::Detect)?;
+    namespace::destroy_namespace(&mut editor, &named(name), true).map(drop)
 }
 
 fn named(name: &str) -> Selection {
@@ -140,14 +140,14 @@ fn what_is_held_cannot_be_destroyed_made_again_or_renamed() {
         let held = open(&path, kind).claim(&named("a")).unwrap();
         let before = std::fs::read(&path).unwrap();
         assert!(is_busy(&destroy(&path, "a")));
-        let mut editor = btt::edit_labels(&path, LabelSize::Detect).unwrap();
+        let mut editor = namespace::edit_labels(&path, LabelSize::Detect).unwrap();
         let forced = Provision { force: true, ..provision("c") };
-        let again = btt::reconfigure_namespace(&mut editor, &named("a"), &forced, |_, _| {});
+        let again = namespace::reconfigure_namespace(&mut editor, &named("a"), &forced, |_, _| {});
         assert!(is_busy(&again));
         assert!(matches!(editor.claim(&named("a")), Err(Error::Busy { .. })));
         drop(editor);
         let options = InitOptions { size: None, version: LabelVersion::V1_2, force: true };
-        assert!(is_busy(&btt::init_labels(&path, &options).map(drop)));
+        assert!(is_busy(&namespace::init_labels(&path, &options).map(drop)));
         assert!(std::fs::read(&path).unwrap() == before);
         // Its neighbours are nobody's business.
         make(&path, "d").unwrap();
@@ -179,20 +179,20 @@ fn a_namespace_that_was_destroyed_meanwhile_is_not_claimed() {
 #[test]
 fn labels_are_changed_by_one_at_a_time() {
     let (_folder, path) = labelled(&[]);
-    let mut editor = btt::edit_labels(&path, LabelSize::Detect).unwrap();
+    let mut editor = namespace::edit_labels(&path, LabelSize::Detect).unwrap();
     let (waiting, is_waiting) = mpsc::channel();
     let other = std::thread::spawn({
         let path = path.clone();
         move || {
             waiting.send(()).unwrap();
             // Returns when the first is done, and finds what it has made.
-            let editor = btt::edit_labels(&path, LabelSize::Detect).unwrap();
+            let editor = namespace::edit_labels(&path, LabelSize::Detect).unwrap();
             editor.file().namespaces().len()
         }
     });
     is_waiting.recv().unwrap();
     for name in ["a", "b", "c"] {
-        btt::create_namespace(&mut editor, &provision(name), |_, _| {}).unwrap();
+        namespace::create_namespace(&mut editor, &provision(name), |_, _| {}).unwrap();
     }
     drop(editor);
     assert_eq!(other.join().unwrap(), 3);
@@ -201,7 +201,7 @@ fn labels_are_changed_by_one_at_a_time() {
 #[test]
 fn readers_need_no_lock() {
     let (_folder, path) = labelled(&["a"]);
-    let editor = btt::edit_labels(&path, LabelSize::Detect).unwrap();
+    let editor = namespace::edit_labels(&path, LabelSize::Detect).unwrap();
     assert_eq!(open(&path, ClaimKind::Shared).namespaces().len(), 1);
     open(&path, ClaimKind::Exclusive).claim(&named("a")).unwrap();
     drop(editor);

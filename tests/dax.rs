@@ -12,7 +12,8 @@ use common::daemon::{nvdimmctl, nvdimmctl_ok};
 use serde_json::Value;
 use tempfile::TempDir;
 use uuid::Uuid;
-use vhost_user_btt::dax::{self, DeviceOptions, NamespaceError, NamespaceOptions};
+use vhost_user_btt::dax::{self, DeviceOptions};
+use vhost_user_btt::namespace::region::{NamespaceError, NamespaceOptions};
 use vhost_user_btt::nvdimm::{self, ClaimKind, LabelSize, Selection};
 
 const M: u64 = 1 << 20;

@@ -4,7 +4,8 @@ mod common;
 
 use common::fixture::{self, Fixture, sha256};
 use tempfile::TempDir;
-use vhost_user_btt::btt::{Btt, LbaSize, NamespaceOptions, Queue};
+use vhost_user_btt::btt::{Btt, LbaSize, Queue};
+use vhost_user_btt::namespace::NamespaceOptions;
 use vhost_user_btt::nvdimm::{ClaimKind, LabelSize, Selection};
 use vhost_user_btt::pmem::{DurabilityRequest, Mapping};
 use vm_memory::VolatileSlice;

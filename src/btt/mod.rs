@@ -7,74 +7,38 @@
 //!
 //! * [`create`](fn@create) makes a BTT, [`Btt::open`] opens one with its [`Queue`]s, a queue's
 //!   [`Batch`] reads and writes.
-//! * What a write does in which order: the module `write`. How readers are kept safe from writers:
-//!   the module `read_tracking`. What a crash leaves behind: the module `recovery`.
-//! * [`check`] proves the invariants of what is on the medium, and shares none of the engine's logic.
+//! * What a write does in which order: the module `engine::write`. How readers are kept safe from
+//!   writers: `engine::read_tracking`. What a crash leaves behind: `lifecycle::recovery`.
+//! * [`check`] proves the invariants of what is on the medium.
+//!
+//! | module | holds | imports |
+//! |---|---|---|
+//! | `format` | what is on the medium where, and which BTT a medium holds | |
+//! | `engine` | an open BTT: reads, writes, trims | `format` |
+//! | `lifecycle` | making, opening, growing a BTT | `format`, `engine` |
+//! | `check` | the checker and the repair, which share none of the engine's logic | `format` |
 
 #![forbid(unsafe_code)]
 
-mod arena;
-mod batch;
 pub mod check;
-mod create;
-mod density;
-mod discovery;
 mod engine;
-mod erase;
-mod error;
-mod failed_sync;
-pub mod flog;
-mod geometry;
-mod grow;
-mod grow_namespace;
-mod hints;
-mod info_block;
-mod inspect;
-mod lane;
-mod lba_size;
-pub mod map;
-mod map_locks;
-mod modify;
+mod format;
+mod lifecycle;
 #[cfg(feature = "mutants")]
 pub mod mutant;
-mod namespace;
-mod open;
-mod orphan;
-mod provision;
-mod queue;
-mod read;
-mod read_tracking;
-mod recovery;
-mod round;
-mod sync;
-mod trim;
-mod units;
-mod write;
 
-pub use batch::Batch;
-pub use create::{CreateOptions, create, layout};
-pub use density::{Density, Share, density};
-pub use discovery::{Copies, FoundArena, check_parent, find};
-pub use engine::Btt;
-pub use erase::{Remains, erase};
-pub use error::{Error, FlogFault, PlacesInUse};
-pub use geometry::{
+pub use check::usage::{Density, Share, density};
+pub use engine::{Batch, Btt, NeverWritten, Opened, Queue, Tag};
+pub(crate) use format::discovery::first_arena;
+pub use format::discovery::{Copies, FoundArena, check_parent, find};
+pub use format::error::{Error, FlogFault, PlacesInUse};
+pub(crate) use format::geometry::backup_offset;
+pub use format::geometry::{
     ARENA_MAX_SIZE, ARENA_MIN_SIZE, DEFAULT_NFREE, FLOG_PAIR_SIZE, Geometry, GeometryFault,
-    INFO_SIZE, MAP_ENTRY_SIZE, MAX_NFREE,
+    INFO_SIZE, MAP_ENTRY_SIZE, MAX_NFREE, layout,
 };
-pub use grow::{Growth, grow};
-pub use grow_namespace::{Contents, Grown, grow_claimed, grow_namespace};
-pub use info_block::{InfoBlock, InfoFault, SIGNATURE, Version};
-pub use inspect::{LaneState, lanes};
-pub use lba_size::LbaSize;
-pub use namespace::{MappedNamespace, NamespaceError, NamespaceOptions, resolve};
-pub use open::{OpenOptions, Opened};
-pub use orphan::{Orphan, restore_label};
-pub use provision::{
-    Mode, Provision, create_namespace, destroy_namespace, edit_labels, init_labels,
-    reconfigure_namespace, refuse_stray_labels,
-};
-pub use queue::Queue;
-pub use round::Tag;
-pub use trim::NeverWritten;
-pub use units::{Block, LaneIndex, Lba};
+pub use format::info_block::{InfoBlock, InfoFault, SIGNATURE, Version};
+pub use format::lba_size::LbaSize;
+pub use format::units::{Block, LaneIndex, Lba};
+pub use format::{flog, map};
+pub use lifecycle::{CreateOptions, Growth, LaneState, OpenOptions, create, grow, has_room, lanes};

@@ -1,4 +1,4 @@
-//! Where log lines go, and which.
+//! Logging: which messages go to standard error, and how they look.
 
 use std::io::Write as _;
 

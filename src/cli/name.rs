@@ -6,7 +6,8 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 
 use super::size::Size;
-use crate::btt::{NamespaceOptions, Version};
+use crate::btt::Version;
+use crate::namespace::NamespaceOptions;
 use crate::nvdimm::{LabelSize, Selection};
 use crate::pmem::DurabilityRequest;
 

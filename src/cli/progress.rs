@@ -1,4 +1,4 @@
-//! Progress bars: on a terminal, and nowhere else.
+//! Progress bars, which are shown on a terminal only.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ pub(super) struct Progress {
     bar: ProgressBar,
 }
 
-/// While nobody knows how many bytes there are.
+/// The template while the number of bytes is unknown.
 const WITHOUT_TOTAL: &str = "{msg} {spinner} {binary_bytes} {binary_bytes_per_sec}";
 const WITH_TOTAL: &str =
     "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
@@ -19,7 +19,7 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 impl Progress {
-    /// A bar for `total` bytes of `what`; `None`: nobody knows how many, or not yet.
+    /// A bar for `total` bytes of `what`; `None`: their number is unknown, or not known yet.
     pub(super) fn new(what: &'static str, total: Option<u64>) -> Progress {
         let bar = ProgressBar::no_length().with_style(style(WITHOUT_TOTAL)).with_message(what);
         bar.enable_steady_tick(Duration::from_millis(200));

@@ -1,4 +1,4 @@
-//! What the service manager hears (`sd_notify(3)`); nothing, where none has started the process.
+//! Notifications to the service manager (`sd_notify(3)`). Without one, they do nothing.
 
 use std::io;
 use std::thread;

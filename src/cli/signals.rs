@@ -1,4 +1,4 @@
-//! Signals: which stop the daemon, and which must not end a process.
+//! Signals: those that stop the daemon, and those that must not end a process.
 
 use std::io;
 use std::process::exit;

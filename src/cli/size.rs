@@ -1,4 +1,4 @@
-//! Sizes as people write them.
+//! Parsing and printing sizes with units.
 
 use std::fmt;
 use std::str::FromStr;

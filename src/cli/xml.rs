@@ -1,4 +1,4 @@
-//! Text in XML.
+//! Escaping text for XML.
 
 use std::fmt::{self, Write as _};
 

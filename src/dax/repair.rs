@@ -1,11 +1,11 @@
 //! Mending what the checker finds.
 
 use super::check::{self, Finding, Fix, Report, check};
-use super::durable;
-use super::error::Error;
-use super::journal::{self, Ring, Store};
-use super::layout::{self, METADATA_PAGE_SIZE, PageBytes};
-use super::superblock::Superblock;
+use crate::dax::format::error::Error;
+use crate::dax::format::layout::{self, METADATA_PAGE_SIZE, PageBytes};
+use crate::dax::format::superblock::Superblock;
+use crate::dax::journal::durable;
+use crate::dax::journal::ring::{self, Ring, Store};
 use crate::pmem::{MediaError, PersistentMemory, Preview, Saved};
 
 /// Most rounds of checking and mending: a page that is mended can lead to others. Each round mends
@@ -138,7 +138,7 @@ fn mend<M: PersistentMemory>(
         ring.make_room(medium, stores.len())?;
         ring.commit(medium, &stores)?;
     }
-    journal::apply(medium, &stores).map(drop)
+    ring::apply(medium, &stores).map(drop)
 }
 
 /// Mends the superblock at `offset`. The other one may be damaged as well: so it is mended word by word,

@@ -38,7 +38,7 @@ impl Claim {
         Ok(Claim { path, file, namespace, kind })
     }
 
-    /// Claims the first `head` bytes of a namespace for reading: others may do so, too, and nobody can
+    /// Claims the first `head` bytes of a namespace for reading: others may do so, too, and no process can
     /// claim the whole for writing.
     pub(super) fn take_head(
         path: PathBuf,
@@ -58,7 +58,7 @@ impl Claim {
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`]: somebody has claimed some of them, or all of the namespace.
+    /// [`Error::Busy`]: another process has claimed some of them, or all of the namespace.
     pub fn add(&self, bytes: Range<u64>) -> Result<(), Error> {
         self.lock_within(bytes, ClaimKind::Exclusive)
     }

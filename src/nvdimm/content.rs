@@ -1,8 +1,7 @@
 //! Content of foreign origin: file systems, partition tables, disk images, compressed data.
-//!
-//! A file that is to become an NVDIMM, or a namespace of one, may hold something that nothing here has
-//! written. [`first_stored`] tells whether it holds anything, and [`Content::find`] what that is, by the
-//! signatures that `libblkid`, `file` and QEMU look for.
+//! A file that is to become an NVDIMM, or a namespace, may contain data that this project did not write.
+//! [`first_stored`] tells whether there are any, and [`Content::find`] identifies them by the signatures
+//! that `libblkid`, `file` and QEMU look for.
 
 use std::fmt;
 

@@ -1,8 +1,7 @@
-//! Changing which namespaces there are.
-//!
-//! The order in which a namespace is made and destroyed is that of its label: one index block
-//! commits it. What is inside a namespace is made before its label, and taken away after it: a crash
-//! leaves no namespace, or a whole one.
+//! Making, changing and destroying namespaces.
+//! The label of a namespace decides whether it exists: an index block commits it. The contents of a
+//! namespace are made before its label, and removed after it. A crash leaves no namespace or a complete
+//! one.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -23,10 +22,10 @@ use super::namespace::{Abstraction, Namespace, PERSISTENT_MEMORY, Selection};
 use super::space;
 use crate::pmem::{DurabilityRequest, Mapping, Protection};
 
-/// How long to wait while somebody else changes the labels.
+/// How long to wait while another process changes the labels.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A file whose labels nobody else can change.
+/// A file whose labels no other process can change.
 #[derive(Debug)]
 pub struct LabelEditor {
     file: NvdimmFile,
@@ -67,7 +66,7 @@ pub struct NewNamespace {
     pub qemu_slot: Option<u32>,
 }
 
-/// A namespace that has its place, and no label yet: nobody but its maker knows of it.
+/// A namespace that has its place and no label yet, so that no other process can see it.
 #[derive(Debug)]
 pub struct Reservation {
     /// The claim on its bytes.
@@ -76,7 +75,7 @@ pub struct Reservation {
 }
 
 impl NvdimmFile {
-    /// Locks the labels, for changing them; waits a moment if somebody else changes them.
+    /// Locks the labels for changing them; waits a moment if another process changes them.
     ///
     /// # Errors
     ///
@@ -150,7 +149,7 @@ impl LabelEditor {
     ///
     /// # Errors
     ///
-    /// There is no space, no label slot, its name or uuid exists, its size is misaligned; or somebody
+    /// There is no space, no label slot, its name or uuid exists, its size is misaligned; or a process
     /// holds a part of the place, who has opened the file another way.
     pub fn reserve(&self, new: &NewNamespace) -> Result<Reservation, Error> {
         self.check_unique(new.uuid, new.name, None)?;

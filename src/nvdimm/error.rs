@@ -1,4 +1,4 @@
-//! What can go wrong with an NVDIMM file.
+//! Errors of NVDIMM files.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -99,7 +99,7 @@ pub enum Error {
         /// The names of those that exist.
         there: String,
     },
-    /// Somebody else holds the namespace.
+    /// Another process holds the namespace.
     #[error("{path}: {namespace} is busy: held by {holder}{}", if holder.is_another_user() {
         "; users who can read the file can lock it, and 'chmod go-rwx' keeps them from that"
     } else {
@@ -123,7 +123,7 @@ pub enum Error {
         /// Their uuids.
         uuids: String,
     },
-    /// Somebody else has changed the labels all the while.
+    /// Another process has changed the labels all the while.
     #[error("{path}: the labels were changed meanwhile by somebody else; try again")]
     Changed {
         /// The file.

@@ -133,7 +133,7 @@ impl NvdimmFile {
         (is_searched && is_file).then(|| StrayLabels::find(&self.file, self.size)).flatten()
     }
 
-    /// Reads the labels again, which somebody may have changed.
+    /// Reads the labels again, which another process may have changed.
     pub(super) fn refresh(&mut self) -> Result<(), Error> {
         self.labels = read_labels(&self.path, &self.file, self.size, self.label_size)?;
         let data_size = self.data_size();
@@ -283,7 +283,7 @@ impl NvdimmFile {
         Error::Ambiguous { path, wanted, uuids: uuids.join(", ") }
     }
 
-    /// Claims a namespace, as the file was opened for; nobody else can until the claim is dropped.
+    /// Claims a namespace for what the file was opened for; no other process can until the claim is dropped.
     ///
     /// # Errors
     ///
@@ -297,7 +297,7 @@ impl NvdimmFile {
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`]: somebody has claimed it for writing.
+    /// [`Error::Busy`]: another process has claimed it for writing.
     pub fn claim_head(self, selection: &Selection, head: u64) -> Result<Claim, Error> {
         self.claim_by(|file| {
             let namespace = file.select(selection)?.clone();

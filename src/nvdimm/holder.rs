@@ -1,7 +1,6 @@
-//! Who holds a namespace, from the kernel's lock tables.
-//!
-//! An open-file-description lock has no owner in `/proc/locks`; but `/proc/PID/fdinfo/FD` lists the
-//! locks of a descriptor, for those who may look.
+//! Finds the process that holds a namespace in the kernel's lock tables.
+//! `/proc/locks` names no owner of an open-file-description lock, but `/proc/PID/fdinfo/FD` lists the
+//! locks of a descriptor, if its permissions allow reading it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -84,7 +83,7 @@ fn parent(pid: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
-/// Whether a process has a lock on some of the bytes `range` of the file `wanted`, by device and
+/// Returns whether a process has a lock on some of the bytes `range` of the file `wanted`, by device and
 /// inode.
 fn holds(process: &Path, wanted: (u64, u64), range: &Range<u64>) -> bool {
     let Ok(descriptors) = fs::read_dir(process.join("fd")) else {
@@ -99,7 +98,7 @@ fn holds(process: &Path, wanted: (u64, u64), range: &Range<u64>) -> bool {
     })
 }
 
-/// Whether a line of `fdinfo` is an open-file-description lock on some of the bytes `range`.
+/// Returns whether a line of `fdinfo` is an open-file-description lock on some of the bytes `range`.
 ///
 /// Such a line reads `lock: 1: OFDLCK ADVISORY WRITE -1 fe:00:1234 0 4095`, the last byte included,
 /// or `EOF`.

@@ -1,4 +1,4 @@
-//! Making files, and label storage areas in them.
+//! Creating NVDIMM files, and label storage areas in them.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -92,7 +92,7 @@ pub fn grow_file(path: &Path, size: u64) -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// Somebody holds a namespace; there are labels, or other bytes than zeroes, in that place, and
+/// A process holds a namespace; there are labels, or other bytes than zeroes, in that place, and
 /// `force` does not give them up; or the size is out of range.
 pub fn init_labels(path: &Path, options: &InitOptions) -> Result<Initialized, Error> {
     let file = OpenOptions::new()

@@ -1,8 +1,7 @@
 //! Reading the labels of a file while another process may be changing them.
-//!
-//! A change writes one of the two index blocks anew, and that block is unusable until the change is
-//! complete. A reader takes no lock, so it may meet such a block. What looks damaged therefore counts as
-//! damaged only if no process has the labels locked, and a second look finds the same bytes.
+//! A change rewrites one of the two index blocks, which is unusable until the change is complete. A
+//! reader takes no lock, so it may meet such a block. A block that looks damaged is therefore reported
+//! as damaged only if no process has the labels locked and a second read returns the same bytes.
 
 use std::fs::File;
 use std::ops::Range;

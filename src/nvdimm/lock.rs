@@ -1,4 +1,4 @@
-//! Locks on ranges of a file, which belong to the open file description and die with it.
+//! Locks on ranges of a file. They belong to the open file description and end with it.
 
 use std::fs::File;
 use std::io;
@@ -35,7 +35,7 @@ pub enum ClaimKind {
     Exclusive,
 }
 
-/// Locks `range` of `file` without waiting. `false`: somebody else has a lock on some of it.
+/// Locks `range` of `file` without waiting. Returns `false` if another process has a lock on a part of it.
 pub(super) fn try_lock(file: &File, range: &Range<u64>, kind: ClaimKind) -> io::Result<bool> {
     let lock_type = match kind {
         ClaimKind::Shared => libc::F_RDLCK,

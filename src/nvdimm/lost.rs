@@ -1,9 +1,8 @@
-//! Labels that do not count, and whose namespaces are therefore missing.
-//!
-//! One bad label costs its own namespace, and no other. Linux passes over those that are not whole in
-//! themselves (`slot_valid`); where labels contradict each other by their bytes (`nd_label_reserve_dpa`)
-//! or their uuid (`has_uuid_at_pos`), it gives up all of the NVDIMM's. Here those are passed over that
-//! do: which of them is right nobody can tell.
+//! Unusable labels, whose namespaces are therefore missing.
+//! A bad label costs its own namespace only. Linux ignores labels that are invalid by themselves
+//! (`slot_valid`). If labels overlap (`nd_label_reserve_dpa`) or have the same uuid (`has_uuid_at_pos`),
+//! Linux rejects all labels of the NVDIMM. Here only the labels that contradict each other are ignored,
+//! because it is not known which of them is right.
 
 use std::collections::HashMap;
 use std::ops::Range;

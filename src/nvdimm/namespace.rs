@@ -51,7 +51,7 @@ impl Abstraction {
         }
     }
 
-    /// Whether a BTT is looked for: Linux, too, does so in a namespace whose label says nothing.
+    /// Returns whether a BTT is looked for: Linux, too, does so in a namespace whose label says nothing.
     #[must_use]
     pub fn may_be_btt(self) -> bool {
         !matches!(self, Abstraction::Pfn | Abstraction::Dax | Abstraction::Unknown(_))
@@ -146,7 +146,7 @@ impl Namespace {
         self.range.end - self.range.start
     }
 
-    /// Whether it goes by `wanted`: its device name, its name or its uuid.
+    /// Returns whether it goes by `wanted`: its device name, its name or its uuid.
     #[must_use]
     pub fn goes_by(&self, wanted: &str) -> bool {
         let is_uuid = Uuid::try_parse(wanted).is_ok_and(|wanted| self.uuid == Some(wanted));

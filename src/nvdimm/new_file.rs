@@ -1,4 +1,4 @@
-//! A file that has no name until it is whole.
+//! A new file that gets its name when it is complete.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};

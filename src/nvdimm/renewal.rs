@@ -1,4 +1,4 @@
-//! A claim on what a namespace has become since it was claimed.
+//! Renews the claim on a namespace that has grown since it was claimed.
 
 use super::claim::Claim;
 use super::error::Error;
@@ -10,11 +10,11 @@ impl Claim {
     /// The same claim, on all bytes that the namespace has by now; those that it had are among them.
     ///
     /// Its label is looked up again in the file that is open, or the size of a file without labels.
-    /// Nobody but this claim's holder can take bytes away from the namespace.
+    /// Only the holder of this claim can take bytes away from the namespace.
     ///
     /// # Errors
     ///
-    /// The labels cannot be read, or somebody holds some of the new bytes.
+    /// The labels cannot be read, or another process holds some of the new bytes.
     pub fn renew(&self, label_size: LabelSize) -> Result<Claim, Error> {
         let file = duplicate(self.path(), self.file())?;
         let looked = NvdimmFile::from_open(self.path(), file, self.kind(), label_size)?;

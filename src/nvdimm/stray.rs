@@ -1,7 +1,6 @@
-//! Labels that are not where they belong: at the end of the file.
-//!
-//! A label storage area is found from the end of the file. A file that was made longer has it inside, and
-//! one that was made shorter has lost some of it. Both then look like files without labels.
+//! Finds labels that are not at the end of the file, where they belong.
+//! The label storage area is located from the end of the file. A file that was made longer has it in the
+//! middle, and a file that was cut off has lost a part of it. Both look like files without labels.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -1,4 +1,4 @@
-//! Claims, edits and growth where somebody else has the file open, too.
+//! Claims, edits and growth while another process has the file open.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ impl Labelled {
         self.open(ClaimKind::Exclusive).edit_labels().unwrap()
     }
 
-    /// Makes a namespace, which nobody claims any more.
+    /// Makes a namespace that is not claimed.
     fn make(&self, name: &str, range: Range<u64>) {
         let mut editor = self.edit();
         let reservation = editor.reserve(&new(name, Place::At(range))).unwrap();
@@ -227,7 +227,7 @@ fn growth_is_aligned_and_free() {
     assert_eq!(editor.growth(&named("next"), None, LINUX_ALIGNMENT).unwrap(), 96 * M..96 * M);
 }
 
-/// A namespace whose size is not aligned was made by somebody else: it stays as it is, or becomes aligned.
+/// A namespace whose size is not aligned was made by other software: it stays as it is, or becomes aligned.
 #[test]
 fn a_misaligned_namespace_grows_to_an_aligned_size() {
     let file = Labelled::new();

@@ -1,4 +1,4 @@
-//! A piece of our address space with a file mapped into it, laid out for huge pages.
+//! A range of the process's address space with a file mapped into it, aligned for huge pages.
 
 use std::fs::File;
 use std::num::NonZeroUsize;
@@ -15,7 +15,7 @@ use super::{MapError, PAGE, Protection};
 /// can be mapped by one.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// How often to look for a better place when somebody else has taken the one that was found.
+/// How often to look for a better place when another thread has taken the one that was found.
 const MOST_ATTEMPTS: usize = 8;
 
 /// A mapping, unmapped when dropped.
@@ -110,7 +110,7 @@ impl<'a> Wanted<'a> {
                 Err(errno) if sync && is_refusal_of_sync(errno) => sync = false,
                 Err(errno) => return Err(errno),
                 Ok(space) if space.start.addr() == place => return Ok((space, sync)),
-                // Somebody else was faster. It is unmapped here, unless it is never any better.
+                // Another thread was faster. The mapping is removed, unless every attempt ends this way.
                 Ok(space) if attempts == MOST_ATTEMPTS => return Ok((space, sync)),
                 Ok(_) => attempts += 1,
             }
@@ -123,7 +123,7 @@ impl<'a> Wanted<'a> {
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
         // SAFETY: a new inaccessible mapping at an address of the kernel's choice disturbs nothing.
         let room = unsafe { mmap_anonymous(None, length, ProtFlags::PROT_NONE, flags)? };
-        // SAFETY: it is ours, and nobody knows of it.
+        // SAFETY: this function has made the mapping, and nothing else refers to it.
         unsafe { munmap(room, length.get())? };
         let into_huge_page = self.offset.cast_unsigned() as usize % HUGE_PAGE;
         let skip = into_huge_page.wrapping_sub(room.addr().get()) % HUGE_PAGE;
@@ -143,7 +143,7 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// Whether a mapping with `MAP_SYNC` may have failed because of it: the file is not DAX, or the kernel
+/// Returns whether a mapping with `MAP_SYNC` may have failed because of it: the file is not DAX, or the kernel
 /// does not know the flag.
 fn is_refusal_of_sync(errno: Errno) -> bool {
     matches!(errno, Errno::EOPNOTSUPP | Errno::EINVAL)
@@ -193,7 +193,7 @@ mod tests {
                 let protection = Protection::ReadOnly;
                 let (space, _) = AddressSpace::map(&file, 0..32 << 20, protection, true).unwrap();
                 for offset in [0, (32 << 20) - 1] {
-                    // SAFETY: inside the mapping, which nobody else knows of.
+                    // SAFETY: inside the mapping, to which nothing else refers.
                     assert_eq!(unsafe { space.at(offset).read_volatile() }, 0);
                 }
             }

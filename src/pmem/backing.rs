@@ -1,5 +1,5 @@
-//! What a file is to persistent memory: DAX, device-DAX or page cache; how large it is, and how its
-//! mappings have to be aligned.
+//! The backing of a file (DAX, device-DAX or page cache), its size, and the alignment that its mappings
+//! need.
 
 use std::fs::{File, Metadata};
 use std::io;

@@ -1,4 +1,4 @@
-//! What a fence makes durable, and what the device may therefore promise.
+//! Durability: what a fence makes durable, and what the device may therefore promise to the guest.
 
 /// What was asked for (`--durability`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,7 +27,7 @@ pub enum Durability {
 }
 
 impl Durability {
-    /// Whether a completed write is durable without a flush request (write cache disabled).
+    /// Returns whether a completed write is durable without a flush request (write cache disabled).
     #[must_use]
     pub fn is_write_through(self) -> bool {
         !matches!(self, Durability::PageCache)

@@ -1,4 +1,4 @@
-//! What can go wrong between us and the medium.
+//! Errors of mappings and of accesses to a medium.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,8 +1,7 @@
-//! A region of guest memory: a part of a file that the frontend owns, mapped.
-//!
-//! The frontend can truncate the file at any time, and pages of huge page file systems run out. An
-//! access to what is not there any more finds zeroes and breaks the region (see
-//! [`sigbus`](super)), and whoever serves the guest has to end its connection.
+//! A region of guest memory: a mapping of a part of a file that the frontend owns.
+//! The frontend can truncate the file at any time, and a file system of huge pages can run out of pages.
+//! An access to a missing page reads zeroes and marks the region as broken (see [`sigbus`](super)); the
+//! session then has to end the connection.
 
 use std::fs::File;
 use std::io;

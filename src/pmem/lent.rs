@@ -88,7 +88,7 @@ impl Lent {
         self.file_offset + offset
     }
 
-    /// Whether `other` is the same file, whoever opened it.
+    /// Returns whether `other` is the same file, whoever opened it.
     ///
     /// # Errors
     ///

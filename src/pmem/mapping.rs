@@ -1,4 +1,4 @@
-//! A range of a file, mapped.
+//! A mapping of a range of a file: persistent memory of a real file.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -385,7 +385,7 @@ impl Mapping {
         Ok(())
     }
 
-    /// Gives the whole pages of the range back to the file system. Whether it could.
+    /// Gives the whole pages of the range back to the file system. Returns whether it could.
     fn punch(&self, start: u64, end: u64) -> Result<bool, Errno> {
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         match fallocate(&self.file, flags, start.cast_signed(), (end - start).cast_signed()) {
@@ -643,7 +643,7 @@ impl PersistentMemory for Mapping {
             return offset;
         }
         let position = self.file_offset.saturating_add(offset);
-        // Nobody uses the position of the file that this moves.
+        // The position of the file, which this moves, is not used.
         let found = match lseek(&self.file, position.cast_signed(), Whence::SeekData) {
             Ok(found) => found.cast_unsigned(),
             // A hole up to the end of the file, which may have been truncated since it was mapped.

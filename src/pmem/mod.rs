@@ -131,7 +131,7 @@ pub trait PersistentMemory: Send + Sync {
     /// Makes everything stored so far, by any thread, durable on the backing medium.
     fn sync(&self) -> Result<(), MediaError>;
 
-    /// Whether [`sync`](Self::sync) takes the time of a system call or more. If not, everything stored so
+    /// Returns whether [`sync`](Self::sync) takes the time of a system call or more. If not, everything stored so
     /// far, by any thread, and fenced, is durable.
     fn sync_takes_time(&self) -> bool {
         self.durability() == Durability::PageCache

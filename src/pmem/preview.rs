@@ -1,4 +1,4 @@
-//! A medium as it would be: changes kept in memory, over one that is only read.
+//! A copy-on-write overlay over a medium: changes stay in memory, and the medium is only read.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! A medium that several own.
+//! A medium with several owners, by reference counting.
 
 use std::sync::Arc;
 

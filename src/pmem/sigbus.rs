@@ -1,4 +1,4 @@
-//! `SIGBUS` as an error value, and as the end of one connection.
+//! Turns `SIGBUS` into an error value, or into the end of one connection.
 //!
 //! Touching poisoned memory, a page beyond the end of a truncated file, or a hole that a full file
 //! system cannot back raises `SIGBUS`. What becomes of it depends on the memory:

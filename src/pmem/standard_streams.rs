@@ -1,9 +1,8 @@
-//! Which standard streams the process was started with.
-//!
-//! The standard library opens `/dev/null` in the place of a standard descriptor that is closed, before
-//! `main` runs: a file that is opened later cannot take its number then, but whatever is written to it is
-//! lost without an error. The descriptors are therefore looked at earlier, by a function that the C
-//! library's start code calls. It is in this room because that takes `unsafe` code.
+//! Records which standard streams the process was started with.
+//! Before `main` runs, the standard library opens `/dev/null` in place of a closed standard descriptor.
+//! A file that is opened later then cannot get that number, but everything written to the descriptor is
+//! lost without an error. The descriptors are therefore examined earlier, by a function that the C
+//! library's start code calls. It is in this module because it needs `unsafe` code.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,5 +1,4 @@
-//! The synchronisation primitives that write-back is written in, so that tests can put others in their
-//! place: see `btt::sync`.
+//! The synchronisation primitives of the write-back state, which tests can replace: see `btt::engine::sync`.
 
 pub(super) use std::sync::PoisonError;
 pub(super) use std::sync::atomic::Ordering;

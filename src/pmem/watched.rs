@@ -1,7 +1,8 @@
-//! Memory that belongs to others, and may stop answering: what the handler of `SIGBUS` needs to know.
-//!
-//! A table without locks, since a signal handler reads it. A slot is taken before its range is touched
-//! and given back before the range is unmapped, so that the handler never takes other memory for it.
+//! The table of memory that belongs to other processes and may become inaccessible, for the `SIGBUS`
+//! handler.
+//! The table has no locks, because a signal handler reads it. A slot is taken before its range is
+//! accessed, and released before the range is unmapped, so that the handler never mistakes other memory
+//! for it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -12,7 +13,7 @@ const SLOTS: usize = 8192;
 
 /// A range of addresses, in the table.
 struct Slot {
-    /// The slot belongs to somebody, who may not have filled it in yet.
+    /// The slot has an owner, which may not have filled it in yet.
     is_taken: AtomicBool,
     /// First address; zero: there is no range.
     start: AtomicUsize,
@@ -37,7 +38,7 @@ static TABLE: [Slot; SLOTS] = [const {
 /// Slots from this number on have never been taken.
 static USED: AtomicUsize = AtomicUsize::new(0);
 
-/// How many pages have been replaced: whoever watches a range needs to look at it only if this has changed.
+/// Number of pages that have been replaced. The owner of a range examines it only if this number has changed.
 static REPLACED: AtomicU64 = AtomicU64::new(0);
 
 /// Returns how many pages of all watched ranges have been replaced so far.

@@ -1,5 +1,5 @@
 //! Write-back of a file to its storage device: which mapping has to sync it, which callers can share a
-//! sync, and what holds after a sync has failed.
+//! sync, and what is true after a sync has failed.
 //!
 //! The state belongs to the file and not to one mapping of it. A sync writes back the pages of every
 //! mapping, and the kernel reports a failed write-back once for each open file description
@@ -89,7 +89,7 @@ impl Writeback {
         Ok(())
     }
 
-    /// Makes every store durable, also those of other processes that map the file, which nobody notes.
+    /// Makes every store durable, also those of other processes that map the file, which are not recorded.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What the log says of what is about to be served.
+//! Log messages about the devices that are about to be served.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What a session asks of the device behind it, and what all devices have in common.
+//! The interface between a session and its device, and the parts that all devices have in common.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

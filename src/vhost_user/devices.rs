@@ -1,4 +1,4 @@
-//! Several devices, each at its own socket, in one process.
+//! Serves several devices in one process, each at its own socket.
 
 use std::io;
 use std::panic::resume_unwind;
@@ -135,7 +135,7 @@ impl Devices {
     }
 }
 
-/// Serves one of several devices. Whether it was served to the end.
+/// Serves one of several devices. Returns whether it was served to the end.
 fn serve(server: Server) -> bool {
     let title = server.name().to_owned();
     match server.run() {

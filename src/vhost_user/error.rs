@@ -1,9 +1,9 @@
-//! What can go wrong with a socket.
+//! Errors of serving devices.
 
 use std::io;
 use std::path::PathBuf;
 
-use crate::btt::NamespaceError;
+use crate::namespace::NamespaceError;
 use crate::{dax, nvdimm};
 
 /// Why the device cannot be served.
@@ -17,7 +17,7 @@ pub enum Error {
     Nvdimm(#[from] nvdimm::Error),
     /// The namespace that is to hold a DAX region.
     #[error(transparent)]
-    Dax(#[from] dax::NamespaceError),
+    Dax(#[from] crate::namespace::region::NamespaceError),
     /// The DAX device.
     #[error("{title}: {source}")]
     Region {
@@ -68,7 +68,7 @@ pub enum Error {
         /// Where that of the second one connects.
         second: String,
     },
-    /// Somebody listens on the path already.
+    /// Another process listens on the path.
     #[error("{path}: another process is listening on this socket")]
     SocketInUse {
         /// The path.

@@ -1,7 +1,6 @@
 //! The event descriptors of a frontend: kicks, and interrupts.
-//!
-//! The frontend shares the open file description with us and with others, so that nothing is safe that
-//! relies on its state: it can be made blocking, filled up, or count down by one for each read.
+//! The frontend shares the open file description with the daemon and with other processes, so the daemon
+//! must not rely on its state: it can be made blocking, be filled up, or act as a semaphore.
 //!
 //! * A kick is never read. The thread of the queue waits for it edge-triggered: each write to it is one
 //!   event, whatever its counter holds.

@@ -1,9 +1,8 @@
 //! What a frontend can reach with the descriptor of a window.
-//!
-//! `VHOST_USER_BACKEND_SHMEM_MAP` hands over a descriptor of the file, and Linux has none that is limited
-//! to a part of one. So the frontend of a device with windows can read the whole NVDIMM file, and, unless
-//! the windows are read-only, write and truncate it. Where the file also holds a namespace of another
-//! guest, that has to be asked for.
+//! `VHOST_USER_BACKEND_SHMEM_MAP` hands over a descriptor of the file, and Linux cannot limit a
+//! descriptor to a part of a file. So the frontend of a device with windows can read the whole NVDIMM
+//! file, and, unless the windows are read-only, write and truncate it. If the file also holds a
+//! namespace of another guest, this has to be allowed explicitly.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -13,8 +12,8 @@ use log::warn;
 use super::devices::DeviceConfig;
 use super::error::Error;
 use super::windows::WindowConfig;
+use crate::namespace;
 use crate::nvdimm::{ClaimKind, LabelSize, Namespace, NvdimmFile, Selection};
-use crate::{btt, dax};
 
 /// A device, and the namespaces that it serves to its guest.
 struct Served<'a> {
@@ -118,8 +117,9 @@ impl Served<'_> {
         if let DeviceConfig::Disk(disk) = config {
             let options = &disk.namespace;
             let (path, selection) = (&options.path, &options.selection);
-            namespaces
-                .push(find(path, options.label_size, |file| btt::resolve(file, selection))?.1);
+            namespaces.push(
+                find(path, options.label_size, |file| namespace::resolve(file, selection))?.1,
+            );
         }
         for window in config.windows() {
             namespaces.push(open(window)?.1);
@@ -131,7 +131,9 @@ impl Served<'_> {
 /// The file of a window, and the namespace that its region is in.
 fn open(window: &WindowConfig) -> Result<(NvdimmFile, Place), Error> {
     let region = &window.region;
-    find(&region.path, region.label_size, |file| dax::resolve(file, &region.namespace))
+    find(&region.path, region.label_size, |file| {
+        crate::namespace::region::resolve(file, &region.namespace)
+    })
 }
 
 fn find(

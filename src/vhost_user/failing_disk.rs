@@ -12,7 +12,7 @@ use super::server::Server;
 use super::socket::Endpoint;
 use super::stop::Stop;
 use super::windows::Regions;
-use crate::btt::MappedNamespace;
+use crate::namespace::MappedNamespace;
 use crate::pmem::{PersistentMemory, PowerFail};
 use crate::virtio::block::{Disk, Raw};
 

@@ -1,4 +1,4 @@
-//! Log lines that a guest or a frontend can cause, kept to a rate that a log survives.
+//! Rate-limited logging of messages that a guest or a frontend can cause.
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! The limits of the process.
+//! Resource limits of the process.
 
 use log::{debug, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

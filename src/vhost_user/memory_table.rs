@@ -1,4 +1,4 @@
-//! The memory table: which parts of which files are guest memory, and where the frontend has them.
+//! The memory table: which parts of which files are guest memory, and their addresses in the frontend.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;

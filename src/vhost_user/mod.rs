@@ -1,4 +1,4 @@
-//! Devices at the ends of sockets: the vhost-user protocol, rings and their workers.
+//! Devices that are served over sockets: the vhost-user protocol, rings and their workers.
 //!
 //! * `server` listens at a socket and serves one frontend after another: each is a `session`;
 //! * `protocol` is the messages of a session; what they do to the rings is in `rings`, and what guest

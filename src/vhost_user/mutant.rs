@@ -1,4 +1,4 @@
-//! Errors that tests can give a queue's worker.
+//! Mutants of a queue's worker.
 
 mutants! {
     /// Those that the crash tests must notice.

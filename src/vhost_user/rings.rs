@@ -1,4 +1,4 @@
-//! What a session does to the rings of its device.
+//! The operations of a session on the rings of its device.
 
 use std::io;
 use std::sync::{Arc, MutexGuard};

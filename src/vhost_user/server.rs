@@ -1,4 +1,4 @@
-//! Serving a device to one frontend after another.
+//! Serves a device to one frontend after another.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -17,8 +17,8 @@ use super::protocol::message::MessageError;
 use super::session::{Session, SessionEnd};
 use super::socket::Endpoint;
 use super::stop::Stop;
-use crate::btt::NamespaceError;
 use crate::error_chain::in_one_line;
+use crate::namespace::NamespaceError;
 
 /// How long to wait before trying again what failed for want of descriptors or memory.
 const TRY_AGAIN: Duration = Duration::from_millis(100);

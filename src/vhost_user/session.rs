@@ -1,8 +1,7 @@
 //! A session: one frontend's connection, from its first message to its end.
-//!
-//! The session carries out what the frontend asks for, one message after another. A request that it cannot
-//! carry out is answered so, if the frontend wants an answer, and the session goes on; it ends where no
-//! answer would be understood. The threads of the queues are the session's, and end with it.
+//! The session handles the requests of the frontend, one message after another. It refuses a request
+//! that it cannot carry out, if the frontend wants an answer, and continues; it ends where an answer
+//! would not be understood. The threads of the queues belong to the session and end with it.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! DAX devices that several guests would have at the same time.
+//! Refuses DAX devices that several guests would have at the same time.
 //!
 //! The claim on the namespace keeps other processes from a region that one of them writes to. Within a
 //! process, one open region serves all guests, so the devices are compared here, before any socket is

@@ -1,4 +1,4 @@
-//! Where frontends connect.
+//! The sockets to which frontends connect.
 
 use std::fmt;
 use std::fs;
@@ -112,7 +112,7 @@ impl Endpoint {
     }
 }
 
-/// The name of a socket in the file system; taken away when dropped, unless somebody else has bound
+/// The name of a socket in the file system; removed when dropped, unless another process has bound
 /// the path meanwhile.
 #[derive(Debug)]
 pub struct SocketName {
@@ -152,7 +152,7 @@ fn bind_path(socket: &SocketPath) -> Result<UnixListener, Error> {
         }
         bound => bound.map_err(fails)?,
     };
-    // Nobody can connect before the process listens.
+    // No frontend can connect before the process listens.
     if let Some(group) = socket.access.group {
         give_to_group(path, group)?;
     }
@@ -188,7 +188,7 @@ impl Drop for NoUmask {
     }
 }
 
-/// Gives the name of a socket that nobody listens at yet to a group.
+/// Changes the group of a socket on which no process listens yet.
 fn give_to_group(path: &Path, group: u32) -> Result<(), Error> {
     let gid = Gid::from_raw(group);
     chownat(CWD, path, None, Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| {
@@ -197,7 +197,7 @@ fn give_to_group(path: &Path, group: u32) -> Result<(), Error> {
     })
 }
 
-/// Removes a socket that nobody listens on.
+/// Removes a socket on which no process listens.
 fn remove_stale(path: &Path) -> Result<(), Error> {
     let fails = |source| Error::Bind { path: path.into(), source };
     if !fs::symlink_metadata(path).map_err(fails)?.file_type().is_socket() {

@@ -1,4 +1,4 @@
-//! Waking a thread that sleeps until one of several descriptors is readable.
+//! Wakes a thread that waits until one of several descriptors is readable.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! Arrays in guest memory: tables and rings.
+//! Access to arrays in guest memory: tables and rings.
 
 use vm_memory::{Address, ByteValued, Bytes, GuestAddress, VolatileArrayRef};
 
@@ -30,7 +30,7 @@ impl<'m, T: ByteValued> GuestArray<'m, T> {
         self.length
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0

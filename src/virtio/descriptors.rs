@@ -1,6 +1,5 @@
-//! Descriptor chains: the way through the guest's tables.
-//!
-//! The same as that of `virtio-queue`, which looks up the address of each descriptor anew.
+//! Walks descriptor chains through the guest's tables.
+//! It does the same as `virtio-queue`, which looks up the address of each descriptor separately.
 
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::GuestAddress;

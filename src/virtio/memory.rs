@@ -94,7 +94,7 @@ impl<'a> Spans<'a> {
         self.place.left
     }
 
-    /// Whether nothing is left.
+    /// Returns whether nothing is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.place.left == 0

@@ -1,4 +1,4 @@
-//! Virtio devices as functions of guest memory and an engine: what is asked, and what is answered.
+//! Virtio devices as functions of guest memory and an engine: requests and their results.
 //!
 //! Nothing here knows of sockets or threads, and of rings only their descriptor tables.
 

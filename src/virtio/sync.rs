@@ -1,4 +1,4 @@
-//! Making what a guest has written durable.
+//! Makes a guest's writes durable.
 
 use crate::pmem::MediaError;
 

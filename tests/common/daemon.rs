@@ -110,7 +110,7 @@ impl Daemon {
         rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap()
     }
 
-    /// Whether the daemon has ended by itself.
+    /// Returns whether the daemon has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }

@@ -77,7 +77,7 @@ impl Disk {
     }
 }
 
-/// Waits for a completion, or for the end of the daemon, of which `gone` tells. Whether it has completed.
+/// Waits for a completion, or for the end of the daemon, of which `gone` tells. Returns whether it has completed.
 pub fn wait_unless_gone(completion: &EventFd, gone: BorrowedFd<'_>) -> bool {
     let mut fds = [completion.as_fd(), gone].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     let ready = poll(&mut fds, PollTimeout::try_from(PATIENCE).unwrap()).unwrap();

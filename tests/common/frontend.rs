@@ -280,7 +280,7 @@ impl Driver {
         used_index_in(&self.memory, queue)
     }
 
-    /// Whether the device interrupts within `time`.
+    /// Returns whether the device interrupts within `time`.
     pub fn interrupted(&self, queue: usize, time: Duration) -> bool {
         let call = &self.queues[queue].call;
         // Readable means that the device has written to it.

@@ -90,7 +90,7 @@ impl Ledger {
         self.sectors.len() as u64
     }
 
-    /// Whether a write of `sector` is in flight.
+    /// Returns whether a write of `sector` is in flight.
     pub fn is_in_flight(&self, sector: u64) -> bool {
         self.sectors[(sector - self.first) as usize].iter().any(|w| w.acknowledged.is_none())
     }

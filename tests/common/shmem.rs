@@ -158,7 +158,7 @@ impl Regions {
         });
     }
 
-    /// Whether the guest can store to a region.
+    /// Returns whether the guest can store to a region.
     pub fn is_writable(&self, region: u8) -> bool {
         let mut writable = false;
         self.with(region, 0, 1, |_, is_writable| writable = is_writable);
@@ -200,7 +200,7 @@ impl Regions {
 }
 
 impl State {
-    /// Maps or unmaps. Whether that could be done.
+    /// Maps or unmaps. Returns whether that could be done.
     fn carry_out(&mut self, request: &Request) -> bool {
         let Request { region, offset, length, is_writable, .. } = *request;
         if request.code == SHMEM_UNMAP {

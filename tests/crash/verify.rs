@@ -387,7 +387,7 @@ fn read<M: PersistentMemory>(queue: &mut Queue<M>, sector: u64, size: usize) -> 
     }
 }
 
-/// Whether something was stored. Opening flushes and fences whatever it finds.
+/// Returns whether something was stored. Opening flushes and fences whatever it finds.
 fn has_stores(trace: &[Event]) -> bool {
     !trace.iter().all(|event| matches!(event, Event::Flush { .. } | Event::Fence { .. }))
 }

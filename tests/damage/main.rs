@@ -29,7 +29,8 @@ use daemon::{Daemon, nvdimmctl, nvdimmctl_ok};
 use damage::{Damage, Image};
 use serde_json::Value;
 use uuid::Uuid;
-use vhost_user_btt::btt::{CreateOptions, LbaSize, NamespaceOptions, Version};
+use vhost_user_btt::btt::{CreateOptions, LbaSize, Version};
+use vhost_user_btt::namespace::NamespaceOptions;
 use vhost_user_btt::nvdimm::{ClaimKind, LabelSize, Selection};
 use vhost_user_btt::pmem::DurabilityRequest;
 

@@ -123,7 +123,7 @@ impl<'r> Session<'r> {
         }
     }
 
-    /// Whether something is done that is done in `tenths` of ten cases.
+    /// Returns whether something is done that is done in `tenths` of ten cases.
     fn chance(&mut self, tenths: u64) -> bool {
         self.random.within(0..10) < tenths
     }

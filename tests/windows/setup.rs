@@ -8,7 +8,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 use vhost::vhost_user::VhostUserFrontend;
-use vhost_user_btt::dax::NamespaceOptions;
+use vhost_user_btt::namespace::region::NamespaceOptions;
 use vhost_user_btt::nvdimm::{LabelSize, Selection};
 use vhost_user_btt::vhost_user::control::{self, Answer, Request};
 

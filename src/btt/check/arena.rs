@@ -1,10 +1,10 @@
 //! One arena on its medium.
 
 use super::locate::Located;
-use crate::btt::flog::ENTRY_SIZE;
-use crate::btt::geometry::{FLOG_PAIR_SIZE, Geometry, MAP_ENTRY_SIZE};
-use crate::btt::map::MapEntry;
-use crate::btt::units::{Block, LaneIndex, Lba};
+use crate::btt::format::flog::ENTRY_SIZE;
+use crate::btt::format::geometry::{FLOG_PAIR_SIZE, Geometry, MAP_ENTRY_SIZE};
+use crate::btt::format::map::MapEntry;
+use crate::btt::format::units::{Block, LaneIndex, Lba};
 use crate::pmem::{MediaError, PersistentMemory};
 
 /// An arena, and how to read it.

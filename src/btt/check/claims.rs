@@ -1,6 +1,6 @@
 //! Which blocks of an arena have an owner: one bit for each.
 
-use crate::btt::units::Block;
+use crate::btt::format::units::Block;
 
 const BITS: u32 = u64::BITS;
 

@@ -2,10 +2,10 @@
 
 use uuid::Uuid;
 
-use crate::btt::error::PlacesInUse;
-use crate::btt::flog::LogLayout;
-use crate::btt::info_block::{InfoFault, Version};
-use crate::btt::units::{Block, LaneIndex, Lba};
+use crate::btt::format::error::PlacesInUse;
+use crate::btt::format::flog::LogLayout;
+use crate::btt::format::info_block::{InfoFault, Version};
+use crate::btt::format::units::{Block, LaneIndex, Lba};
 
 /// One thing that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

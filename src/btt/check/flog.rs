@@ -6,10 +6,10 @@ use super::arena::Arena;
 use super::finding::Fault;
 use super::pieces::{Piece, for_each_piece};
 use super::report::Findings;
-use crate::btt::error::PlacesInUse;
-use crate::btt::flog::{ENTRY_SIZE, FlogEntry, LogLayout, PLACES, Slot};
-use crate::btt::geometry::FLOG_PAIR_SIZE;
-use crate::btt::units::{Block, LaneIndex, Lba};
+use crate::btt::format::error::PlacesInUse;
+use crate::btt::format::flog::{ENTRY_SIZE, FlogEntry, LogLayout, PLACES, Slot};
+use crate::btt::format::geometry::FLOG_PAIR_SIZE;
+use crate::btt::format::units::{Block, LaneIndex, Lba};
 use crate::pmem::PersistentMemory;
 
 const LANE_BYTES: usize = FLOG_PAIR_SIZE as usize;
@@ -246,7 +246,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::btt::flog::newer;
+    use crate::btt::format::flog::newer;
 
     /// The two are told in different ways, and have to agree.
     #[test]

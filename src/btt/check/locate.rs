@@ -8,9 +8,9 @@
 use super::CheckOptions;
 use super::finding::{Fault, InfoCopy};
 use super::report::Findings;
-use crate::btt::geometry::{ARENA_MAX_SIZE, ARENA_MIN_SIZE, INFO_SIZE};
-use crate::btt::info_block::{InfoBlock, InfoFault, Version};
-use crate::btt::units::Block;
+use crate::btt::format::geometry::{ARENA_MAX_SIZE, ARENA_MIN_SIZE, INFO_SIZE};
+use crate::btt::format::info_block::{InfoBlock, InfoFault, Version};
+use crate::btt::format::units::Block;
 use crate::pmem::{PAGE, PersistentMemory};
 
 /// Bytes of an info block without a meaning, which are written as zeroes: the upper bits of the

@@ -15,9 +15,9 @@ use super::kind::Kind;
 use super::pieces::{Piece, for_each_piece};
 use super::progress::Progress;
 use super::report::{Findings, MapCounts};
-use crate::btt::geometry::MAP_ENTRY_SIZE;
-use crate::btt::map::{MapEntry, Mapped};
-use crate::btt::units::{Block, LaneIndex, Lba};
+use crate::btt::format::geometry::MAP_ENTRY_SIZE;
+use crate::btt::format::map::{MapEntry, Mapped};
+use crate::btt::format::units::{Block, LaneIndex, Lba};
 use crate::pmem::{PAGE, PersistentMemory};
 
 const ENTRY_BYTES: usize = MAP_ENTRY_SIZE as usize;

@@ -42,6 +42,7 @@ mod progress;
 pub mod repair;
 mod replay;
 mod report;
+pub(super) mod usage;
 
 pub use finding::{Fault, Finding, InfoCopy, Owner};
 pub use kind::{Invariant, Kind, Severity};
@@ -51,7 +52,7 @@ use self::arena::Arena;
 use self::locate::Located;
 use self::map::Map;
 use self::progress::Progress;
-use super::info_block::Version;
+use crate::btt::format::info_block::Version;
 use crate::pmem::PersistentMemory;
 
 /// What to check.

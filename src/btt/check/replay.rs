@@ -11,7 +11,7 @@ use super::arena::Arena;
 use super::finding::Fault;
 use super::flog::{Lane, LaneWrite};
 use super::report::{Findings, LaneCounts, PendingWrite};
-use crate::btt::units::{Block, Lba};
+use crate::btt::format::units::{Block, Lba};
 use crate::pmem::PersistentMemory;
 
 /// What replay would do.

@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use super::finding::{Fault, Finding};
 use super::kind::{Kind, Severity};
-use crate::btt::flog::LogLayout;
-use crate::btt::info_block::{InfoBlock, InfoFault};
-use crate::btt::units::{Block, LaneIndex, Lba};
+use crate::btt::format::flog::LogLayout;
+use crate::btt::format::info_block::{InfoBlock, InfoFault};
+use crate::btt::format::units::{Block, LaneIndex, Lba};
 
 /// The result of a check.
 #[derive(Debug, Clone)]

@@ -7,13 +7,14 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Error, PROBLEMS_LEFT, REPAIRED, backup};
+use crate::btt::Version;
 use crate::btt::check::repair::{Plan, Repair, RepairOptions, advice};
 use crate::btt::check::{self, CheckOptions, PendingWrite, Report, Severity, Verdict};
-use crate::btt::{MappedNamespace, Version};
 use crate::cli::escape::{shell_path, shell_word};
 use crate::cli::name::{NamespaceArgs, PositionalNamespace};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
+use crate::namespace::MappedNamespace;
 use crate::nvdimm::ClaimKind;
 use crate::pmem::{DurabilityRequest, MediaError};
 

@@ -10,9 +10,9 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Error, PROBLEMS_LEFT, REPAIRED};
-use crate::btt::{self, Orphan, restore_label};
 use crate::cli::name::LabelSizeArg;
 use crate::cli::output::say;
+use crate::namespace::{self, Orphan, restore_label};
 use crate::nvdimm::{self, ClaimKind, LabelEditor, LabelSize, LostLabel, NvdimmFile};
 
 /// Check the labels of a file, and look for namespaces that have lost theirs
@@ -140,7 +140,7 @@ impl CheckLabels {
     /// Does what is asked for. Returns what was done and how the labels are then; they stay locked until that
     /// is known.
     fn change(&self, label_size: LabelSize) -> Result<Checked, Error> {
-        let mut editor = btt::edit_labels(&self.file, label_size)?;
+        let mut editor = namespace::edit_labels(&self.file, label_size)?;
         let mut done = Vec::new();
         for slot in &self.drop {
             editor.drop_lost(*slot)?;

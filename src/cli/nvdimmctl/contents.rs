@@ -1,12 +1,12 @@
-//! What a namespace holds, as bytes that are read and written in order: its sectors, or in raw mode
-//! its bytes.
+//! The contents of a namespace as a sequence of bytes: its sectors, or its bytes in raw mode.
 
 use std::path::{Path, PathBuf};
 
 use vm_memory::VolatileSlice;
 
 use super::Error;
-use crate::btt::{self, Batch, NamespaceOptions, NeverWritten, Queue};
+use crate::btt::{self, Batch, NeverWritten, Queue};
+use crate::namespace::{self, NamespaceOptions};
 use crate::nvdimm::{Claim, ClaimKind, NvdimmFile};
 use crate::pmem::{Mapping, PersistentMemory};
 
@@ -14,7 +14,7 @@ use crate::pmem::{Mapping, PersistentMemory};
 pub(super) struct Contents {
     path: PathBuf,
     kind: Kind,
-    /// Held while the contents are used; `None`: nobody asked for one.
+    /// Held while the contents are used; `None`: none was requested.
     _claim: Option<Claim>,
 }
 
@@ -37,10 +37,10 @@ impl Contents {
         Ok(Contents { path, kind: Kind::Sectors(queues.remove(0)), _claim: Some(claim) })
     }
 
-    /// The bytes of a namespace as they are, whoever holds it and whatever is in it.
+    /// The bytes of a namespace as they are, whatever it contains, and even if a process holds it.
     pub(super) fn look(options: &NamespaceOptions) -> Result<Contents, Error> {
         let file = NvdimmFile::open(&options.path, ClaimKind::Shared, options.label_size)?;
-        let selection = btt::resolve(&file, &options.selection);
+        let selection = namespace::resolve(&file, &options.selection);
         let medium = file.map_to_look(file.select(&selection)?)?;
         Ok(Contents { path: options.path.clone(), kind: Kind::Raw(medium), _claim: None })
     }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::Error;
-use crate::btt;
 use crate::cli::escape::shell_path;
 use crate::cli::output::say;
 use crate::cli::size::Size;
+use crate::namespace;
 use crate::nvdimm::label::LabelVersion;
 use crate::nvdimm::{self, InitOptions, LINUX_ALIGNMENT};
 use crate::pmem::PAGE;
@@ -149,7 +149,7 @@ impl InitLabels {
             version: self.label_version.into(),
             force: self.force,
         };
-        let made = btt::init_labels(&self.file, &options)?;
+        let made = namespace::init_labels(&self.file, &options)?;
         let file = self.file.display();
         say!(
             "{file}: {} of labels initialized: version {}, {} slots{}",

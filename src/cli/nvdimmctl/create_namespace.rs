@@ -9,14 +9,13 @@ use super::Error;
 use super::create_file::alignment;
 use super::dax::device_alignment;
 use super::listing::Listing;
-use crate::btt::{
-    self, ARENA_MAX_SIZE, CreateOptions, LbaSize, MappedNamespace, Mode, Provision, Version,
-};
+use crate::btt::{ARENA_MAX_SIZE, CreateOptions, LbaSize, Version};
 use crate::cli::name::{LabelSizeArg, NamespaceArgs, VersionArg};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::dax::Align;
+use crate::namespace::{self, MappedNamespace, Mode, Provision};
 use crate::nvdimm::label::{LabelName, MOST_QEMU_SLOTS};
 use crate::nvdimm::{ClaimKind, LINUX_ALIGNMENT, LabelSize, NvdimmFile, Place, Selection};
 use crate::pmem::DurabilityRequest;
@@ -150,7 +149,7 @@ impl CreateNamespace {
 
     /// Makes a namespace with a label, and describes it while no other process can change it.
     fn in_labels(&self, mode: Mode) -> Result<Listing, Error> {
-        let mut editor = btt::edit_labels(&self.file, self.label_size())?;
+        let mut editor = namespace::edit_labels(&self.file, self.label_size())?;
         let provision = Provision {
             place: Place::FirstFit {
                 size: self.size.map(|size| size.0),
@@ -167,9 +166,9 @@ impl CreateNamespace {
         let created = match &self.reconfig {
             Some(old) => {
                 let old = Selection::Named(old.clone());
-                btt::reconfigure_namespace(&mut editor, &old, &provision, report)?
+                namespace::reconfigure_namespace(&mut editor, &old, &provision, report)?
             }
-            None => btt::create_namespace(&mut editor, &provision, report)?,
+            None => namespace::create_namespace(&mut editor, &provision, report)?,
         };
         drop(progress);
         Listing::describe(editor.file(), &created, self.version())
@@ -192,7 +191,7 @@ impl CreateNamespace {
         let mapped = options.map(ClaimKind::Exclusive)?;
         if !self.force {
             let file = NvdimmFile::open_quietly(&self.file, ClaimKind::Shared, self.label_size())?;
-            btt::refuse_stray_labels(&file)?;
+            namespace::refuse_stray_labels(&file)?;
         }
         let uuid = self.uuid.unwrap_or_else(Uuid::new_v4);
         let (lba_size, version) = match mode {

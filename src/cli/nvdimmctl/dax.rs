@@ -16,7 +16,8 @@ use clap::{Args, Subcommand};
 use super::Error;
 use crate::cli::name::LabelSizeArg;
 use crate::cli::size::Size;
-use crate::dax::{self, Align, NamespaceOptions, Region, region_error};
+use crate::dax::{self, Align, Region};
+use crate::namespace::region::{NamespaceOptions, region_error};
 use crate::nvdimm::{Claim, ClaimKind, Selection};
 use crate::pmem::Mapping;
 
@@ -53,12 +54,12 @@ enum Command {
 }
 
 impl Dax {
-    /// Whether the exit status is that of a check.
+    /// Returns whether the exit status is that of a check.
     pub(super) fn is_check(&self) -> bool {
         matches!(self.command, Command::Check(_))
     }
 
-    /// Whether a daemon can be asked to do it.
+    /// Returns whether a daemon can be asked to do it.
     pub(super) fn knows_control(&self) -> bool {
         matches!(self.command, Command::ResizeDevice(_))
     }
@@ -111,7 +112,7 @@ impl RegionArgs {
     }
 }
 
-/// A region that nobody else can change.
+/// A region that no other process can change.
 struct Open {
     claim: Claim,
     region: Region<Mapping>,
@@ -123,7 +124,7 @@ impl Open {
         region_error(self.claim.path(), self.claim.namespace(), source).into()
     }
 
-    /// Whether something was stored in the device's bytes from `offset` on, as far as is known
+    /// Returns whether something was stored in the device's bytes from `offset` on, as far as is known
     /// without reading them.
     fn is_written_from(&self, name: &str, offset: u64) -> Result<bool, Error> {
         let device = self.region.device(name).map_err(|error| self.error(error))?;

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Error;
-use crate::btt;
 use crate::cli::name::{ALL, LabelSizeArg, NamespaceArgs};
 use crate::cli::output::say;
 use crate::cli::size::Size;
+use crate::namespace;
 use crate::nvdimm::label::LabelName;
 use crate::nvdimm::{ClaimKind, LabelEditor, LabelSize, NvdimmFile, Selection};
 use crate::pmem::DurabilityRequest;
@@ -66,7 +66,7 @@ impl DestroyNamespace {
             return self.in_whole_file();
         }
         drop(file);
-        let mut editor = btt::edit_labels(&self.file, size)?;
+        let mut editor = namespace::edit_labels(&self.file, size)?;
         for selection in self.selections(editor.file()) {
             self.destroy(&mut editor, &selection)?;
         }
@@ -85,7 +85,7 @@ impl DestroyNamespace {
     }
 
     fn destroy(&self, editor: &mut LabelEditor, selection: &Selection) -> Result<(), Error> {
-        let gone = btt::destroy_namespace(editor, selection, self.force)?;
+        let gone = namespace::destroy_namespace(editor, selection, self.force)?;
         say!(
             "{}: destroyed {}{}: {} are free",
             self.file.display(),
@@ -114,9 +114,9 @@ impl DestroyNamespace {
 
 impl RenameNamespace {
     pub(super) fn run(&self) -> Result<(), Error> {
-        let mut editor = btt::edit_labels(&self.file, label_size(self.label_size))?;
+        let mut editor = namespace::edit_labels(&self.file, label_size(self.label_size))?;
         let named = Selection::Named(self.namespace.clone());
-        let claim = editor.claim(&btt::resolve(editor.file(), &named))?;
+        let claim = editor.claim(&namespace::resolve(editor.file(), &named))?;
         editor.rename(&claim, self.name)?;
         let device = claim.namespace().device_name();
         match self.name.to_string().as_str() {

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Error;
-use crate::btt::{self, Contents};
 use crate::cli::name::{NamespaceArgs, PositionalNamespace};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
+use crate::namespace::{self, Contents};
 use crate::pmem::DurabilityRequest;
 
 /// Extend a namespace, and the disk or DAX region in it, by the free bytes that follow it
@@ -50,7 +50,7 @@ impl GrowNamespace {
         let progress = Progress::new("clearing the map", None);
         let report = |done, total| progress.set(done, total);
         let grown =
-            btt::grow_namespace(&options, self.size.map(|size| size.0), self.force, report)?;
+            namespace::grow_namespace(&options, self.size.map(|size| size.0), self.force, report)?;
         drop(progress);
         let (file, name) = (self.file.display(), grown.namespace.device_name());
         let size = Size(grown.namespace.size());

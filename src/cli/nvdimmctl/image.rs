@@ -1,4 +1,4 @@
-//! The image that is imported: raw, or converted to raw by `qemu-img`.
+//! The image to import: raw, or converted to raw by `qemu-img`.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Seek};

@@ -22,13 +22,13 @@ use super::create_file::permissions;
 use super::{Error, io_error};
 use crate::btt::check::{self, ArenaReport, CheckOptions, LaneCounts, MapCounts, Report};
 use crate::btt::flog::LogLayout;
-use crate::btt::{FoundArena, Geometry, LaneState, NamespaceError, NamespaceOptions};
+use crate::btt::{FoundArena, Geometry, LaneState};
 use crate::cli::name::{NamespaceArgs, PositionalNamespace};
 use crate::cli::one_line;
 use crate::cli::output::{self, say};
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
-use crate::dax;
+use crate::namespace::{NamespaceError, NamespaceOptions};
 use crate::nvdimm::{ClaimKind, Namespace, NewFile, NvdimmFile, Selection};
 use crate::pmem::{DurabilityRequest, Mapping};
 
@@ -171,16 +171,16 @@ impl Inspect {
     /// The region that is meant, if the namespace is in dax mode.
     fn region(&self) -> Result<Option<Region>, Error> {
         let file = NvdimmFile::open(&self.file, ClaimKind::Shared, self.namespace.label_size())?;
-        let selection = crate::btt::resolve(&file, &self.namespace.selection());
+        let selection = crate::namespace::resolve(&file, &self.namespace.selection());
         let namespace = file.select(&selection)?;
-        match dax::find_in(&file, namespace) {
+        match crate::namespace::region::find_in(&file, namespace) {
             Some(_) => self.read_region(namespace).map(Some),
             None => Ok(None),
         }
     }
 
     fn read_region(&self, namespace: &Namespace) -> Result<Region, Error> {
-        Region::read(&dax::NamespaceOptions {
+        Region::read(&crate::namespace::region::NamespaceOptions {
             path: self.file.clone(),
             selection: Selection::Named(namespace.device_name()),
             label_size: self.namespace.label_size(),
@@ -242,7 +242,7 @@ impl Inspect {
 
     /// What a namespace holds, to be drawn.
     fn look_inside(&self, file: &NvdimmFile, namespace: &Namespace) -> Result<Contents, Error> {
-        if dax::find_in(file, namespace).is_some() {
+        if crate::namespace::region::find_in(file, namespace).is_some() {
             return Ok(Contents::Region(Box::new(self.read_region(namespace)?)));
         }
         let named = NamespaceOptions {

@@ -1,4 +1,4 @@
-//! Whether and how a listing is printed as JSON.
+//! Options that print a listing as JSON.
 
 use clap::Args;
 use serde::Serialize;

@@ -8,11 +8,11 @@ use serde::Serialize;
 use super::Error;
 use super::json::JsonArgs;
 use super::listing::Listing;
-use crate::btt;
 use crate::cli::name::{ALL, NamespaceArgs};
 use crate::cli::one_line;
 use crate::cli::output::{columns, remark, say};
 use crate::cli::size::Size;
+use crate::namespace;
 use crate::nvdimm::{self, ClaimKind, LINUX_ALIGNMENT, NvdimmFile};
 
 /// List the namespaces of NVDIMM files, and the processes that hold them
@@ -110,7 +110,7 @@ impl List {
         let version = self.namespace.btt_version.map(Into::into);
         if let Some(wanted) = self.namespace.namespace.as_ref().filter(|wanted| *wanted != ALL) {
             let selection = nvdimm::Selection::Named(wanted.clone());
-            let selection = btt::resolve(file, &selection);
+            let selection = namespace::resolve(file, &selection);
             return Ok(vec![Listing::describe(file, file.select(&selection)?, version)?]);
         }
         let describe = |namespace| Listing::describe(file, namespace, version);

@@ -1,4 +1,4 @@
-//! A namespace as it is listed.
+//! A namespace in a listing.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -84,9 +84,9 @@ pub(super) enum Health {
 pub(super) struct ListedLabel {
     pub version: String,
     pub slot: u32,
-    /// QEMU's memory slot that the label was written for; none: another machine's, or nobody's.
+    /// QEMU's memory slot that the label was written for; `None`: it was written for another machine, or for none.
     pub qemu_slot: Option<u32>,
-    /// Whether it was written for nobody: Linux passes over the namespace.
+    /// Whether it was written for no machine, so that Linux ignores the namespace.
     pub is_hidden: bool,
 }
 

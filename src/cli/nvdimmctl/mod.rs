@@ -25,8 +25,8 @@ use clap::{Parser, Subcommand};
 use super::logging::LogLevel;
 use super::output::{self, remark};
 use super::{escape, one_line};
-use crate::btt::NamespaceError;
-use crate::dax::NamespaceError as NoRegion;
+use crate::namespace::NamespaceError;
+use crate::namespace::region::NamespaceError as NoRegion;
 use crate::nvdimm::{self, Claim, Content};
 use crate::pmem::{Mapping, MediaError};
 use crate::vhost_user::control::ClientError;
@@ -288,7 +288,7 @@ impl ToolArgs {
 }
 
 impl Command {
-    /// Whether the exit status is that of a check.
+    /// Returns whether the exit status is that of a check.
     fn is_check(&self) -> bool {
         match self {
             Command::CheckLabels(_) | Command::CheckNamespace(_) => true,

@@ -101,7 +101,7 @@ fn whole(page: &[u8], word: usize, low: u32, high: u32) -> Correction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dax::layout::{METADATA_PAGE_SIZE, PageBytes};
+    use crate::dax::format::layout::{METADATA_PAGE_SIZE, PageBytes};
     use crate::pmem::simulated::Random;
 
     /// A page of noise whose words of 64 bits end in a zero byte, and its checksum.

@@ -6,13 +6,13 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::Fix;
 use super::known;
 use super::walk::{Claim, Walk, header_fault, is_text, misplaced, text_words};
-use crate::dax::fault::Fault;
-use crate::dax::layout::{
+use crate::dax::format::fault::Fault;
+use crate::dax::format::layout::{
     CONTIGUOUS, DevicePage, DeviceSlot, ExtentPage, METADATA_PAGE_SIZE, MOST_EXTENTS,
     OWNER_TABLE_OFFSET, PageBytes, SLOT_SIZE,
 };
-use crate::dax::page_kind::PageKind;
-use crate::dax::units::Align;
+use crate::dax::format::page_kind::PageKind;
+use crate::dax::format::units::Align;
 use crate::pmem::PersistentMemory;
 
 /// Byte offset of the first link to extent pages in a slot.

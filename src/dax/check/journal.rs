@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::dax::fault::Fault;
-use crate::dax::layout::{MOST_SEQ, OWNER_TABLE_OFFSET, PAGES_OFFSET};
-use crate::dax::superblock::Superblock;
-use crate::dax::units::PAGE_SIZE;
+use crate::dax::format::fault::Fault;
+use crate::dax::format::layout::{MOST_SEQ, OWNER_TABLE_OFFSET, PAGES_OFFSET};
+use crate::dax::format::superblock::Superblock;
+use crate::dax::format::units::PAGE_SIZE;
 use crate::pmem::PersistentMemory;
 
 /// The words that opening would store, with their offsets: those that differ from what is there. A

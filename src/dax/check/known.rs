@@ -6,9 +6,11 @@
 
 use uuid::Uuid;
 
-use crate::dax::layout::{HEAD_SIZE, METADATA_OFFSET, METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET};
-use crate::dax::page_kind::PageKind;
-use crate::dax::superblock::Superblock;
+use crate::dax::format::layout::{
+    HEAD_SIZE, METADATA_OFFSET, METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET,
+};
+use crate::dax::format::page_kind::PageKind;
+use crate::dax::format::superblock::Superblock;
 
 /// Owner 0's label.
 const LABEL: &[u8; 32] = b"nvm pages\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";

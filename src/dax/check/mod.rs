@@ -19,7 +19,7 @@ mod walk;
 
 pub(super) use superblocks::superblock;
 
-use super::fault::Fault;
+use crate::dax::format::fault::Fault;
 use crate::pmem::PersistentMemory;
 
 /// One thing that is wrong.

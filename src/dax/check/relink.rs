@@ -11,8 +11,10 @@ use uuid::Uuid;
 use super::Fix;
 use super::sense;
 use super::walk::{Broken, Walk, header_fault, word};
-use crate::dax::layout::{Head, METADATA_OFFSET, METADATA_PAGE_SIZE, PAGES_OFFSET, PageBytes};
-use crate::dax::page_kind::PageKind;
+use crate::dax::format::layout::{
+    Head, METADATA_OFFSET, METADATA_PAGE_SIZE, PAGES_OFFSET, PageBytes,
+};
+use crate::dax::format::page_kind::PageKind;
 use crate::pmem::{PersistentMemory, fletcher64_without_field};
 
 impl<M: PersistentMemory> Walk<'_, M> {

@@ -3,13 +3,13 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::walk::{is_text, misplaced};
-use crate::dax::layout::{
+use crate::dax::format::layout::{
     CONTIGUOUS, DevicePage, DeviceSlot, ExtentPage, Head, Header, METADATA_OFFSET,
     METADATA_PAGE_SIZE, OwnerTable, PAGES_OFFSET, PageBytes, RecordPage,
 };
-use crate::dax::page_kind::PageKind;
-use crate::dax::superblock::Superblock;
-use crate::dax::units::Align;
+use crate::dax::format::page_kind::PageKind;
+use crate::dax::format::superblock::Superblock;
+use crate::dax::format::units::Align;
 
 /// Returns whether a page of this kind can have these contents, whatever its header and checksum.
 pub fn makes_sense(page: &PageBytes, kind: PageKind, superblock: &Superblock) -> bool {

@@ -2,10 +2,10 @@
 
 use super::correct::correct;
 use super::{Finding, Fix};
-use crate::dax::error::Error;
-use crate::dax::fault::Fault;
-use crate::dax::load;
-use crate::dax::superblock::{
+use crate::dax::format::discovery;
+use crate::dax::format::error::Error;
+use crate::dax::format::fault::Fault;
+use crate::dax::format::superblock::{
     BACKUP_OFFSET, MAGIC, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock,
 };
 use crate::pmem::{PersistentMemory, fletcher64_without_field};
@@ -23,7 +23,7 @@ const RESERVED_AT: usize = 120;
 ///
 /// [`Error::NotFound`], [`Error::Superblocks`].
 pub fn superblock<M: PersistentMemory>(medium: &M) -> Result<Superblock, Error> {
-    load::superblock(medium).or_else(|error| match &error {
+    discovery::superblock(medium).or_else(|error| match &error {
         Error::Superblocks { .. } => recovered(medium).ok_or(error),
         _ => Err(error),
     })

@@ -9,14 +9,14 @@ use super::correct::correct;
 use super::known;
 use super::sense;
 use super::{Finding, Fix, Report};
-use crate::dax::fault::Fault;
-use crate::dax::layout::{
+use crate::dax::format::fault::Fault;
+use crate::dax::format::layout::{
     HEAD_SIZE, METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET, OwnerTable, PAGES_OFFSET, PageBytes,
     RecordPage, TEXT_SIZE,
 };
-use crate::dax::page_kind::PageKind;
-use crate::dax::superblock::Superblock;
-use crate::dax::units::PAGE_SIZE;
+use crate::dax::format::page_kind::PageKind;
+use crate::dax::format::superblock::Superblock;
+use crate::dax::format::units::PAGE_SIZE;
 use crate::pmem::{PersistentMemory, fletcher64_without_field};
 
 /// Most words that one finding brings back: an entry of the journal holds them and their checksum.

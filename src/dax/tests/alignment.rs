@@ -1,8 +1,8 @@
 //! Alignment counts from the start of the file, as huge pages do, and so do extents and blocks.
 
 use super::*;
-use crate::dax::superblock::{SUPERBLOCK_OFFSET, Superblock};
-use crate::dax::units::Bounds;
+use crate::dax::format::superblock::{SUPERBLOCK_OFFSET, Superblock};
+use crate::dax::format::units::Bounds;
 
 const UNIT: u64 = 512;
 
@@ -91,7 +91,12 @@ pub(super) fn an_extent_begins_and_ends_at_multiples_of_its_alignment_inside_the
     let first = PAGES_OFFSET / PAGE;
     let (end, order) = (first + 4 * UNIT, Align::Huge.order());
     let fits = |first, pages, base| {
-        layout::check_extent(Extent { first, pages }, order, Bounds { end, base }).is_ok()
+        crate::dax::format::layout::check_extent(
+            Extent { first, pages },
+            order,
+            Bounds { end, base },
+        )
+        .is_ok()
     };
     for base in [0, UNIT, 3 * UNIT] {
         assert!(fits(first, UNIT, base) && fits(first + UNIT, 3 * UNIT, base));

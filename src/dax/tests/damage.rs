@@ -4,11 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::dax::check::{Fix, check};
-use crate::dax::journal::{Entry, Store};
-use crate::dax::layout::{
+use crate::dax::format::layout::{
     self, METADATA_OFFSET, METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET, PageBytes, checksum, slot_offset,
 };
-use crate::dax::version::Version;
+use crate::dax::format::version::Version;
+use crate::dax::journal::ring::{Entry, Store};
 use crate::pmem::Saved;
 
 /// A region with something of everything, and its journal emptied.

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::dax::layout::{EXTENTS, INLINE_EXTENTS};
+use crate::dax::format::layout::{EXTENTS, INLINE_EXTENTS};
 
 /// A region of which every other page of the first `2 * holes` is free, as devices see it, and all
 /// behind.

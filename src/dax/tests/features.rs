@@ -1,8 +1,8 @@
 //! Feature bits in the superblock, which a later release may set.
 
 use super::*;
-use crate::dax::features::Features;
-use crate::dax::superblock::{BACKUP_OFFSET, SUPERBLOCK_OFFSET, Superblock};
+use crate::dax::format::features::Features;
+use crate::dax::format::superblock::{BACKUP_OFFSET, SUPERBLOCK_OFFSET, Superblock};
 
 /// A region with a device and a damaged backup, whose superblock has these features.
 fn with(features: Features) -> Arc<Simulated> {

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::hooked::Hooked;
 use super::*;
-use crate::dax::layout::{
+use crate::dax::format::layout::{
     BODY_AT, METADATA_OFFSET, METADATA_PAGE_SIZE, OWNER_TABLE_OFFSET, PageBytes, checksum,
     head_offset, slot_offset,
 };

@@ -1,5 +1,5 @@
 use super::*;
-use crate::dax::layout::{METADATA_OFFSET, METADATA_PAGES, RECORDS};
+use crate::dax::format::layout::{METADATA_OFFSET, METADATA_PAGES, RECORDS};
 
 #[test]
 fn an_owner_finds_its_pages_again() {

@@ -2,8 +2,8 @@
 //! whole one.
 
 use super::*;
-use crate::dax::superblock::{BACKUP_OFFSET, SUPERBLOCK_OFFSET, Superblock};
-use crate::dax::version::Version;
+use crate::dax::format::superblock::{BACKUP_OFFSET, SUPERBLOCK_OFFSET, Superblock};
+use crate::dax::format::version::Version;
 use crate::pmem::simulated::{Event, Recorder};
 
 const JOURNAL: std::ops::Range<u64> = PAGES_OFFSET..PAGES_OFFSET + 2 * PAGE;

@@ -42,7 +42,7 @@ pub fn find<M: PersistentMemory>(medium: &M) -> Result<Option<u64>, MediaError> 
     Ok(None)
 }
 
-/// Whether the signature of either index block stands where an area of the last `size` bytes has it.
+/// Returns whether the signature of either index block stands where an area of the last `size` bytes has it.
 fn is_area<M: PersistentMemory>(medium: &M, size: u64) -> Result<bool, MediaError> {
     let second = |version| Layout::of(size, version).map(|layout| layout.index_size);
     for place in [0].into_iter().chain(LabelVersion::ALL.into_iter().filter_map(second)) {
@@ -58,7 +58,7 @@ fn is_area<M: PersistentMemory>(medium: &M, size: u64) -> Result<bool, MediaErro
 impl LabelArea {
     /// Reads the label storage area in the last `size` bytes of `medium`.
     ///
-    /// Without a lock: what is read is a state that the labels were in, also if somebody changes
+    /// Without a lock: what is read is a state that the labels were in, also if another process changes
     /// them meanwhile. A change ends in an index block, so as long as those are the same after
     /// reading as before, no slot that they name was written.
     ///
@@ -87,7 +87,7 @@ impl LabelArea {
     ///
     /// A tool that was killed, or Linux in a guest that was, has stored some of it and not come to its
     /// fence. Such stores are seen by everybody, and a power failure still takes them away, with what was
-    /// built on them: whoever writes anywhere in the file makes them durable first.
+    /// built on them: every writer of the file makes them durable first.
     pub fn settle<M: PersistentMemory>(&self, medium: &M) -> Result<(), MediaError> {
         let start = medium.size() - self.size;
         let is_usable = |number: &u64| self.unusable.is_none_or(|(bad, _)| bad != *number);

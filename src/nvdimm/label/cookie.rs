@@ -1,9 +1,7 @@
-//! The interleave set cookie: which NVDIMMs a label was written for.
-//!
-//! Linux passes over a namespace whose label has another cookie than the NVDIMM it is found on (the
-//! kernel's `nd_region_interleave_set_cookie`). It is a checksum over who made the NVDIMM and its
-//! serial number, one record for each NVDIMM of the set; QEMU derives both from the memory slot
-//! that the device is plugged into.
+//! The interleave set cookie, which identifies the NVDIMMs that a label was written for.
+//! Linux ignores a namespace whose label has another cookie than the NVDIMM (the kernel's
+//! `nd_region_interleave_set_cookie`). The cookie is a checksum over the vendor and the serial number of
+//! each NVDIMM of the set. QEMU derives both from the memory slot that the device is plugged into.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes};
@@ -41,7 +39,7 @@ const QEMU_SERIAL: u32 = 0x0012_3456;
 /// Most memory slots that QEMU has.
 pub const MOST_QEMU_SLOTS: u32 = 256;
 
-/// The cookie of no NVDIMM: Linux passes over a namespace with it, and gives its bytes to nobody (the
+/// The cookie of no NVDIMM: Linux ignores a namespace with it, and does not give its bytes to another one (the
 /// kernel's `create_namespace_pmem`, and `nd_label_reserve_dpa`, which does not look at cookies).
 pub const NO_COOKIE: u64 = 0;
 

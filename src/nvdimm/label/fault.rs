@@ -1,4 +1,4 @@
-//! What can be wrong with an index block or a label.
+//! Faults of index blocks and labels.
 
 use uuid::Uuid;
 

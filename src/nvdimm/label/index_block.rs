@@ -216,7 +216,7 @@ impl IndexBlock {
         (0..self.nslot).filter(|slot| self.is_free(*slot))
     }
 
-    /// Whether slot `slot`, which exists, holds no label.
+    /// Returns whether slot `slot`, which exists, holds no label.
     #[must_use]
     pub fn is_free(&self, slot: u32) -> bool {
         self.free[(slot / 8) as usize] & 1 << (slot % 8) != 0

@@ -76,7 +76,7 @@ pub struct NamespaceLabel {
     pub rawsize: u64,
     /// The slot that the label stands in.
     pub slot: u32,
-    /// Alignment, which nobody uses; 0 in version 1.1.
+    /// Alignment, which is not used; 0 in version 1.1.
     pub align: u8,
     /// Kind of the namespace; nil in version 1.1.
     pub type_guid: Uuid,

@@ -1,4 +1,4 @@
-//! Changing the labels, so that a crash leaves them as they were or as they are to be.
+//! Changes labels, such that a crash leaves the old state or the new one.
 //!
 //! Nothing that counts is written in place. A label goes into a slot that the index block in force
 //! says is free; then the *other* index block is written, with the sequence number that follows, and
@@ -65,7 +65,7 @@ pub struct LabelWriter<'m, M> {
 
 impl<'m, M: PersistentMemory> LabelWriter<'m, M> {
     /// Opens the label storage area in the last `size` bytes of `medium`; what it holds is durable on
-    /// return, whoever stored it.
+    /// return, whichever process stored it.
     pub fn open(medium: &'m M, size: u64) -> Result<Self, UpdateError> {
         let start = medium.size().checked_sub(size).ok_or(UpdateError::TooSmall { size })?;
         let area = LabelArea::read(medium, size)?.map_err(UpdateError::NoIndex)?;

@@ -1,4 +1,4 @@
-//! A file that is not on persistent memory, opened by a process: the page cache, and what fails.
+//! A simulated file that is not on persistent memory: its page cache, and failing syncs and write-backs.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! A medium in ordinary memory.
+//! A simulated medium in ordinary memory.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! A medium that remembers all that was done to it.
+//! A medium that records all operations on it.
 
 use std::mem;
 use std::sync::{Mutex, PoisonError};

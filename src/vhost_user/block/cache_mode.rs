@@ -1,4 +1,4 @@
-//! The cache mode that the guest counts on: whether a completed write has to be durable.
+//! The cache mode that the guest relies on: whether a completed write has to be durable.
 //!
 //! A driver that has accepted `VIRTIO_BLK_F_CONFIG_WCE` chooses by the `writeback` byte of the
 //! configuration space, and sends no flush in write-through mode. The byte is the driver's state, not

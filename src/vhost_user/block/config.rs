@@ -1,4 +1,4 @@
-//! A namespace as a disk, from its options to a server.
+//! The options of a disk, and the server that they describe.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use super::super::socket::{Endpoint, SocketSource};
 use super::super::stop::Stop;
 use super::super::windows::{Regions, Window, WindowConfig, Windows};
 use super::device::BlockDevice;
-use crate::btt::{self, MappedNamespace, NamespaceError, NamespaceOptions, Version};
+use crate::btt::{self, Version};
+use crate::namespace::{self, MappedNamespace, NamespaceError, NamespaceOptions};
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::{Mapping, PersistentMemory};
 use crate::virtio::block::{Device, DeviceOptions, Discard, Disk, Serial};
@@ -66,7 +67,7 @@ impl DiskConfig {
     ///
     /// # Errors
     ///
-    /// Somebody else holds the namespace, its BTT cannot be served, or the socket cannot be used.
+    /// Another process holds the namespace, its BTT cannot be served, or the socket cannot be used.
     pub fn open(&self, regions: &mut Regions, stop: Stop) -> Result<Server, Error> {
         let (mapped, endpoint) = self.map()?;
         let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
@@ -105,7 +106,7 @@ impl DiskConfig {
     /// `version`.
     fn reopen(self, mut claim: Claim, version: Option<Version>) -> ReopenDisk {
         Box::new(move || {
-            let Some(mapped) = btt::grow_claimed(&self.namespace, &claim, version)? else {
+            let Some(mapped) = namespace::grow_claimed(&self.namespace, &claim, version)? else {
                 return Ok(None);
             };
             let opened = self.open_btt(mapped)?;

@@ -1,4 +1,4 @@
-//! The block device, as sessions serve it.
+//! The block device that a session serves.
 
 use std::io;
 use std::marker::PhantomData;

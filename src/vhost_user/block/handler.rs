@@ -1,4 +1,4 @@
-//! The requests of one queue of a disk.
+//! Runs the requests of one queue of a disk.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A disk at the end of a socket: virtio-blk.
+//! virtio-blk: a disk that is served over a socket.
 
 mod cache_mode;
 mod config;

@@ -1,4 +1,4 @@
-//! The administrator's side.
+//! The client of the control socket, for `nvdimmctl`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;

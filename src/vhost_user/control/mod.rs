@@ -1,7 +1,7 @@
-//! The control socket: the administrator's way to a daemon that runs.
-//!
-//! Every process that can connect may ask; the permissions of the socket restrict that. A client sends
-//! requests and receives an answer to each, in order. Either is a line of JSON ([`Request`], [`Answer`]).
+//! The control socket, by which the administrator changes a running daemon.
+//! Every process that can connect may send requests; the permissions of the socket restrict that. A
+//! client receives an answer to each request, in order. Requests and answers are lines of JSON
+//! ([`Request`], [`Answer`]).
 
 mod client;
 mod connection;

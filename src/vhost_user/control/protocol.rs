@@ -1,4 +1,4 @@
-//! What is said on the control socket.
+//! Requests and answers on the control socket.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! A persistent memory device, from its options to a server.
+//! The options of a persistent memory device, and the server that they describe.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The persistent memory device, as sessions serve it.
+//! The persistent memory device that a session serves.
 
 use std::sync::Arc;
 

@@ -1,7 +1,6 @@
 //! The flush queue of a persistent memory device.
-//!
-//! All requests of a batch share one sync: what a guest wants to be durable it has stored before it
-//! asked, and all of them have asked before the sync begins.
+//! All requests of a batch share one sync: the guest made its stores before it sent the flush, and all
+//! flushes of the batch were sent before the sync begins.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A DAX device as persistent memory of its guest: virtio-pmem at the end of a socket.
+//! virtio-pmem: a DAX device that is served over a socket as persistent memory of a guest.
 
 mod config;
 mod device;

@@ -1,7 +1,7 @@
-//! The socket by which the device asks something of the frontend (`VHOST_USER_SET_BACKEND_REQ_FD`).
-//!
-//! A request waits for its answer for a limited time. After a failure there is no telling which answer
-//! belongs to which request, so that the channel is closed.
+//! The back channel, over which the device sends requests to the frontend
+//! (`VHOST_USER_SET_BACKEND_REQ_FD`).
+//! A request waits for its answer for a limited time. After a failure, answers can no longer be matched
+//! to requests, so the channel is closed.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};

@@ -1,8 +1,7 @@
-//! Messages of the vhost-user protocol, whole or not at all.
-//!
-//! A message is a header, a body whose size the header says, and descriptors that come with its first
-//! byte. Nothing here waits without a limit for a peer that has begun a message, or that does not take
-//! one: frontends send each message in one go.
+//! Sends and receives complete messages of the vhost-user protocol.
+//! A message consists of a header, a body whose size is in the header, and descriptors that arrive with
+//! its first byte. There is a time limit on waiting for the rest of a message, and on sending one:
+//! frontends send each message at once.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

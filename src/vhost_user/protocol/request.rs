@@ -1,4 +1,4 @@
-//! What a frontend asks for: messages with every length, count and descriptor checked.
+//! Decodes the requests of a frontend, and checks every length, count and descriptor.
 
 use std::os::fd::OwnedFd;
 

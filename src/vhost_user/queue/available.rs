@@ -1,4 +1,4 @@
-//! What the guest offers: the available ring.
+//! The available ring, in which the guest offers requests.
 
 use std::num::Wrapping;
 use std::sync::atomic::Ordering;

@@ -1,8 +1,8 @@
-//! Completions: requests that have been carried out, on their way back to the guest, in order.
-//!
-//! The used index moves once for all that are done, after their effects are durable as promised and their
-//! replies are stored: whatever takes over the ring at its used index repeats what the guest has not been
-//! told of. After a flush that is still under way, completions wait.
+//! Completions: returns executed requests to the guest, in order.
+//! The used index moves once for all completed requests, after their effects are as durable as promised
+//! and their replies are stored: a process that takes over the ring at its used index repeats exactly
+//! the requests whose completion the guest has not seen. Completions that follow a pending flush wait
+//! for it.
 //!
 //! This is the one place where the used index is published: [`Completions::publish`].
 

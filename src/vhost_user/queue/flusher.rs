@@ -1,7 +1,6 @@
-//! Flushes beside the queues: a thread that makes a disk's writes durable while its workers go on.
-//!
-//! A sync of a file takes as long as a thousand requests and more. All flushes that have been asked for
-//! when one begins share it: each of them only promises what was written before it.
+//! The flusher: a thread that makes a disk's writes durable while its workers continue.
+//! A sync of a file takes as long as a thousand requests or more. All flushes that are pending when a
+//! sync begins share it, because each flush covers only what was written before it.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -78,7 +77,7 @@ impl Flusher {
         Flusher::new(Arc::new(both), self.counters.clone())
     }
 
-    /// Whether a flush would take its time: otherwise there is nothing to write, or nothing to wait for.
+    /// Returns whether a flush would take its time: otherwise there is nothing to write, or nothing to wait for.
     pub(in crate::vhost_user) fn takes_time(&self) -> bool {
         self.disk.sync_takes_time()
     }

@@ -1,9 +1,8 @@
-//! Busy polling: looking at an empty ring for a while before going to sleep.
-//!
-//! Going to sleep and being woken by a kick costs the guest a system call, and the request as long as
-//! a CPU takes to wake (tens of microseconds in a virtual machine): more than the request itself. So a
-//! worker whose ring has run empty looks at it again and again for a while, with kicks suppressed.
-//! That is time of a CPU, and it is only spent where it pays and where nobody else wants it:
+//! Busy polling: polls an empty ring for a while before the worker sleeps.
+//! Sleeping until a kick costs the guest a system call, and delays the request by the time that a CPU
+//! takes to wake (tens of microseconds in a virtual machine), which is longer than the request itself.
+//! So a worker whose ring is empty polls it for a while, with kicks suppressed. Polling takes CPU time,
+//! which is spent only where it pays and where no other thread needs the CPU:
 //!
 //! * A guest that comes too late several times running is not waited for any more, until a request
 //!   comes so soon after the worker has gone to sleep that waiting would have caught it.
@@ -18,7 +17,7 @@ use std::time::{Duration, Instant};
 const LOOKS: u32 = 16;
 /// Fruitless waits running after which there are no more.
 const MOST_FRUITLESS: u32 = 8;
-/// How long an offer of the CPU takes at the most if nobody takes it.
+/// How long a yield of the CPU takes at most if no other thread runs.
 const OFFER: Duration = Duration::from_micros(20);
 
 /// Whether, and for how long, a worker waits for requests.
@@ -40,7 +39,7 @@ impl Polling {
         Polling { most, since: None, looks: 0, fruitless: 0, asleep: None }
     }
 
-    /// Whether the worker is waiting at an empty ring.
+    /// Returns whether the worker is waiting at an empty ring.
     pub(super) fn is_waiting(&self) -> bool {
         self.since.is_some()
     }
@@ -61,7 +60,7 @@ impl Polling {
         }
     }
 
-    /// The ring is empty. Whether to look again, rather than go to sleep.
+    /// The ring is empty. Returns whether to look again, rather than go to sleep.
     pub(super) fn goes_on(&mut self) -> bool {
         if self.most.is_zero() || self.fruitless >= MOST_FRUITLESS {
             return false;

@@ -1,4 +1,4 @@
-//! Workers behind one interface, whatever their device.
+//! One interface to the workers of all devices.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,6 @@
 //! The thread of a queue: sleeps until the guest kicks, and lets the queue's worker go on.
-//!
-//! It is there from the first start of its ring until the connection ends. The session tells it by
-//! [`QueueThread`] which kick to listen to, to look at the ring again, and to end.
+//! The thread exists from the first start of its ring until the connection ends. Through
+//! [`QueueThread`], the session tells it which kick to wait for, to poll the ring again, and to end.
 
 use std::io;
 use std::os::fd::OwnedFd;

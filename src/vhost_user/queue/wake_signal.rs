@@ -1,4 +1,4 @@
-//! The signal that interrupts a thread in what it waits for.
+//! The signal that interrupts a blocked thread.
 //!
 //! A frontend can make its event descriptors blocking, and fill them up. A thread that writes to one then
 //! waits until the frontend reads it, or until it is interrupted.

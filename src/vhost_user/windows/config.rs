@@ -1,4 +1,4 @@
-//! A window, from its options to what a frontend is given.
+//! The options of a window, and what the frontend gets.
 
 use super::super::error::Error;
 use super::region::{RegionConfig, Regions};

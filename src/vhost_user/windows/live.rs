@@ -1,4 +1,4 @@
-//! Devices that change their size while guests have them.
+//! Online resize of DAX devices.
 
 use std::ops::Range;
 use std::path::Path;
@@ -170,7 +170,7 @@ impl Live {
         }
     }
 
-    /// Waits until what guests have asked for is done. Whether nothing that they ask for from then on gets
+    /// Waits until what guests have asked for is done. Returns whether nothing that they ask for from then on gets
     /// at the bytes `ranges` of the region.
     fn is_unused(&self, region: &OpenRegion, ranges: &[Range<u64>]) -> bool {
         let file = region.file();

@@ -1,4 +1,4 @@
-//! Whether a frontend has mapped what it was asked to map.
+//! Tells whether a frontend has mapped what it was asked to map.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 

@@ -1,8 +1,7 @@
-//! What a frontend has mapped, and the thread that asks it to map more or less.
-//!
-//! The thread is there for one connection. It waits for answers, so that the session does not: while QEMU
-//! handles a request to map, it sends a message of its own to the device and waits for that one's answer
-//! first. A frontend that does not answer in time is not asked again.
+//! The mappings of a frontend, and the thread that asks it to map and unmap.
+//! The thread exists for one connection. It waits for answers in place of the session: while QEMU
+//! handles a request to map, it sends a message to the device and first waits for the answer to that. A
+//! frontend that does not answer in time is not asked again.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -65,7 +64,7 @@ impl Mapper {
         Mapper { title, windows, running, is_mapped, channel, mapped }
     }
 
-    /// Does what it is told, until there is nobody to tell it.
+    /// Carries out commands until their sender is dropped.
     pub(super) fn run(mut self, orders: &Receiver<Order>) {
         for order in orders {
             match order {
@@ -83,7 +82,7 @@ impl Mapper {
                 Order::GoOnAt(channel) => self.channel = channel,
                 Order::Unmap { window, size, answer } => {
                     let done = self.unmap(window, size);
-                    // Whoever asked may have given up.
+                    // The caller may have stopped waiting.
                     let _ = answer.send(done);
                 }
             }
@@ -137,7 +136,7 @@ impl Mapper {
         self.mapped[window].last().map_or(0, Piece::end)
     }
 
-    /// Unmaps what lies behind `size`. Whether nothing does any more.
+    /// Unmaps what lies behind `size`. Returns whether nothing does any more.
     ///
     /// A stopped device may have its mappings still, if its machine only pauses: then they cannot be taken
     /// away.

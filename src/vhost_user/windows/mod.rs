@@ -109,7 +109,7 @@ impl Windows {
         Windows { title: title.into(), all: windows.into(), running, connection }
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
@@ -187,7 +187,7 @@ impl Windows {
         }
     }
 
-    /// Waits until what the device had in hand is done. Whether nothing that its guest asks for from then on
+    /// Waits until what the device had in hand is done. Returns whether nothing that its guest asks for from then on
     /// gets at the bytes `ranges` of `file`, whatever device it has them from.
     fn lets_go_of(&self, file: &Lent, ranges: &[Range<u64>]) -> bool {
         // Not while the connection is locked: a ring that starts wants it.
@@ -252,7 +252,7 @@ impl Windows {
         }
     }
 
-    /// Has the frontend unmap what lies behind `size` in a window. Whether it has.
+    /// Has the frontend unmap what lies behind `size` in a window. Returns whether it has.
     fn unmap(&self, window: usize, size: u64) -> bool {
         let (answer, done) = sync_channel(1);
         let order = Order::Unmap { window, size, answer };
@@ -276,7 +276,7 @@ impl Syncs for Windows {
         Ok(self.all.iter().try_for_each(Window::sync)?)
     }
 
-    /// Nobody knows what a guest has stored, so there is something to sync always.
+    /// The stores of a guest are not visible here, so there is always something to sync.
     fn sync_takes_time(&self) -> bool {
         true
     }

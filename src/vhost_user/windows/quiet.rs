@@ -1,9 +1,8 @@
-//! Rings that are done with a part of a file.
-//!
-//! A guest's requests may name a window as their buffer, that of another device too: what a frontend maps
-//! for its guest is memory, and is shown to all devices as such. A worker takes one look at guest memory for
-//! all requests of a batch. So that a frontend has unmapped bytes, and has taken them out of guest memory, is
-//! not enough for them to be another's: a batch that began before may still store to them.
+//! Quiescing: waits until no request in flight can access a part of a file.
+//! A guest's requests may use a window as their buffer, also the window of another device: the frontend
+//! presents what it maps for the guest to all devices as memory. A worker takes a snapshot of guest
+//! memory for each batch. It is therefore not enough that the frontend has unmapped a range and removed
+//! it from guest memory: a batch that began before may still store to it.
 
 use std::ops::Range;
 
@@ -12,7 +11,7 @@ use vm_memory::{GuestAddressSpace, GuestMemoryBackend, GuestMemoryRegion};
 use super::super::queue::{Memory, Ring};
 use crate::pmem::{GuestRegion, Lent};
 
-/// Waits until the batch of `ring` that is under way is over. Whether those that come after it cannot get at
+/// Waits until the batch of `ring` that is under way is over. Returns whether those that come after it cannot get at
 /// the bytes `ranges` of `file`: guest memory shows none of them, or the ring is stopped, and frontends say
 /// anew what guest memory is before they start one.
 pub(super) fn lets_go_of(ring: &Ring, memory: &Memory, file: &Lent, ranges: &[Range<u64>]) -> bool {
@@ -20,7 +19,7 @@ pub(super) fn lets_go_of(ring: &Ring, memory: &Memory, file: &Lent, ranges: &[Ra
     !state.is_running() || !memory.memory().iter().any(|region| shows(region, file, ranges))
 }
 
-/// Whether a part of guest memory is one of `file`, too.
+/// Returns whether a part of guest memory is one of `file`, too.
 fn shows(region: &GuestRegion, file: &Lent, ranges: &[Range<u64>]) -> bool {
     let Some(place) = region.file_offset() else { return false };
     let (start, end) = (place.start(), place.start().saturating_add(region.len()));
@@ -112,7 +111,7 @@ mod tests {
         assert!(scenario.lets_go_of(0..4096) && scenario.lets_go_of(8192..SIZE));
         let Scenario { lent: other, .. } = Scenario::new();
         assert!(scenario.windows.lets_go_of(&other, slice::from_ref(&(4096..8192))));
-        // The same file, opened by somebody else.
+        // The same file, opened by another process.
         assert!(scenario.lent.is(&scenario.file).unwrap());
         scenario.ring.lock().is_enabled = false;
         assert!(scenario.lets_go_of(4096..8192));

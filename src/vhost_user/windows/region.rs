@@ -1,4 +1,4 @@
-//! The DAX regions that a process has open, each once, for all windows into it.
+//! The DAX regions that the process has open, each of them once for all its windows.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::error::Error;
 use super::Windows;
-use crate::dax::{self, NamespaceOptions, Region};
+use crate::dax::Region;
+use crate::namespace::region::NamespaceOptions;
 use crate::nvdimm::{self, Claim, ClaimKind, LabelSize, NvdimmFile, Selection};
 use crate::pmem::{Lend, Lent, MapError, Mapping, PersistentMemory, Protection};
 #[cfg(feature = "power-fail")]
@@ -39,7 +40,7 @@ pub struct OpenRegion {
     read_only: Arc<Lent>,
     /// `None`: the region is open for reading only.
     writable: Option<Arc<Lent>>,
-    /// Held by whoever changes the size of a device, or begins to map one.
+    /// Held while a device changes its size, or while a window begins to map one.
     changes: Mutex<()>,
 }
 
@@ -54,18 +55,18 @@ impl OpenRegion {
         &self.title
     }
 
-    /// Whether its namespace goes by `name`.
+    /// Returns whether its namespace goes by `name`.
     pub(super) fn goes_by(&self, name: &str) -> bool {
         self.claim.namespace().goes_by(name)
     }
 
-    /// Whether it is in `file`.
+    /// Returns whether it is in `file`.
     pub(super) fn is_in(&self, file: &Path) -> bool {
         let same = |path: &Path| path.canonicalize();
         same(self.claim.path()).is_ok_and(|ours| same(file).is_ok_and(|theirs| ours == theirs))
     }
 
-    /// Until this is dropped, no device changes its size, and nobody begins to map one.
+    /// Until this is dropped, no device changes its size, and no window begins to map one.
     pub(super) fn steady(&self) -> MutexGuard<'_, ()> {
         // What is guarded is not in the mutex, and whole after every panic.
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
@@ -92,7 +93,7 @@ type Key = (PathBuf, String);
 #[derive(Default)]
 pub struct Regions {
     open: HashMap<Key, Arc<OpenRegion>>,
-    /// Regions that somebody in this process wants to write to.
+    /// Regions that a device of this process writes to.
     written: HashSet<Key>,
     /// The windows of all devices.
     windows: Vec<Arc<Windows>>,
@@ -114,7 +115,7 @@ impl Regions {
     ///
     /// # Errors
     ///
-    /// Somebody else holds the namespace, or it holds no region that can be used.
+    /// Another process holds the namespace, or it contains no usable region.
     pub fn open(&mut self, config: &RegionConfig) -> Result<Arc<OpenRegion>, Error> {
         let key = config.key()?;
         if let Some(open) = self.open.get(&key) {
@@ -141,7 +142,7 @@ impl Regions {
 impl RegionConfig {
     fn key(&self) -> Result<Key, Error> {
         let file = NvdimmFile::open(&self.path, ClaimKind::Shared, self.label_size)?;
-        let namespace = file.select(&dax::resolve(&file, &self.namespace))?;
+        let namespace = file.select(&crate::namespace::region::resolve(&file, &self.namespace))?;
         let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         Ok((path, namespace.device_name()))
     }
@@ -159,8 +160,9 @@ impl RegionConfig {
         let writable = (kind == ClaimKind::Exclusive)
             .then(|| lend(Protection::ReadWrite).map_err(fails))
             .transpose()?;
-        let region = Region::open(medium, kind == ClaimKind::Shared)
-            .map_err(|source| dax::region_error(&self.path, claim.namespace(), source))?;
+        let region = Region::open(medium, kind == ClaimKind::Shared).map_err(|source| {
+            crate::namespace::region::region_error(&self.path, claim.namespace(), source)
+        })?;
         Ok(OpenRegion {
             title: super::super::announce::title(&claim),
             claim,

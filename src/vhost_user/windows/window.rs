@@ -95,7 +95,7 @@ impl Window {
         Window { is_fixed: true, ..self }
     }
 
-    /// Whether the guest's driver uses all of the window, always.
+    /// Returns whether the guest's driver uses all of the window, always.
     pub fn is_fixed(&self) -> bool {
         self.is_fixed
     }
@@ -161,12 +161,12 @@ impl Window {
         *self.contents() = Contents::default();
     }
 
-    /// Whether a frontend has the device.
+    /// Returns whether a frontend has the device.
     pub fn is_attached(&self) -> bool {
         self.contents().hold.is_some()
     }
 
-    /// Whether there is less to map than the guest was told of.
+    /// Returns whether there is less to map than the guest was told of.
     pub(super) fn is_cut(&self) -> bool {
         let contents = self.contents();
         contents.pieces.last().map_or(0, Piece::end) < contents.size

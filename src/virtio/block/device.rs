@@ -1,4 +1,4 @@
-//! What the device is: its size, its features, its identity.
+//! The block device: its size, features and identity.
 
 use uuid::Uuid;
 use virtio_bindings::virtio_blk::{
@@ -161,7 +161,7 @@ impl Device {
         features
     }
 
-    /// Whether a write must be durable before it completes, by what the driver has accepted and by
+    /// Returns whether a write must be durable before it completes, by what the driver has accepted and by
     /// the `writeback` byte that it has set (VIRTIO 1.2, 5.2.5.2).
     #[must_use]
     pub fn must_write_through(&self, accepted: u64, writeback: bool) -> bool {

@@ -1,4 +1,4 @@
-//! What the device serves: a BTT, through its queues.
+//! The interface to what the device serves: a BTT and its queues.
 //!
 //! As traits, so that a test can serve something else by the same device. They say what the device
 //! needs; what each operation does is written at [`Btt`], [`Queue`] and [`Batch`].
@@ -19,7 +19,7 @@ pub trait Disk {
     /// Bytes of a sector: 512 or 4096.
     fn sector_size(&self) -> u32;
 
-    /// Whether no sector can be written.
+    /// Returns whether no sector can be written.
     fn is_read_only(&self) -> bool;
 
     /// What a completed write is safe from.

@@ -1,4 +1,4 @@
-//! Why a request failed, and what the guest hears of it.
+//! The reasons for which a request fails, and the status that the guest gets.
 
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_UNSUPP};
 

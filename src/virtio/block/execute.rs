@@ -1,4 +1,4 @@
-//! Carrying out a request.
+//! Executes a request.
 
 use super::VIRTIO_SECTOR;
 use super::device::Device;

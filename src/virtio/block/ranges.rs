@@ -1,4 +1,4 @@
-//! `DISCARD` and `WRITE_ZEROES`: ranges of sectors that are to read as zeroes.
+//! `DISCARD` and `WRITE_ZEROES`: makes ranges of sectors read as zeroes.
 
 use std::ops::Range;
 

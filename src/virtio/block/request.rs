@@ -1,4 +1,4 @@
-//! From a descriptor chain to a request.
+//! Parses a descriptor chain into a request.
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,

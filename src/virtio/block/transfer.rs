@@ -1,8 +1,7 @@
-//! Moving a request's data between guest memory and sectors.
-//!
-//! Whole sectors that lie together in guest memory are moved as they are, many at a time. A sector
-//! whose bytes lie in several pieces is put together first, and of a sector that is asked for in
-//! part, only that part is moved; either is one atomic operation of the engine.
+//! Moves the data of a request between guest memory and sectors.
+//! Complete sectors that are contiguous in guest memory are moved directly, many at a time. A sector
+//! whose bytes are in several pieces is assembled first. Of a sector that is requested in part, only
+//! that part is moved. Each is one atomic operation of the engine.
 
 use vm_memory::VolatileSlice;
 

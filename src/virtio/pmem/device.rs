@@ -1,4 +1,4 @@
-//! What the device is: its features and its configuration space.
+//! The persistent memory device: its features and its configuration space.
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};

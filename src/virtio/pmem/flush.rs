@@ -1,4 +1,4 @@
-//! Requests: from a descriptor chain to an answer in guest memory.
+//! Parses flush requests, and stores their results in guest memory.
 
 use crate::virtio::memory::{BadAddress, GuestRam, Span, Spans};
 use crate::virtio::{DescriptorChain, SyncError};

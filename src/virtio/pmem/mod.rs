@@ -1,7 +1,6 @@
 //! The persistent memory device: VIRTIO 1.2, section 5.19, with the shared memory region of 1.4.
-//!
-//! The guest maps what the device is, and never asks for its bytes. All that goes through the queue
-//! is the request to make durable what it has stored.
+//! The guest maps the memory of the device and accesses it directly. The queue carries only flush
+//! requests, which make the guest's stores durable.
 
 mod device;
 mod flush;

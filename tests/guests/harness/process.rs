@@ -110,7 +110,7 @@ impl Process {
         self.child.wait().expect("our own child")
     }
 
-    /// Whether the process is still there.
+    /// Returns whether the process is still there.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("our own child").is_none()
     }

@@ -5,9 +5,9 @@ use uuid::Uuid;
 use super::Round;
 use super::remedy::{Remedy, Repair, Store};
 use crate::btt::check::{ArenaReport, CheckOptions, Fault, Finding, InfoCopy, Severity, check};
-use crate::btt::create::layout;
-use crate::btt::geometry::{ARENA_MAX_SIZE, INFO_SIZE};
-use crate::btt::info_block::{InfoBlock, InfoFault};
+use crate::btt::format::geometry::layout;
+use crate::btt::format::geometry::{ARENA_MAX_SIZE, INFO_SIZE};
+use crate::btt::format::info_block::{InfoBlock, InfoFault};
 use crate::pmem::{PersistentMemory, Preview};
 
 /// Makes both info blocks of an arena say `info`; the second first, for the first is the one that

@@ -8,10 +8,10 @@ use crate::btt::check::arena::Arena;
 use crate::btt::check::flog::{self, Lane};
 use crate::btt::check::report::Findings;
 use crate::btt::check::{ArenaReport, Fault, PendingWrite};
-use crate::btt::flog::{ENTRY_SIZE, FlogEntry, LogLayout, PLACES, Sequence, Slot, newer};
-use crate::btt::info_block::InfoBlock;
-use crate::btt::map::{MapEntry, strip_flags};
-use crate::btt::units::{Block, LaneIndex, Lba};
+use crate::btt::format::flog::{ENTRY_SIZE, FlogEntry, LogLayout, PLACES, Sequence, Slot, newer};
+use crate::btt::format::info_block::InfoBlock;
+use crate::btt::format::map::{MapEntry, strip_flags};
+use crate::btt::format::units::{Block, LaneIndex, Lba};
 use crate::pmem::{MediaError, PersistentMemory};
 
 /// A sequence number that nobody takes for one, beside whichever other: Linux goes by sum and

@@ -10,8 +10,8 @@ use crate::btt::check::arena::Arena;
 use crate::btt::check::flog::Lane;
 use crate::btt::check::kind::Kind;
 use crate::btt::check::{Fault, Owner};
-use crate::btt::map::{MapEntry, Mapped};
-use crate::btt::units::{Block, LaneIndex, Lba};
+use crate::btt::format::map::{MapEntry, Mapped};
+use crate::btt::format::units::{Block, LaneIndex, Lba};
 use crate::pmem::PersistentMemory;
 
 /// What is wrong with the owners of an arena's blocks.

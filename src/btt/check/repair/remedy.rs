@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::btt::check::InfoCopy;
-use crate::btt::units::{Block, LaneIndex, Lba};
+use crate::btt::format::units::{Block, LaneIndex, Lba};
 use crate::pmem::{MediaError, PersistentMemory};
 
 /// One thing that a repair puts right.

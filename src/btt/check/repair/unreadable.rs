@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use super::lanes;
 use super::remedy::{Remedy, Repair, Store};
 use crate::btt::check::arena::Arena;
-use crate::btt::geometry::FLOG_PAIR_SIZE;
-use crate::btt::units::LaneIndex;
+use crate::btt::format::geometry::FLOG_PAIR_SIZE;
+use crate::btt::format::units::LaneIndex;
 use crate::pmem::{PAGE, PersistentMemory};
 
 /// Lanes in a page. A flog begins and ends on one.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::btt::NeverWritten;
-use crate::btt::flog::LogLayout;
+use crate::btt::format::flog::LogLayout;
 
 #[test]
 fn fresh_images_of_all_kinds_are_clean() {

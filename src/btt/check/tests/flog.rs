@@ -1,7 +1,7 @@
 //! Damage to the flog.
 
 use super::*;
-use crate::btt::flog::LogLayout;
+use crate::btt::format::flog::LogLayout;
 use crate::btt::{Error, FlogFault, PlacesInUse};
 
 #[test]

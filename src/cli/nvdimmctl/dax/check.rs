@@ -13,7 +13,8 @@ use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::dax::check::{Finding, Report, check};
-use crate::dax::{PAGE_SIZE, Repaired, preview_repair, region_error, repair};
+use crate::dax::{PAGE_SIZE, Repaired, preview_repair, repair};
+use crate::namespace::region::region_error;
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::Mapping;
 

@@ -177,7 +177,8 @@ impl ResizeDevice {
         let (namespace, region) = self.region.options().look()?;
         let path = &self.region.file;
         let device = region.device(&self.device);
-        let device = device.map_err(|error| dax::region_error(path, &namespace, error))?;
+        let device = device
+            .map_err(|error| crate::namespace::region::region_error(path, &namespace, error))?;
         say_what_became(path, &namespace, device, "resized", self.json)
     }
 }
@@ -214,9 +215,11 @@ impl RenameDevice {
 /// Adds to the error of a namespace that is held how its holder can be asked.
 fn hint_at_control(error: Error) -> Error {
     match error {
-        Error::Dax(source @ dax::NamespaceError::Nvdimm(nvdimm::Error::Busy { .. })) => {
-            Error::AskTheDaemon { source }
-        }
+        Error::Dax(
+            source @ crate::namespace::region::NamespaceError::Nvdimm(nvdimm::Error::Busy {
+                ..
+            }),
+        ) => Error::AskTheDaemon { source },
         error => error,
     }
 }

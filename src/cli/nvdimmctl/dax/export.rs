@@ -16,7 +16,8 @@ use super::{Open, RegionArgs};
 use crate::cli::output::{self, remark};
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
-use crate::dax::{DeviceInfo, NamespaceError};
+use crate::dax::DeviceInfo;
+use crate::namespace::region::NamespaceError;
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::PersistentMemory;
 
@@ -177,7 +178,7 @@ impl Export {
     }
 }
 
-/// Never returns: whoever wants the claim back ends the process.
+/// Never returns: the claim ends when the process is killed.
 fn wait_to_be_killed() -> ! {
     loop {
         thread::park();

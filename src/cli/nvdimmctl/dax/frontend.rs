@@ -1,4 +1,4 @@
-//! How a VMM is told to map a device: QEMU's arguments, as a shell or libvirt takes them.
+//! QEMU's arguments that map a device, in the form that a shell or libvirt takes.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Devices, regions and owners as they are listed. Names as in daxctl, where it has them.
+//! Devices, regions and owners in listings. The names are those of daxctl, where it has them.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -8,7 +8,8 @@ use super::super::{Error, say_json};
 use super::RegionArgs;
 use crate::cli::output::{columns, say};
 use crate::cli::size::Size;
-use crate::dax::{OwnedBlock, OwnerInfo, PAGE_SIZE, Region, region_error};
+use crate::dax::{OwnedBlock, OwnerInfo, PAGE_SIZE, Region};
+use crate::namespace::region::region_error;
 use crate::nvdimm::{ClaimKind, Namespace};
 use crate::pmem::Mapping;
 

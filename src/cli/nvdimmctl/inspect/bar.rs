@@ -1,4 +1,4 @@
-//! Bars of pieces, to scale: what every level of the drawing is made of.
+//! Bars of pieces, to scale: each level of a drawing is made of them.
 
 #![allow(clippy::cast_precision_loss, reason = "a thousandth of a pixel is precise enough")]
 
@@ -43,7 +43,7 @@ impl Piece {
         Piece { short: short.into(), ..self }
     }
 
-    /// What nobody uses.
+    /// Unused space.
     pub(super) fn unused(start: u64, size: u64) -> Piece {
         Piece { label: String::new(), ..Piece::new("unused", "unused", start, size) }
     }

@@ -1,4 +1,4 @@
-//! A BTT, to scale: its arenas, and how full they are.
+//! The drawing of a BTT to scale: its arenas, and how full they are.
 
 #![allow(clippy::cast_precision_loss, reason = "a thousandth of a pixel is precise enough")]
 

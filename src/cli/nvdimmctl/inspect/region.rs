@@ -1,4 +1,4 @@
-//! A namespace in dax mode, as `inspect` shows it.
+//! What `inspect` shows of a namespace in dax mode.
 
 use std::path::PathBuf;
 
@@ -8,8 +8,10 @@ use super::super::Error;
 use crate::cli::output::say;
 use crate::cli::size::Size;
 use crate::dax::check::{Report, check};
-use crate::dax::{DeviceInfo, NamespaceOptions, OwnedBlock, OwnerInfo, PAGE_SIZE, RegionInfo};
-use crate::dax::{PAGES_OFFSET, Region as OpenRegion, region_error};
+use crate::dax::{DeviceInfo, OwnedBlock, OwnerInfo, PAGE_SIZE, RegionInfo};
+use crate::dax::{PAGES_OFFSET, Region as OpenRegion};
+use crate::namespace::region::NamespaceOptions;
+use crate::namespace::region::region_error;
 use crate::nvdimm::{ClaimKind, Namespace};
 
 /// A region, and what the check of it says.
@@ -22,7 +24,7 @@ pub(super) struct Region {
 }
 
 impl Region {
-    /// Reads a region that nobody changes meanwhile.
+    /// Reads a region that no process changes meanwhile.
     pub(super) fn read(options: &NamespaceOptions) -> Result<Region, Error> {
         let (claim, medium) = options.map(ClaimKind::Shared)?;
         let report = check(&medium);

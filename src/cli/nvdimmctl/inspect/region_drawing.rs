@@ -1,4 +1,4 @@
-//! A region of DAX devices, to scale: who has which bytes of it, and where each device is.
+//! The drawing of a DAX region to scale: the owner of each part, and the extents of each device.
 
 #![allow(clippy::cast_precision_loss, reason = "a thousandth of a pixel is precise enough")]
 

@@ -1,8 +1,7 @@
 //! A tool is killed while it changes labels, the next one goes on, and then the power fails.
-//!
-//! What the first has stored is seen by the second, durable or not: the caches of the CPU outlive a
-//! process. So opening has to make durable what it sees, or a power failure takes away what the second has
-//! built on, a namespace's label for one.
+//! The second process sees what the first one stored, durable or not, because the caches of the CPU
+//! outlive a process. Opening therefore has to make durable what it sees. Otherwise a power failure
+//! could take away what the second process relied on, for example the label of a namespace.
 
 use super::tests::{SIZE, State, label, names, state, three_labels};
 use super::*;
@@ -29,7 +28,7 @@ fn opened(medium: &Recorder) -> LabelWriter<'_, Recorder> {
     LabelWriter::open(medium, SIZE).unwrap()
 }
 
-/// Whether a power failure now leaves one of `states` of the labels in the last `size` bytes, whatever it
+/// Returns whether a power failure now leaves one of `states` of the labels in the last `size` bytes, whatever it
 /// does.
 fn is_in(medium: &CrashModel, states: &[&State], size: u64, random: &mut Random) -> bool {
     let mut is_in = true;

@@ -246,7 +246,7 @@ fn a_medium_that_fails_leaves_the_labels_as_they_were() {
     }
 }
 
-/// A medium that is read in small pieces, between which somebody replaces the one label twice: its
+/// A medium that is read in small pieces, between which another process replaces the only label twice: its
 /// slot is another each time, and the one that it had is written to.
 struct Meddled<'m> {
     medium: &'m Simulated,

@@ -1,0 +1,308 @@
+//! An open arena: its map, its flog and its blocks.
+
+use log::{error, warn};
+
+use super::lane::Lane;
+use super::map_locks::{LockKey, MapLocks};
+use super::sync::{AtomicBool, Ordering};
+use crate::btt::format::discovery::Copies;
+use crate::btt::format::error::Error;
+use crate::btt::format::flog::{FlogEntry, LogLayout};
+use crate::btt::format::geometry::{FLOG_PAIR_SIZE, INFO_SIZE, MAP_ENTRY_SIZE};
+use crate::btt::format::info_block::{InfoBlock, InfoFault};
+use crate::btt::format::map::MapEntry;
+use crate::btt::format::units::{Block, Lba};
+use crate::pmem::{Cause, Durability, Intent, MediaError, PAGE, PersistentMemory};
+
+/// An open arena.
+#[derive(Debug)]
+pub(super) struct Arena {
+    pub number: usize,
+    /// Offset in the namespace.
+    pub start: u64,
+    /// Number of the first of its sectors.
+    pub first_sector: u64,
+    pub info: InfoBlock,
+    pub log_layout: LogLayout,
+    pub locks: MapLocks,
+    /// Nothing may be written any more: the medium failed in the middle of a write.
+    error: AtomicBool,
+    /// Map entries that replace those on the medium, by sector: pending writes that could not be
+    /// replayed because the medium, or the arena, is read-only.
+    replayed: Vec<(Lba, MapEntry)>,
+}
+
+impl Arena {
+    pub(super) fn new(
+        number: usize,
+        start: u64,
+        first_sector: u64,
+        info: InfoBlock,
+        log_layout: LogLayout,
+    ) -> Arena {
+        Arena {
+            number,
+            start,
+            first_sector,
+            info,
+            log_layout,
+            locks: MapLocks::new(),
+            error: AtomicBool::new(info.error),
+            replayed: Vec::new(),
+        }
+    }
+
+    /// Makes durable what recovery relies on: the info blocks as they were found, the flog, and the map
+    /// entries of its `newest` entries.
+    ///
+    /// A daemon that was killed may have stored some of it without coming to its fence. Every process
+    /// sees such stores, and a power failure still takes them away. A torn info block is made durable as
+    /// well: after a power failure it could otherwise be the block that it was before, and count again.
+    ///
+    /// Unless `may_store`, the pages of a file are only synced. If the daemon was killed because a sync had
+    /// failed, that is not enough: see [`write_back`].
+    pub(super) fn settle<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        found: Copies,
+        newest: &[FlogEntry],
+        may_store: bool,
+    ) -> Result<(), MediaError> {
+        if mutant!(btt::KilledTrusted) {
+            return Ok(());
+        }
+        let geometry = &self.info.geometry;
+        let keep = |offset, length| write_back(medium, self.start + offset, length, may_store);
+        if !matches!(found, Copies::OnlyBackup(InfoFault::Media(_))) {
+            keep(0, INFO_SIZE)?;
+        }
+        if !matches!(found, Copies::OnlyPrimary(InfoFault::Media(_))) {
+            keep(geometry.info2off, INFO_SIZE)?;
+        }
+        keep(geometry.logoff, u64::from(geometry.nfree) * FLOG_PAIR_SIZE)?;
+        // A lane that was never used names a sector that is not its own, and no map entry was stored.
+        for entry in newest.iter().filter(|entry| entry.old_block() != entry.new_block()) {
+            keep(geometry.map_entry_offset(entry.lba()), MAP_ENTRY_SIZE)?;
+        }
+        medium.fence()
+    }
+
+    /// Completes the pending writes on the medium; durable on return.
+    pub(super) fn replay<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        pending: &[(Lba, MapEntry)],
+    ) -> Result<(), MediaError> {
+        for (lba, entry) in pending {
+            self.store_entry(medium, *lba, *entry)?;
+        }
+        if mutant!(btt::ReplayUnfenced) {
+            return Ok(());
+        }
+        medium.fence()
+    }
+
+    /// Completes the pending writes in memory.
+    pub(super) fn replay_in_memory(&mut self, pending: Vec<(Lba, MapEntry)>) {
+        self.replayed = pending;
+    }
+
+    /// The map entry of `lba`, checked to name a block that exists.
+    pub(super) fn load_entry<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lba: Lba,
+    ) -> Result<MapEntry, Error> {
+        let entry = match self.replayed.binary_search_by_key(&lba, |(lba, _)| *lba) {
+            Ok(found) => self.replayed[found].1,
+            Err(_) => MapEntry(medium.load_u32(self.entry_offset(lba))?),
+        };
+        self.check_entry(lba, entry)
+    }
+
+    /// As [`load_entry`](Self::load_entry), for an entry that is going to be replaced: where the map has a
+    /// hole and the file system is full, this fails, as the store would. The caller holds the map lock,
+    /// and the arena is writable.
+    pub(super) fn load_entry_to_replace<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lba: Lba,
+    ) -> Result<MapEntry, Error> {
+        self.check_entry(lba, MapEntry(medium.touch_u32(self.entry_offset(lba))?))
+    }
+
+    fn check_entry(&self, lba: Lba, entry: MapEntry) -> Result<MapEntry, Error> {
+        let block = entry.block(lba);
+        let blocks = self.info.geometry.internal_nlba;
+        if block.0 < blocks {
+            Ok(entry)
+        } else {
+            Err(Error::BadMapEntry { arena: self.number, lba, block, blocks })
+        }
+    }
+
+    /// Begins to fetch the map entry of `lba`, which is going to be looked at, or changed.
+    pub(super) fn prefetch_entry<M: PersistentMemory>(&self, medium: &M, lba: Lba, intent: Intent) {
+        medium.prefetch(self.entry_offset(lba), intent);
+    }
+
+    /// Stores a map entry; durable after the next fence. The caller holds its map lock, or is alone.
+    pub(super) fn store_entry<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lba: Lba,
+        entry: MapEntry,
+    ) -> Result<(), MediaError> {
+        self.store_entry_only(medium, lba, entry)?;
+        self.flush_entry(medium, lba)
+    }
+
+    /// Stores a map entry; durable after [`flush_entry`](Self::flush_entry), of any entry of its cache
+    /// line, and the next fence. The caller holds its map lock.
+    pub(super) fn store_entry_only<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lba: Lba,
+        entry: MapEntry,
+    ) -> Result<(), MediaError> {
+        medium.store_u32(self.entry_offset(lba), entry.0)
+    }
+
+    /// Begins to write a map entry back, whoever stored it.
+    pub(super) fn flush_entry<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lba: Lba,
+    ) -> Result<(), MediaError> {
+        medium.flush(self.entry_offset(lba), MAP_ENTRY_SIZE)
+    }
+
+    /// Stores the two halves of `lane`'s next flog entry, in this order.
+    ///
+    /// They share a cache line, whose stores a power failure keeps in order.
+    pub(super) fn store_flog_entry<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lane: &Lane,
+        entry: FlogEntry,
+    ) -> Result<(), MediaError> {
+        let [place, commit] = entry.halves();
+        medium.store_u64_pair(self.flog_entry_offset(lane), place, commit)
+    }
+
+    /// Begins to write back the flog entry that [`store_flog_entry`](Self::store_flog_entry) stored.
+    pub(super) fn flush_flog_entry<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lane: &Lane,
+    ) -> Result<(), MediaError> {
+        medium.flush(self.flog_entry_offset(lane), crate::btt::format::flog::ENTRY_SIZE)
+    }
+
+    fn flog_entry_offset(&self, lane: &Lane) -> u64 {
+        let slot = self.log_layout.slot_offset(lane.slot);
+        self.start + self.info.geometry.flog_offset(lane.index) + slot
+    }
+
+    fn entry_offset(&self, lba: Lba) -> u64 {
+        self.start + self.info.geometry.map_entry_offset(lba)
+    }
+
+    /// Offset of a block's bytes in the namespace.
+    pub(super) fn block_offset(&self, block: Block) -> u64 {
+        self.start + self.info.geometry.block_offset(block)
+    }
+
+    /// Refuses to write once the arena is read-only.
+    pub(super) fn check_writable(&self) -> Result<(), Error> {
+        if self.error.load(Ordering::Relaxed) {
+            Err(Error::ArenaReadOnly { arena: self.number })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Makes the arena read-only: a write may be committed in the flog and not be in the map, and no
+    /// later write of its sector may hide that from recovery.
+    ///
+    /// The next opening recovers the write, and the arena can be written again. Only where the medium is
+    /// bad, so that recovery would fail too, the info blocks say for good that the arena has failed.
+    pub(super) fn give_up<M: PersistentMemory>(&self, medium: &M, cause: &MediaError) {
+        if self.error.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if !is_bad_medium(medium, cause) {
+            let number = self.number;
+            error!("arena {number} is read-only until it is opened again: {cause}");
+            return;
+        }
+        error!("arena {} is read-only from now on: {cause}", self.number);
+        let info = InfoBlock { error: true, ..self.info };
+        let copies = [self.start + info.geometry.info2off, self.start];
+        for offset in copies {
+            if let Err(error) = info.write(medium, offset) {
+                warn!("cannot note in the info block that arena {} failed: {error}", self.number);
+            }
+        }
+    }
+
+    /// Keeps in the map that a sector cannot be read, unless it was written since its entry was
+    /// `seen`.
+    pub(super) fn mark_unreadable<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lba: Lba,
+        seen: MapEntry,
+    ) -> Result<(), Error> {
+        let _guard = self.locks.lock(LockKey::of(self.number, lba));
+        if self.load_entry(medium, lba)? == seen || mutant!(btt::ErrorMarkedBlindly) {
+            self.store_unreadable(medium, lba, seen.block(lba))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps in the map that the block of a sector cannot be read; durable on return. The caller
+    /// holds the map lock.
+    pub(super) fn store_unreadable<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lba: Lba,
+        block: Block,
+    ) -> Result<(), MediaError> {
+        if self.check_writable().is_ok() {
+            warn!(
+                "arena {}: {lba} cannot be read, and is marked so until it is written",
+                self.number
+            );
+            self.store_entry(medium, lba, MapEntry::error(block))?;
+            medium.fence()?;
+        }
+        Ok(())
+    }
+}
+
+/// Begins to make durable `length` bytes at `offset` that an earlier process may have stored.
+///
+/// Where a fence does not suffice, their pages are made dirty: a page whose write-back has failed is clean
+/// although it is not on the disk, and no later sync writes it. Nobody else stores there meanwhile.
+fn write_back<M: PersistentMemory>(
+    medium: &M,
+    offset: u64,
+    length: u64,
+    may_store: bool,
+) -> Result<(), MediaError> {
+    if may_store && medium.durability() != Durability::Dax && !mutant!(btt::CleanTrusted) {
+        let pages = (offset / PAGE..(offset + length).div_ceil(PAGE)).map(|page| page * PAGE);
+        for page in pages {
+            medium.touch_u32(page.max(offset))?;
+        }
+    }
+    medium.flush(offset, length)
+}
+
+/// Returns whether the medium is bad where a store failed, so that it cannot be read there either. If it
+/// can, the store failed for a reason that may pass: the file system is full, or a sync has failed.
+pub(super) fn is_bad_medium<M: PersistentMemory>(medium: &M, error: &MediaError) -> bool {
+    let word = error.offset - error.offset % u64::from(u32::BITS / 8);
+    error.cause == Cause::Medium && medium.load_u32(word).is_err()
+}

@@ -1,0 +1,33 @@
+//! The engine: reading and writing the sectors of an open BTT.
+//!
+//! Its modules are private. Opening names what [`start`] needs, and nothing else of this room can be
+//! named outside of it but what the library offers: above all, the checker has no way in.
+
+mod arena;
+mod batch;
+mod btt;
+mod failed_sync;
+mod lane;
+mod map_locks;
+mod prefetch;
+mod queue;
+mod read;
+mod read_tracking;
+mod round;
+mod start;
+mod sync;
+mod trim;
+mod write;
+mod write_part;
+
+pub use batch::Batch;
+pub use btt::Btt;
+pub(in crate::btt) use lane::Lane;
+pub use queue::Queue;
+pub use round::Tag;
+pub use start::Opened;
+pub(in crate::btt) use start::{Recovered, Start};
+pub use trim::NeverWritten;
+
+#[cfg(test)]
+mod tests;

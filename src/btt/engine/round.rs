@@ -1,0 +1,93 @@
+//! The round that is being put together: sectors whose data are written, and which wait to be
+//! committed together.
+
+use crate::btt::format::map::MapEntry;
+use crate::btt::format::units::{Block, Lba};
+
+/// The caller's name for a request, by which it hears of a failure.
+pub type Tag = usize;
+
+/// Most sectors of a round: at 64 the fences cost a twentieth of one per sector.
+pub(super) const ROUND_SECTORS: usize = 64;
+
+/// A sector whose data are in the free block of a lane.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Staged {
+    pub arena: usize,
+    pub lba: Lba,
+    /// Position of the lane among those of its arena in the queue's set.
+    pub lane: usize,
+    /// The lane's free block, which holds the data.
+    pub new: Block,
+    /// The map entry that is replaced; known once the sector is logged.
+    pub old: MapEntry,
+    pub tag: Tag,
+}
+
+/// The sectors of a round: all different, and at most [`ROUND_SECTORS`].
+#[derive(Debug)]
+pub(super) struct Round {
+    pub staged: Vec<Staged>,
+    /// One bit per sector number modulo 64: clear if no such sector is staged.
+    sieve: u64,
+}
+
+impl Round {
+    pub(super) fn new() -> Round {
+        Round { staged: Vec::with_capacity(ROUND_SECTORS), sieve: 0 }
+    }
+
+    pub(super) fn holds(&self, arena: usize, lba: Lba) -> bool {
+        self.sieve & sieve_bit(lba) != 0
+            && self.staged.iter().any(|staged| (staged.arena, staged.lba) == (arena, lba))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.staged.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.staged.len() == ROUND_SECTORS
+    }
+
+    pub(super) fn push(&mut self, staged: Staged) {
+        self.sieve |= sieve_bit(staged.lba);
+        self.staged.push(staged);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.staged.clear();
+        self.sieve = 0;
+    }
+}
+
+fn sieve_bit(lba: Lba) -> u64 {
+    1 << (lba.0 % u64::BITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_round_knows_what_it_holds(
+            sectors in prop::collection::vec((0..3usize, 0..300u32), 0..ROUND_SECTORS),
+            asked in prop::collection::vec((0..3usize, 0..300u32), 0..50),
+        ) {
+            let mut round = Round::new();
+            for &(arena, lba) in &sectors {
+                let (new, old) = (Block(0), MapEntry(0));
+                round.push(Staged { arena, lba: Lba(lba), lane: 0, new, old, tag: 0 });
+            }
+            for (arena, lba) in asked.into_iter().chain(sectors.clone()) {
+                prop_assert_eq!(round.holds(arena, Lba(lba)), sectors.contains(&(arena, lba)));
+            }
+            prop_assert_eq!(round.is_empty(), sectors.is_empty());
+            round.clear();
+            prop_assert!(round.is_empty() && sectors.iter().all(|&(arena, lba)| !round.holds(arena, Lba(lba))));
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Starting the engine on arenas that have been found and recovered: all that opening a BTT needs of it.
+
+use std::sync::Arc;
+
+use log::{info, warn};
+
+use super::arena::Arena;
+use super::btt::Btt;
+use super::lane::{self, Lane};
+use super::queue::Queue;
+use super::read_tracking::ReadTracking;
+use super::sync::{AtomicBool, Mutex};
+use super::trim::UnfencedTrims;
+use crate::btt::format::discovery::FoundArena;
+use crate::btt::format::error::Error;
+use crate::btt::format::flog::{FlogEntry, LogLayout};
+use crate::btt::format::lba_size::LbaSize;
+use crate::btt::format::map::MapEntry;
+use crate::btt::format::units::Lba;
+use crate::pmem::PersistentMemory;
+
+/// An open BTT, and its queues.
+pub type Opened<M> = (Arc<Btt<M>>, Vec<Queue<M>>);
+
+/// An arena's flog, understood.
+#[derive(Debug)]
+pub(in crate::btt) struct Recovered {
+    pub layout: LogLayout,
+    pub lanes: Vec<Lane>,
+    /// The newest entry of each lane.
+    pub newest: Vec<FlogEntry>,
+    /// Map entries that complete the pending writes, by sector in ascending order.
+    pub pending: Vec<(Lba, MapEntry)>,
+}
+
+/// An engine that is being started, arena by arena.
+#[derive(Debug)]
+pub(in crate::btt) struct Start<M> {
+    medium: M,
+    read_only: bool,
+    arenas: Vec<Arena>,
+    lanes: Vec<Vec<Lane>>,
+    sectors: u64,
+}
+
+impl<M: PersistentMemory> Start<M> {
+    pub(in crate::btt) fn new(medium: M, read_only: bool) -> Start<M> {
+        Start { medium, read_only, arenas: Vec::new(), lanes: Vec::new(), sectors: 0 }
+    }
+
+    pub(in crate::btt) fn medium(&self) -> &M {
+        &self.medium
+    }
+
+    /// Adds the next arena: what recovery relies on is durable then, and the pending writes are completed,
+    /// on the medium, or in memory if nothing may be written.
+    pub(in crate::btt) fn add(
+        &mut self,
+        found: &FoundArena,
+        recovered: Recovered,
+    ) -> Result<(), Error> {
+        let number = self.arenas.len();
+        let mut arena = Arena::new(number, found.start, self.sectors, found.info, recovered.layout);
+        let changes_nothing = self.read_only || found.info.error;
+        match arena.settle(&self.medium, found.copies, &recovered.newest, !changes_nothing) {
+            Err(error) if !changes_nothing => return Err(error.into()),
+            Err(error) => {
+                warn!("arena {number}: what was found may not survive a power failure: {error}");
+            }
+            Ok(()) => {}
+        }
+        if !recovered.pending.is_empty() {
+            let sectors = recovered.pending.len();
+            info!("arena {number}: completing the interrupted writes of {sectors} sectors");
+            if changes_nothing {
+                arena.replay_in_memory(recovered.pending);
+            } else {
+                arena.replay(&self.medium, &recovered.pending)?;
+            }
+        }
+        self.sectors += u64::from(found.info.geometry.external_nlba);
+        self.arenas.push(arena);
+        self.lanes.push(recovered.lanes);
+        Ok(())
+    }
+
+    /// The BTT, whose sectors have `lba_size`, with `queues` queues.
+    pub(in crate::btt) fn finish(self, lba_size: LbaSize, queues: usize) -> Opened<M> {
+        let durability = self.medium.durability();
+        let btt = Arc::new(Btt {
+            medium: self.medium,
+            read_only: self.read_only,
+            tracking: ReadTracking::new(queues),
+            lane_sets: lane::deal(self.lanes, queues).into_iter().map(Mutex::new).collect(),
+            trims: UnfencedTrims::new(durability),
+            sync_has_failed: AtomicBool::new(false),
+            sectors: self.sectors,
+            lba_size,
+            arenas: self.arenas,
+        });
+        let queues = (0..queues).map(|number| Queue::new(btt.clone(), number)).collect();
+        (btt, queues)
+    }
+}

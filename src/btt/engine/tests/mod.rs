@@ -1,0 +1,629 @@
+//! The engine on the simulated medium, single-threaded.
+
+mod killed;
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+use vm_memory::VolatileSlice;
+
+use super::btt::Place;
+use crate::btt::format::discovery;
+use crate::btt::map::has_error_flag;
+use crate::btt::{
+    Btt, CreateOptions, Error, InfoBlock, LaneIndex, Lba, LbaSize, NeverWritten, OpenOptions,
+    Queue, Version, create, find, lanes,
+};
+use crate::pmem::PersistentMemory;
+use crate::pmem::simulated::{Fault, Simulated};
+
+const SIZE: u64 = 17 << 20;
+
+fn new_medium(lbasize: u32, version: Version) -> Simulated {
+    let medium = Simulated::new(SIZE);
+    create(&medium, &options(lbasize, version, SIZE), |_, _| {}).unwrap();
+    medium
+}
+
+fn options(lbasize: u32, version: Version, arena_size: u64) -> CreateOptions {
+    CreateOptions {
+        lba_size: LbaSize::new(lbasize).unwrap(),
+        version,
+        uuid: Uuid::max(),
+        parent_uuid: Uuid::nil(),
+        arena_size,
+        force: false,
+    }
+}
+
+const OPEN: OpenOptions =
+    OpenOptions { version: None, namespace: None, read_only: false, queues: 1 };
+
+fn open(medium: Simulated) -> (Arc<Btt<Simulated>>, Queue<Simulated>) {
+    let (btt, mut queues) = Btt::open(medium, &OPEN).unwrap();
+    (btt, queues.remove(0))
+}
+
+/// The medium of a BTT that is closed by this.
+fn close(btt: Arc<Btt<Simulated>>, queue: Queue<Simulated>) -> Simulated {
+    drop(queue);
+    Simulated::of(Arc::into_inner(btt).unwrap().medium.snapshot())
+}
+
+fn write(queue: &mut Queue<Simulated>, first: u64, data: &[u8]) -> Result<(), Error> {
+    let mut data = data.to_vec();
+    let mut batch = queue.batch();
+    batch.write(first, &VolatileSlice::from(&mut data[..]), 0)?;
+    batch.commit();
+    batch.take_failures().next().map_or(Ok(()), |(_, error)| Err(error))
+}
+
+fn write_part(
+    queue: &mut Queue<Simulated>,
+    sector: u64,
+    offset: usize,
+    data: &[u8],
+) -> Result<(), Error> {
+    let mut data = data.to_vec();
+    let mut batch = queue.batch();
+    batch.write_part(sector, offset, &VolatileSlice::from(&mut data[..]), 0)?;
+    batch.commit();
+    batch.take_failures().next().map_or(Ok(()), |(_, error)| Err(error))
+}
+
+fn read(queue: &mut Queue<Simulated>, first: u64, count: usize) -> Result<Vec<u8>, Error> {
+    let mut data = vec![0xee; count * queue.btt().sector_size() as usize];
+    queue.batch().read(first, &VolatileSlice::from(&mut data[..]))?;
+    Ok(data)
+}
+
+fn sector_of(queue: &Queue<Simulated>, byte: u8) -> Vec<u8> {
+    vec![byte; queue.btt().sector_size() as usize]
+}
+
+#[test]
+fn every_sector_size_and_version_keeps_what_is_written() {
+    for lba_size in LbaSize::ALL {
+        for version in Version::ALL {
+            let (btt, mut queue) = open(new_medium(lba_size.external(), version));
+            assert_eq!(btt.sector_size(), lba_size.data());
+            let last = btt.sectors() - 1;
+            for (sector, byte) in [(0, 1), (1, 2), (last, 3), (1, 4)] {
+                let data = sector_of(&queue, byte);
+                write(&mut queue, sector, &data).unwrap();
+            }
+            let (btt, mut queue) = open(close(btt, queue));
+            assert_eq!(btt.sectors(), last + 1);
+            for (sector, byte) in [(0, 1), (1, 4), (2, 0), (last, 3)] {
+                assert_eq!(read(&mut queue, sector, 1).unwrap(), sector_of(&queue, byte));
+            }
+        }
+    }
+}
+
+#[test]
+fn sectors_that_were_never_written_read_as_zeroes_whatever_the_medium_held() {
+    let medium = Simulated::with_contents(&vec![0xaa; SIZE as usize]);
+    create(&medium, &options(512, Version::V1_1, SIZE), |_, _| {}).unwrap();
+    let (btt, mut queue) = open(medium);
+    let all = read(&mut queue, 0, btt.sectors() as usize).unwrap();
+    assert!(all.iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn opening_and_closing_changes_nothing() {
+    let (btt, mut queue) = open(new_medium(4096, Version::V2_0));
+    write(&mut queue, 5, &[1; 4096]).unwrap();
+    let medium = close(btt, queue);
+    let before = medium.snapshot();
+    let (btt, queue) = open(medium);
+    assert!(close(btt, queue).snapshot() == before);
+}
+
+#[test]
+fn metadata_bytes_are_written_as_zeroes() {
+    let medium = Simulated::with_contents(&vec![0xaa; SIZE as usize]);
+    create(&medium, &options(520, Version::V2_0, SIZE), |_, _| {}).unwrap();
+    let (btt, mut queue) = open(medium);
+    write(&mut queue, 0, &[1; 512]).unwrap();
+    let entry = btt.arenas[0].load_entry(&btt.medium, Lba(0)).unwrap();
+    let mut block = [0; 520];
+    btt.medium.read_bytes(btt.arenas[0].block_offset(entry.block(Lba(0))), &mut block).unwrap();
+    assert_eq!(block[..512], [1; 512]);
+    assert_eq!(block[512..], [0; 8]);
+}
+
+#[test]
+fn requests_longer_than_a_round_are_written_whole() {
+    let (_, mut queue) = open(new_medium(512, Version::V1_1));
+    let data: Vec<u8> = (0..300 * 512u32).map(|i| (i / 512 % 251) as u8).collect();
+    write(&mut queue, 7, &data).unwrap();
+    assert!(read(&mut queue, 7, 300).unwrap() == data);
+    write(&mut queue, 7, &data).unwrap();
+    assert!(read(&mut queue, 7, 300).unwrap() == data);
+}
+
+#[test]
+fn writes_of_one_sector_in_one_batch_take_effect_in_order() {
+    let (_, mut queue) = open(new_medium(512, Version::V1_1));
+    let (mut first, mut second) = ([1; 512], [2; 512]);
+    let mut batch = queue.batch();
+    batch.write(9, &VolatileSlice::from(&mut first[..]), 0).unwrap();
+    batch.write(9, &VolatileSlice::from(&mut second[..]), 1).unwrap();
+    let mut data = [0; 512];
+    batch.read(9, &VolatileSlice::from(&mut data[..])).unwrap();
+    assert_eq!(data, second, "a read sees what the batch staged");
+    batch.commit();
+    assert_eq!(batch.take_failures().count(), 0);
+    drop(batch);
+    assert_eq!(read(&mut queue, 9, 1).unwrap(), second);
+}
+
+#[test]
+fn a_batch_dropped_before_its_commit_writes_nothing() {
+    let (_, mut queue) = open(new_medium(512, Version::V1_1));
+    let mut data = [1; 512];
+    queue.batch().write(9, &VolatileSlice::from(&mut data[..]), 0).unwrap();
+    assert_eq!(read(&mut queue, 9, 1).unwrap(), [0; 512]);
+    write(&mut queue, 10, &[2; 512]).unwrap();
+    assert_eq!(read(&mut queue, 9, 2).unwrap(), [[0; 512], [2; 512]].concat());
+}
+
+#[test]
+fn many_rewrites_go_through_every_lane_and_survive_reopening() {
+    let (mut btt, mut queue) = open(new_medium(512, Version::V1_1));
+    for generation in 0..40u32 {
+        for sector in 0..50 {
+            let data = vec![(generation * 3 + sector) as u8; 512];
+            write(&mut queue, u64::from(sector), &data).unwrap();
+        }
+        (btt, queue) = open(close(btt, queue));
+        for sector in 0..50 {
+            let expected = vec![(generation * 3 + sector) as u8; 512];
+            assert_eq!(read(&mut queue, u64::from(sector), 1).unwrap(), expected);
+        }
+    }
+}
+
+#[test]
+fn part_of_a_sector_is_replaced_and_the_rest_stays() {
+    let (_, mut queue) = open(new_medium(4096, Version::V2_0));
+    write_part(&mut queue, 3, 512, &[1; 512]).unwrap();
+    write_part(&mut queue, 3, 1024, &[2; 1024]).unwrap();
+    write_part(&mut queue, 3, 4095, &[3]).unwrap();
+    let mut expected = [0; 4096];
+    expected[512..1024].fill(1);
+    expected[1024..2048].fill(2);
+    expected[4095] = 3;
+    assert_eq!(read(&mut queue, 3, 1).unwrap(), expected);
+    let mut part = [0; 1024];
+    queue.batch().read_part(3, 768, &VolatileSlice::from(&mut part[..])).unwrap();
+    assert_eq!(part, expected[768..1792]);
+    write_part(&mut queue, 3, 0, &[4; 4096]).unwrap();
+    assert_eq!(read(&mut queue, 3, 1).unwrap(), [4; 4096]);
+}
+
+#[test]
+fn arenas_follow_each_other_without_a_gap() {
+    let medium = Simulated::new(3 * SIZE);
+    create(&medium, &options(4096, Version::V1_1, SIZE), |_, _| {}).unwrap();
+    let (btt, mut queue) = open(medium);
+    let per_arena: Vec<u64> =
+        btt.infos().map(|info| u64::from(info.geometry.external_nlba)).collect();
+    assert_eq!(per_arena.len(), 3);
+    assert_eq!(btt.sectors(), per_arena.iter().sum::<u64>());
+    let boundary = per_arena[0];
+    let data: Vec<u8> = (0..8u8).flat_map(|sector| [sector + 1; 4096]).collect();
+    write(&mut queue, boundary - 4, &data).unwrap();
+    let last = btt.sectors() - 1;
+    write(&mut queue, last, &[9; 4096]).unwrap();
+    let (_, mut queue) = open(close(btt, queue));
+    assert!(read(&mut queue, boundary - 4, 8).unwrap() == data);
+    assert_eq!(read(&mut queue, last, 1).unwrap(), [9; 4096]);
+}
+
+#[test]
+fn sectors_beyond_the_end_are_refused() {
+    let (btt, mut queue) = open(new_medium(512, Version::V1_1));
+    let end = btt.sectors();
+    for (first, count) in [(end, 1), (end - 1, 2), (u64::MAX, 1)] {
+        let data = vec![0; count * 512];
+        assert!(matches!(write(&mut queue, first, &data), Err(Error::OutOfRange { .. })));
+        assert!(matches!(read(&mut queue, first, count), Err(Error::OutOfRange { .. })));
+        let trimmed = queue.batch().trim(first, count as u64, NeverWritten::Leave, 0);
+        assert!(matches!(trimmed, Err(Error::OutOfRange { .. })));
+    }
+    assert!(matches!(write(&mut queue, 0, &[0; 100]), Err(Error::BadLength { .. })));
+    assert!(matches!(write_part(&mut queue, 0, 500, &[0; 13]), Err(Error::BadLength { .. })));
+}
+
+#[test]
+fn trimmed_sectors_read_as_zeroes_and_can_be_written_again() {
+    for never_written in [NeverWritten::Leave, NeverWritten::Zero] {
+        let (btt, mut queue) = open(new_medium(512, Version::V2_0));
+        write(&mut queue, 0, &vec![1; 512 * 100]).unwrap();
+        queue.batch().trim(10, 200, never_written, 0).unwrap();
+        let (btt, mut queue) = open(close(btt, queue));
+        assert_eq!(read(&mut queue, 0, 10).unwrap(), [1; 5120]);
+        assert!(read(&mut queue, 10, 200).unwrap().iter().all(|&byte| byte == 0));
+        let flagged = btt.arenas[0].load_entry(&btt.medium, Lba(150)).unwrap().0 != 0;
+        assert_eq!(flagged, never_written == NeverWritten::Zero);
+        write(&mut queue, 20, &[2; 512]).unwrap();
+        assert_eq!(read(&mut queue, 20, 1).unwrap(), [2; 512]);
+    }
+}
+
+#[test]
+fn zeroes_can_be_written_as_data() {
+    let (btt, mut queue) = open(new_medium(512, Version::V2_0));
+    write(&mut queue, 0, &vec![1; 512 * 100]).unwrap();
+    let mut batch = queue.batch();
+    batch.write_zeroes(10, 80, 0).unwrap();
+    batch.commit();
+    drop(batch);
+    assert!(read(&mut queue, 10, 80).unwrap().iter().all(|&byte| byte == 0));
+    assert_eq!(read(&mut queue, 90, 10).unwrap(), [1; 5120]);
+    let entry = btt.arenas[0].load_entry(&btt.medium, Lba(50)).unwrap();
+    assert!(matches!(entry.mapped(), crate::btt::format::map::Mapped::Data(_)));
+}
+
+/// Poisons the block of a sector and returns its offset.
+fn poison(btt: &Btt<Simulated>, sector: u64) -> u64 {
+    let Place { arena, lba, .. } = btt.locate(sector);
+    let block = arena.load_entry(&btt.medium, lba).unwrap().block(lba);
+    let offset = arena.block_offset(block);
+    btt.medium.poison(offset..offset + 64);
+    offset
+}
+
+#[test]
+fn a_sector_that_cannot_be_read_is_marked_and_cleared_by_a_write() {
+    let (btt, mut queue) = open(new_medium(512, Version::V1_1));
+    write(&mut queue, 0, &[1; 1024]).unwrap();
+    poison(&btt, 1);
+    assert!(matches!(read(&mut queue, 0, 2), Err(Error::Media(_))));
+    assert_eq!(read(&mut queue, 0, 1).unwrap(), [1; 512]);
+    assert_eq!(read(&mut queue, 1, 1), Err(Error::SectorError { sector: 1 }));
+
+    // The mark is on the medium: without the poison, a new process still refuses.
+    let (_, mut again) = open(Simulated::of(btt.medium.snapshot()));
+    assert_eq!(read(&mut again, 1, 1), Err(Error::SectorError { sector: 1 }));
+
+    write(&mut queue, 1, &[2; 512]).unwrap();
+    assert_eq!(read(&mut queue, 1, 1).unwrap(), [2; 512]);
+    // The poisoned block goes round through its lane and is cleared before it holds data again.
+    for generation in 0..600u32 {
+        write(&mut queue, 3, &[generation as u8; 512]).unwrap();
+        assert_eq!(read(&mut queue, 3, 1).unwrap(), [generation as u8; 512]);
+    }
+}
+
+#[test]
+fn poison_under_a_freed_block_is_remembered_across_reopening() {
+    let (btt, mut queue) = open(new_medium(512, Version::V1_1));
+    write(&mut queue, 1, &[1; 512]).unwrap();
+    poison(&btt, 1);
+    read(&mut queue, 1, 1).unwrap_err();
+    write(&mut queue, 1, &[2; 512]).unwrap();
+    let (_, lanes) = lanes(&btt.medium, 0, &find(&btt.medium, None).unwrap()[0]).unwrap();
+    let with_error: Vec<LaneIndex> = lanes
+        .iter()
+        .filter(|state| has_error_flag(state.newest.old_map))
+        .map(|state| state.lane)
+        .collect();
+    assert_eq!(with_error.len(), 1);
+}
+
+#[test]
+fn trimming_an_unreadable_sector_writes_it() {
+    let (btt, mut queue) = open(new_medium(4096, Version::V1_1));
+    write(&mut queue, 0, &[1; 3 * 4096]).unwrap();
+    poison(&btt, 1);
+    read(&mut queue, 1, 1).unwrap_err();
+    let mut batch = queue.batch();
+    batch.trim(0, 3, NeverWritten::Leave, 0).unwrap();
+    batch.commit();
+    drop(batch);
+    assert!(read(&mut queue, 0, 3).unwrap().iter().all(|&byte| byte == 0));
+    let entry = btt.arenas[0].load_entry(&btt.medium, Lba(1)).unwrap();
+    assert!(matches!(entry.mapped(), crate::btt::format::map::Mapped::Data(_)));
+}
+
+#[test]
+fn part_of_an_unreadable_sector_cannot_be_written() {
+    let (btt, mut queue) = open(new_medium(4096, Version::V1_1));
+    write(&mut queue, 7, &[1; 4096]).unwrap();
+    poison(&btt, 7);
+    assert!(matches!(write_part(&mut queue, 7, 0, &[2; 512]), Err(Error::Media(_))));
+    let again = write_part(&mut queue, 7, 0, &[2; 512]);
+    assert_eq!(again, Err(Error::SectorError { sector: 7 }));
+    write(&mut queue, 7, &[3; 4096]).unwrap();
+    write_part(&mut queue, 7, 0, &[2; 512]).unwrap();
+    assert_eq!(read(&mut queue, 7, 1).unwrap()[..1024], [[2; 512], [3; 512]].concat());
+}
+
+#[test]
+fn data_that_cannot_be_stored_fail_their_request_alone() {
+    let (btt, mut queue) = open(new_medium(512, Version::V1_1));
+    write(&mut queue, 0, &[1; 512 * 4]).unwrap();
+    // The free blocks of the lanes that come next; the fifth and the sixth.
+    let free = btt.lanes(0).arenas[0].lane(5).free;
+    let offset = btt.arenas[0].block_offset(free);
+    btt.medium.fill_up(offset..offset + 512);
+    let mut results = Vec::new();
+    for sector in 0..6u8 {
+        results.push(write(&mut queue, sector.into(), &[sector + 10; 512]).is_ok());
+    }
+    assert_eq!(results, [true, false, true, true, true, true]);
+    assert_eq!(read(&mut queue, 1, 1).unwrap(), [1; 512], "as it was");
+    assert_eq!(read(&mut queue, 2, 1).unwrap(), [12; 512]);
+}
+
+/// Bytes of the flog that belong to `lanes` of the first arena.
+fn flog_of(btt: &Btt<Simulated>, lanes: std::ops::Range<u32>) -> std::ops::Range<u64> {
+    let arena = &btt.arenas[0];
+    let offset = |lane| arena.start + arena.info.geometry.flog_offset(LaneIndex(lane));
+    offset(lanes.start)..offset(lanes.end)
+}
+
+#[test]
+fn a_lane_whose_flog_is_lost_is_given_up_and_the_others_go_on() {
+    let (btt, mut queue) = open(new_medium(512, Version::V1_1));
+    write(&mut queue, 0, &[1; 512]).unwrap();
+    let flog = flog_of(&btt, 1..2);
+    btt.medium.fill_up(flog.clone());
+    btt.medium.poison(flog);
+    assert!(matches!(write(&mut queue, 0, &[2; 512]), Err(Error::Media(_))));
+    assert_eq!(read(&mut queue, 0, 1).unwrap(), [1; 512], "as it was");
+    // Once round all lanes.
+    for generation in 0..600u32 {
+        write(&mut queue, 0, &[generation as u8; 512]).unwrap();
+    }
+    assert!(!btt.is_read_only());
+    drop((btt, queue));
+}
+
+#[test]
+fn without_a_lane_left_nothing_is_written_and_all_is_read() {
+    let (btt, mut queue) = open(new_medium(512, Version::V1_1));
+    write(&mut queue, 0, &[1; 512]).unwrap();
+    let flog = flog_of(&btt, 0..256);
+    btt.medium.fill_up(flog.clone());
+    btt.medium.poison(flog);
+    let failures = (0..300).map(|_| write(&mut queue, 0, &[2; 512]).unwrap_err());
+    let last = failures.last();
+    assert_eq!(last, Some(Error::NoLane { arena: 0 }));
+    assert_eq!(read(&mut queue, 0, 1).unwrap(), [1; 512]);
+}
+
+/// The file system may have copied on write, and need space for what it had space for already.
+#[test]
+fn a_full_file_system_fails_writes_until_there_is_space_again() {
+    for what in ["data", "map", "flog"] {
+        let (btt, mut queue) = open(new_medium(4096, Version::V1_1));
+        write(&mut queue, 0, &[1; 4096]).unwrap();
+        let geometry = &btt.infos().next().unwrap().geometry;
+        let start = btt.arenas[0].start;
+        let (from, to) = match what {
+            "data" => (geometry.dataoff, geometry.mapoff),
+            "map" => (geometry.mapoff, geometry.logoff),
+            _ => (geometry.logoff, geometry.info2off),
+        };
+        btt.medium.fill_up(start + from..start + to);
+        for sector in 0..600 {
+            let sector = sector % 300;
+            assert!(
+                matches!(write(&mut queue, sector, &[2; 4096]), Err(Error::Media(_))),
+                "{what}"
+            );
+        }
+        assert!(matches!(write_part(&mut queue, 0, 0, &[2]), Err(Error::Media(_))), "{what}");
+        assert_eq!(read(&mut queue, 0, 1).unwrap(), [1; 4096], "as it was");
+        btt.medium.make_room();
+        for sector in 0..600 {
+            let sector = sector % 300;
+            write(&mut queue, sector, &[3; 4096]).unwrap();
+        }
+        assert_eq!(read(&mut queue, 0, 1).unwrap(), [3; 4096]);
+        assert!(!btt.infos().next().unwrap().error);
+        let (_, mut queue) = open(Simulated::of(btt.medium.snapshot()));
+        write(&mut queue, 0, &[4; 4096]).unwrap();
+    }
+}
+
+#[test]
+fn after_a_failed_sync_the_disk_is_only_read_until_it_is_opened_again() {
+    let (btt, mut queue) = open(new_medium(4096, Version::V1_1));
+    write(&mut queue, 0, &[1; 4096]).unwrap();
+    btt.medium.fail_next_sync();
+    write(&mut queue, 1, &[1; 4096]).unwrap();
+    let failure = btt.sync().unwrap_err();
+    let before = btt.medium.contents();
+    for sector in 0..300 {
+        assert_eq!(write(&mut queue, sector, &[2; 4096]), Err(Error::Media(failure)));
+        let part = write_part(&mut queue, sector, 0, &[2; 512]);
+        assert_eq!(part, Err(Error::Media(failure)));
+        let trim = queue.batch().trim(sector, 1, NeverWritten::Zero, 0);
+        assert_eq!(trim, Err(Error::Media(failure)));
+    }
+    assert_eq!(btt.sync(), Err(failure));
+    assert_eq!(read(&mut queue, 0, 2).unwrap(), [1; 8192]);
+    // Not even free blocks are filled: they may not be free by what is on the storage device.
+    assert!(btt.medium.contents() == before, "the medium was stored to");
+
+    let (btt, mut queue) = open(close(btt, queue));
+    assert_eq!(read(&mut queue, 0, 2).unwrap(), [1; 8192]);
+    write(&mut queue, 1, &[2; 4096]).unwrap();
+    btt.sync().unwrap();
+}
+
+/// A BTT of two arenas, with sector 5 of the first and the first of the second written; the number of
+/// the latter; and where the map entry of the former is.
+fn two_arenas() -> (Arc<Btt<Simulated>>, Queue<Simulated>, u64, std::ops::Range<u64>) {
+    let medium = Simulated::new(2 * SIZE);
+    create(&medium, &options(512, Version::V1_1, SIZE), |_, _| {}).unwrap();
+    let (btt, mut queue) = open(medium);
+    let second = u64::from(btt.infos().next().unwrap().geometry.external_nlba);
+    write(&mut queue, 5, &[1; 512]).unwrap();
+    write(&mut queue, second, &[1; 512]).unwrap();
+    let entry = btt.arenas[0].start + btt.arenas[0].info.geometry.map_entry_offset(Lba(5));
+    (btt, queue, second, entry..entry + 4)
+}
+
+#[test]
+fn a_write_that_is_committed_and_cannot_be_mapped_makes_its_arena_read_only() {
+    for fault in [Fault::Full, Fault::Poison] {
+        let (btt, mut queue, second, entry) = two_arenas();
+        btt.medium.fail_after_touch(entry, fault);
+        assert!(matches!(write(&mut queue, 5, &[2; 512]), Err(Error::Media(_))));
+        assert_eq!(write(&mut queue, 6, &[2; 512]), Err(Error::ArenaReadOnly { arena: 0 }));
+        assert_eq!(write_part(&mut queue, 6, 0, &[2]), Err(Error::ArenaReadOnly { arena: 0 }));
+        assert_eq!(read(&mut queue, 5, 1).is_ok(), fault == Fault::Full);
+        assert!(!btt.is_read_only(), "the other arena is not concerned");
+        write(&mut queue, second, &[2; 512]).unwrap();
+
+        // The next opening sees the write completed. If the medium is bad, either info block says so.
+        let info = btt.arenas[0].info;
+        let failed = fault == Fault::Poison;
+        for offset in [4096, 4096 + info.geometry.info2off] {
+            let kept = InfoBlock::read(&btt.medium, offset, Version::V1_1, 2 * SIZE - 4096);
+            assert_eq!(kept, Ok(InfoBlock { error: failed, ..info }));
+        }
+        let (_, mut queue) = open(Simulated::of(btt.medium.snapshot()));
+        assert_eq!(read(&mut queue, 5, 1).unwrap(), [2; 512]);
+        let refused = Err(Error::ArenaReadOnly { arena: 0 });
+        assert_eq!(write(&mut queue, 6, &[2; 512]), if failed { refused } else { Ok(()) });
+        write(&mut queue, second, &[3; 512]).unwrap();
+    }
+}
+
+#[test]
+fn a_request_fails_as_a_whole_and_its_neighbours_do_not() {
+    let (btt, mut queue) = open(new_medium(512, Version::V1_1));
+    let entry = btt.arenas[0].start + btt.arenas[0].info.geometry.map_entry_offset(Lba(20));
+    // A map entry that cannot be read: the write of its sector is not logged.
+    btt.medium.poison(entry..entry + 4);
+    let mut data = [7; 512 * 8];
+    let mut batch = queue.batch();
+    for (tag, first) in [(0, 0), (1, 16), (2, 40)] {
+        batch.write(first, &VolatileSlice::from(&mut data[..]), tag).unwrap();
+    }
+    batch.commit();
+    let mut failed: Vec<usize> = batch.take_failures().map(|(tag, _)| tag).collect();
+    failed.dedup();
+    assert_eq!(failed, [1]);
+    drop(batch);
+    assert_eq!(read(&mut queue, 40, 8).unwrap(), [7; 512 * 8]);
+}
+
+/// A medium on which lane 0 has committed a write of sector 5 that is not in the map.
+fn interrupted() -> Simulated {
+    let (btt, mut queue) = open(new_medium(512, Version::V1_1));
+    write(&mut queue, 5, &[5; 512]).unwrap();
+    let medium = close(btt, queue);
+    let geometry = discovery::find(&medium, None).unwrap()[0].info.geometry;
+    medium.store_u32(4096 + geometry.map_entry_offset(Lba(5)), 0).unwrap();
+    medium
+}
+
+#[test]
+fn an_interrupted_write_is_completed_once() {
+    let (btt, mut queue) = open(interrupted());
+    assert_eq!(read(&mut queue, 5, 1).unwrap(), [5; 512]);
+    let medium = close(btt, queue);
+    let once = medium.snapshot();
+    let (btt, queue) = open(medium);
+    assert!(close(btt, queue).snapshot() == once);
+}
+
+#[test]
+fn a_read_only_btt_shows_interrupted_writes_and_changes_nothing() {
+    let medium = interrupted();
+    let before = medium.snapshot();
+    let options = OpenOptions { read_only: true, ..OPEN };
+    let (btt, mut queues) = Btt::open(medium, &options).unwrap();
+    assert_eq!(read(&mut queues[0], 5, 1).unwrap(), [5; 512]);
+    assert_eq!(write(&mut queues[0], 5, &[1; 512]), Err(Error::ReadOnly));
+    assert_eq!(write_part(&mut queues[0], 5, 0, &[1; 5]), Err(Error::ReadOnly));
+    let trimmed = queues[0].batch().trim(5, 1, NeverWritten::Zero, 0);
+    assert_eq!(trimmed, Err(Error::ReadOnly));
+    poison(&btt, 5);
+    assert!(matches!(read(&mut queues[0], 5, 1), Err(Error::Media(_))));
+    assert!(btt.medium.snapshot() == before);
+}
+
+#[test]
+fn an_arena_with_the_error_flag_is_read_only() {
+    let medium = interrupted();
+    let mut info = discovery::find(&medium, None).unwrap()[0].info;
+    info.error = true;
+    info.write(&medium, 4096).unwrap();
+    let before = medium.snapshot();
+    let (btt, mut queue) = open(medium);
+    assert!(btt.is_read_only());
+    assert_eq!(read(&mut queue, 5, 1).unwrap(), [5; 512]);
+    assert_eq!(write(&mut queue, 5, &[1; 512]), Err(Error::ArenaReadOnly { arena: 0 }));
+    assert!(close(btt, queue).snapshot() == before);
+}
+
+#[test]
+fn a_map_entry_that_names_no_block_fails_its_sector_alone() {
+    let (btt, mut queue) = open(new_medium(512, Version::V1_1));
+    let arena = &btt.arenas[0];
+    arena.store_entry(&btt.medium, Lba(8), crate::btt::format::map::MapEntry(0xffff_ffff)).unwrap();
+    assert!(matches!(read(&mut queue, 8, 1), Err(Error::BadMapEntry { .. })));
+    assert!(matches!(write(&mut queue, 8, &[1; 512]), Err(Error::BadMapEntry { .. })));
+    write(&mut queue, 9, &[1; 512]).unwrap();
+    assert_eq!(read(&mut queue, 9, 1).unwrap(), [1; 512]);
+}
+
+#[test]
+fn creation_does_not_write_over_a_btt_unless_forced() {
+    for old in Version::ALL {
+        for new in Version::ALL {
+            let medium = new_medium(512, old);
+            let refused = create(&medium, &options(4096, new, SIZE), |_, _| {});
+            assert_eq!(refused, Err(Error::Exists(old)));
+            // What is left of a BTT counts, too.
+            medium.zero(old.first_arena(), 4096).unwrap();
+            let refused = create(&medium, &options(4096, new, SIZE), |_, _| {});
+            assert_eq!(refused, Err(Error::Exists(old)));
+            let forced = CreateOptions { force: true, ..options(4096, new, SIZE) };
+            create(&medium, &forced, |_, _| {}).unwrap();
+            let (btt, _queue) = open(medium);
+            assert_eq!(btt.infos().next().unwrap().version, new);
+            assert_eq!(btt.sector_size(), 4096);
+        }
+    }
+}
+
+#[test]
+fn creation_does_not_write_over_other_modes_of_linux_unless_forced() {
+    for signature in [b"NVDIMM_PFN_INFO\0", b"NVDIMM_DAX_INFO\0"] {
+        for version in Version::ALL {
+            let medium = Simulated::new(SIZE);
+            medium.write_bytes(4096, signature).unwrap();
+            let before = medium.snapshot();
+            let refused = create(&medium, &options(4096, version, SIZE), |_, _| {});
+            assert!(matches!(refused, Err(Error::Foreign(_))));
+            assert!(medium.snapshot() == before);
+            let forced = CreateOptions { force: true, ..options(4096, version, SIZE) };
+            create(&medium, &forced, |_, _| {}).unwrap();
+        }
+    }
+}
+
+#[test]
+fn creation_needs_room_and_reports_its_progress() {
+    let small = Simulated::new((16 << 20) + 4095);
+    let refused = create(&small, &options(512, Version::V1_1, SIZE), |_, _| {});
+    assert!(matches!(refused, Err(Error::TooSmall { .. })));
+    let smallest = Simulated::new(16 << 20);
+    let mut reports = Vec::new();
+    create(&smallest, &options(512, Version::V2_0, SIZE), |done, total| {
+        reports.push((done, total));
+    })
+    .unwrap();
+    let (done, total) = *reports.last().unwrap();
+    assert_eq!(done, total);
+}

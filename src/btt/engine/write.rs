@@ -1,0 +1,265 @@
+//! Writing in rounds: as many sectors as there are lanes, with three fences.
+//!
+//! | step | | |
+//! |---|---|---|
+//! | 1 | `stage` | data into the free block of a lane, once nobody reads it any more |
+//! | | fence | the data are durable |
+//! | 2 | `log` | under the map locks: flog entry {lba, old, new, seq} |
+//! | | fence | **the commit point**: recovery completes the write from here on |
+//! | 3 | `map` | map entry → new block |
+//! | | fence | before the map locks are released: else another lane's flog entry for the same sector could become durable before this map entry, and replay would leave a block both mapped and free |
+//!
+//! Every lane stands alone on the medium, so a round is no unit of atomicity: a power failure leaves
+//! each of its sectors old or new.
+
+use arrayvec::ArrayVec;
+
+use super::arena::is_bad_medium;
+use super::batch::{Batch, Data, ZEROES};
+use super::btt::Place;
+use super::map_locks::{ENTRIES, LockKey};
+use super::read_tracking;
+use super::round::{ROUND_SECTORS, Staged, Tag};
+use crate::btt::format::error::Error;
+use crate::btt::format::flog::FlogEntry;
+use crate::btt::format::map::{self, MapEntry};
+use crate::btt::format::units::{LaneIndex, Lba};
+use crate::pmem::{Intent, MediaError, PersistentMemory};
+
+/// The lanes of a round whose flog entry could not be stored, with their arenas.
+type Broken = ArrayVec<(usize, LaneIndex), ROUND_SECTORS>;
+
+impl<M: PersistentMemory> Batch<'_, M> {
+    /// Step 1: puts the data of `sector` into the free block of a lane.
+    pub(super) fn stage(&mut self, sector: u64, data: Data<'_>, tag: Tag) -> Result<(), Error> {
+        let Place { arena, lba, .. } = self.btt.locate(sector);
+        arena.check_writable()?;
+        // Two writes of one sector must not commit together: recovery could take either for the last.
+        let again = self.round.holds(arena.number, lba) && !mutant!(btt::SameSectorTwice);
+        if self.round.is_full() || again {
+            self.commit();
+        }
+        // It is looked at and changed once the data of the round are durable.
+        arena.prefetch_entry(&self.btt.medium, lba, Intent::Store);
+        let lane = self.take_lane(arena.number)?;
+        self.make_fillable(arena.number, lane)?;
+        self.fill(arena.number, lane, lba, data, tag)
+    }
+
+    /// Takes a lane for the round, and commits the round first if all are taken.
+    pub(super) fn take_lane(&mut self, arena: usize) -> Result<usize, Error> {
+        if let Some(lane) = self.lanes.arenas[arena].take() {
+            return Ok(lane);
+        }
+        self.commit();
+        self.lanes.arenas[arena].take().ok_or(Error::NoLane { arena })
+    }
+
+    /// Waits until the free block of a lane is not read any more, and clears its poison.
+    pub(super) fn make_fillable(&mut self, arena: usize, lane: usize) -> Result<(), Error> {
+        // After a failed sync, the map on the medium may still name the block.
+        self.btt.check_synced()?;
+        let lane = self.lanes.arenas[arena].lane(lane);
+        if !mutant!(btt::NoWaitForReaders) {
+            self.btt.tracking.wait_until_unread(arena, lane.free);
+        }
+        if lane.free_has_error && !mutant!(btt::PoisonKept) {
+            let arena = &self.btt.arenas[arena];
+            let length = u64::from(arena.info.geometry.internal_lbasize);
+            self.btt.medium.zero(arena.block_offset(lane.free), length)?;
+            lane.free_has_error = false;
+        }
+        Ok(())
+    }
+
+    /// Puts data into the free block of a lane, metadata bytes as zeroes, and stages them for `lba`.
+    pub(super) fn fill(
+        &mut self,
+        arena: usize,
+        lane: usize,
+        lba: Lba,
+        data: Data<'_>,
+        tag: Tag,
+    ) -> Result<(), Error> {
+        let (medium, lba_size) = (&self.btt.medium, self.btt.lba_size());
+        let new = self.lanes.arenas[arena].lane(lane).free;
+        let offset = self.btt.arenas[arena].block_offset(new);
+        match data {
+            Data::Buffer(buffer) => medium.write(offset, buffer)?,
+            Data::Bytes(bytes) => medium.write_bytes(offset, bytes)?,
+        }
+        if lba_size.metadata() != 0 {
+            let zeroes = &ZEROES[..lba_size.metadata() as usize];
+            medium.write_bytes(offset + u64::from(lba_size.data()), zeroes)?;
+        }
+        self.round.push(Staged { arena, lba, lane, new, old: MapEntry(0), tag });
+        Ok(())
+    }
+
+    /// Writes all staged sectors; those that fail are kept for
+    /// [`take_failures`](Self::take_failures).
+    pub fn commit(&mut self) {
+        if self.round.is_empty() {
+            return self.end_round();
+        }
+        match self.btt.fence_data() {
+            Ok(()) => {
+                self.lock_round();
+                self.publish();
+            }
+            Err(error) => {
+                self.fail_round(error);
+                self.end_round();
+                self.btt.keep_after_failed_sync(&error);
+            }
+        }
+    }
+
+    /// Takes the map locks of all staged sectors, in ascending order.
+    fn lock_round(&mut self) {
+        let key = |staged: &Staged| LockKey::of(staged.arena, staged.lba);
+        let mut keys: ArrayVec<LockKey, ROUND_SECTORS> =
+            self.round.staged.iter().map(key).collect();
+        if !mutant!(btt::UnsortedLocks) {
+            keys.sort_unstable();
+        }
+        for (position, key) in keys.iter().enumerate() {
+            if (position == 0 || keys[position - 1] != *key) && !mutant!(btt::NoMapLocks) {
+                self.guards.push(self.btt.arenas[key.arena].locks.lock(*key));
+            }
+        }
+    }
+
+    /// Steps 2 and 3, and the end of the round. The map locks of all staged sectors are held, and
+    /// their data are durable.
+    pub(super) fn publish(&mut self) {
+        let broken = self.log();
+        if mutant!(btt::UnlockedMap) {
+            self.guards.clear();
+        }
+        let published = self.btt.medium.fence().and_then(|()| self.map());
+        if let Err(error) = published {
+            self.give_up_round(error);
+        }
+        self.end_round();
+        if !broken.is_empty() {
+            self.retire(&broken);
+        }
+        if let Err(error) = published {
+            self.btt.keep_after_failed_sync(&error);
+        }
+    }
+
+    /// Step 2: a flog entry for each staged sector. Those that cannot be logged fail and leave the
+    /// round; returned are the lanes whose flog the medium has lost.
+    fn log(&mut self) -> Broken {
+        let mut broken = Broken::new();
+        let mut staged = std::mem::take(&mut self.round.staged);
+        staged.retain_mut(|staged| match self.log_sector(staged, &mut broken) {
+            Ok(()) => true,
+            Err(error) => {
+                self.failures.push((staged.tag, error));
+                false
+            }
+        });
+        self.round.staged = staged;
+        broken
+    }
+
+    fn log_sector(&mut self, staged: &mut Staged, broken: &mut Broken) -> Result<(), Error> {
+        let medium = &self.btt.medium;
+        let arena = &self.btt.arenas[staged.arena];
+        arena.check_writable()?;
+        // Nothing may fail for want of space after the commit.
+        staged.old = arena.load_entry_to_replace(medium, staged.lba)?;
+        let lane = self.lanes.arenas[staged.arena].lane(staged.lane);
+        let entry = FlogEntry {
+            lba: staged.lba.0,
+            old_map: map::old_map(staged.old, staged.lba),
+            new_map: staged.new.0,
+            seq: lane.sequence.get(),
+        };
+        arena.store_flog_entry(medium, lane, entry).inspect_err(|error| {
+            if is_bad_medium(medium, error) {
+                broken.push((staged.arena, lane.index));
+            }
+        })?;
+        // The entry may be durable from here on, whatever happens.
+        arena.flush_flog_entry(medium, lane).inspect_err(|error| arena.give_up(medium, error))?;
+        Ok(())
+    }
+
+    /// Step 3: the map entries; then the lanes go on.
+    ///
+    /// # Errors
+    ///
+    /// The fence failed, and the lanes stay as they were.
+    fn map(&mut self) -> Result<(), MediaError> {
+        let btt = self.btt;
+        for (index, staged) in self.round.staged.iter().enumerate() {
+            let arena = &btt.arenas[staged.arena];
+            if let Err(error) = self.map_sector(index) {
+                arena.give_up(&btt.medium, &error);
+                self.failures.push((staged.tag, error.into()));
+            }
+        }
+        if mutant!(btt::EarlyUnlock) {
+            self.guards.clear();
+        }
+        btt.medium.fence()?;
+        read_tracking::after_mapping();
+        for staged in &self.round.staged {
+            let lane = self.lanes.arenas[staged.arena].lane(staged.lane);
+            lane.advance(staged.old.block(staged.lba), staged.old.is_error());
+        }
+        Ok(())
+    }
+
+    /// Maps the staged sector at `index`, and begins to write its entry back, unless the next one's is
+    /// in the same cache line: a line that is stored to while it is written back makes the CPU wait.
+    fn map_sector(&self, index: usize) -> Result<(), MediaError> {
+        let (medium, staged) = (&self.btt.medium, &self.round.staged[index]);
+        let arena = &self.btt.arenas[staged.arena];
+        arena.store_entry_only(medium, staged.lba, MapEntry::data(staged.new))?;
+        let arena_of = |staged: &Staged| {
+            if mutant!(btt::LineOfAnyArena) { 0 } else { staged.arena }
+        };
+        let line = |staged: &Staged| (arena_of(staged), staged.lba.0 / ENTRIES);
+        let neighbour =
+            if mutant!(btt::FlushedTooSoon) { index.wrapping_sub(1) } else { index + 1 };
+        let neighbour = self.round.staged.get(neighbour);
+        if neighbour.is_none_or(|neighbour| line(neighbour) != line(staged)) {
+            arena.flush_entry(medium, staged.lba)?;
+        }
+        Ok(())
+    }
+
+    /// Fails all staged sectors.
+    fn fail_round(&mut self, error: MediaError) {
+        self.failures.extend(self.round.staged.iter().map(|staged| (staged.tag, error.into())));
+    }
+
+    /// Fails all staged sectors, some of which may be committed, and makes their arenas read-only.
+    fn give_up_round(&mut self, error: MediaError) {
+        for staged in &self.round.staged {
+            self.btt.arenas[staged.arena].give_up(&self.btt.medium, &error);
+        }
+        self.fail_round(error);
+    }
+
+    /// Releases the map locks and all lanes.
+    pub(super) fn end_round(&mut self) {
+        self.guards.clear();
+        self.round.clear();
+        for lanes in &mut self.lanes.arenas {
+            lanes.release();
+        }
+    }
+
+    /// Gives up lanes whose flog cannot be written.
+    fn retire(&mut self, broken: &Broken) {
+        for (arena, lanes) in self.lanes.arenas.iter_mut().enumerate() {
+            lanes.retire(|lane| broken.contains(&(arena, lane)));
+        }
+    }
+}

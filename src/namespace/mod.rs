@@ -1,0 +1,22 @@
+//! Namespaces of an NVDIMM file with what is in them: a BTT, a DAX region, or bytes.
+//!
+//! `btt` and `dax` know media, `nvdimm` knows labels; here they come together. Making and destroying a
+//! namespace, mapping what is in one, growing it, and finding one whose label was lost.
+
+#![forbid(unsafe_code)]
+
+mod grow;
+mod lost;
+mod make;
+mod mapped;
+mod probe;
+pub mod region;
+
+pub use grow::{Contents, Grown, grow_claimed, grow_namespace};
+pub use lost::{Orphan, restore_label};
+pub use make::{
+    Mode, Provision, create_namespace, destroy_namespace, edit_labels, init_labels,
+    reconfigure_namespace, refuse_stray_labels,
+};
+pub use mapped::{MappedNamespace, NamespaceError, NamespaceOptions, resolve};
+pub use probe::{Remains, erase};
