@@ -16,6 +16,7 @@ mod name;
 pub mod nvdimmctl;
 mod output;
 mod progress;
+mod rate;
 pub mod service;
 mod signals;
 mod size;

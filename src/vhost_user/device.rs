@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use log::{Level, debug};
 
+use super::connection::Connection;
 use super::guest_log::LimitedLog;
 use super::queue::{Gate, Handler, QueueCounters, Serve, SyncCounters, Worker, lock};
+use super::session::protocol_features;
 use super::windows::Windows;
 use crate::virtio::SyncError;
 
@@ -58,6 +60,12 @@ pub(super) trait VhostDevice: Send + Sync + 'static {
     /// The medium fails.
     fn sync(&self) -> Result<(), SyncError>;
 
+    /// The frontend that is connected.
+    fn connection(&self) -> &Connection;
+
+    /// Tells the frontend that the configuration space has changed. Returns whether it has given the means.
+    fn config_changed(&self) -> bool;
+
     /// The session has ended, and so have the threads of its queues.
     fn disconnect(&self);
 }
@@ -103,6 +111,7 @@ pub(super) struct DeviceBackend<D: DeviceModel> {
     counters: Vec<Arc<QueueCounters>>,
     syncs: Arc<SyncCounters>,
     gate: Arc<Gate>,
+    connection: Connection,
     windows: Arc<Windows>,
 }
 
@@ -124,7 +133,16 @@ impl<D: DeviceModel> DeviceBackend<D> {
         let workers: Vec<_> = handlers.into_iter().enumerate().map(worker).collect();
         let counters = workers.iter().map(|worker| worker.counters().clone()).collect();
         let workers = workers.into_iter().map(Mutex::new).collect();
-        DeviceBackend { model, log: LimitedLog::new(name), workers, counters, syncs, gate, windows }
+        DeviceBackend {
+            model,
+            log: LimitedLog::new(name),
+            workers,
+            counters,
+            syncs,
+            gate,
+            connection: Connection::default(),
+            windows,
+        }
     }
 
     /// The device with other windows.
@@ -185,11 +203,14 @@ impl<D: DeviceModel> VhostDevice for DeviceBackend<D> {
 
     fn accept_features(&self, features: u64) {
         debug!("{}: the driver accepts the features {features:#x}", self.log.name());
+        self.connection.accept_features(features);
         self.model.accept_features(features);
     }
 
     fn protocol_features(&self) -> u64 {
-        if self.windows.is_empty() { 0 } else { Windows::PROTOCOL_FEATURES }
+        // The channel for requests to the frontend, which may be told of another size.
+        let common = protocol_features::BACKEND_REQ;
+        if self.windows.is_empty() { common } else { common | Windows::PROTOCOL_FEATURES }
     }
 
     fn read_config(&self, offset: u32, size: u32) -> Vec<u8> {
@@ -228,7 +249,24 @@ impl<D: DeviceModel> VhostDevice for DeviceBackend<D> {
         self.model.sync()
     }
 
+    fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn config_changed(&self) -> bool {
+        if !self.windows.is_empty() {
+            return self.windows.config_changed();
+        }
+        self.connection.config_changed().unwrap_or_else(|error| {
+            let error = crate::error_chain::in_one_line(&error);
+            let message = format_args!("the frontend is not told of a new size: {error}");
+            self.log.line(Level::Warn, &message);
+            false
+        })
+    }
+
     fn disconnect(&self) {
+        self.connection.end();
         self.model.disconnect();
     }
 }

@@ -11,6 +11,7 @@
 
 mod announce;
 mod block;
+mod connection;
 pub mod control;
 mod device;
 mod devices;
@@ -19,6 +20,8 @@ mod eventfd;
 mod exposure;
 #[cfg(feature = "power-fail")]
 mod failing_disk;
+mod feature_names;
+mod fleet;
 mod guest_log;
 mod inherited;
 #[cfg(feature = "power-fail")]
@@ -27,6 +30,7 @@ mod limits;
 mod memory_table;
 #[cfg(feature = "mutants")]
 pub mod mutant;
+mod pause;
 mod pmem;
 mod protocol;
 mod queue;
@@ -39,7 +43,7 @@ mod stop;
 mod wakeup;
 mod windows;
 
-pub use block::{BlockDevice, DiskConfig};
+pub use block::{BlockDevice, DiskConfig, RateGroup};
 pub use devices::{DeviceConfig, Devices};
 pub use error::Error;
 pub use inherited::{Inherited, PassedSockets};
@@ -47,7 +51,7 @@ pub use inherited::{Inherited, PassedSockets};
 pub use injection::Injection;
 pub use limits::raise_descriptor_limit;
 pub use pmem::PmemConfig;
-pub use queue::{Memory, Ring, RingPlaces};
+pub use queue::{BucketConfig, Memory, RateLimit, Ring, RingPlaces};
 pub use server::Server;
 pub use socket::{Endpoint, SocketAccess, SocketPath, SocketSource};
 pub use stop::Stop;

@@ -1,22 +1,28 @@
 //! The options of a disk, and the server that they describe.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::info;
 use uuid::Uuid;
 
 use super::super::announce::{announce, title, warn_of_losses};
+use super::super::control::Identity;
+use super::super::device::VhostDevice;
 use super::super::error::Error;
-use super::super::server::{Reopen, Server};
+use super::super::fleet::{Description, Growth};
+use super::super::queue::{Limiter, RateLimit};
+use super::super::server::Server;
 use super::super::socket::{Endpoint, SocketSource};
 use super::super::stop::Stop;
 use super::super::windows::{Regions, Window, WindowConfig, Windows};
 use super::device::BlockDevice;
+use super::facts::DiskFacts;
+use super::growth::DiskGrowth;
 use crate::btt::{self, Version};
-use crate::namespace::{self, MappedNamespace, NamespaceError, NamespaceOptions};
+use crate::namespace::{MappedNamespace, NamespaceError, NamespaceOptions};
 use crate::nvdimm::{Claim, ClaimKind};
-use crate::pmem::{Mapping, PersistentMemory};
+use crate::pmem::PersistentMemory;
 use crate::virtio::block::{Device, DeviceOptions, Discard, Disk, Serial};
 
 /// What is served, where, and how.
@@ -39,11 +45,38 @@ pub struct DiskConfig {
     pub discard: Discard,
     /// How long a worker waits for requests at an empty ring before it goes to sleep.
     pub poll: Duration,
+    /// How fast it may be.
+    pub rate_limit: RateLimit,
+    /// The disks with which it shares further limits.
+    pub rate_group: Option<RateGroup>,
     /// What the guest can map, by number of the shared memory region; 255 at most.
     pub windows: Vec<WindowConfig>,
     /// What is to go wrong.
     #[cfg(feature = "power-fail")]
     pub injection: super::super::injection::Injection,
+}
+
+/// Disks that share rate limits. Clones are of the same group.
+#[derive(Debug, Clone)]
+pub struct RateGroup {
+    name: String,
+    limiter: Arc<Limiter>,
+}
+
+impl RateGroup {
+    /// A group of no disks yet, which share `limit`.
+    #[must_use]
+    pub fn new(name: String, limit: RateLimit) -> RateGroup {
+        let limiter = Limiter::default();
+        limiter.set(limit, Instant::now());
+        RateGroup { name, limiter: Arc::new(limiter) }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// A disk that is open, and not served yet.
@@ -54,6 +87,8 @@ pub(in crate::vhost_user) struct OpenDisk<M: PersistentMemory + 'static> {
     pub version: Option<Version>,
     /// The device.
     pub device: BlockDevice<btt::Queue<M>>,
+    /// What is said of the disk.
+    pub facts: DiskFacts,
 }
 
 impl DiskConfig {
@@ -71,17 +106,45 @@ impl DiskConfig {
     pub fn open(&self, regions: &mut Regions, stop: Stop) -> Result<Server, Error> {
         let (mapped, endpoint) = self.map()?;
         let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
-        let OpenDisk { claim, version, device } = self.open_btt(mapped)?;
+        let OpenDisk { claim, version, device, facts } = self.open_btt(mapped)?;
         warn_of_losses(&self.namespace.path, durability, backing);
         let windows = self.open_windows(&claim, regions)?;
-        let sectors = device.sectors();
-        let server =
-            Server::new(device.with_windows(windows.clone()).into_device(), endpoint, stop);
-        if self.read_only {
-            return Ok(server);
+        let identity = self.identity(&claim);
+        let (device, facts) = (device.with_windows(windows).share(), Arc::new(facts));
+        self.limit(&*device);
+        let server = Server::new(device.clone(), endpoint, stop);
+        let growth = (!self.read_only).then(|| -> Arc<dyn Growth> {
+            Arc::new(DiskGrowth::new(self.clone(), device, facts.clone(), (claim, version)))
+        });
+        let group = self.rate_group.as_ref().map(|group| group.name.clone());
+        Ok(server.described(Description { identity, facts: Some(facts), growth, group }))
+    }
+
+    /// Lets the queues of `device` be no faster than they may.
+    fn limit(&self, device: &impl VhostDevice) {
+        let limits = device.gate().limits();
+        limits.own().set(self.rate_limit, Instant::now());
+        if let Some(group) = &self.rate_group {
+            limits.join(group.limiter.clone());
         }
-        let reopen = self.clone().reopen(claim, version);
-        Ok(server.reopened_by(with_windows(reopen, sectors, windows)))
+    }
+
+    /// What the administrator knows the disk by.
+    fn identity(&self, claim: &Claim) -> Identity {
+        let namespace = claim.namespace();
+        let name = match namespace.name.as_str() {
+            "" => namespace.device_name(),
+            name => name.to_owned(),
+        };
+        Identity {
+            name,
+            kind: "disk".into(),
+            file: claim.path().into(),
+            namespace: namespace.device_name(),
+            uuid: namespace.uuid.map(|uuid| uuid.to_string()),
+            socket: self.socket.to_string(),
+            claim: claim_name(claim.kind()).into(),
+        }
     }
 
     /// The windows of the disk whose namespace is `claim`'s.
@@ -100,19 +163,6 @@ impl DiskConfig {
         let windows = Arc::new(Windows::new(&title, windows));
         regions.used_by(&windows);
         Ok(windows)
-    }
-
-    /// Opens the disk again whenever its namespace has grown beyond what `claim` says. Its BTT is of
-    /// `version`.
-    fn reopen(self, mut claim: Claim, version: Option<Version>) -> ReopenDisk {
-        Box::new(move || {
-            let Some(mapped) = namespace::grow_claimed(&self.namespace, &claim, version)? else {
-                return Ok(None);
-            };
-            let opened = self.open_btt(mapped)?;
-            claim = opened.claim;
-            Ok(Some(opened.device))
-        })
     }
 
     /// Claims and maps the namespace. Frontends may connect from here on; they are answered once
@@ -134,8 +184,9 @@ impl DiskConfig {
         let version = first.map(|info| info.version);
         let device = self.device(&*btt, uuid);
         announce(&claim, &device, btt.durability());
+        let facts = DiskFacts::new(&btt, &device);
         let device = BlockDevice::new(&title(&claim), device, queues).polling(self.poll);
-        Ok(OpenDisk { claim, version, device })
+        Ok(OpenDisk { claim, version, device, facts })
     }
 
     /// The device that serves `disk`, which goes by `uuid`.
@@ -151,17 +202,10 @@ impl DiskConfig {
     }
 }
 
-/// As [`Reopen`], of a disk without its windows.
-type ReopenDisk =
-    Box<dyn FnMut() -> Result<Option<BlockDevice<btt::Queue<Mapping>>>, NamespaceError> + Send>;
-
-/// What `reopen` opens, with the same windows as before, when there were `sectors`; says so.
-fn with_windows(mut reopen: ReopenDisk, mut sectors: u64, windows: Arc<Windows>) -> Reopen {
-    Box::new(move || {
-        let Some(larger) = reopen()? else { return Ok(None) };
-        let (now, name) = (larger.sectors(), larger.name());
-        info!("{name}: the disk has grown from {sectors} to {now} sectors");
-        sectors = now;
-        Ok(Some(larger.with_windows(windows.clone()).into_device()))
-    })
+/// What reports call a claim.
+pub(in crate::vhost_user) fn claim_name(kind: ClaimKind) -> &'static str {
+    match kind {
+        ClaimKind::Exclusive => "exclusive",
+        ClaimKind::Shared => "shared",
+    }
 }

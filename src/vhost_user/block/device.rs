@@ -125,16 +125,6 @@ impl<Q: DiskQueue + 'static> BlockDevice<Q> {
         (device, self.0.into_handlers().map(BlockHandler::into_queue).collect())
     }
 
-    /// What the log calls it.
-    pub(in crate::vhost_user) fn name(&self) -> &str {
-        self.0.log().name()
-    }
-
-    /// Number of sectors.
-    pub(in crate::vhost_user) fn sectors(&self) -> u64 {
-        self.0.sectors()
-    }
-
     /// The device with windows beside its sectors, which its flushes are about, too.
     #[must_use]
     pub(in crate::vhost_user) fn with_windows(self, windows: Arc<Windows>) -> BlockDevice<Q> {

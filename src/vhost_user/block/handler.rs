@@ -162,6 +162,7 @@ impl<Q: DiskQueue> Handler for BlockHandler<Q> {
         self.requests.take(requests, &batch);
         let done = self.requests.execute(requests, &mut batch);
         self.requests.commit(&mut batch);
+        requests.counters().fences.add(batch.take_fences());
         drop(batch);
         self.requests.look_for_flushes();
         self.requests.write_through();

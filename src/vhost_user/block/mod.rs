@@ -3,9 +3,13 @@
 mod cache_mode;
 mod config;
 mod device;
+mod facts;
+mod growth;
 mod handler;
 
-pub use config::DiskConfig;
 #[cfg(feature = "power-fail")]
 pub(super) use config::OpenDisk;
+pub(super) use config::claim_name;
+pub use config::{DiskConfig, RateGroup};
 pub use device::BlockDevice;
+pub(super) use facts::DiskFacts;
