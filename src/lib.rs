@@ -1,11 +1,12 @@
 //! A storage back end for virtual machines whose sectors never tear.
 //!
-//! The library behind the two programs `vhost-user-btt` (the daemon) and `nvdimmctl` (the
-//! administrator's tool). Its rooms, outermost first; a room calls only rooms below it:
+//! The library behind the programs `vhost-user-btt` (the daemon), `nvdimmctl` (the administrator's
+//! tool) and `powercut` (power-fail testing). Its rooms, outermost first; a room calls only rooms below it:
 //!
 //! | room | holds |
 //! |---|---|
 //! | [`cli`] | command lines, text and JSON output, progress bars, exit codes |
+//! | [`powercut`] | power failures on purpose: media that lose what was not flushed |
 //! | [`vhost_user`] | the device at the end of a socket: listener, rings, a worker per queue, windows |
 //! | [`virtio`] | the block device and persistent memory: features, configuration, requests, their execution |
 //! | [`namespace`] | a namespace with what is in it: making, mapping, growing, finding what was lost |
@@ -26,5 +27,6 @@ mod error_chain;
 pub mod namespace;
 pub mod nvdimm;
 pub mod pmem;
+pub mod powercut;
 pub mod vhost_user;
 pub mod virtio;

@@ -57,14 +57,14 @@ fn start(file: &Path, kind: Kind, shape: Shape, random: &mut Random) -> Option<D
         _ => random.within(30..600),
     };
     let failure = format!("after-fences={fences},seed={}", random.any());
-    let mut daemon = begin(file, kind, shape, &["--power-fail", &failure]);
+    let mut daemon = begin(file, kind, shape, &["--fail", &failure]);
     daemon.logs_or_ends("serving").then_some(daemon)
 }
 
 fn begin(file: &Path, kind: Kind, shape: Shape, arguments: &[&str]) -> Daemon {
     let size = shape.sector_size.to_string();
     let raw: &[&str] = if kind == Kind::Raw { &["--raw", &size] } else { &[] };
-    Daemon::begin(file, &[&["--num-queues", "2"], raw, arguments].concat())
+    Daemon::begin_failing(file, &[&["--num-queues", "2"], raw, arguments].concat())
 }
 
 /// Reads all sectors, or as many as can be read before the power fails: a read that shows zeroes makes
@@ -80,8 +80,7 @@ fn count_torn(load: &mut Load<'_>, daemon: &Daemon) -> (u64, bool) {
 
 /// Lets the power fail [`ROUNDS`] times under load.
 fn fail_again_and_again(seed: u64, kind: Kind, manner: Manner) -> Outcome {
-    let _replay =
-        Replay { seed, command: "cargo test --release --features power-fail --test power_fail" };
+    let _replay = Replay { seed, command: "cargo test --release --test power_fail" };
     let mut random = Random::new(seed);
     // The last two have metadata in every sector, which raw bytes have not.
     let lba_size = [512, 4096, 520, 4160][seed as usize % 4];
@@ -123,7 +122,7 @@ fn fail_again_and_again(seed: u64, kind: Kind, manner: Manner) -> Outcome {
 #[test]
 fn sectors_of_a_btt_survive_power_failures_that_tear_raw_ones() {
     let begun = Instant::now();
-    let seeds = seeds(30);
+    let seeds = seeds(8);
     let count = seeds.end - seeds.start;
     let (mut btt, mut raw) = (Outcome::default(), Outcome::default());
     for seed in seeds {
@@ -159,7 +158,8 @@ fn the_power_fails_at_sigusr1_and_what_was_acknowledged_is_there() {
     let file = make_namespace(folder.path(), "32M", 512);
     let shape = Shape { sector_size: 512, queues: 2, zeroes: false, overlap: true, reads: true };
     let mut ledger = Ledger::new(0, SECTORS);
-    let mut daemon = Daemon::start(&file, &["--num-queues", "2", "--power-fail", "seed=4"]);
+    let mut daemon = Daemon::begin_failing(&file, &["--num-queues", "2", "--fail", "seed=4"]);
+    daemon.wait_for_log("serving");
     let mut load = Load::connect(&daemon.socket, shape, &mut ledger);
     let pid = Pid::from_raw(daemon.pid().cast_signed());
     let gone = daemon.pidfd();
@@ -188,7 +188,8 @@ fn the_power_fails_at_sigusr1_and_what_was_acknowledged_is_there() {
 fn a_daemon_that_was_stopped_before_its_power_failed_has_written_everything() {
     let folder = tempfile::tempdir().unwrap();
     let file = make_namespace(folder.path(), "32M", 4096);
-    let daemon = Daemon::start(&file, &["--power-fail", "after-fences=1000000"]);
+    let mut daemon = Daemon::begin_failing(&file, &["--fail", "after-fences=1000000"]);
+    daemon.wait_for_log("serving");
     let mut driver = common::frontend::Driver::connect(daemon.connect(), 1);
     assert_eq!(driver.write(0, 8, &[7; 4096]), common::frontend::OK);
     assert_eq!(driver.clear(common::frontend::T_DISCARD, &[(16, 8, 0)]), common::frontend::OK);

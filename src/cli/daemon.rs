@@ -1,9 +1,10 @@
 //! The command line of `vhost-user-btt`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser, ValueEnum, value_parser};
+use clap::{ArgAction, Args, Parser, ValueEnum, value_parser};
 use nix::unistd::Group;
 use serde_json::json;
 
@@ -16,7 +17,7 @@ use crate::nvdimm::Selection;
 use crate::pmem::DurabilityRequest;
 use crate::vhost_user::{
     DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_WINDOWS, PmemConfig, RateGroup, RateLimit,
-    RegionConfig, SocketAccess, SocketSource, WindowConfig,
+    RegionConfig, SocketAccess, SocketSource, TheMapping, WindowConfig,
 };
 use crate::virtio::block::{Discard, Serial};
 
@@ -29,8 +30,19 @@ use crate::virtio::block::{Discard, Serial};
 /// for each. DAX devices: --pmem, as persistent memory, and --window, beside a disk's sectors.
 #[derive(Debug, Parser)]
 #[command(name = "vhost-user-btt", version, max_term_width = 100)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct DaemonArgs {
+    /// What is served.
+    #[command(flatten)]
+    pub devices: DeviceArgs,
+
+    /// Print what this program can do, as JSON, and exit
+    #[arg(long, action = ArgAction::SetTrue)]
+    print_capabilities: bool,
+}
+
+/// What is served, where, and how: options of every program that serves NVDIMM files.
+#[derive(Debug, Args)]
+pub struct DeviceArgs {
     /// Listen on this Unix socket; a name that nobody listens on any more is taken over
     #[arg(long, value_name = "PATH", group = "socket")]
     socket_path: Option<PathBuf>,
@@ -122,15 +134,6 @@ pub struct DaemonArgs {
     /// Which messages are shown on standard error
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: LogLevel,
-
-    /// Print what this program can do, as JSON, and exit
-    #[arg(long, action = ArgAction::SetTrue)]
-    print_capabilities: bool,
-
-    // Last: its heading would stand over all that follows.
-    #[cfg(feature = "power-fail")]
-    #[command(flatten)]
-    injection: super::injection::InjectionArgs,
 }
 
 /// The value of `--discard`.
@@ -231,7 +234,7 @@ pub enum UsageError {
     TooManyWindows,
 }
 
-impl DaemonArgs {
+impl DeviceArgs {
     /// The devices to serve, at least one; the service manager has `passed` so many sockets.
     pub fn devices(self, passed: usize) -> Result<Vec<DeviceConfig>, UsageError> {
         let mut devices = self.configs()?;
@@ -245,6 +248,12 @@ impl DaemonArgs {
             }
         }
         if needed > passed { Err(UsageError::NoSocket) } else { Ok(devices) }
+    }
+
+    /// Whether somebody asks for something that a medium whose power fails cannot be.
+    #[must_use]
+    pub fn asks_for_a_plain_medium(&self) -> bool {
+        self.read_only || self.durability != DurabilityArg::Auto
     }
 
     fn configs(&self) -> Result<Vec<DeviceConfig>, UsageError> {
@@ -302,8 +311,7 @@ impl DaemonArgs {
             path: path.clone(),
             namespace: device.namespace.clone().map_or(Selection::Only, Selection::Named),
             label_size: self.namespace.label_size(),
-            #[cfg(feature = "power-fail")]
-            injection: self.injection.into(),
+            medium: Arc::new(TheMapping),
         };
         let read_only = self.read_only || device.read_only;
         let (name, expose_file) = (device.name.clone(), device.expose_file);
@@ -334,8 +342,7 @@ impl DaemonArgs {
             rate_limit: self.rate_limit(),
             rate_group: None,
             windows: Vec::new(),
-            #[cfg(feature = "power-fail")]
-            injection: self.injection.into(),
+            medium: Arc::new(TheMapping),
         })
     }
 
@@ -378,8 +385,7 @@ impl DaemonArgs {
             rate_limit: self.rate_limit(),
             rate_group: Self::rate_group(disk.rate_group.as_deref(), groups)?,
             windows: Vec::new(),
-            #[cfg(feature = "power-fail")]
-            injection: self.injection.into(),
+            medium: Arc::new(TheMapping),
         })
     }
 }

@@ -37,12 +37,14 @@ impl LogLevel {
             LogLevel::Trace => LevelFilter::Trace,
         };
         env_logger::Builder::new()
-            .filter_level(filter)
+            .filter_level(LevelFilter::Trace)
             .format(|line, record| {
                 let (time, level) = (line.timestamp(), record.level());
                 let message = record.args().to_string();
                 writeln!(line, "[{time} {level:<5}] {}", OneLine(&message))
             })
             .init();
+        // The level that can be changed later.
+        log::set_max_level(filter);
     }
 }

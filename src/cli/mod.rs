@@ -1,4 +1,4 @@
-//! The two programs' command lines: from arguments to validated configuration, and from results to
+//! The programs' command lines: from arguments to validated configuration, and from results to
 //! text, JSON, progress bars and exit codes.
 
 #![forbid(unsafe_code)]
@@ -8,16 +8,16 @@ pub mod daemon;
 mod disk;
 mod escape;
 mod human;
-#[cfg(feature = "power-fail")]
-mod injection;
 mod key_value;
 mod logging;
 mod name;
 pub mod nvdimmctl;
 mod output;
+pub mod powercut;
 mod progress;
 mod rate;
-pub mod service;
+mod service;
+mod serving;
 mod signals;
 mod size;
 mod window;
@@ -27,5 +27,6 @@ pub use crate::error_chain::in_one_line as one_line;
 pub use arguments::parse;
 pub use logging::LogLevel;
 pub use output::{complain, print_document};
-pub use signals::{StopSignals, outlive_file_size_limit};
+pub use serving::serve_devices;
+pub use signals::outlive_file_size_limit;
 pub use size::{Size, SizeError};

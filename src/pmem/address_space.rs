@@ -51,7 +51,6 @@ impl AddressSpace {
     }
 
     /// Maps the bytes `range` of `file`, and keeps from the file what is stored to them.
-    #[cfg(feature = "power-fail")]
     pub(super) fn map_private(file: &File, range: &Range<u64>) -> Result<AddressSpace, MapError> {
         // Without a reserve: only the pages that are stored to will ever need memory.
         let sharing = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;

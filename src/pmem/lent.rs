@@ -1,14 +1,14 @@
 //! The file of a mapping, lent to others who map parts of it themselves.
 
+use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-#[cfg(feature = "power-fail")]
-use super::power_fail::Loans;
 use super::writeback::{Writeback, fdatasync};
 use super::{Access, Backing, Cause, MapError, MediaError, Protection};
 
@@ -26,9 +26,17 @@ pub struct Lent {
     backing: Backing,
     /// Shared with the mappings of the file.
     writeback: Arc<Writeback>,
-    /// What is durable of what others store, if the power is to fail.
-    #[cfg(feature = "power-fail")]
-    loans: Option<Arc<Loans>>,
+    /// Hears what others map, and when it is synced.
+    observer: Option<Arc<dyn LentObserver>>,
+}
+
+/// Hears what becomes of a file that is lent.
+pub trait LentObserver: Debug + Send + Sync {
+    /// Others may store to these bytes of the mapping, whole pages, from now on.
+    fn mapped(&self, range: Range<u64>);
+
+    /// What others have stored so far has been synced.
+    fn synced(&self);
 }
 
 /// Lends the file of a mapping.
@@ -49,30 +57,22 @@ impl Lent {
             .write(protection == Protection::ReadWrite)
             .open(itself)
             .map_err(|source| MapError::System { call: "open /proc/self/fd", source })?;
-        Ok(Lent {
-            file,
-            file_offset,
-            protection,
-            backing,
-            writeback,
-            #[cfg(feature = "power-fail")]
-            loans: None,
-        })
+        Ok(Lent { file, file_offset, protection, backing, writeback, observer: None })
     }
 
-    /// The same, with a power that fails.
-    #[cfg(feature = "power-fail")]
-    pub(super) fn with_loans(self, loans: Arc<Loans>) -> Lent {
-        Lent { loans: Some(loans), ..self }
+    /// The same, watched by `observer`.
+    #[must_use]
+    pub fn observed_by(self, observer: Arc<dyn LentObserver>) -> Lent {
+        Lent { observer: Some(observer), ..self }
     }
 
-    /// Others will store to `length` bytes at `offset` in the file, from now on: what of it they have not had
-    /// made durable when the power fails may be lost. Both are multiples of a page.
-    #[cfg(feature = "power-fail")]
-    pub fn lend(&self, offset: u64, length: u64) {
+    /// Others are about to map `length` bytes at `offset` in the file. Both are multiples of a page.
+    pub fn note_mapped(&self, offset: u64, length: u64) {
         let start = offset - self.file_offset;
-        if let Some(loans) = &self.loans {
-            loans.lend(start..start + length);
+        if let Some(observer) = &self.observer
+            && self.protection == Protection::ReadWrite
+        {
+            observer.mapped(start..start + length);
         }
     }
 
@@ -113,9 +113,8 @@ impl Lent {
             let cause = Cause::System(errno);
             MediaError { access: Access::Sync, offset: 0, length: 0, cause }
         })?;
-        #[cfg(feature = "power-fail")]
-        if let Some(loans) = &self.loans {
-            loans.flushed();
+        if let Some(observer) = &self.observer {
+            observer.synced();
         }
         Ok(())
     }

@@ -125,8 +125,11 @@ impl Mapping {
 
     /// The same bytes as they are now, copied as they are stored to: nothing of that reaches the
     /// file.
-    #[cfg(feature = "power-fail")]
-    pub(super) fn private_view(&self) -> Result<Mapping, MapError> {
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn private_view(&self) -> Result<Mapping, MapError> {
         let file = self.file.try_clone();
         let file = file.map_err(|source| MapError::System { call: "dup", source })?;
         let range = self.file_offset..self.file_offset + self.size;

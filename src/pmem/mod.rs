@@ -1,7 +1,7 @@
 //! Persistent memory: the only way to the bytes of an NVDIMM file.
 //!
 //! Everything above this room is generic over [`PersistentMemory`], so the same engine code runs on
-//! a [`Mapping`] of a real file and on the [`simulated`] medium of the tests.
+//! a [`Mapping`] of a real file and on the simulated medium of the tests.
 //!
 //! # The persistence model
 //!
@@ -15,6 +15,7 @@
 
 mod address_space;
 mod backing;
+pub mod cache_model;
 mod cpu;
 mod durability;
 mod error;
@@ -22,11 +23,10 @@ mod fletcher;
 mod guest_region;
 mod lent;
 mod mapping;
-#[cfg(feature = "power-fail")]
-mod power_fail;
 mod preview;
 mod shared;
 mod sigbus;
+#[cfg(any(test, feature = "simulated"))]
 pub mod simulated;
 mod standard_streams;
 mod sync;
@@ -38,11 +38,8 @@ pub use durability::{Durability, DurabilityRequest};
 pub use error::{Access, Cause, MapError, MediaError};
 pub use fletcher::{CHECKSUM_SIZE, fletcher64, fletcher64_without_field};
 pub use guest_region::{GuestRegion, GuestRegionError, broken_pages};
-pub use lent::{Lend, Lent};
+pub use lent::{Lend, Lent, LentObserver};
 pub use mapping::{Mapping, Protection};
-#[cfg(feature = "power-fail")]
-pub use power_fail::{PowerFail, PowerFailure};
-
 pub use preview::{Preview, Saved};
 pub use standard_streams::StandardStream;
 

@@ -13,6 +13,7 @@ use super::control::{Administration, BoundControl};
 use super::error::Error;
 use super::exposure::refuse_exposure;
 use super::fleet::{Fleet, Member};
+use super::medium::OpenMedium;
 use super::pmem::PmemConfig;
 use super::server::Server;
 use super::sharing::refuse_sharing;
@@ -34,6 +35,20 @@ impl DeviceConfig {
         match self {
             DeviceConfig::Disk(disk) => disk.server(regions, stop),
             DeviceConfig::Pmem(pmem) => pmem.server(regions, stop),
+        }
+    }
+
+    /// Has its media opened by `medium`.
+    pub fn open_by(&mut self, medium: &Arc<dyn OpenMedium>) {
+        let windows = match self {
+            DeviceConfig::Disk(disk) => {
+                disk.medium = medium.clone();
+                &mut disk.windows[..]
+            }
+            DeviceConfig::Pmem(pmem) => std::slice::from_mut(&mut pmem.window),
+        };
+        for window in windows {
+            window.region.medium = medium.clone();
         }
     }
 

@@ -18,15 +18,12 @@ mod devices;
 mod error;
 mod eventfd;
 mod exposure;
-#[cfg(feature = "power-fail")]
-mod failing_disk;
 mod feature_names;
 mod fleet;
 mod guest_log;
 mod inherited;
-#[cfg(feature = "power-fail")]
-mod injection;
 mod limits;
+mod medium;
 mod memory_table;
 #[cfg(feature = "mutants")]
 pub mod mutant;
@@ -43,13 +40,12 @@ mod stop;
 mod wakeup;
 mod windows;
 
-pub use block::{BlockDevice, DiskConfig, RateGroup};
+pub use block::{BlockDevice, DiskConfig, MappedDisk, RateGroup};
 pub use devices::{DeviceConfig, Devices};
 pub use error::Error;
 pub use inherited::{Inherited, PassedSockets};
-#[cfg(feature = "power-fail")]
-pub use injection::Injection;
 pub use limits::raise_descriptor_limit;
+pub use medium::{OpenMedium, TheMapping};
 pub use pmem::PmemConfig;
 pub use queue::{BucketConfig, Memory, RateLimit, Ring, RingPlaces};
 pub use server::Server;

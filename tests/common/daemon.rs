@@ -64,6 +64,15 @@ impl Daemon {
         Daemon::spawn(command, socket)
     }
 
+    /// Starts `powercut serve` on `file`, whose power fails, and does not wait.
+    pub fn begin_failing(file: &Path, arguments: &[&str]) -> Daemon {
+        let socket = file.with_extension("sock");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_powercut"));
+        command.arg("serve").arg("--socket-path").arg(&socket);
+        command.arg("--nvdimm").arg(file).args(arguments);
+        Daemon::spawn(command, socket)
+    }
+
     /// Starts `command`, a daemon in some form.
     pub fn spawn(mut command: Command, socket: PathBuf) -> Daemon {
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();

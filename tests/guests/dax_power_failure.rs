@@ -18,8 +18,7 @@ use crate::power_failure::{synced, violations};
 use crate::seeds::{Replay, figures, seeds};
 use crate::windows::make;
 
-const REPLAY: &str =
-    "cargo test --release --features guest-tests,power-fail --test guests dax_power_failure";
+const REPLAY: &str = "cargo test --release --features guest-tests --test guests dax_power_failure";
 
 /// What a power failure was about.
 #[derive(Default)]
@@ -59,11 +58,7 @@ fn fail_under_dax(seed: u64) -> Failure {
     let scratch = scratch();
     let file = make(scratch.path());
     let socket = file.with_extension("pmem");
-    let serve = |more: &[String]| {
-        let mut arguments = vec![format!("--pmem=socket={},device=data", socket.display())];
-        arguments.extend_from_slice(more);
-        Daemon::start_devices(&file, &arguments, vec![socket.clone()])
-    };
+    let device = format!("--pmem=socket={},device=data", socket.display());
     let machine =
         || Guest::windows_machine(scratch.path()).cpus(2).initramfs(&programs()).pmem_at(&socket);
 
@@ -71,7 +66,8 @@ fn fail_under_dax(seed: u64) -> Failure {
     let fences = (!seed.is_multiple_of(4)).then(|| random.within(80..400));
     let at = fences.map(|count| format!(",after-fences={count}")).unwrap_or_default();
     let unsynced = if fences.is_none() { UNSYNCED } else { "" };
-    let daemon = serve(&[format!("--power-fail=seed={seed}{at}")]);
+    let options = [device.clone(), format!("--fail=seed={seed}{at}")];
+    let daemon = Daemon::start_failing_devices(&file, &options, vec![socket.clone()]);
     let mut guest = machine().boot(&format!(
         "mkfs.ext4 -q -b 4096 /dev/pmem0
         mount -o dax=always /dev/pmem0 /mnt
@@ -89,7 +85,7 @@ fn fail_under_dax(seed: u64) -> Failure {
     let synced = synced(&guest.kill());
     Tool::on(&file).dax("check", &[]);
 
-    let daemon = serve(&[]);
+    let daemon = Daemon::start_devices(&file, &[device], vec![socket.clone()]);
     let mut guest = machine().boot(FIND);
     let found = guest.hear_until("found");
     guest.finish();

@@ -2,15 +2,13 @@
 //! NVDIMM under Linux's own driver.
 //!
 //! Needs `qemu/fetch` to have run. Compiled only with the feature `guest-tests`:
-//! `qemu/fetch && qemu/pack-programs && cargo test --release --features guest-tests --test guests`. Those in which
-//! the power fails need the feature `power-fail` as well.
+//! `qemu/fetch && qemu/pack-programs && cargo test --release --features guest-tests --test guests`.
 
 #[path = "../common/damage.rs"]
 #[allow(dead_code, reason = "what should come of the damage is for tests/damage")]
 mod damage;
 mod harness;
 #[path = "../common/sectors.rs"]
-#[cfg(feature = "power-fail")]
 #[allow(dead_code, reason = "here they are only read")]
 mod sectors;
 #[path = "../common/seeds.rs"]
@@ -24,7 +22,6 @@ mod syncs;
 mod back_end_killed;
 mod dax;
 mod dax_power_cut;
-#[cfg(feature = "power-fail")]
 mod dax_power_failure;
 mod disk_features;
 mod ext4;
@@ -32,10 +29,8 @@ mod growth;
 mod linux_btt;
 mod namespaces;
 mod older_frontends;
-#[cfg(feature = "power-fail")]
 mod power_failure;
 mod repaired;
-#[cfg(feature = "power-fail")]
 mod torn_sectors;
 mod windows;
 mod write_through;

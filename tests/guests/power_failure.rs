@@ -11,8 +11,7 @@ use vhost_user_btt::pmem::simulated::Random;
 use crate::harness::{Daemon, Guest, Said, Tool, programs, scratch};
 use crate::seeds::{Replay, figures, seeds};
 
-const REPLAY: &str =
-    "cargo test --release --features guest-tests,power-fail --test guests power_failure";
+const REPLAY: &str = "cargo test --release --features guest-tests --test guests power_failure";
 
 /// What the guest has acknowledged of a file, by its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,8 +102,8 @@ fn fail_under_ext4(seed: u64) -> usize {
 
     let scratch = scratch();
     let disk = make_disk(scratch.path(), sector_size);
-    let failure = format!("--power-fail=after-fences={fences},seed={seed}");
-    let daemon = Daemon::start_with(&disk, 2, &[&failure]);
+    let failure = format!("--fail=after-fences={fences},seed={seed}");
+    let daemon = Daemon::start_failing(&disk, 2, &[&failure]);
     let machine = || Guest::machine(scratch.path()).cpus(2).initramfs(&programs());
     let guest = machine().disk(&daemon).boot(&format!(
         "mount -t ext4 -o data={data} /dev/vda /mnt

@@ -47,9 +47,9 @@ fn count_torn(bytes: &[u8], acknowledged: &HashMap<u64, u64>) -> u64 {
 /// Lets the power fail once; returns how many sectors are torn.
 fn fail_under_load(file: &Path, folder: &Path, fences: u64, seed: u64, raw: bool) -> u64 {
     Tool::on(file).create_disk("32M", SIZE as u32);
-    let failure = format!("--power-fail=after-fences={fences},seed={seed}");
+    let failure = format!("--fail=after-fences={fences},seed={seed}");
     let kind: &[&str] = if raw { &["--raw=4096"] } else { &[] };
-    let daemon = Daemon::start_with(file, 2, &[kind, &[&failure]].concat());
+    let daemon = Daemon::start_failing(file, 2, &[kind, &[&failure]].concat());
     let guest = Guest::machine(folder)
         .cpus(2)
         .initramfs(&programs())
@@ -76,7 +76,7 @@ fn the_power_fails_and_sectors_of_a_btt_are_whole_where_raw_ones_are_torn() {
     for seed in seeds {
         let _replay = Replay {
             seed,
-            command: "cargo test --release --features guest-tests,power-fail --test guests torn_sectors",
+            command: "cargo test --release --features guest-tests --test guests torn_sectors",
         };
         let scratch = scratch();
         let mut random = Random::new(seed);

@@ -12,7 +12,7 @@ use crate::common::frontend::{OK, T_FLUSH};
 use crate::common::seeds::{Replay, figures, seeds};
 use crate::setup::{Guest, M, Place, send, text};
 
-const REPLAY: &str = "cargo test --features power-fail --test windows lost_stores";
+const REPLAY: &str = "cargo test --test windows lost_stores";
 /// Pages of the device that are stored to, from its start on and evenly: of both extents.
 const PAGES: u64 = 128;
 const PAGE: usize = 4096;
@@ -93,14 +93,19 @@ fn flush(guest: &mut Guest, kind: Kind) {
 fn fail_under_stores(seed: u64, more: &str) -> Left {
     let kind = [Kind::Pmem, Kind::Window][seed as usize % 2];
     let (place, mut random) = (Place::new(), Random::new(seed));
-    let failure = format!("--power-fail=seed={seed}{more}");
+    let failure = format!("seed={seed}{more}");
     let mut daemon = match kind {
         Kind::Pmem => {
             let socket = format!("--pmem=socket={},device=data", place.socket("data").display());
-            place.serve("data", &[socket, failure])
+            place.begin_failing("data", &failure, &[socket])
         }
-        Kind::Window => place.disk(&["data"], &[failure]),
+        Kind::Window => {
+            let socket = format!("--socket-path={}", place.socket("disk").display());
+            let arguments = [socket, "--namespace=disk".into(), "--window=data".into()];
+            place.begin_failing("disk", &failure, &arguments)
+        }
     };
+    daemon.wait_for_log("serving");
     let mut model = Model::new();
     let mut guest = Guest::start(&daemon);
     let flushes = random.within(1..20);

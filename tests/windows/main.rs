@@ -6,10 +6,8 @@ mod common;
 
 mod control;
 mod exposure;
-#[cfg(feature = "power-fail")]
 mod lost_stores;
 mod mapping;
-#[cfg(feature = "power-fail")]
 mod power_fail;
 mod resize;
 mod setup;

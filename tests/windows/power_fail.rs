@@ -39,8 +39,8 @@ fn fail_after(fences: u64) -> Reached {
 
 fn serve_until_failure(place: &Place, fences: u64) -> Reached {
     let socket = format!("--pmem=socket={},device=data", place.socket("data").display());
-    let failure = format!("--power-fail=after-fences={fences},seed={fences}");
-    let mut daemon = place.begin("data", &[socket, failure, control_option(place)]);
+    let failure = format!("after-fences={fences},seed={fences}");
+    let mut daemon = place.begin_failing("data", &failure, &[socket, control_option(place)]);
     if !daemon.logs_or_ends("serving") || !daemon.logs_or_ends("an administrator may ask here") {
         return Reached::Opening;
     }

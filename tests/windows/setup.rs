@@ -74,6 +74,13 @@ impl Place {
         command
     }
 
+    /// As `begin`, with a power that fails as `failure` says.
+    pub fn begin_failing(&self, name: &str, failure: &str, arguments: &[String]) -> Daemon {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_powercut"));
+        command.args(["serve", "--fail", failure]).arg("--nvdimm").arg(&self.file).args(arguments);
+        Daemon::spawn(command, self.socket(name))
+    }
+
     /// A persistent memory device; `more` follows its name.
     pub fn pmem(&self, name: &str, more: &str) -> Daemon {
         let socket = self.socket(name);

@@ -2,7 +2,7 @@
 //!
 //! The only door to them, so that tests can put others in their place:
 //!
-//! * With the feature `crash-tests`, threads of [`turns`](crate::pmem::simulated::turns) wait by
+//! * With the feature `crash-tests`, threads of `pmem::simulated::turns` wait by
 //!   giving their turn away.
 //! * With the feature `loom`, they are those of the crate of that name, which runs a model of a few
 //!   threads in every order that the memory model allows. They work nowhere else.

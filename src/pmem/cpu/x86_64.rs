@@ -176,11 +176,17 @@ const CLFLUSHOPT: u32 = 1 << 23;
 /// CPUID leaf 7, subleaf 0, EBX: the CPU has `clwb`.
 const CLWB: u32 = 1 << 24;
 
+/// CPUID leaf 7, subleaf 0, EBX; zero if the CPU has no such leaf.
+#[allow(unused_unsafe, reason = "these functions are unsafe in the oldest Rust that is supported")]
+fn cpuid_features() -> u32 {
+    // SAFETY: every x86-64 CPU has the CPUID instruction and leaf 0, which names the highest leaf.
+    unsafe { if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).ebx } else { 0 } }
+}
+
 impl WriteBack {
     /// All that this CPU has, best first.
     pub(in crate::pmem) fn supported() -> impl Iterator<Item = WriteBack> {
-        let has_leaf_7 = __cpuid(0).eax >= 7;
-        let features = if has_leaf_7 { __cpuid_count(7, 0).ebx } else { 0 };
+        let features = cpuid_features();
         let optional = |feature, kind| (features & feature != 0).then_some(kind);
         [
             optional(CLWB, WriteBack::Clwb),

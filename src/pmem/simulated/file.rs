@@ -5,9 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::super::PAGE;
 use super::super::writeback::Writeback;
-use super::contents::Contents;
+use super::Contents;
+use super::Random;
 use super::page_cache::PageCache;
-use super::random::Random;
 use super::recorder::Event;
 use crate::pmem::Durability;
 

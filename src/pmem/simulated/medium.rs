@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use vm_memory::VolatileSlice;
 
 use super::super::{Access, CACHE_LINE, Cause, Durability, MediaError, PersistentMemory};
-use super::contents::Contents;
+use super::Contents;
 
 /// A medium in ordinary memory, with poison.
 #[derive(Debug)]

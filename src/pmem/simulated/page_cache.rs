@@ -19,11 +19,11 @@ use std::mem;
 use std::sync::Arc;
 
 use super::super::PAGE;
-use super::contents::Contents;
-use super::images::{Effort, Images, enumerate, random_prefixes};
-use super::random::Random;
+use super::super::cache_model::images::{enumerate, random_prefixes};
+use super::super::cache_model::unfenced::WORD;
+use super::Contents;
 use super::recorder::Event;
-use super::unfenced::WORD;
+use super::{Effort, Images, Random};
 
 /// The pages of a file, and what of them may be on the disk.
 #[derive(Debug, Clone)]

@@ -7,11 +7,11 @@ use std::thread::{self, ThreadId};
 use nix::errno::Errno;
 use vm_memory::VolatileSlice;
 
-use super::contents::Contents;
+use super::Contents;
+use super::Unfenced;
 use super::file::{Dropped, File};
 use super::medium::Simulated;
 use super::turns;
-use super::unfenced::Unfenced;
 use crate::pmem::{Access, Cause, Durability, MediaError, PersistentMemory};
 
 /// Something that was done to a medium.

@@ -15,7 +15,7 @@ use std::sync::{
 };
 use std::thread;
 
-use super::random::Random;
+use super::Random;
 
 /// Who is next.
 pub trait Schedule: Send {

@@ -1,5 +1,6 @@
 //! The options of a disk, and the server that they describe.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use super::super::control::Identity;
 use super::super::device::VhostDevice;
 use super::super::error::Error;
 use super::super::fleet::{Description, Growth};
+use super::super::medium::OpenMedium;
 use super::super::queue::{Limiter, RateLimit};
 use super::super::server::Server;
 use super::super::socket::{Endpoint, SocketSource};
@@ -22,8 +24,8 @@ use super::growth::DiskGrowth;
 use crate::btt::{self, Version};
 use crate::namespace::{MappedNamespace, NamespaceError, NamespaceOptions};
 use crate::nvdimm::{Claim, ClaimKind};
-use crate::pmem::PersistentMemory;
-use crate::virtio::block::{Device, DeviceOptions, Discard, Disk, Serial};
+use crate::pmem::{MapError, Mapping, PersistentMemory};
+use crate::virtio::block::{Device, DeviceOptions, Discard, Disk, DiskQueue, Serial};
 
 /// What is served, where, and how.
 #[derive(Debug, Clone)]
@@ -51,9 +53,8 @@ pub struct DiskConfig {
     pub rate_group: Option<RateGroup>,
     /// What the guest can map, by number of the shared memory region; 255 at most.
     pub windows: Vec<WindowConfig>,
-    /// What is to go wrong.
-    #[cfg(feature = "power-fail")]
-    pub injection: super::super::injection::Injection,
+    /// How the medium of the namespace is opened.
+    pub medium: Arc<dyn OpenMedium>,
 }
 
 /// Disks that share rate limits. Clones are of the same group.
@@ -79,8 +80,8 @@ impl RateGroup {
     }
 }
 
-/// A disk that is open, and not served yet.
-pub(in crate::vhost_user) struct OpenDisk<M: PersistentMemory + 'static> {
+/// A disk whose BTT is open, and not served yet.
+pub(super) struct OpenDisk<M: PersistentMemory + 'static> {
     /// The claim on its namespace.
     pub claim: Claim,
     /// The version of its BTT.
@@ -91,33 +92,24 @@ pub(in crate::vhost_user) struct OpenDisk<M: PersistentMemory + 'static> {
     pub facts: DiskFacts,
 }
 
-impl DiskConfig {
-    /// A server of the disk. `stop` stops it.
-    #[cfg(not(feature = "power-fail"))]
-    pub fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Server, Error> {
-        self.open(regions, stop)
-    }
+/// A disk whose namespace is claimed and mapped, and whose socket is open.
+pub struct MappedDisk<'a, M = Mapping> {
+    config: &'a DiskConfig,
+    mapped: MappedNamespace<M>,
+    endpoint: Endpoint,
+    regions: &'a mut Regions,
+    stop: Stop,
+}
 
+impl DiskConfig {
     /// Claims and opens the namespace, and begins to listen. `stop` stops the server.
     ///
     /// # Errors
     ///
     /// Another process holds the namespace, its BTT cannot be served, or the socket cannot be used.
-    pub fn open(&self, regions: &mut Regions, stop: Stop) -> Result<Server, Error> {
+    pub fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Server, Error> {
         let (mapped, endpoint) = self.map()?;
-        let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
-        let OpenDisk { claim, version, device, facts } = self.open_btt(mapped)?;
-        warn_of_losses(&self.namespace.path, durability, backing);
-        let windows = self.open_windows(&claim, regions)?;
-        let identity = self.identity(&claim);
-        let (device, facts) = (device.with_windows(windows).share(), Arc::new(facts));
-        self.limit(&*device);
-        let server = Server::new(device.clone(), endpoint, stop);
-        let growth = (!self.read_only).then(|| -> Arc<dyn Growth> {
-            Arc::new(DiskGrowth::new(self.clone(), device, facts.clone(), (claim, version)))
-        });
-        let group = self.rate_group.as_ref().map(|group| group.name.clone());
-        Ok(server.described(Description { identity, facts: Some(facts), growth, group }))
+        self.medium.disk(MappedDisk { config: self, mapped, endpoint, regions, stop })
     }
 
     /// Lets the queues of `device` be no faster than they may.
@@ -127,6 +119,17 @@ impl DiskConfig {
         if let Some(group) = &self.rate_group {
             limits.join(group.limiter.clone());
         }
+    }
+
+    /// What the administrator sees of the disk.
+    fn description(
+        &self,
+        identity: Identity,
+        facts: Arc<DiskFacts>,
+        growth: Option<Arc<dyn Growth>>,
+    ) -> Description {
+        let group = self.rate_group.as_ref().map(|group| group.name.clone());
+        Description { identity, facts: Some(facts), growth, group }
     }
 
     /// What the administrator knows the disk by.
@@ -148,11 +151,7 @@ impl DiskConfig {
     }
 
     /// The windows of the disk whose namespace is `claim`'s.
-    pub(in crate::vhost_user) fn open_windows(
-        &self,
-        claim: &Claim,
-        regions: &mut Regions,
-    ) -> Result<Arc<Windows>, Error> {
+    fn open_windows(&self, claim: &Claim, regions: &mut Regions) -> Result<Arc<Windows>, Error> {
         let title = title(claim);
         let windows: Vec<Window> =
             self.windows.iter().map(|window| window.open(regions)).collect::<Result<_, _>>()?;
@@ -167,14 +166,14 @@ impl DiskConfig {
 
     /// Claims and maps the namespace. Frontends may connect from here on; they are answered once
     /// there is a server.
-    pub(in crate::vhost_user) fn map(&self) -> Result<(MappedNamespace, Endpoint), Error> {
+    fn map(&self) -> Result<(MappedNamespace, Endpoint), Error> {
         let kind = if self.read_only { ClaimKind::Shared } else { ClaimKind::Exclusive };
         let mapped = self.namespace.map(kind)?;
         Ok((mapped, Endpoint::open(&self.socket)?))
     }
 
     /// Opens the BTT in a namespace.
-    pub(in crate::vhost_user) fn open_btt<M: PersistentMemory + 'static>(
+    pub(super) fn open_btt<M: PersistentMemory + 'static>(
         &self,
         mapped: MappedNamespace<M>,
     ) -> Result<OpenDisk<M>, NamespaceError> {
@@ -190,7 +189,7 @@ impl DiskConfig {
     }
 
     /// The device that serves `disk`, which goes by `uuid`.
-    pub(in crate::vhost_user) fn device(&self, disk: &impl Disk, uuid: Option<Uuid>) -> Device {
+    fn device(&self, disk: &impl Disk, uuid: Option<Uuid>) -> Device {
         let options = DeviceOptions {
             read_only: self.read_only,
             discard: self.discard,
@@ -199,6 +198,72 @@ impl DiskConfig {
             queue_size: self.queue_size,
         };
         Device::new(disk, &options)
+    }
+}
+
+impl<'a> MappedDisk<'a> {
+    /// The same disk on another medium, which `change` makes of the mapping.
+    pub fn with_medium<M: PersistentMemory>(
+        self,
+        change: impl FnOnce(Mapping) -> Result<M, MapError>,
+    ) -> Result<MappedDisk<'a, M>, Error> {
+        let MappedDisk { config, mapped, endpoint, regions, stop } = self;
+        Ok(MappedDisk { config, mapped: mapped.with_medium(change)?, endpoint, regions, stop })
+    }
+
+    /// Serves the BTT, which is opened again whenever its namespace has grown.
+    pub fn serve_growing(self) -> Result<Server, Error> {
+        let MappedDisk { config, mapped, endpoint, regions, stop } = self;
+        let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
+        let OpenDisk { claim, version, device, facts } = config.open_btt(mapped)?;
+        warn_of_losses(&config.namespace.path, durability, backing);
+        let windows = config.open_windows(&claim, regions)?;
+        let identity = config.identity(&claim);
+        let (device, facts) = (device.with_windows(windows).share(), Arc::new(facts));
+        config.limit(&*device);
+        let server = Server::new(device.clone(), endpoint, stop);
+        let growth = (!config.read_only).then(|| -> Arc<dyn Growth> {
+            Arc::new(DiskGrowth::new(config.clone(), device, facts.clone(), (claim, version)))
+        });
+        Ok(server.described(config.description(identity, facts, growth)))
+    }
+}
+
+impl<M: PersistentMemory + 'static> MappedDisk<'_, M> {
+    /// The NVDIMM file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.config.namespace.path
+    }
+
+    /// The medium.
+    pub fn medium(&self) -> &M {
+        &self.mapped.medium
+    }
+
+    /// Serves the BTT, which keeps its size.
+    pub fn serve_btt(self) -> Result<Server, Error> {
+        let MappedDisk { config, mapped, endpoint, regions, stop } = self;
+        let OpenDisk { claim, device, facts, .. } = config.open_btt(mapped)?;
+        let device = device.with_windows(config.open_windows(&claim, regions)?).share();
+        config.limit(&*device);
+        let description = config.description(config.identity(&claim), Arc::new(facts), None);
+        Ok(Server::new(device, endpoint, stop).described(description))
+    }
+
+    /// Serves what `open` makes of the medium, for so many queues, instead of a BTT.
+    pub fn serve_instead<D: Disk, Q: DiskQueue + 'static>(
+        self,
+        open: impl FnOnce(M, usize) -> (Arc<D>, Vec<Q>),
+    ) -> Result<Server, Error> {
+        let MappedDisk { config, mapped, endpoint, regions, stop } = self;
+        let MappedNamespace { claim, medium, .. } = mapped;
+        let (disk, queues) = open(medium, config.queues.into());
+        let device = config.device(&*disk, claim.namespace().uuid);
+        announce(&claim, &device, disk.durability());
+        let device = BlockDevice::new(&title(&claim), device, queues).polling(config.poll);
+        let device = device.with_windows(config.open_windows(&claim, regions)?);
+        Ok(Server::new(device.into_device(), endpoint, stop))
     }
 }
 

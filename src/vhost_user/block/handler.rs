@@ -37,10 +37,10 @@ impl Reply for BlockReply {
             let level = if error.is_the_guests() { Level::Warn } else { Level::Error };
             log.line(level, error);
         }
-        let Done { filled, moved } = result.as_ref().copied().unwrap_or_default();
-        let outcome = Outcome { operation, bytes: moved, failed: result.is_err() };
+        let done = result.as_ref().copied().unwrap_or_default();
+        let outcome = Outcome { operation, bytes: done.bytes(), failed: result.is_err() };
         let result = result.as_ref().map_or_else(RequestError::status, |_| 0);
-        let length = store_status(status, result, memory, log).map_or(0, |()| filled + 1);
+        let length = store_status(status, result, memory, log).map_or(0, |()| done.filled + 1);
         Told { length, outcome }
     }
 }
@@ -90,7 +90,7 @@ impl Taken {
     /// What a rate limit on bytes charges for the request. A discard moves none.
     fn charged(&self) -> u64 {
         let moves = matches!(self.kind, Some(Kind::In | Kind::Out | Kind::WriteZeroes));
-        self.result.as_ref().ok().filter(|_| moves).map_or(0, |done| done.moved)
+        self.result.as_ref().ok().filter(|_| moves).map_or(0, |done| done.bytes())
     }
 }
 
@@ -201,7 +201,7 @@ impl BlockRequests {
             if matches!(taken.result, Err(RequestError::Interrupted)) {
                 break;
             }
-            let goes_on = requests.charge(taken.charged());
+            let goes_on = !requests.is_limited() || requests.charge(taken.charged());
             self.taken.push(taken);
             if !goes_on || requests.interrupt().is_due() {
                 break;

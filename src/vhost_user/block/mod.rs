@@ -7,9 +7,7 @@ mod facts;
 mod growth;
 mod handler;
 
-#[cfg(feature = "power-fail")]
-pub(super) use config::OpenDisk;
 pub(super) use config::claim_name;
-pub use config::{DiskConfig, RateGroup};
+pub use config::{DiskConfig, MappedDisk, RateGroup};
 pub use device::BlockDevice;
 pub(super) use facts::DiskFacts;

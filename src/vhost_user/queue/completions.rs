@@ -17,7 +17,7 @@ use vm_memory::{Address, Bytes, GuestAddress};
 
 use super::super::guest_log::LimitedLog;
 use super::available::{AVAILABLE_ELEMENT, AVAILABLE_HEADER, not_there};
-use super::counters::{Outcome, QueueCounters, Taken};
+use super::counters::{Outcome, QueueCounters, Taken, Tally};
 use super::flusher::Flush;
 use crate::virtio::{GuestArray, GuestRam, SyncError};
 
@@ -122,7 +122,7 @@ impl<R: Reply> Completions<R> {
         counters: &QueueCounters,
         log: &LimitedLog,
     ) -> Result<bool, Error> {
-        let (size, mut clock) = (ring.size(), Clock::new());
+        let (size, mut tallies) = (ring.size(), Tallies::new(counters));
         let elements = at(ring.used_ring(), USED_HEADER)?;
         let elements = GuestArray::<u64>::new(memory, elements, size.into());
         let before = Wrapping(ring.next_used());
@@ -130,7 +130,7 @@ impl<R: Reply> Completions<R> {
         while let Some((Completion { head, reply, flush }, popped)) = self.take_ready() {
             let flushed = flush.and_then(|flush| flush.result()).unwrap_or(Ok(()));
             let Told { length, outcome } = reply.store(flushed, memory, log);
-            counters.completed(outcome, clock.since(popped));
+            tallies.add(popped, outcome);
             // The guest named a descriptor that is not there: there is no element for it.
             if head < size {
                 let element = u64::from(length) << 32 | u64::from(head);
@@ -148,28 +148,33 @@ impl<R: Reply> Completions<R> {
     }
 }
 
-/// Times of requests that are completed together: most of them were popped together as well.
-struct Clock {
-    now: Option<Instant>,
-    last: Option<(Instant, Taken)>,
+/// Counts requests that are completed together: most of them were popped together as well.
+struct Tallies<'a> {
+    counters: &'a QueueCounters,
+    /// When those of the tally were popped.
+    popped: Option<Instant>,
+    tally: Tally,
 }
 
-impl Clock {
-    fn new() -> Clock {
-        Clock { now: None, last: None }
+impl Tallies<'_> {
+    fn new(counters: &QueueCounters) -> Tallies<'_> {
+        Tallies { counters, popped: None, tally: Tally::default() }
     }
 
-    /// The time since `popped`.
-    fn since(&mut self, popped: Instant) -> Taken {
-        match self.last {
-            Some((same, taken)) if same == popped => taken,
-            _ => {
-                let now = *self.now.get_or_insert_with(Instant::now);
-                let taken = Taken::between(popped, now);
-                self.last = Some((popped, taken));
-                taken
-            }
+    /// Takes in a request that was popped at `popped`.
+    fn add(&mut self, popped: Instant, outcome: Outcome) {
+        if self.popped != Some(popped) {
+            self.counters.completed(&self.tally);
+            self.tally = Tally::of(Taken::between(popped, Instant::now()));
+            self.popped = Some(popped);
         }
+        self.tally.add(outcome);
+    }
+}
+
+impl Drop for Tallies<'_> {
+    fn drop(&mut self) {
+        self.counters.completed(&self.tally);
     }
 }
 

@@ -122,22 +122,52 @@ pub(in crate::vhost_user) struct Outcome {
     pub failed: bool,
 }
 
+/// Requests of a queue that have taken the same time, before they are counted.
+#[derive(Debug, Default)]
+pub(in crate::vhost_user) struct Tally {
+    counts: [Count; Operation::ALL.len()],
+    taken: Option<Taken>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    requests: u64,
+    bytes: u64,
+    errors: u64,
+}
+
+impl Tally {
+    /// A tally of requests that took `taken`.
+    pub(in crate::vhost_user) fn of(taken: Taken) -> Tally {
+        Tally { taken: Some(taken), ..Tally::default() }
+    }
+
+    /// Takes in a request.
+    pub(in crate::vhost_user) fn add(&mut self, outcome: Outcome) {
+        let count = &mut self.counts[outcome.operation as usize];
+        count.requests += 1;
+        count.bytes += outcome.bytes;
+        count.errors += u64::from(outcome.failed);
+    }
+}
+
 impl QueueCounters {
     /// The counters of one kind of requests.
     pub(in crate::vhost_user) fn of(&self, operation: Operation) -> &OperationCounters {
         &self.operations[operation as usize]
     }
 
-    /// Counts a request that took `taken`.
-    pub(in crate::vhost_user) fn completed(&self, outcome: Outcome, taken: Taken) {
-        let counters = self.of(outcome.operation);
-        counters.requests.add(1);
-        if outcome.failed {
-            counters.errors.add(1);
-        } else {
-            counters.bytes.add(outcome.bytes);
+    /// Counts requests that were completed together.
+    pub(in crate::vhost_user) fn completed(&self, tally: &Tally) {
+        let counts = self.operations.iter().zip(&tally.counts);
+        for (counters, count) in counts.filter(|(_, count)| count.requests > 0) {
+            counters.requests.add(count.requests);
+            counters.bytes.add(count.bytes);
+            counters.errors.add(count.errors);
+            if let Some(taken) = tally.taken {
+                counters.latency.add(taken.bucket, count.requests, taken.nanoseconds);
+            }
         }
-        counters.latency.add(taken.bucket, taken.nanoseconds);
     }
 
     /// Counts a batch of `requests`, at least one.
@@ -203,8 +233,10 @@ mod tests {
         let begin = Instant::now();
         let taken = Taken::between(begin, begin + Duration::from_micros(3));
         let outcome = |failed| Outcome { operation: Operation::Write, bytes: 4096, failed };
-        counters.completed(outcome(false), taken);
-        counters.completed(outcome(true), taken);
+        let mut tally = Tally::of(taken);
+        tally.add(outcome(false));
+        tally.add(Outcome { bytes: 0, ..outcome(true) });
+        counters.completed(&tally);
         let writes = counters.of(Operation::Write);
         let counted = [&writes.requests, &writes.bytes, &writes.errors].map(Counter::get);
         assert_eq!((counted, writes.latency.total()), ([2, 4096, 1], 6000));

@@ -24,12 +24,12 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// Counts a time, whose bucket is known.
-    pub(in crate::vhost_user) fn add(&self, bucket: usize, nanoseconds: u64) {
+    /// Counts a time, whose bucket is known, `count` times.
+    pub(in crate::vhost_user) fn add(&self, bucket: usize, count: u64, nanoseconds: u64) {
         if let Some(counter) = self.buckets.get(bucket) {
-            counter.add(1);
+            counter.add(count);
         }
-        self.total.add(nanoseconds);
+        self.total.add(count.wrapping_mul(nanoseconds));
     }
 
     /// The sum of all times, in nanoseconds.
@@ -96,7 +96,7 @@ mod tests {
     fn times_are_counted_where_they_belong() {
         let histogram = Histogram::default();
         for time in [100, 200, 5000] {
-            histogram.add(bucket_of(time), time);
+            histogram.add(bucket_of(time), 1, time);
         }
         assert_eq!((histogram.buckets(), histogram.total()), (vec![(256, 2), (5120, 1)], 5300));
     }

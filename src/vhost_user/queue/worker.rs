@@ -69,6 +69,11 @@ impl<'a> Requests<'a> {
         self.interrupt
     }
 
+    /// Returns whether there are rate limits.
+    pub(in crate::vhost_user) fn is_limited(&self) -> bool {
+        self.limits.is_some()
+    }
+
     /// Charges a request that was carried out, and has moved `bytes`, to the rate limits. Returns whether the
     /// batch may go on.
     pub(in crate::vhost_user) fn charge(&self, bytes: u64) -> bool {

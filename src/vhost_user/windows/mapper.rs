@@ -169,10 +169,7 @@ impl Mapper {
             Protection::ReadOnly => 0,
             Protection::ReadWrite => WRITABLE,
         };
-        #[cfg(feature = "power-fail")]
-        if lent.protection() == Protection::ReadWrite {
-            lent.lend(piece.file_offset, piece.length);
-        }
+        lent.note_mapped(piece.file_offset, piece.length);
         Ok(self.channel.map(&range(window, piece, flags), lent.as_fd())?)
     }
 

@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::error::Error;
+use super::super::medium::OpenMedium;
 use super::Windows;
 use crate::dax::Region;
 use crate::namespace::region::NamespaceOptions;
 use crate::nvdimm::{self, Claim, ClaimKind, LabelSize, NvdimmFile, Selection};
-use crate::pmem::{Lend, Lent, MapError, Mapping, PersistentMemory, Protection};
-#[cfg(feature = "power-fail")]
-use crate::vhost_user::Injection;
+use crate::pmem::{Lent, PersistentMemory, Protection};
 
 /// Any medium: nothing that a window does is worth one kind of code for each.
 type Medium = Arc<dyn PersistentMemory>;
@@ -25,9 +24,8 @@ pub struct RegionConfig {
     pub namespace: Selection,
     /// Where the file's labels are.
     pub label_size: LabelSize,
-    /// What is to go wrong.
-    #[cfg(feature = "power-fail")]
-    pub injection: Injection,
+    /// How its medium is opened.
+    pub medium: Arc<dyn OpenMedium>,
 }
 
 /// A region that is open.
@@ -160,7 +158,7 @@ impl RegionConfig {
         };
         let (claim, mapping) = options.map(kind)?;
         let fails = |source| nvdimm::Error::Map { path: self.path.clone(), source };
-        let (medium, lend) = self.medium(mapping).map_err(fails)?;
+        let (medium, lend) = self.medium.region(mapping).map_err(fails)?;
         let read_only = lend(Protection::ReadOnly).map_err(fails)?;
         let writable = (kind == ClaimKind::Exclusive)
             .then(|| lend(Protection::ReadWrite).map_err(fails))
@@ -176,21 +174,5 @@ impl RegionConfig {
             writable: writable.map(Arc::new),
             changes: Mutex::new(()),
         })
-    }
-
-    #[cfg(not(feature = "power-fail"))]
-    #[allow(
-        clippy::unnecessary_wraps,
-        clippy::unused_self,
-        reason = "with power failures it needs both"
-    )]
-    fn medium(&self, mapping: Mapping) -> Result<(Medium, Lend), MapError> {
-        let medium = Arc::new(mapping);
-        Ok((medium.clone(), Box::new(move |protection| medium.lend(protection))))
-    }
-
-    #[cfg(feature = "power-fail")]
-    fn medium(&self, mapping: Mapping) -> Result<(Medium, Lend), MapError> {
-        self.injection.medium(mapping)
     }
 }

@@ -35,8 +35,21 @@ impl Steps<'_> {
 pub struct Done {
     /// Bytes of the guest's buffers that were filled.
     pub filled: u32,
+    /// Virtio sectors that were read, written, zeroed or discarded.
+    pub sectors: u32,
+}
+
+impl Done {
+    /// A request that has filled `filled` bytes of the guest's buffers and moved `bytes`, which are sectors.
+    fn new(filled: u32, bytes: u64) -> Done {
+        Done { filled, sectors: (bytes / VIRTIO_SECTOR) as u32 }
+    }
+
     /// Bytes of the disk that were read, written, zeroed or discarded.
-    pub moved: u64,
+    #[must_use]
+    pub fn bytes(self) -> u64 {
+        u64::from(self.sectors) * VIRTIO_SECTOR
+    }
 }
 
 /// Carries out the requests of one queue.
@@ -116,16 +129,16 @@ impl Executor {
     ) -> Result<Done, RequestError> {
         let device = &*self.device;
         let steps = Steps { is_interrupted };
-        let mut moved = 0;
+        let mut bytes = 0;
         match request.kind {
             Kind::In => {
                 let length = self.check_transfer(request.sector, request.data_in)?;
                 let scratch = &mut self.scratch;
                 transfer::read(batch, memory, request.sector, request.data_in, scratch, steps)?;
-                return Ok(Done { filled: length, moved: length.into() });
+                return Ok(Done::new(length, length.into()));
             }
             Kind::Out => {
-                moved = self.check_transfer(request.sector, request.data_out)?.into();
+                bytes = self.check_transfer(request.sector, request.data_out)?.into();
                 device.check_writable()?;
                 let scratch = &mut self.scratch;
                 let at = (request.sector, tag);
@@ -137,17 +150,17 @@ impl Executor {
             }
             Kind::GetId => {
                 let filled = self.identify(memory, request.data_in)?;
-                return Ok(Done { filled, moved });
+                return Ok(Done::new(filled, 0));
             }
             Kind::Discard if device.discards || device.read_only => {
                 device.check_writable()?;
-                moved = ranges::discard(device, batch, memory, request.data_out, tag, steps)?;
+                bytes = ranges::discard(device, batch, memory, request.data_out, tag, steps)?;
             }
             Kind::WriteZeroes => {
                 device.check_writable()?;
                 let scratch = &mut self.scratch;
                 let clearing = ranges::Clearing { device, steps, tag };
-                moved = clearing.write_zeroes(batch, memory, request.data_out, scratch)?;
+                bytes = clearing.write_zeroes(batch, memory, request.data_out, scratch)?;
             }
             Kind::Discard => {
                 let kind = virtio_bindings::virtio_blk::VIRTIO_BLK_T_DISCARD;
@@ -155,7 +168,7 @@ impl Executor {
             }
             Kind::Other(kind) => return Err(RequestError::Unsupported(kind)),
         }
-        Ok(Done { filled: 0, moved })
+        Ok(Done::new(0, bytes))
     }
 
     /// Checks the sectors of a read or write, and returns its length in bytes.

@@ -6,8 +6,6 @@ mod disk;
 mod error;
 mod execute;
 mod ranges;
-#[cfg(feature = "power-fail")]
-mod raw;
 mod request;
 mod transfer;
 
@@ -16,8 +14,6 @@ pub use device::{Device, DeviceOptions, Discard, Serial};
 pub use disk::{Disk, DiskBatch, DiskQueue};
 pub use error::RequestError;
 pub use execute::{Done, Executor};
-#[cfg(feature = "power-fail")]
-pub use raw::{Raw, RawBatch, RawQueue};
 pub use request::{Chain, Kind, Request};
 
 /// Bytes of the sector that virtio-blk counts in, whatever the device's own (VIRTIO 1.2, 5.2.4).

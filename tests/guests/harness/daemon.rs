@@ -11,7 +11,6 @@ use crate::syncs::Syncs;
 /// Recovery of the disks used here is a matter of milliseconds; this is for a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const END_LIMIT: Duration = Duration::from_secs(60);
-#[cfg(feature = "power-fail")]
 /// For a guest, emulated on a busy machine, to make a back end fence some thousand times.
 const FAILURE_LIMIT: Duration = Duration::from_secs(180);
 
@@ -48,6 +47,20 @@ impl Daemon {
         Self::listening(command, vec![socket], queues)
     }
 
+    /// Like [`Daemon::start_with`], with a power that fails.
+    #[track_caller]
+    pub fn start_failing(file: &Path, queues: u32, options: &[&str]) -> Self {
+        let socket = file.with_extension("sock");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_powercut"));
+        command
+            .arg("serve")
+            .arg(format!("--socket-path={}", socket.display()))
+            .arg(format!("--nvdimm={}", file.display()))
+            .arg(format!("--num-queues={queues}"))
+            .args(options);
+        Self::listening(command, vec![socket], queues)
+    }
+
     /// Serves the namespaces `names` of `file`, each as a disk of its own with one virtqueue.
     #[track_caller]
     pub fn start_disks(file: &Path, names: &[&str]) -> Self {
@@ -66,6 +79,14 @@ impl Daemon {
     pub fn start_devices(file: &Path, arguments: &[String], sockets: Vec<PathBuf>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
         command.arg(format!("--nvdimm={}", file.display())).args(arguments);
+        Self::listening(command, sockets, 1)
+    }
+
+    /// Like [`Daemon::start_devices`], with a power that fails.
+    #[track_caller]
+    pub fn start_failing_devices(file: &Path, options: &[String], sockets: Vec<PathBuf>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_powercut"));
+        command.arg("serve").arg(format!("--nvdimm={}", file.display())).args(options);
         Self::listening(command, sockets, 1)
     }
 
@@ -106,14 +127,12 @@ impl Daemon {
 
     /// Tells the back end to let the power fail.
     #[track_caller]
-    #[cfg(feature = "power-fail")]
     pub fn send_power_failure(&self) {
         self.process.send("USR1");
     }
 
     /// Waits until the back end has let the power fail; returns what it said of that.
     #[track_caller]
-    #[cfg(feature = "power-fail")]
     pub fn wait_for_power_failure(mut self) -> String {
         let said = self
             .process

@@ -129,7 +129,6 @@ impl Guest {
 
     /// Stops the guest's QEMU for good: from here on it stores nothing.
     #[track_caller]
-    #[cfg(feature = "power-fail")]
     pub fn stop(&self) {
         self.process.stop(STEP_LIMIT);
     }

@@ -132,7 +132,6 @@ impl Process {
 
     /// SIGSTOP, and waits until none of its threads runs any more.
     #[track_caller]
-    #[cfg(feature = "power-fail")]
     pub fn stop(&self, limit: Duration) {
         self.send("STOP");
         let tasks = format!("/proc/{}/task", self.child.id());

@@ -75,7 +75,6 @@ impl<'a> Tool<'a> {
 
     /// All sectors in order.
     #[track_caller]
-    #[cfg(feature = "power-fail")]
     pub fn export(&self) -> Vec<u8> {
         let output = self.command("export", &[]).output().expect("nvdimmctl");
         assert!(output.status.success(), "nvdimmctl export ended with {}", output.status);

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use super::super::DurabilityRequest;
-use super::loans::Left;
+use super::super::shadow::Left;
 use super::*;
+use crate::pmem::DurabilityRequest;
 
 const ALL: Range<u64> = 0..16384;
 
@@ -38,14 +38,14 @@ impl Scenario {
     /// Lends pages to others.
     fn lend(&self, range: Range<u64>) -> Lent {
         let lent = self.medium.lend(Protection::ReadWrite).unwrap();
-        lent.lend(range.start, range.end - range.start);
+        lent.note_mapped(range.start, range.end - range.start);
         lent
     }
 
     /// Lets the power fail; returns what it has left.
     fn fail(&self) -> (Left, Vec<u8>) {
-        let PowerFail { loans, failure, .. } = &self.medium;
-        let left = loans.fail(&loans.state(), &mut Random::new(failure.seed));
+        let PowerFail { shadow, failure, .. } = &self.medium;
+        let left = shadow.fail(&shadow.state(), &mut Random::new(failure.seed));
         let mut bytes = vec![0; ALL.end as usize];
         self.file.read_exact_at(&mut bytes, 0).unwrap();
         (left, bytes)

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
-use super::disk::{Disk, DiskBatch, DiskQueue};
 use crate::btt::{Error, NeverWritten, Tag};
 use crate::pmem::{Durability, Intent, MediaError, PersistentMemory};
+use crate::virtio::block::{Disk, DiskBatch, DiskQueue};
 use crate::virtio::{SyncError, Syncs};
 
 /// A sector's worth of zeroes.

@@ -3,19 +3,14 @@
 //! The running system sees all that it stores. The file gets only what is durable: what was flushed
 //! and fenced, or streamed and fenced, as on DAX, whatever the file is. When the power fails, the
 //! file gets a part of the rest as well, one that a CPU might have written back just then (the model
-//! of [`simulated`](super::simulated)), and the process is gone, as by SIGKILL.
+//! of [`cache_model`](crate::pmem::cache_model)), and the process is gone, as by SIGKILL.
 //!
 //! What others store, to whom the file is lent, is in it at once; when the power fails, what they have not
-//! made durable is taken out of it again, in part (`loans`).
+//! made durable is taken out of it again, in part (`shadow`).
 //!
 //! All stores, flushes and fences take turns, so this is slower than a plain [`Mapping`]; and pages
 //! that were ever stored to stay in memory, and so does a copy of what is lent.
 
-mod loans;
-
-pub use loans::Loans;
-
-use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -23,21 +18,12 @@ use std::thread;
 use rustix::process::{Signal, getpid, kill_process};
 use vm_memory::VolatileSlice;
 
-use super::simulated::{Durable, Random, Unfenced};
-use super::{
-    Backing, Durability, Intent, Lent, MapError, Mapping, MediaError, PersistentMemory, Protection,
+use super::PowerFailure;
+use super::shadow::{Shadow, fail_all};
+use crate::pmem::cache_model::{Durable, Random, Unfenced};
+use crate::pmem::{
+    Durability, Intent, Lent, MapError, Mapping, MediaError, PersistentMemory, Protection,
 };
-
-/// When the power fails, and what is left then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PowerFailure {
-    /// Fences that take effect; the power fails in the next one. `None`: it fails on demand alone.
-    pub after_fences: Option<u64>,
-    /// Decides what is left of what was not fenced.
-    pub seed: u64,
-    /// What others flush is not made durable: the control experiment.
-    pub loses_flushes: bool,
-}
 
 /// A mapping that lets its power fail.
 #[derive(Debug)]
@@ -46,7 +32,7 @@ pub struct PowerFail {
     view: Mapping,
     /// What is durable, and what others store.
     file: Arc<Mapping>,
-    loans: Arc<Loans>,
+    shadow: Arc<Shadow>,
     failure: PowerFailure,
     state: Mutex<State>,
 }
@@ -74,14 +60,8 @@ impl PowerFail {
     pub fn new(mapping: Mapping, failure: PowerFailure) -> Result<PowerFail, MapError> {
         let view = mapping.private_view()?;
         let file = Arc::new(mapping);
-        let loans = Loans::new(file.clone(), failure.loses_flushes);
-        Ok(PowerFail { view, file, loans, failure, state: Mutex::default() })
-    }
-
-    /// What stands behind the mapping.
-    #[must_use]
-    pub fn backing(&self) -> Backing {
-        self.file.backing()
+        let shadow = Shadow::new(file.clone(), failure.loses_flushes);
+        Ok(PowerFail { view, file, shadow, failure, state: Mutex::default() })
     }
 
     /// Lets the power fail now.
@@ -107,13 +87,13 @@ impl PowerFail {
     /// was acknowledged to a guest by then had been fenced, or flushed.
     fn fail_in(&self, state: &mut State) -> ! {
         let seed = self.failure.seed;
-        let lent = loans::fail_all(seed);
+        let lent = fail_all(seed);
         let Remains { fences, pending, kept } = self.leave(state);
         let (pending, kept) = (lent.pending + pending, lent.kept + kept);
         // Not by way of the log, which may be off, and may be locked by somebody who waits for us.
         let _ = writeln!(
             io::stderr(),
-            "vhost-user-btt: power failure: after-fences={fences},seed={seed}: {pending} bytes were \
+            "powercut: power failure: after-fences={fences},seed={seed}: {pending} bytes were \
              pending, {kept} of them are kept"
         );
         loop {
@@ -136,9 +116,9 @@ impl PowerFail {
         Remains { fences: state.fences, pending: state.unfenced.bytes(), kept }
     }
 
-    /// The file, for others to map parts of it, which are to be named ([`Lent::lend`]).
+    /// The file, for others to map parts of it.
     pub fn lend(&self, protection: Protection) -> Result<Lent, MapError> {
-        Ok(self.file.lend(protection)?.with_loans(self.loans.clone()))
+        Ok(self.file.lend(protection)?.observed_by(self.shadow.clone()))
     }
 
     /// The part of the file that durable bytes go to.
@@ -244,7 +224,7 @@ impl PersistentMemory for PowerFail {
         let mut durable = self.durable();
         state.unfenced.end_zeroing(offset, length, &mut durable);
         durable.result?;
-        self.loans.state().zero(offset, length);
+        self.shadow.state().zero(offset, length);
         // The file's poison is gone, so that its pages can be copied.
         self.view.write_bytes(offset, &vec![0; length as usize])
     }
@@ -270,16 +250,6 @@ impl Drop for PowerFail {
     }
 }
 
-impl fmt::Display for PowerFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.after_fences {
-            Some(fences) => write!(f, "after {fences} fences")?,
-            None => write!(f, "at SIGUSR1")?,
-        }
-        let flushes = if self.loses_flushes { ", and what guests flush is lost" } else { "" };
-        write!(f, ", seed {}{flushes}", self.seed)
-    }
-}
-
 #[cfg(test)]
+#[path = "tests.rs"]
 mod tests;

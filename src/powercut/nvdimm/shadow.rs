@@ -14,22 +14,22 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
-use super::super::simulated::{Contents, Random, Unfenced};
-use super::super::{Mapping, PAGE, PersistentMemory};
+use crate::pmem::cache_model::{Contents, Random, Unfenced};
+use crate::pmem::{LentObserver, Mapping, PAGE, PersistentMemory};
 
 /// Bytes that are loaded and stored in one access.
 const WORD: u64 = 8;
 
 /// Those of all media that the process has.
-static ALL: Mutex<Vec<Weak<Loans>>> = Mutex::new(Vec::new());
+static ALL: Mutex<Vec<Weak<Shadow>>> = Mutex::new(Vec::new());
 
 /// Lets all files have what `seed` says of what is not durable. From here on nothing is flushed any more.
 pub(super) fn fail_all(seed: u64) -> Left {
     let all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut random, mut left) = (Random::new(!seed), Left::default());
-    for loans in all.iter().filter_map(Weak::upgrade) {
-        let state = loans.state();
-        let here = loans.fail(&state, &mut random);
+    for shadow in all.iter().filter_map(Weak::upgrade) {
+        let state = shadow.state();
+        let here = shadow.fail(&state, &mut random);
         left = Left { pending: left.pending + here.pending, kept: left.kept + here.kept };
         // Locked for good, so that nobody is told that anything was flushed after this.
         mem::forget(state);
@@ -41,7 +41,7 @@ pub(super) fn fail_all(seed: u64) -> Left {
 
 /// Bytes of a file that others store to, and what is durable of them.
 #[derive(Debug)]
-pub struct Loans {
+pub struct Shadow {
     file: Arc<Mapping>,
     /// What is flushed is as likely lost as all else.
     loses_flushes: bool,
@@ -72,45 +72,18 @@ struct Pending {
     stored: u64,
 }
 
-impl Loans {
-    pub(super) fn new(file: Arc<Mapping>, loses_flushes: bool) -> Arc<Loans> {
+impl Shadow {
+    pub(super) fn new(file: Arc<Mapping>, loses_flushes: bool) -> Arc<Shadow> {
         let durable = Contents::zeroes(file.size());
         let state = Mutex::new(State { lent: Vec::new(), durable });
-        let loans = Arc::new(Loans { file, loses_flushes, state });
-        ALL.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&loans));
-        loans
+        let shadow = Arc::new(Shadow { file, loses_flushes, state });
+        ALL.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&shadow));
+        shadow
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // Each word of it is whole by itself.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Others will store to the pages `range`, now and for good: what they had stored before that, if it was
-    /// not lent yet, counts as durable.
-    pub fn lend(&self, range: Range<u64>) {
-        let mut state = self.state();
-        let mut new = vec![range];
-        for known in &state.lent {
-            let around = |it: &Range<u64>| {
-                [it.start..it.end.min(known.start), it.start.max(known.end)..it.end]
-            };
-            new = new.iter().flat_map(around).filter(|it| !it.is_empty()).collect();
-        }
-        for range in new {
-            let pending = self.pending_in(&state, &range);
-            state.take(&pending);
-            state.lent.push(range);
-        }
-    }
-
-    /// Everything stored so far is durable.
-    pub fn flushed(&self) {
-        if !self.loses_flushes {
-            let mut state = self.state();
-            let pending = self.pending(&state);
-            state.take(&pending);
-        }
     }
 
     /// Lets the file have what `random` says of what is not durable.
@@ -160,6 +133,35 @@ impl Loans {
                     found.push(Pending { offset, durable: u64::from_le_bytes(*durable), stored });
                 }
             }
+        }
+    }
+}
+
+impl LentObserver for Shadow {
+    /// Others will store to the pages `range`, now and for good: what they had stored before that, if it was
+    /// not lent yet, counts as durable.
+    fn mapped(&self, range: Range<u64>) {
+        let mut state = self.state();
+        let mut new = vec![range];
+        for known in &state.lent {
+            let around = |it: &Range<u64>| {
+                [it.start..it.end.min(known.start), it.start.max(known.end)..it.end]
+            };
+            new = new.iter().flat_map(around).filter(|it| !it.is_empty()).collect();
+        }
+        for range in new {
+            let pending = self.pending_in(&state, &range);
+            state.take(&pending);
+            state.lent.push(range);
+        }
+    }
+
+    /// Everything stored so far is durable.
+    fn synced(&self) {
+        if !self.loses_flushes {
+            let mut state = self.state();
+            let pending = self.pending(&state);
+            state.take(&pending);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::thread::ThreadId;
 use super::super::CACHE_LINE;
 
 /// Bytes of a word, which never tears.
-pub(super) const WORD: u64 = 8;
+pub(in crate::pmem) const WORD: u64 = 8;
 
 /// Where stores go once they are durable.
 pub trait Durable {
@@ -24,16 +24,16 @@ pub trait Durable {
 #[derive(Debug, Clone, Default)]
 pub struct Unfenced {
     /// Lines with ordinary stores, by number.
-    pub(super) lines: BTreeMap<u64, Line>,
+    pub(in crate::pmem) lines: BTreeMap<u64, Line>,
     /// Streaming stores, oldest first.
-    pub(super) streams: Vec<Stream>,
+    pub(in crate::pmem) streams: Vec<Stream>,
     /// Number of stores so far: they are applied in their order where they overlap.
     stores: u64,
 }
 
 /// The ordinary stores to a cache line.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Line {
+pub(in crate::pmem) struct Line {
     /// Oldest first.
     pub stores: Vec<Store>,
     /// How many of them each thread flushed.
@@ -42,7 +42,7 @@ pub(super) struct Line {
 
 /// An ordinary store: aligned, and of up to eight bytes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Store {
+pub(in crate::pmem) struct Store {
     pub order: u64,
     pub offset: u64,
     bytes: [u8; WORD as usize],
@@ -50,14 +50,14 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(in crate::pmem) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
 }
 
 /// A streaming store.
 #[derive(Debug, Clone)]
-pub(super) struct Stream {
+pub(in crate::pmem) struct Stream {
     pub order: u64,
     /// Whose fence makes it durable; none for zeroing, which ends by itself.
     thread: Option<ThreadId>,
@@ -67,7 +67,7 @@ pub(super) struct Stream {
 
 impl Stream {
     /// Numbers of the cache lines that it touches.
-    pub(super) fn lines(&self) -> std::ops::Range<u64> {
+    pub(in crate::pmem) fn lines(&self) -> std::ops::Range<u64> {
         self.offset / CACHE_LINE..(self.offset + self.bytes.len() as u64).div_ceil(CACHE_LINE)
     }
 }

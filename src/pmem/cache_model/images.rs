@@ -161,7 +161,7 @@ impl Words {
 
 /// Hands `make` the combinations of a prefix of each of the lists of `lengths` with each of `choices`, of
 /// which the first two are none and all: every combination, or a sample if `effort` allows fewer.
-pub(super) fn enumerate<C: Copy>(
+pub(in crate::pmem) fn enumerate<C: Copy>(
     lengths: &[usize],
     choices: &[C],
     effort: &Effort,
@@ -197,7 +197,7 @@ pub(super) fn enumerate<C: Copy>(
 }
 
 /// A prefix of each of the lists of `lengths`.
-pub(super) fn random_prefixes(
+pub(in crate::pmem) fn random_prefixes(
     lengths: impl Iterator<Item = usize>,
     random: &mut Random,
 ) -> Vec<usize> {

@@ -1,0 +1,79 @@
+//! Serving devices until the process is told to end.
+
+use std::process::ExitCode;
+
+use super::daemon::DeviceArgs;
+use super::signals::{StopSignals, outlive_file_size_limit};
+use super::{complain, one_line, service};
+use crate::vhost_user::{
+    DeviceConfig, Devices, Error, PassedSockets, Stop, raise_descriptor_limit,
+};
+
+/// Exit status after a command line that makes no sense.
+pub(super) const USAGE: u8 = 2;
+
+/// Serves what `args` say, for `program`, until it is told to stop. `change` may change each device before it
+/// is opened.
+pub fn serve_devices(
+    program: &str,
+    args: DeviceArgs,
+    change: impl FnMut(&mut DeviceConfig),
+) -> ExitCode {
+    args.log_level.start_logging();
+    match run(program, args, change) {
+        Ok(code) => code,
+        Err(error) => {
+            log::error!("{}", one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(
+    program: &str,
+    args: DeviceArgs,
+    change: impl FnMut(&mut DeviceConfig),
+) -> Result<ExitCode, Error> {
+    // Before any file is opened whose descriptor could have the number of one of them.
+    let mut passed = PassedSockets::from_environment()?;
+    let control = args.control.clone();
+    let mut devices = match args.devices(passed.len()) {
+        Ok(devices) => devices,
+        Err(error) => {
+            complain(format_args!("{program}: {error} (see --help)"));
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    passed.hand_out(&mut devices)?;
+    if !passed.is_empty() {
+        log::warn!("the service manager has passed {} sockets that no device needs", passed.len());
+    }
+    devices.iter_mut().for_each(change);
+    serve(devices.len(), |stops| Devices::open(devices.iter().zip(stops), control))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Serves the devices that `open` opens, each with a handle that stops it, until the process is told to end.
+pub(super) fn serve<E: From<Error>>(
+    count: usize,
+    open: impl FnOnce(Vec<Stop>) -> Result<Devices, E>,
+) -> Result<(), E> {
+    if let Err(error) = outlive_file_size_limit() {
+        log::warn!("cannot watch for SIGXFSZ: {error}");
+    }
+    raise_descriptor_limit();
+    let system = |action| move |source| Error::System { action, source };
+    let signals = StopSignals::catch().map_err(system("cannot watch for signals"))?;
+    let stops: Vec<Stop> = (0..count)
+        .map(|_| Stop::new())
+        .collect::<Result<_, _>>()
+        .map_err(system("cannot make a stop handle"))?;
+    let devices = open(stops.clone())?;
+    let stop = move || {
+        service::stopping();
+        stops.iter().for_each(Stop::stop);
+    };
+    signals.watch(stop).map_err(system("cannot watch for signals"))?;
+    service::ready(devices.count()).map_err(system("cannot answer the watchdog"))?;
+    Ok(devices.run()?)
+}
