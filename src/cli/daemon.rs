@@ -99,10 +99,14 @@ pub struct DeviceArgs {
     #[arg(long)]
     read_only: bool,
 
-    /// How fast each disk may be: bw_size=BYTES in bw_refill_time=MILLISECONDS, ops_size=REQUESTS in
-    /// ops_refill_time=MILLISECONDS, and bw_one_time_burst and ops_one_time_burst beside these once; with
-    /// group=NAME the limits are those of all disks together that have rate-group=NAME
-    #[arg(long, value_name = "KEY=VALUE,...")]
+    // A text, and not a comment: the names are those that are typed.
+    #[arg(
+        long,
+        value_name = "KEY=VALUE,...",
+        help = "How fast each disk may be: bw_size=BYTES in bw_refill_time=MILLISECONDS, ops_size=REQUESTS in \
+                ops_refill_time=MILLISECONDS, and bw_one_time_burst and ops_one_time_burst beside these once; \
+                with group=NAME, the limits are those of all disks together that have rate-group=NAME"
+    )]
     rate_limit: Vec<RateArg>,
 
     /// Number of request queues, each with a worker thread and its own lanes

@@ -131,7 +131,9 @@ impl Devices {
             servers.into_iter().map(|server| enlist(server, &fleet)).collect();
         let _control = control.map(BoundControl::serve).transpose()?;
         match servers.pop() {
-            Some((only, member)) if servers.is_empty() => return serve(only, member, &fleet),
+            Some((only, member)) if servers.is_empty() => {
+                return serve(only, member.as_ref(), &fleet);
+            }
             last => servers.extend(last),
         }
         let (devices, fleet) = (servers.len(), &*fleet);
@@ -139,9 +141,9 @@ impl Devices {
             let running: Vec<_> = servers
                 .into_iter()
                 .map(|(server, member)| {
-                    thread::Builder::new()
-                        .name("device".into())
-                        .spawn_scoped(scope, move || serve_one_of_several(server, member, fleet))
+                    thread::Builder::new().name("device".into()).spawn_scoped(scope, move || {
+                        serve_one_of_several(server, member.as_ref(), fleet)
+                    })
                 })
                 .collect();
             let ended_well = |thread: io::Result<ScopedJoinHandle<'_, bool>>| match thread {
@@ -167,17 +169,17 @@ fn enlist(mut server: Server, fleet: &Fleet) -> (Server, Option<Arc<Member>>) {
 }
 
 /// Serves a device until it ends.
-fn serve(server: Server, member: Option<Arc<Member>>, fleet: &Fleet) -> Result<(), Error> {
-    let growth = member.as_ref().and_then(|member| member.description.growth.clone());
+fn serve(server: Server, member: Option<&Arc<Member>>, fleet: &Fleet) -> Result<(), Error> {
+    let growth = member.and_then(|member| member.description.growth.clone());
     let result = server.run_with(growth);
-    if let Some(member) = &member {
+    if let Some(member) = member {
         fleet.ended(member);
     }
     result
 }
 
 /// Serves one of several devices. Returns whether it was served to the end.
-fn serve_one_of_several(server: Server, member: Option<Arc<Member>>, fleet: &Fleet) -> bool {
+fn serve_one_of_several(server: Server, member: Option<&Arc<Member>>, fleet: &Fleet) -> bool {
     let title = server.name().to_owned();
     match serve(server, member, fleet) {
         Ok(()) => true,

@@ -12,7 +12,7 @@ use super::control::{
 };
 use super::device::VhostDevice;
 use super::pause::Pause;
-use super::queue::{BucketConfig, Operation, QueueCounters, RateLimit};
+use super::queue::{BucketConfig, Counter, Operation, QueueCounters, RateLimit};
 use super::stop::Stop;
 use crate::namespace::NamespaceError;
 use crate::virtio::SyncError;
@@ -238,7 +238,9 @@ impl Fleet {
         let first = members.first().and_then(|member| member.device.gate().limits().group());
         let group = first.ok_or_else(|| FleetError::NoGroup(name.to_owned()))?;
         group.set(limit, Instant::now());
-        members.iter().for_each(|member| member.wake());
+        for member in members {
+            member.wake();
+        }
         info!("group {name:?}: other rate limits");
         Ok(())
     }
@@ -315,7 +317,7 @@ fn queue_report(counters: &QueueCounters) -> QueueReport {
     };
     QueueReport {
         requests: Operation::ALL.map(operation).into_iter().collect::<BTreeMap<_, _>>(),
-        batches: counters.batches.iter().map(|batches| batches.get()).collect(),
+        batches: counters.batches.iter().map(Counter::get).collect(),
         polls: counters.polls.get(),
         kicks: counters.kicks.get(),
         interrupts: counters.interrupts.get(),

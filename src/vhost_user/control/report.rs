@@ -204,6 +204,11 @@ pub struct OperationReport {
 impl OperationReport {
     /// The time within which the part `quantile` of the requests was completed, rounded up to a bucket.
     #[must_use]
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "a part of a count, from nothing to all of it"
+    )]
     pub fn quantile(&self, quantile: f64) -> Option<u64> {
         let count: u64 = self.latency.iter().map(|(_, count)| count).sum();
         let wanted = ((count as f64 * quantile).ceil() as u64).max(1);

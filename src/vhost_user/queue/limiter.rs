@@ -188,7 +188,7 @@ impl Limits {
     /// Takes the tokens of a request. Returns whether there are tokens left.
     pub(in crate::vhost_user) fn charge(&self, bytes: u64) -> bool {
         // Each of them, whatever the others say.
-        self.all().fold(true, |has_some, limiter| limiter.charge(bytes) && has_some)
+        self.all().filter(|limiter| !limiter.charge(bytes)).count() == 0
     }
 
     fn ready_at(&self, now: Instant) -> Option<Instant> {

@@ -30,7 +30,7 @@ mod wake_signal;
 mod worker;
 
 pub(super) use completions::{Completion, Completions, Reply, Told};
-pub(super) use counters::{Operation, Outcome, QueueCounters, SyncCounters};
+pub(super) use counters::{Counter, Operation, Outcome, QueueCounters, SyncCounters};
 pub(super) use flusher::{Flush, Flusher};
 pub(super) use gate::Gate;
 pub(super) use limiter::Limiter;

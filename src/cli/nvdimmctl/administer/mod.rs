@@ -98,7 +98,7 @@ pub(in crate::cli::nvdimmctl) struct SetLogLevel {
 
 /// Make a disk larger while it is served, and the namespace that it is in
 ///
-/// The guest sees the new size at once where its frontend takes CONFIG_CHANGE messages, as QEMU does;
+/// The guest sees the new size at once where its frontend is told of that, as QEMU is;
 /// otherwise when the frontend reads the configuration again.
 #[derive(Debug, Args)]
 pub(in crate::cli::nvdimmctl) struct Resize {

@@ -1,11 +1,16 @@
 //! The text format of Prometheus.
 
+#![allow(clippy::cast_precision_loss, reason = "what is counted up to 2^53 is shown exactly")]
+
 use std::fmt::Write as _;
 
-use crate::vhost_user::control::{DeviceReport, QueueReport};
+use crate::vhost_user::control::{DeviceReport, OperationReport, QueueReport};
 
 /// One sample: its labels, and its value.
 type Sample = (Vec<(&'static str, String)>, f64);
+
+/// A metric: its name, what it means, and its value.
+type Metric<T> = (&'static str, &'static str, fn(&T) -> f64);
 
 /// The metrics of `devices`.
 pub(super) fn text(devices: &[DeviceReport]) -> String {
@@ -14,19 +19,25 @@ pub(super) fn text(devices: &[DeviceReport]) -> String {
         devices.iter().map(|device| (labels(device), value(device))).collect()
     };
     let connected = gauge(|device| f64::from(u8::from(device.frontend.is_some())));
-    family(&mut text, "frontend_connected", "gauge", "Whether a frontend is connected", connected);
+    family(&mut text, "frontend_connected", "gauge", "Whether a frontend is connected", &connected);
     let connections = gauge(|device| device.connections as f64);
-    family(&mut text, "connections_total", "counter", "Frontends that have connected", connections);
+    family(
+        &mut text,
+        "connections_total",
+        "counter",
+        "Frontends that have connected",
+        &connections,
+    );
     let quiesced = gauge(|device| f64::from(u8::from(device.quiesced)));
-    family(&mut text, "quiesced", "gauge", "Whether nothing is taken off the rings", quiesced);
+    family(&mut text, "quiesced", "gauge", "Whether nothing is taken off the rings", &quiesced);
     let size = gauge(|device| device.disk.as_ref().map_or(0.0, |disk| disk.size as f64));
-    family(&mut text, "size_bytes", "gauge", "Bytes of the disk", size);
+    family(&mut text, "size_bytes", "gauge", "Bytes of the disk", &size);
     let syncs = gauge(|device| device.syncs.count as f64);
-    family(&mut text, "syncs_total", "counter", "Syncs of the medium", syncs);
+    family(&mut text, "syncs_total", "counter", "Syncs of the medium", &syncs);
     let failed = gauge(|device| device.syncs.errors as f64);
-    family(&mut text, "sync_errors_total", "counter", "Syncs that have failed", failed);
+    family(&mut text, "sync_errors_total", "counter", "Syncs that have failed", &failed);
     let time = gauge(|device| seconds(device.syncs.time));
-    family(&mut text, "sync_seconds_total", "counter", "Time of the syncs", time);
+    family(&mut text, "sync_seconds_total", "counter", "Time of the syncs", &time);
     operations(&mut text, devices);
     queues(&mut text, devices);
     text
@@ -34,14 +45,14 @@ pub(super) fn text(devices: &[DeviceReport]) -> String {
 
 /// What is counted by kind of requests.
 fn operations(text: &mut String, devices: &[DeviceReport]) {
-    let counts: [(&str, &str, fn(&crate::vhost_user::control::OperationReport) -> f64); 3] = [
+    let counts: [Metric<OperationReport>; 3] = [
         ("requests_total", "Requests that were completed", |operation| operation.count as f64),
         ("request_errors_total", "Requests that have failed", |operation| operation.errors as f64),
         ("request_bytes_total", "Bytes of the requests", |operation| operation.bytes as f64),
     ];
     for (name, help, value) in counts {
         let samples = each_operation(devices).map(|(labels, operation)| (labels, value(operation)));
-        family(text, name, "counter", help, samples.collect());
+        family(text, name, "counter", help, &samples.collect::<Vec<_>>());
     }
     let name = "request_seconds";
     head(text, name, "histogram", "Time of requests, from the ring and back to it");
@@ -62,8 +73,7 @@ fn operations(text: &mut String, devices: &[DeviceReport]) {
 
 fn each_operation(
     devices: &[DeviceReport],
-) -> impl Iterator<Item = (Vec<(&'static str, String)>, &crate::vhost_user::control::OperationReport)>
-{
+) -> impl Iterator<Item = (Vec<(&'static str, String)>, &OperationReport)> {
     each_queue(devices).flat_map(|(labels, queue)| {
         queue.requests.iter().map(move |(kind, operation)| {
             let kind = ("kind", kind.clone());
@@ -74,7 +84,7 @@ fn each_operation(
 
 /// What is counted of queues.
 fn queues(text: &mut String, devices: &[DeviceReport]) {
-    let counts: [(&str, &str, fn(&QueueReport) -> f64); 7] = [
+    let counts: [Metric<QueueReport>; 7] = [
         ("batches_total", "Batches of requests", |queue| queue.batches.iter().sum::<u64>() as f64),
         ("fences_total", "Fences of the medium", |queue| queue.fences as f64),
         ("polls_total", "Looks at an empty ring", |queue| queue.polls as f64),
@@ -84,8 +94,8 @@ fn queues(text: &mut String, devices: &[DeviceReport]) {
         ("throttled_seconds_total", "Time of these waits", |queue| seconds(queue.throttled)),
     ];
     for (name, help, value) in counts {
-        let samples = each_queue(devices).map(|(labels, queue)| (labels, value(queue))).collect();
-        family(text, name, "counter", help, samples);
+        let samples = each_queue(devices).map(|(labels, queue)| (labels, value(queue)));
+        family(text, name, "counter", help, &samples.collect::<Vec<_>>());
     }
 }
 
@@ -115,9 +125,11 @@ fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
 }
 
-fn family(text: &mut String, name: &str, kind: &str, help: &str, samples: Vec<Sample>) {
+fn family(text: &mut String, name: &str, kind: &str, help: &str, samples: &[Sample]) {
     head(text, name, kind, help);
-    samples.iter().for_each(|one| sample(text, name, one));
+    for one in samples {
+        sample(text, name, one);
+    }
 }
 
 fn head(text: &mut String, name: &str, kind: &str, help: &str) {

@@ -1,5 +1,7 @@
 //! Tables of devices and of what they do.
 
+#![allow(clippy::cast_precision_loss, reason = "what is counted up to 2^53 is shown exactly")]
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
