@@ -22,6 +22,13 @@ fn offer_writes(driver: &mut Driver, count: u16) {
     driver.kick(0);
 }
 
+/// Waits for `count` completions.
+fn wait_for(driver: &mut Driver, count: u16) {
+    for _ in 0..count {
+        driver.wait_used(0);
+    }
+}
+
 fn writes(place: &Place, name: &str) -> u64 {
     place.stat(name)["queues"][0]["requests"]["write"]["count"].as_u64().unwrap()
 }
@@ -35,7 +42,7 @@ fn a_disk_takes_what_its_bucket_holds_and_goes_on_when_the_limit_is_lifted() {
     let _daemon = place.serve(&["first", "second"], &[&limit]);
     let mut driver = Driver::connect(place.connect("first"), 1);
     offer_writes(&mut driver, 12);
-    (0..5).for_each(|_| drop(driver.wait_used(0)));
+    wait_for(&mut driver, 5);
     // Its neighbour has a bucket of its own.
     let mut neighbour = Driver::connect(place.connect("second"), 1);
     for number in 0..5 {
@@ -45,11 +52,11 @@ fn a_disk_takes_what_its_bucket_holds_and_goes_on_when_the_limit_is_lifted() {
     // A limit on bytes lets one more be taken than it has tokens for.
     let limit = format!("bw_size=6K,bw_refill_time={HOUR}");
     place.ask(&["rate", "first", "--limit", &limit]).unwrap();
-    (0..2).for_each(|_| drop(driver.wait_used(0)));
+    wait_for(&mut driver, 2);
     assert_eq!(writes(&place, "first"), 7);
     assert_eq!(place.stat("first")["limits"]["own"]["bw_size"], 6144);
     place.ask(&["rate", "first"]).unwrap();
-    (0..5).for_each(|_| drop(driver.wait_used(0)));
+    wait_for(&mut driver, 5);
     let stat = place.stat("first");
     assert!(stat["queues"][0]["throttles"].as_u64().unwrap() >= 1, "{stat}");
     assert!(stat["queues"][0]["throttled"].as_u64().unwrap() > 0, "{stat}");
@@ -68,12 +75,12 @@ fn disks_of_a_group_share_a_bucket() {
         assert_eq!(first.write(0, number * 8, &pattern(number)), OK);
     }
     offer_writes(&mut second, 4);
-    (0..2).for_each(|_| drop(second.wait_used(0)));
+    wait_for(&mut second, 2);
     assert_eq!((writes(&place, "first"), writes(&place, "second")), (4, 2));
     assert_eq!(place.stat("second")["limits"]["group-name"], "guests");
     let limit = format!("group=guests,ops_size=100,ops_refill_time={HOUR}");
     place.ask(&["rate", "--limit", &limit]).unwrap();
-    (0..2).for_each(|_| drop(second.wait_used(0)));
+    wait_for(&mut second, 2);
     let error = place.ask(&["rate", "--limit=group=others"]).unwrap_err();
     assert!(error.contains("no group"), "{error}");
 }
@@ -110,7 +117,7 @@ fn a_rate_is_kept() {
         let mut counted_from = None;
         while begun.elapsed() < Duration::from_secs(11) {
             offer_writes(&mut driver, 64);
-            (0..64).for_each(|_| drop(driver.wait_used(0)));
+            wait_for(&mut driver, 64);
             done += 64;
             if counted_from.is_none() && begun.elapsed() > Duration::from_secs(1) {
                 counted_from = Some((Instant::now(), done));

@@ -252,7 +252,9 @@ mod tests {
     #[test]
     fn batches_are_told_apart_by_powers_of_two() {
         let counters = QueueCounters::default();
-        [1, 2, 3, 4, 5, 33, 64].iter().for_each(|size| counters.batch(*size));
+        for size in [1, 2, 3, 4, 5, 33, 64] {
+            counters.batch(size);
+        }
         let counted: Vec<u64> = counters.batches.iter().map(Counter::get).collect();
         assert_eq!(counted, [1, 1, 2, 1, 0, 0, 2]);
     }

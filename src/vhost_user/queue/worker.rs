@@ -247,6 +247,7 @@ impl<H: Handler> Worker<H> {
             self.log.line(Level::Warn, &format_args!("ring: {error}"));
         }
         self.completions.clear();
+        self.turnstile = Turnstile::default();
         self.call.take()
     }
 
@@ -352,7 +353,8 @@ impl<H: Handler> Worker<H> {
         memory: &Memory,
     ) -> Result<Option<Duration>, Error> {
         let limits = self.gate.limits();
-        if !limits.is_limited() || look(&state.queue, memory)?.0 == 0 {
+        let is_of_interest = limits.is_limited() || self.turnstile.is_waiting();
+        if !is_of_interest || look(&state.queue, memory)?.0 == 0 {
             return Ok(None);
         }
         match self.turnstile.admit(limits, Instant::now()) {
