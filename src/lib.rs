@@ -1,6 +1,6 @@
 //! A storage back end for virtual machines whose sectors never tear.
 //!
-//! The library behind the programs `vhost-user-btt` (the daemon), `nvdimmctl` (the administrator's
+//! The library of the programs `vhost-user-btt` (the daemon), `nvdimmctl` (the administrator's
 //! tool) and `powercut` (power-fail testing). Its rooms, outermost first; a room calls only rooms below it:
 //!
 //! | room | holds |
@@ -13,6 +13,7 @@
 //! | [`btt`] | the Block Translation Table: layout, map, flog, lanes, recovery, the engine |
 //! | [`dax`] | DAX regions: owners of pages, devices and their extents, the journal of their changes |
 //! | [`nvdimm`] | the file as an NVDIMM: labels, namespaces, claims |
+//! | [`sandbox`] | what the daemon gives up once its files are open: capabilities, files, system calls |
 //! | [`pmem`] | the mapped NVDIMM file: loads, stores, streaming copies, flush, fence, media errors |
 //!
 //! `unsafe` code lives in [`pmem`] alone.
@@ -28,5 +29,6 @@ pub mod namespace;
 pub mod nvdimm;
 pub mod pmem;
 pub mod powercut;
+pub mod sandbox;
 pub mod vhost_user;
 pub mod virtio;

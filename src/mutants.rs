@@ -1,4 +1,5 @@
 //! Mutants: errors that tests must notice, one at a time, in the code itself.
+//!
 //! Each module lists its mutants in its `mutant.rs`. They exist with the feature `mutants` only, which
 //! those tests need; without it, `mutant!` is `false`. Mutants that only drop or reorder operations on
 //! the medium are in the tests.

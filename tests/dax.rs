@@ -102,7 +102,7 @@ fn a_region_grows_with_its_namespace_while_nobody_holds_it() {
     {
         let (_claim, _device) = options(&path).claim_device("a").unwrap();
         let complaint = refused(1, &["grow-namespace", text(&path), "-n", "memory", "-s", "64M"]);
-        assert!(complaint.contains("grows only while nobody holds it"), "{complaint}");
+        assert!(complaint.contains("grows only while no process holds it"), "{complaint}");
         assert!(fs::read(&path).unwrap() == before, "its label neither");
     }
     nvdimmctl_ok(&["grow-namespace", text(&path), "-n", "memory", "-s", "64M"]);
@@ -393,7 +393,7 @@ fn what_a_device_holds_is_given_up_with_force_only_and_nobody_sees_it_again() {
     fill(&path, &a, 6 * M, b"secret");
     assert!(dax_refused(&path, "destroy-device", &["a"]).contains("holds data; --force"));
     let said = dax_refused(&path, "resize-device", &["a", "-s", "4M"]);
-    assert!(said.contains("holds data in the part that goes; --force"), "{said}");
+    assert!(said.contains("holds data in the part that is cut off; --force"), "{said}");
     dax_ok(&path, "resize-device", &["a", "-s", "4M", "--force"]);
     dax_ok(&path, "resize-device", &["a", "-s", "8M"]);
     dax_ok(&path, "destroy-device", &["a"]);

@@ -347,7 +347,7 @@ fn labels_are_initialized_in_a_file_that_holds_nothing() {
     let said = refused(1, &path, "init-labels", &["--label-size", "128K"]);
     assert!(said.contains("2M already"), "{said}");
     let said = done(&path, "init-labels", &["--force"]);
-    assert!(said.contains("1 namespaces are gone"), "{said}");
+    assert!(said.contains("1 namespaces were removed"), "{said}");
     assert_eq!(list(&path), [] as [Value; 0]);
     // Smaller, then larger, then of the old version: never is an older area found again.
     for (options, size, version) in [

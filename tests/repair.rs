@@ -47,7 +47,7 @@ fn a_repair_is_announced_backed_up_made_and_taken_back() {
     let path = damaged(folder.path());
     let before = fs::read(&path).unwrap();
     let (said, _) = run(2, &["check-namespace", text(&path)]);
-    assert!(said.contains("would be repaired: arena 0: write the primary"), "{said}");
+    assert!(said.contains("would be repaired: arena 0: restore the primary"), "{said}");
     assert!(said.contains("nothing was written"), "{said}");
     assert!(fs::read(&path).unwrap() == before);
 

@@ -22,7 +22,7 @@ fn modes(umask: &str) -> [u32; 2] {
     command.arg("--nvdimm").arg(file).arg("--socket-path").arg(&sockets[0]);
     command.arg("--control").arg(&sockets[1]);
     let mut daemon = Daemon::spawn(command, sockets[0].clone());
-    daemon.wait_for_log("an administrator may ask here");
+    daemon.wait_for_log("listening for administrators");
     let mode = |socket: &Path| socket.metadata().unwrap().permissions().mode() & 0o777;
     sockets.each_ref().map(|socket| mode(socket))
 }

@@ -12,5 +12,6 @@ fn main() -> ExitCode {
         let is_printed = print_document(&capabilities());
         return if is_printed { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    serve_devices("vhost-user-btt", parse::<DaemonArgs>().devices, |_| ())
+    let args = parse::<DaemonArgs>();
+    serve_devices("vhost-user-btt", args.devices, Some(&args.sandbox), |_| ())
 }

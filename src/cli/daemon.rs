@@ -1,7 +1,9 @@
 //! The command line of `vhost-user-btt`.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, ValueEnum, value_parser};
@@ -12,22 +14,26 @@ use super::disk::{DiskArg, queue_count, serial};
 use super::logging::LogLevel;
 use super::name::NamespaceArgs;
 use super::rate::RateArg;
+use super::sandbox::SandboxArgs;
 use super::window::{DeviceArg, PmemArg, WindowArg};
 use crate::nvdimm::Selection;
 use crate::pmem::DurabilityRequest;
 use crate::vhost_user::{
-    DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_WINDOWS, PmemConfig, RateGroup, RateLimit,
-    RegionConfig, SocketAccess, SocketSource, TheMapping, WindowConfig,
+    DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_QUEUES, MOST_WINDOWS, PmemConfig, RateGroup,
+    RateLimit, RegionConfig, SocketAccess, SocketSource, TheMapping, WindowConfig,
 };
 use crate::virtio::block::{Discard, Serial};
 
-/// Serves the atomic sectors of namespaces to virtual machines, over vhost-user.
+/// Number of queues with which each has lanes for whole rounds.
+const FEW_QUEUES: u16 = 4;
+
+/// Serves disks with atomic sectors, and DAX devices, to virtual machines over vhost-user.
 ///
-/// The file is an NVDIMM: on a DAX file system, a device-DAX device, or any ordinary file. Make one,
-/// and the namespaces in it, with nvdimmctl. Nothing is ever formatted here.
+/// The NVDIMM file is on a DAX file system, a device-DAX device, or any ordinary file. nvdimmctl makes the
+/// file and the namespaces in it. The daemon never formats anything.
 ///
-/// One disk: --socket-path=PATH --nvdimm=FILE --namespace=NAME. Several: --nvdimm=FILE and a --disk
-/// for each. DAX devices: --pmem, as persistent memory, and --window, beside a disk's sectors.
+/// One disk: --socket-path=PATH --nvdimm=FILE --namespace=NAME. Several disks: --nvdimm=FILE and a --disk for
+/// each. DAX devices: --pmem serves one as persistent memory, --window as a part of a disk.
 #[derive(Debug, Parser)]
 #[command(name = "vhost-user-btt", version, max_term_width = 100)]
 pub struct DaemonArgs {
@@ -35,7 +41,11 @@ pub struct DaemonArgs {
     #[command(flatten)]
     pub devices: DeviceArgs,
 
-    /// Print what this program can do, as JSON, and exit
+    /// What is given up before serving begins.
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
+
+    /// Print the capabilities of the program as JSON, and exit
     #[arg(long, action = ArgAction::SetTrue)]
     print_capabilities: bool,
 }
@@ -43,11 +53,11 @@ pub struct DaemonArgs {
 /// What is served, where, and how: options of every program that serves NVDIMM files.
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
-    /// Listen on this Unix socket; a name that nobody listens on any more is taken over
+    /// Listen on this Unix socket; a socket on which no process listens any more is replaced
     #[arg(long, value_name = "PATH", group = "socket")]
     socket_path: Option<PathBuf>,
 
-    /// Use this open descriptor: a Unix stream socket that is listening, or connected
+    /// Use this open descriptor: a Unix stream socket that is listening or connected
     #[arg(long, value_name = "N", group = "socket", value_parser = value_parser!(i32).range(0..))]
     fd: Option<i32>,
 
@@ -61,41 +71,41 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "GROUP", value_parser = socket_group)]
     socket_group: Option<u32>,
 
-    /// The NVDIMM file, or device, with the namespaces to serve
+    /// The NVDIMM file or device with the namespaces to serve
     #[arg(long, value_name = "FILE")]
     nvdimm: Option<PathBuf>,
 
-    /// The same, as QEMU's conventions for back ends have it
+    /// The same as --nvdimm, under the name of QEMU's conventions for back ends
     #[arg(long, value_name = "FILE", conflicts_with = "nvdimm")]
     blk_file: Option<PathBuf>,
 
-    /// One of several disks: socket=PATH (or fd=N) and namespace=NAME; also queues=N, read-only,
-    /// serial=TEXT, and nvdimm=FILE if it is another file; two commas in a value stand for one
+    /// One of several disks: socket=PATH (or fd=N) and namespace=NAME; optionally queues=N, read-only,
+    /// serial=TEXT, and nvdimm=FILE for another file; two commas in a value stand for one
     #[arg(long, value_name = "KEY=VALUE,...", conflicts_with_all = ["socket", "namespace", "serial"])]
     disk: Vec<DiskArg>,
 
-    /// A DAX device that is its guest's persistent memory: socket=PATH (or fd=N) and device=NAME; also
-    /// read-only, namespace=NAME if several are in dax mode, nvdimm=FILE if it is another file, and
-    /// expose-file and share-rw as for --window
+    /// A DAX device as persistent memory of a guest: socket=PATH (or fd=N) and device=NAME; optionally
+    /// read-only, namespace=NAME if several are in dax mode, nvdimm=FILE for another file, and expose-file
+    /// and share-rw as for --window
     #[arg(long, value_name = "KEY=VALUE,...")]
     pmem: Vec<PmemArg>,
 
-    /// A DAX device that the guest of the disk can map, as a shared memory region of it: NAME; also
-    /// reserve=SIZE to leave room for growth, read-only, namespace and nvdimm as for --pmem, if there
-    /// are several disks disk=NAME with the namespace of the one that is meant, expose-file: the
-    /// frontend gets a descriptor of the whole file also where other guests have namespaces in it; and
-    /// share-rw: other guests may have the device at the same time, and write to it
+    /// A DAX device that the guest of a disk maps as a shared memory region of the disk: NAME; optionally
+    /// reserve=SIZE to leave room for growth, read-only, namespace and nvdimm as for --pmem, disk=NAME with
+    /// the namespace of the disk if there are several, expose-file to give the frontend a descriptor of the
+    /// whole file although other guests have namespaces in it, and share-rw to let other guests have the
+    /// device at the same time and write to it
     #[arg(long, value_name = "NAME,KEY=VALUE,...")]
     window: Vec<WindowArg>,
 
-    /// Listen on this Unix socket for an administrator: nvdimmctl --control=PATH dax resize-device ...
+    /// Listen on this Unix socket for administrators: nvdimmctl --control=PATH dax resize-device ...
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
 
     #[command(flatten)]
     namespace: NamespaceArgs,
 
-    /// Refuse every write, and never write to the file
+    /// Refuse every write, and open the file for reading only
     #[arg(long)]
     read_only: bool,
 
@@ -109,16 +119,21 @@ pub struct DeviceArgs {
     )]
     rate_limit: Vec<RateArg>,
 
-    /// Number of request queues, each with a worker thread and its own lanes
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = queue_count)]
-    num_queues: u16,
+    /// Number of request queues that frontends can use, each with lanes of its own, and with a worker thread
+    /// once the guest uses it [default: the number of CPUs, at least 4 and at most 64]
+    #[arg(long, value_name = "N", value_parser = queue_count)]
+    num_queues: Option<u16>,
 
-    /// Most descriptors of a queue, a power of two
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = queue_size)]
+    /// Largest queue size, a power of two
+    #[arg(long, value_name = "N", default_value_t = MOST_QUEUE_SIZE, value_parser = queue_size)]
     queue_size: u16,
 
-    /// What the guest reads as the disk's serial number, up to 20 characters [default: from the
-    /// uuid]
+    /// Bytes of the block that the guest addresses, 512 or 4096: 512 over sectors of 4096 bytes is for firmware
+    /// and images that know no other [default: a sector]
+    #[arg(long, value_name = "BYTES", value_parser = logical_block_size)]
+    logical_block_size: Option<u32>,
+
+    /// The serial number that the guest reads, up to 20 characters [default: from the uuid]
     #[arg(long, value_name = "TEXT", value_parser = serial)]
     serial: Option<Serial>,
 
@@ -130,8 +145,8 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "KIND", default_value = "auto")]
     durability: DurabilityArg,
 
-    /// How long a worker looks for more requests before it goes to sleep, in microseconds, 0 to 1000;
-    /// it gives way when that does not pay, or somebody else wants the CPU
+    /// How long a worker polls an empty ring before it sleeps, in microseconds, 0 to 1000; it sleeps at once
+    /// where polling does not pay, or another thread needs the CPU
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u16).range(..=1000))]
     poll_us: u16,
 
@@ -189,6 +204,21 @@ fn queue_size(text: &str) -> Result<u16, String> {
     match text.parse::<u16>() {
         Ok(size) if (2..=MOST_QUEUE_SIZE).contains(&size) && size.is_power_of_two() => Ok(size),
         _ => Err(format!("not a power of two from 2 to {MOST_QUEUE_SIZE}")),
+    }
+}
+
+/// QEMU wants a queue for each of the guest's CPUs, which are seldom more than the host's, and is refused when
+/// there are fewer. Up to four queues share the lanes without loss: a round takes 64 of the 256 that there are.
+fn usual_queues() -> u16 {
+    let cpus = available_parallelism().map_or(1, NonZero::get);
+    u16::try_from(cpus).unwrap_or(MOST_QUEUES).clamp(FEW_QUEUES, MOST_QUEUES)
+}
+
+fn logical_block_size(text: &str) -> Result<u32, String> {
+    match text {
+        "512" => Ok(512),
+        "4096" => Ok(4096),
+        _ => Err("neither 512 nor 4096".into()),
     }
 }
 
@@ -338,8 +368,9 @@ impl DeviceArgs {
             socket,
             namespace: self.namespace.options(file, self.durability.into()),
             read_only: self.read_only,
-            queues: self.num_queues,
+            queues: self.num_queues.unwrap_or_else(usual_queues),
             queue_size: self.queue_size,
+            logical_block_size: self.logical_block_size,
             serial: self.serial,
             discard: self.discard.into(),
             poll: Duration::from_micros(self.poll_us.into()),
@@ -381,8 +412,9 @@ impl DeviceArgs {
             socket: disk.socket.clone(),
             namespace: namespace.options(file, self.durability.into()),
             read_only: self.read_only || disk.read_only,
-            queues: disk.queues.unwrap_or(self.num_queues),
+            queues: disk.queues.or(self.num_queues).unwrap_or_else(usual_queues),
             queue_size: self.queue_size,
+            logical_block_size: self.logical_block_size,
             serial: disk.serial,
             discard: self.discard.into(),
             poll: Duration::from_micros(self.poll_us.into()),

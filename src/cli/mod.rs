@@ -16,6 +16,7 @@ mod output;
 pub mod powercut;
 mod progress;
 mod rate;
+mod sandbox;
 mod service;
 mod serving;
 mod signals;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use log::{debug, warn};
 use sd_notify::NotifyState;
 
+use crate::sandbox::{ThreadKind, enter_thread};
+
 /// Says that the devices are open and listen, and begins to answer the watchdog if there is one
 /// (`WatchdogSec=`): it is told twice in each of its intervals that threads of the process still run.
 ///
@@ -26,6 +28,7 @@ pub fn stopping() {
 }
 
 fn keep_awake(interval: Duration) {
+    enter_thread(ThreadKind::Watchdog);
     loop {
         tell(&[NotifyState::Watchdog]);
         thread::sleep(interval);

@@ -3,8 +3,10 @@
 use std::process::ExitCode;
 
 use super::daemon::DeviceArgs;
+use super::sandbox::SandboxArgs;
 use super::signals::{StopSignals, outlive_file_size_limit};
 use super::{complain, one_line, service};
+use crate::sandbox;
 use crate::vhost_user::{
     DeviceConfig, Devices, Error, PassedSockets, Stop, raise_descriptor_limit,
 };
@@ -13,14 +15,15 @@ use crate::vhost_user::{
 pub(super) const USAGE: u8 = 2;
 
 /// Serves what `args` say, for `program`, until it is told to stop. `change` may change each device before it
-/// is opened.
+/// is opened. With a `sandbox`, the process enters it when all is open.
 pub fn serve_devices(
     program: &str,
     args: DeviceArgs,
+    sandbox: Option<&SandboxArgs>,
     change: impl FnMut(&mut DeviceConfig),
 ) -> ExitCode {
     args.log_level.start_logging();
-    match run(program, args, change) {
+    match run(program, args, sandbox, change) {
         Ok(code) => code,
         Err(error) => {
             log::error!("{}", one_line(&error));
@@ -32,6 +35,7 @@ pub fn serve_devices(
 fn run(
     program: &str,
     args: DeviceArgs,
+    sandbox: Option<&SandboxArgs>,
     change: impl FnMut(&mut DeviceConfig),
 ) -> Result<ExitCode, Error> {
     // Before any file is opened whose descriptor could have the number of one of them.
@@ -49,7 +53,14 @@ fn run(
         log::warn!("the service manager has passed {} sockets that no device needs", passed.len());
     }
     devices.iter_mut().for_each(change);
-    serve(devices.len(), |stops| Devices::open(devices.iter().zip(stops), control))?;
+    let sandbox = sandbox.map(|args| args.sandbox(&devices, control.as_deref()));
+    let open = |stops: Vec<Stop>| {
+        let opened = Devices::open(devices.iter().zip(stops), control)?;
+        // What comes next serves frontends. No thread has been started yet.
+        sandbox.as_ref().map(sandbox::enter).transpose()?;
+        Ok::<_, Error>(opened)
+    };
+    serve(devices.len(), open)?;
     Ok(ExitCode::SUCCESS)
 }
 

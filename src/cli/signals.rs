@@ -11,6 +11,8 @@ use log::{error, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
+use crate::sandbox::{ThreadKind, enter_thread};
+
 /// How long a stop may take: requests in flight are completed, and a sync of a file that is under way.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -50,6 +52,7 @@ impl StopSignals {
     }
 
     fn wait(mut self, stop: &dyn Fn()) {
+        enter_thread(ThreadKind::Signals);
         let mut is_stopping = false;
         for signal in self.0.forever() {
             if signal == SIGHUP {

@@ -41,6 +41,12 @@ mutants! {
         GrownAtOnce,
         /// The backup of a region that grows is written while the superblock is unusable.
         GrownFromBackup,
+        /// Opening does not make the pages of the superblocks dirty.
+        CleanSuperblockTrusted,
+        /// Replay does not make the page of its entry dirty.
+        CleanEntryTrusted,
+        /// Replay does not store the words that are right already.
+        RightWordSkipped,
         /// A repair does not go through the journal.
         MendedInPlace,
         /// A repair empties the journal before it begins.

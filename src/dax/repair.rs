@@ -6,7 +6,7 @@ use crate::dax::format::layout::{self, METADATA_PAGE_SIZE, PageBytes};
 use crate::dax::format::superblock::Superblock;
 use crate::dax::journal::durable;
 use crate::dax::journal::ring::{self, Ring, Store};
-use crate::pmem::{MediaError, PersistentMemory, Preview, Saved};
+use crate::pmem::{MediaError, Overlay, PersistentMemory, Saved};
 
 /// Most rounds of checking and mending: a page that is mended can lead to others. Each round mends
 /// all that the one before brought to light, and chains of damaged pages are rarely long.
@@ -41,7 +41,7 @@ pub fn repair<M: PersistentMemory>(medium: &M, drop_damaged: bool) -> Result<Rep
     superblock.features.check_change()?;
     // Where that leaves no region that can be used, nothing is lost for it.
     let drop_damaged =
-        drop_damaged && mend_all(&Preview::new(medium), &superblock, true)?.left.is_clean();
+        drop_damaged && mend_all(&Overlay::new(medium), &superblock, true)?.left.is_clean();
     mend_all(medium, &superblock, drop_damaged)
 }
 
@@ -86,14 +86,14 @@ pub fn preview_repair<M: PersistentMemory>(
     medium: &M,
     drop_damaged: bool,
 ) -> Result<Vec<Saved>, Error> {
-    let preview = Preview::new(medium);
-    repair(&preview, drop_damaged)?;
-    let (_, ring) = Ring::read(&preview, &check::superblock(&preview)?)?;
-    if preview.saved().is_empty() {
+    let overlay = Overlay::new(medium);
+    repair(&overlay, drop_damaged)?;
+    let (_, ring) = Ring::read(&overlay, &check::superblock(&overlay)?)?;
+    if overlay.saved().is_empty() {
         return Ok(Vec::new());
     }
-    ring.next_places().for_each(|place| preview.note(place));
-    Ok(preview.saved())
+    ring.next_places().for_each(|place| overlay.note(place));
+    Ok(overlay.saved())
 }
 
 /// Completes a change that was cut off, and returns where the journal goes on.
@@ -101,6 +101,7 @@ fn complete_pending<M: PersistentMemory>(
     medium: &M,
     superblock: &Superblock,
 ) -> Result<Ring, MediaError> {
+    Superblock::persist(medium)?;
     let (pending, ring) = Ring::read(medium, superblock)?;
     if !mutant!(dax::PendingForgotten) {
         ring.replay(medium, &pending)?;

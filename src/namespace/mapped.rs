@@ -55,7 +55,7 @@ pub enum NamespaceError {
     },
     /// A DAX region that somebody has open cannot grow.
     #[error(
-        "{path}: {namespace} is held by {holder}, and a DAX region grows only while nobody holds it: end \
+        "{path}: {namespace} is held by {holder}, and a DAX region grows only while no process holds it: end \
          that first, and start it again afterwards"
     )]
     RegionHeld {
@@ -86,7 +86,7 @@ pub enum NamespaceError {
         path: PathBuf,
     },
     /// The namespace holds something that was not to be given up.
-    #[error("{path}: {namespace} holds {what}; --force gives it up")]
+    #[error("{path}: {namespace} holds {what}; --force discards it")]
     HoldsData {
         /// The file.
         path: PathBuf,
@@ -99,7 +99,7 @@ pub enum NamespaceError {
     #[error(
         "{path}: there are labels at byte {start}, and not at the end: the file seems to have been made \
          longer or shorter; 'truncate -s {file_size} {path}' makes it as it was, '--label-size none' says \
-         that it has no labels, and --force gives them up"
+         that it has no labels, and --force discards them"
     )]
     StrayLabels {
         /// The file.
@@ -128,7 +128,7 @@ pub enum NamespaceError {
     #[error(
         "{path}: bytes {start:#x} to {end:#x} belong to no namespace, but hold {what}, left by a \
          namespace whose making or destruction was interrupted, or whose label was lost; --force \
-         writes over it"
+         overwrites it"
     )]
     Remains {
         /// The file.

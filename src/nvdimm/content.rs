@@ -1,4 +1,5 @@
 //! Content of foreign origin: file systems, partition tables, disk images, compressed data.
+//!
 //! A file that is to become an NVDIMM, or a namespace, may contain data that this project did not write.
 //! [`first_stored`] tells whether there are any, and [`Content::find`] identifies them by the signatures
 //! that `libblkid`, `file` and QEMU look for.

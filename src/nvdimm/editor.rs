@@ -1,4 +1,5 @@
 //! Making, changing and destroying namespaces.
+//!
 //! The label of a namespace decides whether it exists: an index block commits it. The contents of a
 //! namespace are made before its label, and removed after it. A crash leaves no namespace or a complete
 //! one.
@@ -105,8 +106,8 @@ impl NvdimmFile {
             Mapping::new(file, locked.clone(), Protection::ReadWrite, DurabilityRequest::Strict)
                 .map_err(|source| Error::Map { path: path.clone(), source })?;
         // Before anything is made in bytes that are free by labels which a power failure could undo.
-        let settled = self.labels().map_or(Ok(()), |area| area.settle(&medium));
-        settled.map_err(|source| Error::LabelMedia { path, source })?;
+        let persisted = self.labels().map_or(Ok(()), |area| area.persist(&medium));
+        persisted.map_err(|source| Error::LabelMedia { path, source })?;
         Ok(LabelEditor { file: self, medium, locked })
     }
 }
@@ -220,7 +221,7 @@ impl LabelEditor {
     }
 
     /// The bytes that a namespace gets if it is to have `size` in all, a multiple of `alignment`: some of
-    /// those that are free behind it; `None`: all of them. May be empty.
+    /// those that are free after it; `None`: all of them. May be empty.
     ///
     /// # Errors
     ///

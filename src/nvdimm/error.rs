@@ -46,7 +46,7 @@ pub enum Error {
         source: MediaError,
     },
     /// Bytes that belong to no namespace cannot be read.
-    #[error("{path}: cannot look at what is in the free bytes: {source}")]
+    #[error("{path}: cannot examine the free bytes: {source}")]
     FreeMedia {
         /// The file.
         path: PathBuf,
@@ -57,7 +57,7 @@ pub enum Error {
     #[error(
         "{path}: both index blocks of the label storage area are unusable; first: {first}; second: \
          {second}; 'nvdimmctl init-labels --force' makes new ones, without namespaces, and 'check-labels' \
-         then finds those that can be told"
+         then finds the namespaces that can be identified"
     )]
     Labels {
         /// The file.
@@ -124,7 +124,7 @@ pub enum Error {
         uuids: String,
     },
     /// Another process has changed the labels all the while.
-    #[error("{path}: the labels were changed meanwhile by somebody else; try again")]
+    #[error("{path}: another process changed the labels meanwhile; try again")]
     Changed {
         /// The file.
         path: PathBuf,
@@ -148,7 +148,7 @@ pub enum Error {
     },
     /// A label is lost, and the bytes of its namespace look free.
     #[error(
-        "{path}: label slot {slot}: {fault}; where its namespace is nobody knows, so free bytes may \
+        "{path}: label slot {slot}: {fault}; the location of its namespace is unknown, so free bytes may \
          belong to it; 'nvdimmctl check-labels' looks for it and mends labels; --force takes free bytes \
          all the same"
     )]
@@ -217,7 +217,7 @@ pub enum Error {
         size: u64,
         /// Bytes that it has.
         current: u64,
-        /// Bytes that it can have: what is behind those is not free.
+        /// Bytes that it can have: the bytes after those are not free.
         most: u64,
     },
     /// There is a namespace of that name or uuid already.
@@ -245,7 +245,7 @@ pub enum Error {
     },
     /// There is something where labels are to be made.
     #[error(
-        "{path}: the last {}, where the labels would be, is not all zero; --force writes over it",
+        "{path}: the last {}, where the labels would be, is not all zero; --force overwrites it",
         amount(*.size)
     )]
     Occupied {

@@ -117,10 +117,10 @@ impl NvdimmFile {
             );
         }
         for LostLabel { slot, fault, .. } in self.lost.iter().take(MOST_WARNINGS) {
-            log::warn!("{path}: label slot {slot}: {fault}; its namespace is passed over");
+            log::warn!("{path}: label slot {slot}: {fault}; its namespace is ignored");
         }
         if let more @ 1.. = self.lost.len().saturating_sub(MOST_WARNINGS) {
-            log::warn!("{path}: {more} more label slots are passed over");
+            log::warn!("{path}: {more} more label slots are ignored");
         }
     }
 
@@ -316,7 +316,7 @@ impl NvdimmFile {
             // from now on.
             self.refresh()?;
             if self.namespaces.contains(claim.namespace()) {
-                self.settle()?;
+                self.persist()?;
                 return Ok(claim);
             }
             self.unlock(&claim.namespace().range)?;
@@ -326,7 +326,7 @@ impl NvdimmFile {
 
     /// Makes the labels that were read durable, if the file was opened for writing: what is written to
     /// the namespaces relies on them.
-    pub(super) fn settle(&self) -> Result<(), Error> {
+    pub(super) fn persist(&self) -> Result<(), Error> {
         let Some(area) = self.labels.as_ref().filter(|_| self.kind == ClaimKind::Exclusive) else {
             return Ok(());
         };
@@ -335,7 +335,8 @@ impl NvdimmFile {
         let range = self.size - area.size..self.size;
         let medium = Mapping::new(file, range, Protection::ReadWrite, DurabilityRequest::Auto)
             .map_err(|source| Error::Map { path: self.path.clone(), source })?;
-        area.settle(&medium).map_err(|source| Error::LabelMedia { path: self.path.clone(), source })
+        area.persist(&medium)
+            .map_err(|source| Error::LabelMedia { path: self.path.clone(), source })
     }
 
     /// Claims a namespace as the labels were when they were last read.

@@ -1,4 +1,5 @@
 //! Finds the process that holds a namespace in the kernel's lock tables.
+//!
 //! `/proc/locks` names no owner of an open-file-description lock, but `/proc/PID/fdinfo/FD` lists the
 //! locks of a descriptor, if its permissions allow reading it.
 

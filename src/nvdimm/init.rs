@@ -40,7 +40,7 @@ pub struct Initialized {
 }
 
 /// Makes a sparse file with room for `size` bytes of namespaces, and a label storage area of
-/// `label_size` bytes behind them, if asked for, with labels of version 1.2. Its permissions are `mode`;
+/// `label_size` bytes after them, if requested, with labels of version 1.2. Its permissions are `mode`;
 /// `None`: its owner alone has any.
 ///
 /// # Errors
@@ -79,7 +79,7 @@ pub fn grow_file(path: &Path, size: u64) -> Result<(), Error> {
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
         .map_err(fails("open"))?;
-    let current = file.metadata().map_err(fails("look at"))?.len();
+    let current = file.metadata().map_err(fails("examine"))?.len();
     if size < current {
         let namespace = "the whole file".into();
         let most = i64::MAX.cast_unsigned();

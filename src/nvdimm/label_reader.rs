@@ -1,4 +1,5 @@
 //! Reading the labels of a file while another process may be changing them.
+//!
 //! A change rewrites one of the two index blocks, which is unusable until the change is complete. A
 //! reader takes no lock, so it may meet such a block. A block that looks damaged is therefore reported
 //! as damaged only if no process has the labels locked and a second read returns the same bytes.

@@ -1,4 +1,5 @@
 //! Unusable labels, whose namespaces are therefore missing.
+//!
 //! A bad label costs its own namespace only. Linux ignores labels that are invalid by themselves
 //! (`slot_valid`). If labels overlap (`nd_label_reserve_dpa`) or have the same uuid (`has_uuid_at_pos`),
 //! Linux rejects all labels of the NVDIMM. Here only the labels that contradict each other are ignored,

@@ -19,7 +19,7 @@ impl Claim {
         let file = duplicate(self.path(), self.file())?;
         let looked = NvdimmFile::from_open(self.path(), file, self.kind(), label_size)?;
         // Something is going to be made in the new bytes.
-        looked.settle()?;
+        looked.persist()?;
         let (uuid, range) = (self.namespace().uuid, &self.namespace().range);
         let is_this = |other: &&Namespace| {
             other.uuid == uuid && other.range.start == range.start && other.range.end > range.end

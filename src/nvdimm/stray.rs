@@ -1,4 +1,5 @@
 //! Finds labels that are not at the end of the file, where they belong.
+//!
 //! The label storage area is located from the end of the file. A file that was made longer has it in the
 //! middle, and a file that was cut off has lost a part of it. Both look like files without labels.
 

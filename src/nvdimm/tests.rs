@@ -203,7 +203,7 @@ fn a_claim_on_a_file_without_labels_grows_with_the_file() {
     assert!(is_claimed(&file, &(32 * M..48 * M)));
 }
 
-/// What a namespace of 16 MiB at 16 MiB can grow to, with another one behind it at 80 MiB.
+/// What a namespace of 16 MiB at 16 MiB can grow to, with another one after it at 80 MiB.
 #[test]
 fn growth_is_aligned_and_free() {
     let file = Labelled::new();

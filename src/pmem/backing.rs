@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use super::{MapError, PAGE};
 
-/// What stands behind a mapping.
+/// What a mapping is backed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backing {
     /// A file on a DAX file system, mapped with `MAP_SYNC`.

@@ -1,4 +1,5 @@
 //! A region of guest memory: a mapping of a part of a file that the frontend owns.
+//!
 //! The frontend can truncate the file at any time, and a file system of huge pages can run out of pages.
 //! An access to a missing page reads zeroes and marks the region as broken (see [`sigbus`](super)); the
 //! session then has to end the connection.

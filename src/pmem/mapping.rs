@@ -16,8 +16,8 @@ use super::backing::Mappable;
 use super::cpu::{self, Fault, WriteBack};
 use super::writeback::{Writeback, fdatasync};
 use super::{
-    Access, Backing, CACHE_LINE, Cause, Durability, DurabilityRequest, Intent, Lent, MapError,
-    MediaError, PAGE, PersistentMemory, sigbus,
+    Access, Backing, CACHE_LINE, Cause, Durability, DurabilityRequest, Intent, MapError,
+    MediaError, PAGE, PersistentMemory, SharedFile, sigbus,
 };
 
 /// The shortest write that is streamed: below, the wait for the stream to drain is longer than a copy
@@ -151,7 +151,7 @@ impl Mapping {
         })
     }
 
-    /// What stands behind the mapping.
+    /// What the mapping is backed by.
     #[must_use]
     pub fn backing(&self) -> Backing {
         self.backing
@@ -165,8 +165,14 @@ impl Mapping {
     }
 
     /// The file, for others to map parts of it as `protection` says; as the mapping can, at most.
-    pub fn lend(&self, protection: Protection) -> Result<Lent, MapError> {
-        Lent::new(&self.file, self.file_offset, protection, self.backing, self.writeback.clone())
+    pub fn share_file(&self, protection: Protection) -> Result<SharedFile, MapError> {
+        SharedFile::new(
+            &self.file,
+            self.file_offset,
+            protection,
+            self.backing,
+            self.writeback.clone(),
+        )
     }
 
     /// Gives all bytes back to the file system, where it takes them: they read as zeroes then. Where it does

@@ -14,17 +14,19 @@
 //! * What "durable" means for a given file is its [`Durability`].
 
 mod address_space;
+mod arenas;
 mod backing;
 pub mod cache_model;
 mod cpu;
+mod dirty;
 mod durability;
 mod error;
 mod fletcher;
 mod guest_region;
-mod lent;
 mod mapping;
-mod preview;
+mod overlay;
 mod shared;
+mod shared_file;
 mod sigbus;
 #[cfg(any(test, feature = "simulated"))]
 pub mod simulated;
@@ -33,14 +35,16 @@ mod sync;
 mod watched;
 mod writeback;
 
+pub use arenas::limit_arenas;
 pub use backing::{Backing, file_size};
+pub use dirty::make_dirty;
 pub use durability::{Durability, DurabilityRequest};
 pub use error::{Access, Cause, MapError, MediaError};
 pub use fletcher::{CHECKSUM_SIZE, fletcher64, fletcher64_without_field};
 pub use guest_region::{GuestRegion, GuestRegionError, broken_pages};
-pub use lent::{Lend, Lent, LentObserver};
 pub use mapping::{Mapping, Protection};
-pub use preview::{Preview, Saved};
+pub use overlay::{Overlay, Saved};
+pub use shared_file::{ShareFile, SharedFile, SharedFileObserver};
 pub use standard_streams::StandardStream;
 
 use vm_memory::VolatileSlice;
@@ -74,7 +78,7 @@ pub enum Intent {
 /// A range of persistent memory, addressed by byte offsets from its start.
 ///
 /// Every access is checked against the size of the range and answers with a [`MediaError`] where the
-/// medium does not: poisoned memory, or a file truncated behind our back, fails that access and
+/// medium does not: poisoned memory, or a file that another process truncated, fails that access and
 /// nothing else. All methods may be called from several threads at once; the order of two accesses
 /// to the same bytes is the business of the caller.
 pub trait PersistentMemory: Send + Sync {

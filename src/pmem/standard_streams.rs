@@ -1,4 +1,5 @@
 //! Records which standard streams the process was started with.
+//!
 //! Before `main` runs, the standard library opens `/dev/null` in place of a closed standard descriptor.
 //! A file that is opened later then cannot get that number, but everything written to the descriptor is
 //! lost without an error. The descriptors are therefore examined earlier, by a function that the C

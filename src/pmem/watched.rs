@@ -1,5 +1,6 @@
 //! The table of memory that belongs to other processes and may become inaccessible, for the `SIGBUS`
 //! handler.
+//!
 //! The table has no locks, because a signal handler reads it. A slot is taken before its range is
 //! accessed, and released before the range is unmapped, so that the handler never mistakes other memory
 //! for it.
@@ -19,7 +20,7 @@ struct Slot {
     start: AtomicUsize,
     /// Address after the last.
     end: AtomicUsize,
-    /// Bytes of a page of the memory behind the range.
+    /// Page size of the memory that the range maps, in bytes.
     page: AtomicUsize,
     /// A page did not answer, and was replaced.
     is_broken: AtomicBool,

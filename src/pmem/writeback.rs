@@ -293,9 +293,20 @@ mod models {
 
     /// Runs `act` in two threads, each with a bit of its own, in every interleaving.
     fn explore(name: &str, act: impl Fn(&Disk, u32) + Send + Sync + Copy + 'static) {
+        explore_up_to(None, name, act);
+    }
+
+    /// As [`explore`], with at most so many preemptions.
+    fn explore_up_to(
+        preemptions: Option<usize>,
+        name: &str,
+        act: impl Fn(&Disk, u32) + Send + Sync + Copy + 'static,
+    ) {
         let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let counted = count.clone();
-        loom::model(move || {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = preemptions;
+        builder.check(move || {
             counted.fetch_add(1, Ordering::Relaxed);
             let disk = Disk::new();
             let other = disk.clone();
@@ -313,6 +324,29 @@ mod models {
             assert_eq!(disk.sync(), Ok(()));
             assert!(disk.is_durable(bit), "the sync has returned");
         });
+    }
+
+    /// In every interleaving, one of the threads stores and syncs a second time.
+    #[test]
+    fn what_was_stored_after_a_sync_is_durable_after_the_next() {
+        explore("write-back of two queues, one of them twice", |disk, bit| {
+            store_and_sync(disk, bit, bit);
+        });
+    }
+
+    #[test]
+    fn two_queues_that_sync_twice_each_share_no_sync_too_many() {
+        explore_up_to(Some(3), "write-back of two queues, twice each", |disk, bit| {
+            store_and_sync(disk, bit, 2);
+        });
+    }
+
+    fn store_and_sync(disk: &Disk, bit: u32, times: u32) {
+        for time in 0..times {
+            disk.store(bit << (2 * time));
+            assert_eq!(disk.sync(), Ok(()));
+            assert!(disk.is_durable(bit << (2 * time)), "the sync has returned");
+        }
     }
 
     /// One of the two syncs fails: a thread that shares it, or syncs after it, is told of that.

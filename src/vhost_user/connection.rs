@@ -85,12 +85,12 @@ impl Connection {
     }
 
     /// What is said of it.
-    pub(super) fn report(&self, kind: &str) -> Option<FrontendReport> {
+    pub(super) fn report(&self, of_device: &[(u32, &str)]) -> Option<FrontendReport> {
         self.frontend().as_ref().map(|frontend| FrontendReport {
             pid: frontend.pid,
             connected: frontend.since.elapsed().as_secs(),
-            features: feature_names::of_driver(kind, frontend.features),
-            protocol_features: feature_names::of_frontend(frontend.protocol_features),
+            features: feature_names::list(frontend.features, of_device),
+            protocol_features: feature_names::protocol(frontend.protocol_features),
         })
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use log::{Level, debug};
+use log::Level;
 
 use super::connection::Connection;
 use super::guest_log::LimitedLog;
@@ -26,10 +26,13 @@ pub(super) trait VhostDevice: Send + Sync + 'static {
     /// The feature bits that it offers to the driver.
     fn features(&self) -> u64;
 
+    /// Names of the feature bits that only such devices have.
+    fn feature_names(&self) -> &'static [(u32, &'static str)];
+
     /// The driver has accepted `features`.
     fn accept_features(&self, features: u64);
 
-    /// Protocol features that it needs, beside those that every device has.
+    /// Protocol features that it needs, in addition to those that every device has.
     fn protocol_features(&self) -> u64;
 
     /// `size` bytes of the configuration space, from `offset` on.
@@ -80,6 +83,11 @@ pub(super) trait DeviceModel: Send + Sync + 'static {
 
     /// As [`VhostDevice::features`].
     fn features(&self) -> u64;
+
+    /// As [`VhostDevice::feature_names`].
+    fn feature_names(&self) -> &'static [(u32, &'static str)] {
+        &[]
+    }
 
     /// As [`VhostDevice::accept_features`].
     fn accept_features(&self, features: u64) {
@@ -201,8 +209,11 @@ impl<D: DeviceModel> VhostDevice for DeviceBackend<D> {
         self.model.features()
     }
 
+    fn feature_names(&self) -> &'static [(u32, &'static str)] {
+        self.model.feature_names()
+    }
+
     fn accept_features(&self, features: u64) {
-        debug!("{}: the driver accepts the features {features:#x}", self.log.name());
         self.connection.accept_features(features);
         self.model.accept_features(features);
     }

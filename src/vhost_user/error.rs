@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::namespace::NamespaceError;
+use crate::sandbox::SandboxError;
 use crate::{dax, nvdimm};
 
 /// Why the device cannot be served.
@@ -96,6 +97,19 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The guest would address blocks that can tear.
+    #[error(
+        "{path}: --logical-block-size={size} is not possible with sectors of {sector_size} bytes: a block would \
+         be several sectors, and could tear"
+    )]
+    LogicalBlock {
+        /// The NVDIMM file.
+        path: PathBuf,
+        /// Bytes of a logical block, as asked for.
+        size: u32,
+        /// Bytes of a sector.
+        sector_size: u32,
+    },
     /// The service manager has passed fewer sockets than devices need.
     #[error(
         "the service manager has passed no socket for a device: its .socket unit has to list one for each, in \
@@ -114,6 +128,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The sandbox.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// A system call that should not fail.
     #[error("{action}")]
     System {

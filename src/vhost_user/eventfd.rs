@@ -1,4 +1,5 @@
 //! The event descriptors of a frontend: kicks, and interrupts.
+//!
 //! The frontend shares the open file description with the daemon and with other processes, so the daemon
 //! must not rely on its state: it can be made blocking, be filled up, or act as a semaphore.
 //!
@@ -57,7 +58,7 @@ impl AsFd for Eventfd {
     }
 }
 
-/// Returns what the kernel calls the file behind a descriptor.
+/// Returns the kernel's name for the file of a descriptor.
 fn kind_of(descriptor: &OwnedFd) -> io::Result<String> {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());

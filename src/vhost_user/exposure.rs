@@ -1,4 +1,5 @@
 //! What a frontend can reach with the descriptor of a window.
+//!
 //! `VHOST_USER_BACKEND_SHMEM_MAP` hands over a descriptor of the file, and Linux cannot limit a
 //! descriptor to a part of a file. So the frontend of a device with windows can read the whole NVDIMM
 //! file, and, unless the windows are read-only, write and truncate it. If the file also holds a
@@ -30,7 +31,7 @@ struct Place {
 }
 
 /// Refuses windows of a file in which another guest has a namespace, unless they are marked with
-/// [`expose_file`](WindowConfig::expose_file); warns where another guest has devices beside them. The
+/// [`expose_file`](WindowConfig::expose_file); warns where another guest has other devices of the file. The
 /// namespaces are not claimed yet.
 ///
 /// # Errors

@@ -284,7 +284,7 @@ impl Member {
         let queues = 0..self.device.queues();
         DeviceReport {
             identity: identity.clone(),
-            frontend: self.device.connection().report(&identity.kind),
+            frontend: self.device.connection().report(self.device.feature_names()),
             connections: self.device.connection().count(),
             quiesced: self.quiesced().is_some(),
             disk: facts.as_ref().map(|facts| facts.report()),

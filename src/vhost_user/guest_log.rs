@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use log::{Level, log, warn};
 
 /// Lines in [`WINDOW`].
-const LINES: u32 = 10;
+const LINES: u32 = 20;
 /// The time over which lines are counted.
 const WINDOW: Duration = Duration::from_secs(10);
 

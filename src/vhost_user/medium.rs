@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::block::MappedDisk;
 use super::error::Error;
 use super::server::Server;
-use crate::pmem::{Lend, MapError, Mapping, PersistentMemory};
+use crate::pmem::{MapError, Mapping, PersistentMemory, ShareFile};
 
 /// Opens the media of what is served.
 pub trait OpenMedium: Debug + Send + Sync {
@@ -19,8 +19,8 @@ pub trait OpenMedium: Debug + Send + Sync {
     /// The disk's BTT cannot be served, or the medium cannot be opened.
     fn disk(&self, disk: MappedDisk<'_>) -> Result<Server, Error>;
 
-    /// The medium of a DAX region in `mapping`, and how its file is lent.
-    fn region(&self, mapping: Mapping) -> Result<(Arc<dyn PersistentMemory>, Lend), MapError>;
+    /// The medium of a DAX region in `mapping`, and a function that shares its file.
+    fn region(&self, mapping: Mapping) -> Result<(Arc<dyn PersistentMemory>, ShareFile), MapError>;
 }
 
 /// The mapping is the medium.
@@ -32,8 +32,8 @@ impl OpenMedium for TheMapping {
         disk.serve_growing()
     }
 
-    fn region(&self, mapping: Mapping) -> Result<(Arc<dyn PersistentMemory>, Lend), MapError> {
+    fn region(&self, mapping: Mapping) -> Result<(Arc<dyn PersistentMemory>, ShareFile), MapError> {
         let medium = Arc::new(mapping);
-        Ok((medium.clone(), Box::new(move |protection| medium.lend(protection))))
+        Ok((medium.clone(), Box::new(move |protection| medium.share_file(protection))))
     }
 }

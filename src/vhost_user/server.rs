@@ -14,11 +14,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::device::VhostDevice;
 use super::error::Error;
 use super::fleet::{Description, Growth, Member};
+use super::peer::Peer;
 use super::protocol::message::MessageError;
 use super::session::{Session, SessionEnd};
 use super::socket::Endpoint;
 use super::stop::Stop;
 use crate::error_chain::in_one_line;
+use crate::sandbox::{ThreadKind, enter_thread};
 
 /// How long to wait before trying again what failed for want of descriptors or memory.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
@@ -69,6 +71,7 @@ impl Server {
 
     /// As [`run`](Self::run), with the growth of the disk.
     pub(super) fn run_with(self, growth: Option<Arc<dyn Growth>>) -> Result<(), Error> {
+        enter_thread(ThreadKind::Device);
         let Server { device, endpoint, stop, description } = self;
         let growth = growth.or_else(|| description.and_then(|description| description.growth));
         let serving = Serving { device, growth, stop };
@@ -157,7 +160,8 @@ impl Serving {
             Ok(session) => session,
             Err(error) => return self.try_again_later("cannot serve a frontend", &error),
         };
-        log.line(Level::Info, &"a frontend has connected");
+        let peer = Peer::of(session.stream());
+        log.line(Level::Info, &format_args!("a frontend has connected: {peer}"));
         let end = session.run();
         // Before the log says so, all that was held for the frontend is free.
         drop(session);

@@ -1,4 +1,5 @@
 //! A session: one frontend's connection, from its first message to its end.
+//!
 //! The session handles the requests of the frontend, one message after another. It refuses a request
 //! that it cannot carry out, if the frontend wants an answer, and continues; it ends where an answer
 //! would not be understood. The threads of the queues belong to the session and end with it.
@@ -16,6 +17,7 @@ use rustix::net::{Shutdown, shutdown};
 use virtio_queue::QueueT;
 
 use super::device::VhostDevice;
+use super::feature_names;
 use super::memory_table::{MemoryTable, MemoryTableError};
 use super::protocol::message::{Message, MessageError};
 use super::protocol::request::{Request, RequestError};
@@ -42,11 +44,12 @@ pub(super) mod protocol_features {
     pub const REPLY_ACK: u64 = 1 << 3;
     pub const BACKEND_REQ: u64 = 1 << 5;
     pub const CONFIG: u64 = 1 << 9;
+    pub const RESET_DEVICE: u64 = 1 << 13;
     pub const BACKEND_SEND_FD: u64 = 1 << 10;
     pub const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
     pub const SHMEM: u64 = 1 << 22;
     /// Of every device.
-    pub const COMMON: u64 = MQ | REPLY_ACK | CONFIG | CONFIGURE_MEM_SLOTS;
+    pub const COMMON: u64 = MQ | REPLY_ACK | CONFIG | RESET_DEVICE | CONFIGURE_MEM_SLOTS;
 }
 
 /// Why a session has ended.
@@ -170,6 +173,11 @@ impl<'s> Session<'s> {
         })
     }
 
+    /// The connection.
+    pub(super) fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
     /// Carries out what the frontend asks for until it leaves, or has to.
     pub(super) fn run(&mut self) -> SessionEnd {
         loop {
@@ -272,7 +280,7 @@ impl<'s> Session<'s> {
             Request::GetQueueNum => Answer::number(self.rings.len() as u64),
             Request::GetMaxMemSlots => Answer::number(super::memory_table::MOST_SLOTS as u64),
             Request::GetConfig(range) => {
-                let bytes = self.device.read_config(range.offset, range.size);
+                let bytes = self.device.read_config(range.place(), range.size);
                 Answer::Body([zerocopy::IntoBytes::as_bytes(&range), &bytes].concat())
             }
             Request::GetShmemConfig => Answer::Body(self.device.windows().config()),
@@ -294,14 +302,11 @@ impl<'s> Session<'s> {
                 self.disable_rings();
                 Ok(())
             }
-            Request::ResetDevice => {
-                self.reset();
-                Ok(())
-            }
+            Request::ResetDevice => self.reset(),
             Request::SetFeatures(features) => self.set_features(features),
             Request::SetProtocolFeatures(features) => self.set_protocol_features(features),
             Request::SetConfig { range, bytes } => {
-                self.device.write_config(range.offset, &bytes);
+                self.device.write_config(range.place(), &bytes);
                 Ok(())
             }
             Request::SetBackendReqFd(descriptor) => self.set_back_channel(descriptor),
@@ -328,6 +333,10 @@ impl<'s> Session<'s> {
         let surplus = features & !self.offered_features();
         if surplus != 0 {
             return Err(SessionError::Features(surplus));
+        }
+        if self.features != features {
+            let names = feature_names::names(features, self.device.feature_names());
+            self.device.log().line(Level::Info, &format_args!("the driver accepts {names}"));
         }
         self.features = features;
         for ring in &self.rings {
@@ -364,12 +373,13 @@ impl<'s> Session<'s> {
         self.device.windows().stop();
     }
 
-    /// Stops all rings: each is set up anew before it starts again.
-    fn reset(&mut self) {
-        self.disable_rings();
-        for ring in &self.rings {
-            ring.lock().queue.set_ready(false);
+    /// Stops all rings, with their requests completed: each is set up anew before it starts again.
+    fn reset(&mut self) -> Result<(), SessionError> {
+        for index in 0..self.rings.len() as u32 {
+            self.stop_ring(index)?;
         }
+        self.disable_rings();
+        Ok(())
     }
 
     fn has_lost_memory(&self) -> bool {

@@ -205,7 +205,7 @@ fn remove_stale(path: &Path) -> Result<(), Error> {
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            info!("taking over {}, which nobody listens on any more", path.display());
+            info!("replacing {}, on which no process listens", path.display());
             fs::remove_file(path).map_err(fails)
         }
         Ok(_) => Err(Error::SocketInUse { path: path.into() }),

@@ -4,7 +4,7 @@ use vm_memory::{Address, ByteValued, Bytes, GuestAddress, VolatileArrayRef};
 
 use super::memory::{BadAddress, GuestRam, together};
 
-/// Objects that lie one behind another in guest memory.
+/// Objects that follow each other in guest memory.
 ///
 /// Where they lie in host memory is looked up once for all of them, if they are in one region: a
 /// lookup costs more than an access.
@@ -36,7 +36,7 @@ impl<'m, T: ByteValued> GuestArray<'m, T> {
         self.length == 0
     }
 
-    /// The object at `index`, as it is in guest memory. An error if it is not there, or behind the
+    /// The object at `index`, as it is in guest memory. An error if it is not there, or after the
     /// last.
     pub fn load(&self, index: usize) -> Result<T, BadAddress> {
         match self.together {

@@ -1,4 +1,5 @@
 //! Walks descriptor chains through the guest's tables.
+//!
 //! It does the same as `virtio-queue`, which looks up the address of each descriptor separately.
 
 use virtio_queue::desc::split::Descriptor;

@@ -180,6 +180,7 @@ pub struct RawGuest {
     pub memory: File,
     pub kicks: Vec<OwnedFd>,
     pub calls: Vec<OwnedFd>,
+    wants_replies: bool,
     next: Vec<u16>,
 }
 
@@ -191,7 +192,22 @@ impl RawGuest {
         let memory = new_memory(MEMORY);
         let table = memory_table(&[[0, MEMORY, USER_BASE, 0]]);
         assert!(raw.call(SET_MEM_TABLE, &table, &[memory.as_fd()]));
-        RawGuest { raw, memory, kicks: Vec::new(), calls: Vec::new(), next: Vec::new() }
+        RawGuest::on(raw, memory, true)
+    }
+
+    /// A guest behind a connection over which `memory` was shared. `wants_replies`: the connection answers
+    /// each request.
+    pub fn on(raw: Raw, memory: File, wants_replies: bool) -> RawGuest {
+        let (kicks, calls, next) = (Vec::new(), Vec::new(), Vec::new());
+        RawGuest { raw, memory, kicks, calls, wants_replies, next }
+    }
+
+    /// The device was reset: rings are started anew.
+    pub fn forget_rings(&mut self) {
+        self.kicks.clear();
+        self.calls.clear();
+        self.next.clear();
+        self.put(ring_at(0), &vec![0; RING_SPACE as usize * 8]);
     }
 
     /// As `connect`, and starts `rings` rings.
@@ -208,18 +224,27 @@ impl RawGuest {
         let ring = self.kicks.len() as u32;
         assert!(self.set_up(ring));
         let index = words(&[u64::from(ring)]);
-        assert!(self.raw.call(SET_VRING_CALL, &index, &[call.as_fd()]));
-        assert!(self.raw.call(SET_VRING_KICK, &index, &[kick.as_fd()]));
-        assert!(self.raw.call(SET_VRING_ENABLE, &halves(&[ring, 1]), &[]));
+        assert!(self.tell(SET_VRING_CALL, &index, &[call.as_fd()]));
+        assert!(self.tell(SET_VRING_KICK, &index, &[kick.as_fd()]));
+        assert!(self.tell(SET_VRING_ENABLE, &halves(&[ring, 1]), &[]));
         self.kicks.push(kick);
         self.calls.push(call);
         self.next.push(0);
     }
 
     fn set_up(&self, ring: u32) -> bool {
-        self.raw.call(SET_VRING_NUM, &halves(&[ring, SIZE.into()]), &[])
-            && self.raw.call(SET_VRING_BASE, &halves(&[ring, 0]), &[])
-            && self.raw.call(SET_VRING_ADDR, &addresses(ring), &[])
+        self.tell(SET_VRING_NUM, &halves(&[ring, SIZE.into()]), &[])
+            && self.tell(SET_VRING_BASE, &halves(&[ring, 0]), &[])
+            && self.tell(SET_VRING_ADDR, &addresses(ring), &[])
+    }
+
+    /// Sends a request. Returns `false` if the device answers that it was not carried out.
+    fn tell(&self, request: u32, body: &[u8], fds: &[BorrowedFd<'_>]) -> bool {
+        if self.wants_replies {
+            self.raw.call(request, body, fds)
+        } else {
+            self.raw.send(request, VERSION, body, fds)
+        }
     }
 
     pub fn put(&self, address: u64, bytes: &[u8]) {

@@ -1,5 +1,7 @@
 //! A daemon whose calls of fdatasync are counted, and fail when told so.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -9,33 +11,36 @@ use super::shim;
 /// The preloaded library, built once for each test program.
 static SHIM: LazyLock<PathBuf> = LazyLock::new(|| shim::build("fdatasync"));
 
+/// Size of the file that the library maps, and where it has the outcomes of calls.
+const PAGE: usize = 4096;
+const LEFT: u64 = 8;
+const OUTCOMES: u64 = 16;
+
 /// What happens to the syncs of the daemons that serve one file.
 pub struct Syncs {
-    log: PathBuf,
-    failing: PathBuf,
+    path: PathBuf,
+    state: File,
 }
 
 impl Syncs {
     /// Of the daemons that will serve `file`.
     pub fn of(file: &Path) -> Syncs {
-        let syncs =
-            Syncs { log: file.with_extension("syncs"), failing: file.with_extension("failing") };
-        std::fs::write(&syncs.log, "").unwrap();
-        std::fs::write(&syncs.failing, "").unwrap();
-        syncs
+        let path = file.with_extension("syncs");
+        std::fs::write(&path, [0; PAGE]).unwrap();
+        let state = File::options().read(true).write(true).open(&path).unwrap();
+        Syncs { path, state }
     }
 
     /// Lets `command` run with the library.
     pub fn preload(&self, command: &mut Command) {
-        command
-            .env("LD_PRELOAD", &*SHIM)
-            .env("SYNCS_LOG", &self.log)
-            .env("SYNCS_FAIL", &self.failing);
+        command.env("LD_PRELOAD", &*SHIM).env("SYNCS_STATE", &self.path);
     }
 
     /// Number of calls so far.
     pub fn count(&self) -> u64 {
-        std::fs::metadata(&self.log).unwrap().len()
+        let mut count = [0; 8];
+        self.state.read_exact_at(&mut count, 0).unwrap();
+        u64::from_ne_bytes(count)
     }
 
     /// Number of calls while `work` is done.
@@ -52,7 +57,10 @@ impl Syncs {
 
     /// Lets `calls` fail with `errno`, after so many `before` that succeed.
     pub fn fail_after(&self, before: usize, calls: usize, errno: nix::errno::Errno) {
-        let errnos = [vec![errno as u8; calls], vec![0; before]].concat();
-        std::fs::write(&self.failing, errnos).unwrap();
+        let outcomes = [vec![errno as u8; calls], vec![0; before]].concat();
+        assert!(outcomes.len() <= PAGE - OUTCOMES as usize);
+        self.state.write_all_at(&0u64.to_ne_bytes(), LEFT).unwrap();
+        self.state.write_all_at(&outcomes, OUTCOMES).unwrap();
+        self.state.write_all_at(&(outcomes.len() as u64).to_ne_bytes(), LEFT).unwrap();
     }
 }

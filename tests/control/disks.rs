@@ -1,6 +1,7 @@
 //! Devices that stand still, go on, and go.
 
 use std::process::Command;
+use std::time::Instant;
 
 use vhost_user_btt::vhost_user::control::{Answer, Request, VERSION};
 
@@ -8,6 +9,7 @@ use crate::common::daemon::nvdimmctl_ok;
 use crate::common::frontend::{
     BUFFERS, Driver, OK, T_OUT, linked, readable, request_header, writable,
 };
+use crate::common::patience::PATIENCE;
 use crate::setup::{Place, pattern};
 
 #[test]
@@ -98,13 +100,21 @@ fn a_disk_is_removed_beside_others_that_are_served_on() {
 #[test]
 fn the_log_level_can_be_changed() {
     let place = Place::new("64M", &["first"]);
-    let mut daemon = place.serve(&["first"], &[]);
-    drop(Driver::connect(place.connect("first"), 1));
-    daemon.wait_for_log("has disconnected");
-    assert!(!daemon.log().contains("accepts the features"));
-    place.ask(&["log-level", "debug"]).unwrap();
-    drop(Driver::connect(place.connect("first"), 1));
-    daemon.wait_for_log("accepts the features");
+    let daemon = place.serve(&["first"], &[]);
+    let disconnections = || daemon.log().matches("has disconnected").count();
+    let deadline = Instant::now() + PATIENCE;
+    for (round, level, expected) in [(1, "info", 1), (2, "error", 1), (3, "info", 2)] {
+        place.ask(&["log-level", level]).unwrap();
+        drop(Driver::connect(place.connect("first"), 1));
+        let has_left = || {
+            let stat = place.stat("first");
+            stat["connections"] == round && stat["frontend"].is_null()
+        };
+        while !has_left() || disconnections() < expected {
+            assert!(Instant::now() < deadline, "{}", daemon.log());
+        }
+    }
+    assert_eq!(disconnections(), 2, "{}", daemon.log());
     let answer = place.request(&Request::Version);
     let Answer::Version { protocol, program } = answer else { panic!("{answer:?}") };
     assert_eq!((protocol, program.as_str()), (VERSION, env!("CARGO_PKG_VERSION")));

@@ -46,7 +46,7 @@ impl Place {
             command.arg(format!("--disk=socket={},namespace={disk}", socket.display()));
         }
         let mut daemon = Daemon::spawn(command_with(command, options), self.control());
-        daemon.wait_for_log("an administrator may ask here");
+        daemon.wait_for_log("listening for administrators");
         daemon
     }
 

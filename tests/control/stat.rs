@@ -50,7 +50,7 @@ fn a_device_is_described_with_its_frontend() {
     let stat = place.stat(place.socket("first").to_str().unwrap());
     assert_eq!(stat["frontend"]["pid"], std::process::id());
     let features = stat["frontend"]["features"].as_array().unwrap();
-    assert!(features.contains(&"BLK_FLUSH".into()), "{features:?}");
+    assert!(features.contains(&"FLUSH".into()), "{features:?}");
     let features = stat["frontend"]["protocol-features"].as_array().unwrap();
     assert!(features.contains(&"BACKEND_REQ".into()), "{features:?}");
     assert!(place.ask(&["disks"]).unwrap().contains("connected"));

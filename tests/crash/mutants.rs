@@ -55,6 +55,13 @@ impl AnyMutant {
         if let AnyMutant::Worker(mutant) = self { Some(mutant) } else { None }
     }
 
+    /// Returns whether it is about what opening a region makes of clean pages.
+    fn is_of_clean_pages(self) -> bool {
+        use DaxMutant::{CleanEntryTrusted, CleanSuperblockTrusted, RightWordSkipped};
+        let AnyMutant::Dax(mutant) = self else { return false };
+        matches!(mutant, CleanSuperblockTrusted | CleanEntryTrusted | RightWordSkipped)
+    }
+
     /// Returns whether it is about what opening does, or about what comes after a failure.
     fn is_of_opening_or_failures(self) -> bool {
         use MediumMutant::{
@@ -173,6 +180,10 @@ fn hunt_dax(mutant: AnyMutant) -> Option<(String, Violation)> {
     let resizings = || {
         hunt_in(dax_resizing::all(), |resizing| resizing.exhaust(mutant, &mut Figures::default()))
     };
+    if mutant.is_of_clean_pages() {
+        // Where it is noticed if anywhere: the others take minutes.
+        return resizings();
+    }
     creations.or_else(growths).or_else(repairs).or_else(torn).or_else(resizings).or_else(|| {
         dax::all().into_iter().find_map(|history| {
             let violation = history.exhaust(mutant, &mut Figures::default());

@@ -1,57 +1,76 @@
 //! Preloaded into a daemon: counts its calls of fdatasync, and lets some of them fail.
 //!
 //! Built by `tests/common/syncs.rs` as a dynamic library of its own, with the standard library alone.
-//! `SYNCS_LOG` names a file that gets one byte for each call; `SYNCS_FAIL` one with a byte for each of
-//! the next calls, the last byte for the next: the error number with which it fails, or 0.
+//! `SYNCS_STATE` names a file of a page: the number of calls so far, in eight bytes; the number of calls
+//! whose outcome is prescribed, in eight bytes; and for each of these a byte, the last byte for the next
+//! call: the error number with which it fails, or 0. The file is mapped before the program starts, so that
+//! a call makes no system call that the program is not allowed to make.
 
 use std::ffi::{c_char, c_int, c_void};
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::fd::AsRawFd;
 use std::os::raw::c_long;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+const PAGE: usize = 4096;
+/// Where the outcomes begin.
+const OUTCOMES: usize = 16;
 
 unsafe extern "C" {
     fn dlsym(handle: *mut c_void, symbol: *const c_char) -> *mut c_void;
     fn __errno_location() -> *mut c_int;
+    fn mmap(at: *mut c_void, size: usize, protection: c_int, flags: c_int, fd: c_int, offset: c_long) -> *mut c_void;
 }
 
 /// `RTLD_NEXT`: the definition after this library's.
 const NEXT: c_long = -1;
+const PROT_READ_WRITE: c_int = 3;
+const MAP_SHARED: c_int = 1;
 
 static LOCK: Mutex<()> = Mutex::new(());
 
-/// The error number of this call, if it is to fail.
-fn failure() -> Option<c_int> {
-    let path = std::env::var_os("SYNCS_FAIL")?;
-    let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
-    let left = file.metadata().ok()?.len().checked_sub(1)?;
-    let mut errno = [0];
-    file.read_exact_at(&mut errno, left).ok()?;
-    file.set_len(left).ok()?;
-    (errno[0] != 0).then_some(errno[0].into())
+/// Where the file is mapped.
+static STATE: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+
+// SAFETY: the section holds functions of the C ABI that the dynamic loader calls once each, before `main`.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static MAP_BEFORE_MAIN: extern "C" fn() = map_state;
+
+extern "C" fn map_state() {
+    let Some(path) = std::env::var_os("SYNCS_STATE") else { return };
+    let file = std::fs::File::options().read(true).write(true).open(path).expect("the state");
+    // SAFETY: a new mapping, of a file that has a page.
+    let mapped = unsafe { mmap(ptr::null_mut(), PAGE, PROT_READ_WRITE, MAP_SHARED, file.as_raw_fd(), 0) };
+    assert_ne!(mapped.addr(), usize::MAX, "the state cannot be mapped");
+    STATE.store(mapped.cast(), Ordering::Release);
 }
 
-fn count() {
-    let log = std::env::var_os("SYNCS_LOG");
-    let log: Option<File> = log.and_then(|path| OpenOptions::new().append(true).open(path).ok());
-    if let Some(mut log) = log {
-        let _ = log.write_all(b".");
+/// Counts a call. Returns the error number with which it is to fail, or 0.
+fn count_and_fail() -> u8 {
+    let state = STATE.load(Ordering::Acquire);
+    if state.is_null() {
+        return 0;
     }
+    let _guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: inside the page, aligned, and all that use it use atomics.
+    let word = |index: usize| unsafe { &*state.byte_add(index * 8).cast::<AtomicU64>() };
+    word(0).fetch_add(1, Ordering::Relaxed);
+    let Some(left) = word(1).load(Ordering::Acquire).checked_sub(1) else { return 0 };
+    word(1).store(left, Ordering::Relaxed);
+    // SAFETY: the test prescribes no more outcomes than fit into the page.
+    unsafe { &*state.byte_add(OUTCOMES + left as usize).cast::<AtomicU8>() }.load(Ordering::Relaxed)
 }
 
 /// As fdatasync(2), unless it is to fail.
 #[unsafe(no_mangle)]
 pub extern "C" fn fdatasync(fd: c_int) -> c_int {
-    let failure = {
-        let _guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-        count();
-        failure()
-    };
+    let errno = count_and_fail();
     // SAFETY: the C library's own function has this name and type, and errno is this thread's.
     unsafe {
-        if let Some(errno) = failure {
-            *__errno_location() = errno;
+        if errno != 0 {
+            *__errno_location() = errno.into();
             return -1;
         }
         let next = dlsym(NEXT as *mut c_void, c"fdatasync".as_ptr());

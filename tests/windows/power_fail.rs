@@ -41,7 +41,7 @@ fn serve_until_failure(place: &Place, fences: u64) -> Reached {
     let socket = format!("--pmem=socket={},device=data", place.socket("data").display());
     let failure = format!("after-fences={fences},seed={fences}");
     let mut daemon = place.begin_failing("data", &failure, &[socket, control_option(place)]);
-    if !daemon.logs_or_ends("serving") || !daemon.logs_or_ends("an administrator may ask here") {
+    if !daemon.logs_or_ends("serving") || !daemon.logs_or_ends("listening for administrators") {
         return Reached::Opening;
     }
     let mut guest = Guest::start(&daemon);

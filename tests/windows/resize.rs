@@ -32,7 +32,7 @@ fn a_window_grows_under_its_guest_and_shrinks_when_the_guest_has_let_go() {
     assert_eq!(place.in_file("data", 12 * M - 5, 5), b"fresh");
     // What holds data is not given up without a word.
     let refused = resize(&place, "data", 10 * M, false).unwrap_err();
-    assert!(refused.contains("holds data behind byte 10485760"), "{refused}");
+    assert!(refused.contains("holds data after byte 10485760"), "{refused}");
     // A frontend that does not let go keeps it, all of it, and what it has can be mapped again.
     guest.regions.set_manner(Manner::RefusesUnmaps);
     let refused = resize(&place, "data", 6 * M, true).unwrap_err();

@@ -58,7 +58,7 @@ impl Place {
         let mut daemon = self.begin(name, arguments);
         daemon.wait_for_log("serving");
         if arguments.iter().any(|argument| argument.starts_with("--control")) {
-            daemon.wait_for_log("an administrator may ask here");
+            daemon.wait_for_log("listening for administrators");
         }
         daemon
     }

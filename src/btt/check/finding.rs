@@ -232,7 +232,7 @@ pub enum Fault {
     },
     /// A lane is pending for a sector only because another one is: replay comes out right if it is
     /// repeated until nothing changes, and wrong in one pass over the lanes.
-    #[error("{second} is pending for {lba} behind {first}")]
+    #[error("{second} is pending for {lba} after {first}")]
     PendingBehind {
         /// The sector.
         lba: Lba,
@@ -265,7 +265,7 @@ pub enum Fault {
         block: Block,
     },
     /// The lanes pending for a sector lead back to where it was.
-    #[error("the writes pending for {lba} chase each other, from {lane} on")]
+    #[error("the writes pending for {lba} form a cycle, from {lane} on")]
     ReplayEndless {
         /// The sector.
         lba: Lba,

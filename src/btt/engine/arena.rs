@@ -12,7 +12,7 @@ use crate::btt::format::geometry::{FLOG_PAIR_SIZE, INFO_SIZE, MAP_ENTRY_SIZE};
 use crate::btt::format::info_block::{InfoBlock, InfoFault};
 use crate::btt::format::map::MapEntry;
 use crate::btt::format::units::{Block, Lba};
-use crate::pmem::{Cause, Durability, Intent, MediaError, PAGE, PersistentMemory};
+use crate::pmem::{Cause, Intent, MediaError, PersistentMemory, make_dirty};
 
 /// An open arena.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Arena {
     ///
     /// Unless `may_store`, the pages of a file are only synced. If the daemon was killed because a sync had
     /// failed, that is not enough: see [`write_back`].
-    pub(super) fn settle<M: PersistentMemory>(
+    pub(super) fn persist<M: PersistentMemory>(
         &self,
         medium: &M,
         found: Copies,
@@ -227,7 +227,7 @@ impl Arena {
     ///
     /// The next opening recovers the write, and the arena can be written again. Only where the medium is
     /// bad, so that recovery would fail too, the info blocks say for good that the arena has failed.
-    pub(super) fn give_up<M: PersistentMemory>(&self, medium: &M, cause: &MediaError) {
+    pub(super) fn fail<M: PersistentMemory>(&self, medium: &M, cause: &MediaError) {
         if self.error.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -283,19 +283,16 @@ impl Arena {
 
 /// Begins to make durable `length` bytes at `offset` that an earlier process may have stored.
 ///
-/// Where a fence does not suffice, their pages are made dirty: a page whose write-back has failed is clean
-/// although it is not on the disk, and no later sync writes it. Nobody else stores there meanwhile.
+/// Their pages are made dirty first, as a sync of the earlier process may have failed. Nobody else stores
+/// there meanwhile.
 fn write_back<M: PersistentMemory>(
     medium: &M,
     offset: u64,
     length: u64,
     may_store: bool,
 ) -> Result<(), MediaError> {
-    if may_store && medium.durability() != Durability::Dax && !mutant!(btt::CleanTrusted) {
-        let pages = (offset / PAGE..(offset + length).div_ceil(PAGE)).map(|page| page * PAGE);
-        for page in pages {
-            medium.touch_u32(page.max(offset))?;
-        }
+    if may_store && !mutant!(btt::CleanTrusted) {
+        make_dirty(medium, offset..offset + length)?;
     }
     medium.flush(offset, length)
 }

@@ -62,7 +62,7 @@ impl<M: PersistentMemory> Start<M> {
         let number = self.arenas.len();
         let mut arena = Arena::new(number, found.start, self.sectors, found.info, recovered.layout);
         let changes_nothing = self.read_only || found.info.error;
-        match arena.settle(&self.medium, found.copies, &recovered.newest, !changes_nothing) {
+        match arena.persist(&self.medium, found.copies, &recovered.newest, !changes_nothing) {
             Err(error) if !changes_nothing => return Err(error.into()),
             Err(error) => {
                 warn!("arena {number}: what was found may not survive a power failure: {error}");

@@ -143,7 +143,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         }
         let published = self.btt.medium.fence().and_then(|()| self.map());
         if let Err(error) = published {
-            self.give_up_round(error);
+            self.fail_round_and_arenas(error);
         }
         self.end_round();
         if !broken.is_empty() {
@@ -189,7 +189,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
             }
         })?;
         // The entry may be durable from here on, whatever happens.
-        arena.flush_flog_entry(medium, lane).inspect_err(|error| arena.give_up(medium, error))?;
+        arena.flush_flog_entry(medium, lane).inspect_err(|error| arena.fail(medium, error))?;
         Ok(())
     }
 
@@ -203,7 +203,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         for (index, staged) in self.round.staged.iter().enumerate() {
             let arena = &btt.arenas[staged.arena];
             if let Err(error) = self.map_sector(index) {
-                arena.give_up(&btt.medium, &error);
+                arena.fail(&btt.medium, &error);
                 self.failures.push((staged.tag, error.into()));
             }
         }
@@ -244,9 +244,9 @@ impl<M: PersistentMemory> Batch<'_, M> {
     }
 
     /// Fails all staged sectors, some of which may be committed, and makes their arenas read-only.
-    fn give_up_round(&mut self, error: MediaError) {
+    fn fail_round_and_arenas(&mut self, error: MediaError) {
         for staged in &self.round.staged {
-            self.btt.arenas[staged.arena].give_up(&self.btt.medium, &error);
+            self.btt.arenas[staged.arena].fail(&self.btt.medium, &error);
         }
         self.fail_round(error);
     }

@@ -27,7 +27,7 @@ pub enum Error {
     #[error("there is a BTT of version 1.1 and one of version 2.0: say which with --btt-version")]
     TwoVersions,
     /// Nothing to grow into.
-    #[error("{room} bytes behind the last arena, and {needed} are needed for another one")]
+    #[error("{room} bytes after the last arena, and {needed} are needed for another one")]
     NoRoom {
         /// Bytes behind the last arena.
         room: u64,
@@ -112,10 +112,10 @@ pub enum Error {
         arena: usize,
     },
     /// There is a BTT already where one is to be created.
-    #[error("there is a BTT of version {0} already; --force writes over it")]
+    #[error("there is a BTT of version {0} already; --force overwrites it")]
     Exists(Version),
     /// There is something else already where a BTT is to be created.
-    #[error("there is {0} already; --force writes over it")]
+    #[error("there is {0} already; --force overwrites it")]
     Foreign(&'static str),
     /// The space is too small.
     #[error("{size} bytes are too few for a BTT, which needs {needed} bytes")]
@@ -168,7 +168,7 @@ pub enum FlogFault {
         block: Block,
     },
     /// Replaying the pending writes comes to no end.
-    #[error("the writes pending for {lba} chase each other")]
+    #[error("the writes pending for {lba} form a cycle")]
     EndlessReplay {
         /// The sector.
         lba: Lba,

@@ -42,7 +42,7 @@ const UNREADABLE: &str = "-";
 const HEAD: &str = "nvdimmctl-backup 1";
 
 /// Saves what a repair is going to change in a claimed namespace, durably, in the new file `path`, or in one
-/// beside the NVDIMM file. Returns its path.
+/// next to the NVDIMM file. Returns its path.
 pub(super) fn save(path: Option<&Path>, claim: &Claim, saved: &[Saved]) -> Result<PathBuf, Error> {
     let path = path.map_or_else(|| unused_name(claim.path()), PathBuf::from);
     write(&path, claim, saved)?;
@@ -94,7 +94,7 @@ fn write(path: &Path, claim: &Claim, saved: &[Saved]) -> Result<(), Error> {
     write().map_err(fails)
 }
 
-/// A name for the backup that nothing has yet: beside the file, or, for a device, here.
+/// An unused name for the backup: next to the file, or, for a device, in the current folder.
 fn unused_name(file: &Path) -> PathBuf {
     let is_device = file.starts_with("/dev");
     let base = if is_device { file.file_name().map_or(file, Path::new) } else { file };

@@ -170,7 +170,7 @@ impl CheckLabels {
         let unusable = editor.file().labels().and_then(|area| area.unusable);
         let Some((number, _)) = unusable.filter(|_| self.repair) else { return Ok(None) };
         editor.mend_index()?;
-        Ok(Some(format!("label index block {number} is written anew, as the other is")))
+        Ok(Some(format!("label index block {number} is restored from the other one")))
     }
 }
 
@@ -208,7 +208,7 @@ impl Checked {
             say!("repaired: {done}");
         }
         if let Some(problem) = &self.index_block {
-            say!("problem: {problem}; --repair, or the next change of labels, writes it anew");
+            say!("problem: {problem}; --repair, or the next change of labels, rewrites it");
         }
         for lost in &self.lost {
             lost.print();

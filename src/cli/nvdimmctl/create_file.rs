@@ -20,6 +20,7 @@ const LEAST_SIZE: u64 = 17 << 20;
 const LEAST_LABELLED_SIZE: u64 = 16 << 20;
 
 /// Make a sparse NVDIMM file; with --label-size, one for several namespaces
+///
 /// Without labels, the whole file is one namespace. With labels, 'create-namespace' makes several. QEMU needs
 /// to know the size of the labels: '-device nvdimm,label-size=SIZE'.
 #[derive(Debug, Args)]
@@ -45,6 +46,7 @@ pub struct CreateFile {
 }
 
 /// Make a label storage area at the end of an existing file, as 'ndctl init-labels' does
+///
 /// All namespaces of the file are lost, and a disk that fills a file without labels loses its end. Without
 /// --force, a file that contains data is refused.
 #[derive(Debug, Args)]
@@ -158,7 +160,7 @@ impl InitLabels {
             made.slots,
             match made.given_up {
                 0 => String::new(),
-                count => format!("; {count} namespaces are gone"),
+                count => format!("; {count} namespaces were removed"),
             }
         );
         say!("next: nvdimmctl create-namespace {}", shell_path(&self.file));

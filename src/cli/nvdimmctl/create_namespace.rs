@@ -22,6 +22,7 @@ use crate::pmem::DurabilityRequest;
 
 /// Make a namespace: a disk with atomic sectors (sector mode), memory that is divided into devices (dax
 /// mode), or plain bytes (raw mode)
+///
 /// In a file with labels, the namespace takes the lowest free extent that is large enough. A file without
 /// labels is one namespace, and the BTT or DAX region fills it. A crash leaves no namespace or a complete
 /// one. 'nvdimmctl dax --help' describes devices in dax mode.

@@ -22,6 +22,7 @@ use crate::nvdimm::{Claim, ClaimKind, Selection};
 use crate::pmem::Mapping;
 
 /// Divide a namespace in dax mode into devices: parts of its memory that guests map
+///
 /// A device has a name, a uuid, and a size that can be changed. It consists of one extent or several, and is
 /// zero where nothing was written. Every command is a transaction. 'create-namespace --mode dax' makes such a
 /// namespace.
@@ -133,7 +134,7 @@ impl Open {
     }
 }
 
-/// What is left of `extents` behind the first `offset` bytes.
+/// Returns the rest of `extents` after the first `offset` bytes.
 fn behind(
     extents: &[std::ops::Range<u64>],
     offset: u64,

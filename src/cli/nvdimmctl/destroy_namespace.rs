@@ -14,6 +14,7 @@ use crate::nvdimm::{ClaimKind, LabelEditor, LabelSize, NvdimmFile, Selection};
 use crate::pmem::DurabilityRequest;
 
 /// Destroy a namespace, and free its bytes
+///
 /// In a file without labels the namespace remains, in raw mode. A namespace that contains data is destroyed
 /// with --force only. A namespace that a process holds is never destroyed. Its bytes are given back to the
 /// file system; on a device, the data stay until they are overwritten.

@@ -19,6 +19,7 @@ use crate::nvdimm::{ClaimKind, NewFile};
 use crate::pmem::DurabilityRequest;
 
 /// Write the disk in a namespace to a raw disk image: nvdimmctl export FILE > disk.raw
+///
 /// In a file, zeroes become holes. A write that a crash interrupted appears as completed; the NVDIMM file is
 /// not changed. Of a namespace in raw mode, the bytes themselves are written.
 #[derive(Debug, Args)]

@@ -13,8 +13,10 @@ use crate::namespace::{self, Contents};
 use crate::pmem::DurabilityRequest;
 
 /// Extend a namespace, and the disk or DAX region in it, by the free bytes that follow it
+///
 /// No data are moved or lost, and a power failure leaves the old size or the new one. A disk grows by at
 /// least 16 MiB. In dax mode, no process may hold the namespace or one of its devices.
+///
 /// A daemon that serves the namespace extends the disk before the next frontend connects. A connected
 /// frontend keeps the old size. QEMU reads the size when the device is plugged in, not when it reconnects:
 /// its guest sees the new size after QEMU was restarted, or after the device and its chardev were removed and
@@ -69,8 +71,8 @@ impl GrowNamespace {
             Contents::Raw => say!("{file}: {name} has {size} now"),
             Contents::Held(holder) => say!(
                 "{file}: {name} has {size} now; held by {holder}: a daemon that serves it for writing \
-                 lets the disk grow before its next connection, otherwise it grows by the same command \
-                 once nobody holds it"
+                 extends the disk before its next connection; otherwise repeat the command when no \
+                 process holds it"
             ),
         }
         Ok(())

@@ -141,7 +141,7 @@ impl Image {
     fn refuse_other_files(&self, content: Content, format: &str, path: &Path) -> Result<(), Error> {
         let output = self.qemu_img(content, &["info", "--output=json", "-f", format], &[path])?;
         let info: Info = serde_json::from_slice(&output).map_err(|error| Error::Io {
-            action: "understand what qemu-img says",
+            action: "parse the output of qemu-img",
             source: error.into(),
         })?;
         let data = info.format_specific.data;

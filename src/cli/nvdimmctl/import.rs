@@ -20,9 +20,11 @@ use crate::pmem::DurabilityRequest;
 pub(super) const CHUNK: usize = 1 << 20;
 
 /// Write a disk image into a namespace: nvdimmctl import FILE disk.raw
+///
 /// The image is raw, or in a format that 'qemu-img' converts: qcow2, vmdk, vhdx, vdi and others. The part of
 /// the disk after the end of the image does not change. In a namespace in raw mode, the bytes themselves are
 /// written.
+///
 /// An image whose partition table or file system does not fit the sector size of the disk is refused.
 #[derive(Debug, Args)]
 pub struct Import {

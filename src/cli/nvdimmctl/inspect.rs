@@ -229,7 +229,7 @@ impl Inspect {
         let Ok(existing) = fs::metadata(out) else {
             return NewFile::create(out, self.mode).map_err(fails);
         };
-        let input = inspected.file().metadata().map_err(io_error("look at the file"))?;
+        let input = inspected.file().metadata().map_err(io_error("examine the file"))?;
         if (existing.dev(), existing.ino()) == (input.dev(), input.ino()) {
             return Err(Error::DrawingOverInput { path: out.into() });
         }

@@ -16,6 +16,7 @@ use crate::namespace;
 use crate::nvdimm::{self, ClaimKind, LINUX_ALIGNMENT, NvdimmFile};
 
 /// List the namespaces of NVDIMM files, and the processes that hold them
+///
 /// SIZE is the usable size: the data of the sectors in sector mode, the memory for devices in dax mode,
 /// otherwise the size of the namespace.
 #[derive(Debug, Args)]

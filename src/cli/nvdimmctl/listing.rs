@@ -319,7 +319,7 @@ impl fmt::Display for ListedHolder {
             ListedHolder { pid: Some(pid), program: Some(program) } => {
                 write!(f, "{program} ({pid})")
             }
-            _ => f.write_str("somebody"),
+            _ => f.write_str("another process"),
         }
     }
 }

@@ -33,6 +33,7 @@ use crate::pmem::{Mapping, MediaError};
 use crate::vhost_user::control::ClientError;
 
 /// Makes, lists, checks and destroys the namespaces of NVDIMM files.
+///
 /// Every command takes the file that it works on. A namespace that another process holds, a daemon or another
 /// nvdimmctl, is busy; 'list' names the process.
 #[derive(Debug, Parser)]
@@ -85,7 +86,7 @@ pub enum Error {
     Dax(#[from] NoRegion),
     /// A device that is not empty is to go, or a part of it.
     #[error(
-        "{path}: device {device:?} holds data{}{place}; --force gives them up",
+        "{path}: device {device:?} holds data{}{place}; --force discards them",
         if place.is_empty() { "" } else { " " }
     )]
     DeviceHoldsData {
@@ -97,7 +98,7 @@ pub enum Error {
         place: &'static str,
     },
     /// Pages of an owner hold something.
-    #[error("{path}: pages of owner {owner} hold data; --force gives them up")]
+    #[error("{path}: pages of owner {owner} hold data; --force discards them")]
     PagesHoldData {
         /// The file.
         path: PathBuf,
@@ -238,7 +239,7 @@ pub enum Error {
     },
     /// A namespace that is not to be found among those without a label.
     #[error(
-        "{path}: nothing that has no label is of namespace {uuid}; 'check-labels' says what is"
+        "{path}: no namespace without a label has the uuid {uuid}; 'check-labels' lists those that there are"
     )]
     NoOrphan {
         /// The file.

@@ -64,6 +64,6 @@ impl ServeArgs {
         }
         let medium: Arc<dyn OpenMedium> =
             Arc::new(FailingMedium { failure: self.fail, raw: self.raw });
-        serve_devices("powercut", self.devices, |device| device.open_by(&medium))
+        serve_devices("powercut", self.devices, None, |device| device.open_by(&medium))
     }
 }

@@ -33,12 +33,13 @@ pub fn grow<M: PersistentMemory>(medium: &M) -> Result<Growth, Error> {
     durable::require(medium)?;
     let old = discovery::superblock(medium)?;
     old.features.check_change()?;
+    // What follows relies on the superblock that is seen.
+    Superblock::persist(medium)?;
     let page_count = (medium.size() - PAGES_OFFSET) / PAGE_SIZE;
     let new = Superblock { page_count: page_count.max(old.page_count), ..old };
     if Superblock::read(medium, SUPERBLOCK_OFFSET) != Ok(old) && !mutant!(dax::GrownFromBackup) {
         old.write(medium, SUPERBLOCK_OFFSET)?;
     }
-    Superblock::settle(medium)?;
     for offset in [BACKUP_OFFSET, SUPERBLOCK_OFFSET] {
         new.update(medium, offset)?;
         if !mutant!(dax::GrownAtOnce) {

@@ -32,7 +32,7 @@ pub fn load<M: PersistentMemory>(
 ) -> Result<State, Error> {
     let (mut pending, ring) = Ring::read(medium, superblock)?;
     if !read_only {
-        Superblock::settle(medium)?;
+        Superblock::persist(medium)?;
         let offset = superblock.journal().bytes().start;
         ring.check_numbers().map_err(|fault| Error::Damaged { offset, fault })?;
         let replayed = ring.replay(medium, &pending)?;

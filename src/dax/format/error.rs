@@ -59,10 +59,10 @@ pub enum Error {
         needed: u64,
     },
     /// There is a region already.
-    #[error("there is a DAX region already; --force gives it up")]
+    #[error("there is a DAX region already; --force discards it")]
     RegionExists,
     /// There is something else.
-    #[error("there is {0} here; --force gives it up")]
+    #[error("there is {0} here; --force discards it")]
     Foreign(&'static str),
     /// A journal that cannot be.
     #[error("a journal of 2^{0} pages: 2^1 to 2^20 are possible")]
@@ -206,7 +206,7 @@ pub enum Error {
         asked: u32,
     },
     /// An offset behind the end of a device.
-    #[error("offset {offset:#x} is behind the end of device {name:?}, which has {size} bytes")]
+    #[error("offset {offset:#x} is beyond the end of device {name:?}, which has {size} bytes")]
     BehindEnd {
         /// Name of the device.
         name: String,

@@ -95,7 +95,7 @@ pub enum Fault {
     #[error("a name or label is not UTF-8, or has control characters, or there is no name")]
     Text,
     /// Other metadata say that something else has to be there.
-    #[error("it is not what the superblock says that has to be there")]
+    #[error("it does not match the superblock")]
     Known,
     /// A head or a slot that has no uuid, and should be zero.
     #[error("it has no uuid, and is not empty")]

@@ -10,7 +10,7 @@ use super::layout::PAGES_OFFSET;
 use super::units::MOST_ORDER;
 use super::units::{Align, Bounds, Extent, PAGE_SIZE};
 use super::version::Version;
-use crate::pmem::{MediaError, PersistentMemory, fletcher64_without_field};
+use crate::pmem::{MediaError, PersistentMemory, fletcher64_without_field, make_dirty};
 
 /// Bytes of a superblock.
 pub const SUPERBLOCK_SIZE: u64 = 4096;
@@ -109,10 +109,14 @@ impl Superblock {
     }
 
     /// Makes durable what is seen of superblock and backup: whoever wrote it may have been killed before its
-    /// fence. One that cannot be used is among it, lest it can be after a power failure.
-    pub fn settle<M: PersistentMemory>(medium: &M) -> Result<(), MediaError> {
+    /// fence, or its sync may have failed. One that cannot be used is among it, lest it can be after a power
+    /// failure.
+    pub fn persist<M: PersistentMemory>(medium: &M) -> Result<(), MediaError> {
         for offset in [SUPERBLOCK_OFFSET, BACKUP_OFFSET] {
             if !matches!(Superblock::read(medium, offset), Err(Fault::Media(_))) {
+                if !mutant!(dax::CleanSuperblockTrusted) {
+                    make_dirty(medium, offset..offset + SUPERBLOCK_SIZE)?;
+                }
                 medium.flush(offset, SUPERBLOCK_SIZE)?;
             }
         }

@@ -88,7 +88,7 @@ impl LabelArea {
     /// A tool that was killed, or Linux in a guest that was, has stored some of it and not come to its
     /// fence. Such stores are seen by everybody, and a power failure still takes them away, with what was
     /// built on them: every writer of the file makes them durable first.
-    pub fn settle<M: PersistentMemory>(&self, medium: &M) -> Result<(), MediaError> {
+    pub fn persist<M: PersistentMemory>(&self, medium: &M) -> Result<(), MediaError> {
         let start = medium.size() - self.size;
         let is_usable = |number: &u64| self.unusable.is_none_or(|(bad, _)| bad != *number);
         for number in [0, 1].into_iter().filter(is_usable) {

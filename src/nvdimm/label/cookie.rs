@@ -1,4 +1,5 @@
 //! The interleave set cookie, which identifies the NVDIMMs that a label was written for.
+//!
 //! Linux ignores a namespace whose label has another cookie than the NVDIMM (the kernel's
 //! `nd_region_interleave_set_cookie`). The cookie is a checksum over the vendor and the serial number of
 //! each NVDIMM of the set. QEMU derives both from the memory slot that the device is plugged into.

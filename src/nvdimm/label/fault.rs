@@ -42,7 +42,7 @@ pub enum LabelFault {
         slots: u32,
     },
     /// A label that says it stands in another slot.
-    #[error("the label says that it belongs into slot {0}")]
+    #[error("the label says that it belongs to slot {0}")]
     Slot(u32),
     /// A range that is not made of pages, or not inside the data area.
     #[error("bytes {dpa:#x} and {rawsize:#x} more are not whole pages inside the data area")]

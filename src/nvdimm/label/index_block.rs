@@ -295,7 +295,7 @@ fn place(field: &'static str, found: u64, expected: u64) -> LabelFault {
     LabelFault::Place { field, found, expected }
 }
 
-/// Where the second index block stands: one index block behind the first, whose size the first says
+/// Where the second index block stands: one index block after the first, whose size the first says
 /// where it can still be read, and the size of the area where it cannot.
 fn other_offset(area: &[u8]) -> Result<u64, LabelFault> {
     let candidates = LabelVersion::ALL

@@ -69,7 +69,7 @@ impl<'m, M: PersistentMemory> LabelWriter<'m, M> {
     pub fn open(medium: &'m M, size: u64) -> Result<Self, UpdateError> {
         let start = medium.size().checked_sub(size).ok_or(UpdateError::TooSmall { size })?;
         let area = LabelArea::read(medium, size)?.map_err(UpdateError::NoIndex)?;
-        area.settle(medium)?;
+        area.persist(medium)?;
         Ok(LabelWriter { medium, start, area })
     }
 

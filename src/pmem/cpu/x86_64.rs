@@ -19,7 +19,7 @@ macro_rules! guarded_load {
         ///
         /// # Safety
         ///
-        /// `address` is aligned and mapped for reading; the page behind it may be missing.
+        /// `address` is aligned and mapped for reading; the page after it may be missing.
         #[inline]
         pub(in crate::pmem) unsafe fn $name(address: *const $word) -> Result<$word, Fault> {
             let value: $word;
@@ -46,7 +46,7 @@ macro_rules! guarded_store {
         /// # Safety
         ///
         /// `address` is aligned and mapped for writing, for concurrent use through this module only;
-        /// the page behind it may be missing.
+        /// the page after it may be missing.
         #[inline]
         pub(in crate::pmem) unsafe fn $name(
             address: *mut $word,
@@ -77,7 +77,7 @@ guarded_store!(store_u64, u64, "mov qword ptr [{address}], {value}");
 ///
 /// # Safety
 ///
-/// Both ranges are mapped, `to` for writing, and do not overlap; pages behind them may be missing. A
+/// Both ranges are mapped, `to` for writing, and do not overlap; pages after them may be missing. A
 /// range that others change meanwhile yields any mixture of bytes.
 #[inline]
 pub(in crate::pmem) unsafe fn copy(
@@ -141,7 +141,7 @@ pub(in crate::pmem) unsafe fn stream_lines(
 ///
 /// # Safety
 ///
-/// The range is mapped for writing; pages behind it may be missing.
+/// The range is mapped for writing; pages after it may be missing.
 #[inline]
 pub(in crate::pmem) unsafe fn fill_zero(to: *mut u8, length: usize) -> Result<(), Fault> {
     let fault: usize;
@@ -206,7 +206,7 @@ impl WriteBack {
     ///
     /// # Safety
     ///
-    /// `address` is mapped; the page behind it may be missing.
+    /// `address` is mapped; the page after it may be missing.
     #[inline]
     pub(in crate::pmem) unsafe fn line(self, address: *const u8) -> Result<(), Fault> {
         macro_rules! write_back {

@@ -5,11 +5,11 @@
 //! file gets a part of the rest as well, one that a CPU might have written back just then (the model
 //! of [`cache_model`](crate::pmem::cache_model)), and the process is gone, as by SIGKILL.
 //!
-//! What others store, to whom the file is lent, is in it at once; when the power fails, what they have not
-//! made durable is taken out of it again, in part (`shadow`).
+//! Stores of frontends that map the file are in it at once. When the power fails, a part of what they have not
+//! made durable is taken back (`shadow`).
 //!
 //! All stores, flushes and fences take turns, so this is slower than a plain [`Mapping`]; and pages
-//! that were ever stored to stay in memory, and so does a copy of what is lent.
+//! that were ever stored to stay in memory, and so does a copy of what frontends have mapped.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ use super::PowerFailure;
 use super::shadow::{Shadow, fail_all};
 use crate::pmem::cache_model::{Durable, Random, Unfenced};
 use crate::pmem::{
-    Durability, Intent, Lent, MapError, Mapping, MediaError, PersistentMemory, Protection,
+    Durability, Intent, MapError, Mapping, MediaError, PersistentMemory, Protection, SharedFile,
 };
 
 /// A mapping that lets its power fail.
@@ -87,9 +87,9 @@ impl PowerFail {
     /// was acknowledged to a guest by then had been fenced, or flushed.
     fn fail_in(&self, state: &mut State) -> ! {
         let seed = self.failure.seed;
-        let lent = fail_all(seed);
+        let of_others = fail_all(seed);
         let Remains { fences, pending, kept } = self.leave(state);
-        let (pending, kept) = (lent.pending + pending, lent.kept + kept);
+        let (pending, kept) = (of_others.pending + pending, of_others.kept + kept);
         // Not by way of the log, which may be off, and may be locked by somebody who waits for us.
         let _ = writeln!(
             io::stderr(),
@@ -117,8 +117,8 @@ impl PowerFail {
     }
 
     /// The file, for others to map parts of it.
-    pub fn lend(&self, protection: Protection) -> Result<Lent, MapError> {
-        Ok(self.file.lend(protection)?.observed_by(self.shadow.clone()))
+    pub fn share_file(&self, protection: Protection) -> Result<SharedFile, MapError> {
+        Ok(self.file.share_file(protection)?.observed_by(self.shadow.clone()))
     }
 
     /// The part of the file that durable bytes go to.

@@ -9,7 +9,7 @@ use signal_hook::consts::SIGUSR1;
 use signal_hook::iterator::Signals;
 
 use super::{PowerFail, PowerFailure, Raw};
-use crate::pmem::{Lend, MapError, Mapping, PersistentMemory};
+use crate::pmem::{MapError, Mapping, PersistentMemory, ShareFile};
 use crate::vhost_user::{Error, MappedDisk, OpenMedium, Server};
 
 /// Opens media whose power fails.
@@ -39,9 +39,9 @@ impl OpenMedium for FailingMedium {
         disk.serve_instead(|medium, queues| Raw::open(medium, sector_size, queues))
     }
 
-    fn region(&self, mapping: Mapping) -> Result<(Arc<dyn PersistentMemory>, Lend), MapError> {
+    fn region(&self, mapping: Mapping) -> Result<(Arc<dyn PersistentMemory>, ShareFile), MapError> {
         let medium = self.open(mapping)?;
-        Ok((medium.clone(), Box::new(move |protection| medium.lend(protection))))
+        Ok((medium.clone(), Box::new(move |protection| medium.share_file(protection))))
     }
 }
 

@@ -1,13 +1,13 @@
-//! Bytes that others store to, by mappings of the file that are their own.
+//! The shadow copy of bytes that frontends store to through mappings of their own.
 //!
-//! What they store is in the file at once, and nobody says when. So what is durable of it is kept here, in a
-//! copy: made when the bytes are lent, and made anew when what was stored is made durable. When the power
-//! fails, what differs from the copy is as streaming stores are that were never fenced: each aligned word of
-//! eight bytes may have reached the medium, or not.
+//! Their stores are in the file at once, and are not visible here. So the durable contents are kept in a copy,
+//! which is made when the bytes are mapped, and renewed when the stores are made durable. When the power
+//! fails, the differences from the copy are treated as streaming stores that were never fenced: each aligned
+//! word of eight bytes may have reached the medium, or not.
 //!
-//! Words are loaded and stored in one access each: none is torn that its owner has not torn. Whoever goes on
-//! storing while the power fails has stored before that, and it was kept; flushed it cannot be any more.
-//! The power is one for all media of a process.
+//! Words are loaded and stored in one access each, so none is torn that its owner has not torn. A frontend that
+//! continues to store while the power fails counts as having stored before, with all of it kept; it cannot
+//! flush any more. All media of a process lose their power together.
 
 use std::mem;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 use crate::pmem::cache_model::{Contents, Random, Unfenced};
-use crate::pmem::{LentObserver, Mapping, PAGE, PersistentMemory};
+use crate::pmem::{Mapping, PAGE, PersistentMemory, SharedFileObserver};
 
 /// Bytes that are loaded and stored in one access.
 const WORD: u64 = 8;
@@ -50,9 +50,9 @@ pub struct Shadow {
 
 #[derive(Debug)]
 pub(super) struct State {
-    /// What is lent, page by page; nothing twice.
-    lent: Vec<Range<u64>>,
-    /// What is durable, where something is lent.
+    /// The ranges of pages that others have mapped; they do not overlap.
+    mapped_pages: Vec<Range<u64>>,
+    /// The durable contents of these ranges.
     durable: Contents,
 }
 
@@ -75,7 +75,7 @@ struct Pending {
 impl Shadow {
     pub(super) fn new(file: Arc<Mapping>, loses_flushes: bool) -> Arc<Shadow> {
         let durable = Contents::zeroes(file.size());
-        let state = Mutex::new(State { lent: Vec::new(), durable });
+        let state = Mutex::new(State { mapped_pages: Vec::new(), durable });
         let shadow = Arc::new(Shadow { file, loses_flushes, state });
         ALL.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&shadow));
         shadow
@@ -108,7 +108,7 @@ impl Shadow {
     }
 
     fn pending(&self, state: &State) -> Vec<Pending> {
-        state.lent.iter().flat_map(|range| self.pending_in(state, range)).collect()
+        state.mapped_pages.iter().flat_map(|range| self.pending_in(state, range)).collect()
     }
 
     /// What of `range` is not as it is durable. Pages that cannot be read are left out.
@@ -137,13 +137,13 @@ impl Shadow {
     }
 }
 
-impl LentObserver for Shadow {
+impl SharedFileObserver for Shadow {
     /// Others will store to the pages `range`, now and for good: what they had stored before that, if it was
-    /// not lent yet, counts as durable.
+    /// not mapped yet, counts as durable.
     fn mapped(&self, range: Range<u64>) {
         let mut state = self.state();
         let mut new = vec![range];
-        for known in &state.lent {
+        for known in &state.mapped_pages {
             let around = |it: &Range<u64>| {
                 [it.start..it.end.min(known.start), it.start.max(known.end)..it.end]
             };
@@ -152,7 +152,7 @@ impl LentObserver for Shadow {
         for range in new {
             let pending = self.pending_in(&state, &range);
             state.take(&pending);
-            state.lent.push(range);
+            state.mapped_pages.push(range);
         }
     }
 

@@ -35,11 +35,11 @@ impl Scenario {
         self.file.write_all_at(&bytes, range.start).unwrap();
     }
 
-    /// Lends pages to others.
-    fn lend(&self, range: Range<u64>) -> Lent {
-        let lent = self.medium.lend(Protection::ReadWrite).unwrap();
-        lent.note_mapped(range.start, range.end - range.start);
-        lent
+    /// Shares pages with others.
+    fn share_file(&self, range: Range<u64>) -> SharedFile {
+        let shared_file = self.medium.share_file(Protection::ReadWrite).unwrap();
+        shared_file.note_mapped(range.start, range.end - range.start);
+        shared_file
     }
 
     /// Lets the power fail; returns what it has left.
@@ -127,13 +127,13 @@ fn an_orderly_end_loses_nothing() {
 /// Others have the second and third page. They flush ones, and then store twos, over them and beside them.
 fn others_are_at_work(scenario: &Scenario) -> (Left, Vec<u8>) {
     scenario.others_store(0..4096, 9);
-    let lent = scenario.lend(4096..12288);
+    let shared_file = scenario.share_file(4096..12288);
     scenario.others_store(4096..6000, 1);
-    lent.sync().unwrap();
+    shared_file.sync().unwrap();
     scenario.others_store(4804..5004, 2);
     scenario.others_store(8192..8200, 2);
     // What they had stored to pages that they have already is none that was there before.
-    scenario.lend(4096..16384);
+    scenario.share_file(4096..16384);
     scenario.fail()
 }
 
@@ -147,7 +147,7 @@ fn what_others_store_is_lost_in_part_unless_they_flush_it() {
     let mut all = HashSet::new();
     for seed in 0..32 {
         let (left, bytes) = others_are_at_work(&Scenario::new(seed));
-        assert_eq!(count(&bytes[..4096], 9), 4096, "they were never lent");
+        assert_eq!(count(&bytes[..4096], 9), 4096, "they were never mapped");
         assert_eq!(count(&bytes[4096..4804], 1) + count(&bytes[5004..6000], 1), 1704);
         let (over, beside) = (&bytes[4804..5004], &bytes[8192..8200]);
         assert_eq!(count(over, 1) + count(over, 2), 200);
@@ -177,11 +177,11 @@ fn zeroes_are_durable_where_something_is_lent() {
     for seed in 0..8 {
         let scenario = Scenario::new(seed);
         scenario.others_store(4096..12288, 1);
-        let lent = scenario.lend(4096..12288);
+        let shared_file = scenario.share_file(4096..12288);
         scenario.others_store(4096..8192, 2);
         scenario.medium.zero(4096, 4096).unwrap();
         let (remains, bytes) = scenario.fail();
         assert_eq!((count(&bytes, 1), count(&bytes, 2), remains.pending), (4096, 0, 0));
-        drop(lent);
+        drop(shared_file);
     }
 }

@@ -40,6 +40,8 @@ pub struct DiskConfig {
     pub queues: u16,
     /// Most descriptors of a queue, a power of two.
     pub queue_size: u16,
+    /// Bytes of the block that the guest addresses, 512 or 4096; `None`: those of a sector.
+    pub logical_block_size: Option<u32>,
     /// What the guest reads as the disk's serial number; `None`: from the namespace's uuid, or the
     /// BTT's where the namespace has none.
     pub serial: Option<Serial>,
@@ -197,7 +199,21 @@ impl DiskConfig {
             queues: self.queues,
             queue_size: self.queue_size,
         };
-        Device::new(disk, &options)
+        let device = Device::new(disk, &options);
+        match self.logical_block_size {
+            Some(size) => device.with_logical_blocks(size),
+            None => device,
+        }
+    }
+
+    /// Refuses logical blocks that are larger than a sector: they would tear.
+    fn check_blocks(&self, sector_size: u32) -> Result<(), Error> {
+        match self.logical_block_size {
+            Some(size) if size > sector_size => {
+                Err(Error::LogicalBlock { path: self.namespace.path.clone(), size, sector_size })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -216,6 +232,7 @@ impl<'a> MappedDisk<'a> {
         let MappedDisk { config, mapped, endpoint, regions, stop } = self;
         let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
         let OpenDisk { claim, version, device, facts } = config.open_btt(mapped)?;
+        config.check_blocks(device.sector_size())?;
         warn_of_losses(&config.namespace.path, durability, backing);
         let windows = config.open_windows(&claim, regions)?;
         let identity = config.identity(&claim);
@@ -245,6 +262,7 @@ impl<M: PersistentMemory + 'static> MappedDisk<'_, M> {
     pub fn serve_btt(self) -> Result<Server, Error> {
         let MappedDisk { config, mapped, endpoint, regions, stop } = self;
         let OpenDisk { claim, device, facts, .. } = config.open_btt(mapped)?;
+        config.check_blocks(device.sector_size())?;
         let device = device.with_windows(config.open_windows(&claim, regions)?).share();
         config.limit(&*device);
         let description = config.description(config.identity(&claim), Arc::new(facts), None);
@@ -259,6 +277,7 @@ impl<M: PersistentMemory + 'static> MappedDisk<'_, M> {
         let MappedDisk { config, mapped, endpoint, regions, stop } = self;
         let MappedNamespace { claim, medium, .. } = mapped;
         let (disk, queues) = open(medium, config.queues.into());
+        config.check_blocks(disk.sector_size())?;
         let device = config.device(&*disk, claim.namespace().uuid);
         announce(&claim, &device, disk.durability());
         let device = BlockDevice::new(&title(&claim), device, queues).polling(config.poll);

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::super::device::{DeviceBackend, DeviceModel, VhostDevice};
+use super::super::feature_names;
 use super::super::guest_log::LimitedLog;
 use super::super::queue::{Flusher, Memory, Progress, Ring, Serve, SyncCounters, lock};
 use super::super::server::Server;
@@ -125,7 +126,12 @@ impl<Q: DiskQueue + 'static> BlockDevice<Q> {
         (device, self.0.into_handlers().map(BlockHandler::into_queue).collect())
     }
 
-    /// The device with windows beside its sectors, which its flushes are about, too.
+    /// Bytes of a sector.
+    pub(in crate::vhost_user) fn sector_size(&self) -> u32 {
+        self.0.model().shared.device.sector_size
+    }
+
+    /// The device with windows in addition to its sectors; its flushes cover both.
     #[must_use]
     pub(in crate::vhost_user) fn with_windows(self, windows: Arc<Windows>) -> BlockDevice<Q> {
         let workers = self.0.workers();
@@ -179,6 +185,10 @@ impl<Q: DiskQueue + 'static> DeviceModel for BlockModel<Q> {
 
     fn features(&self) -> u64 {
         self.shared.device.features()
+    }
+
+    fn feature_names(&self) -> &'static [(u32, &'static str)] {
+        feature_names::BLOCK
     }
 
     fn accept_features(&self, features: u64) {

@@ -50,10 +50,10 @@ fn ask(path: &Path, request: &Request) -> Result<String, ClientError> {
     let fails =
         |action| move |source| ClientError::Unreachable { path: path.into(), action, source };
     let mut stream = UnixStream::connect(path).map_err(fails("connect"))?;
-    let mut line = serde_json::to_string(request)
-        .map_err(|error| fails("say what is wanted")(error.into()))?;
+    let mut line =
+        serde_json::to_string(request).map_err(|error| fails("send the request")(error.into()))?;
     line.push('\n');
-    stream.write_all(line.as_bytes()).map_err(fails("say what is wanted"))?;
+    stream.write_all(line.as_bytes()).map_err(fails("send the request"))?;
     // It may take as long as it takes: a guest has to let go, and what is new is zeroed.
     let mut answer = String::new();
     BufReader::new(stream.take(MOST_ANSWER_BYTES))

@@ -20,6 +20,7 @@ use super::administration::Administration;
 use super::connection::{Connection, LineError};
 use super::protocol::Answer;
 use crate::error_chain::in_one_line;
+use crate::sandbox::{ThreadKind, enter_thread};
 
 /// Most clients that are connected at a time. A further one takes the place of the client that has been
 /// silent for the longest time.
@@ -59,7 +60,7 @@ impl BoundControl {
         listener.set_nonblocking(true).map_err(fails)?;
         let stop = Stop::new().map_err(fails)?;
         let service = Service { administration, stop, clients: Mutex::default() };
-        info!("{}: an administrator may ask here", path.display());
+        info!("{}: listening for administrators", path.display());
         Ok(BoundControl { service, listener, name })
     }
 
@@ -108,6 +109,7 @@ struct Client {
 impl Service {
     /// Accepts clients and serves each in a thread of its own, until stopped.
     fn serve_all(&self, listener: &UnixListener) {
+        enter_thread(ThreadKind::Control);
         thread::scope(|scope| {
             while !self.stop.is_stopped() {
                 if let Err(error) = self.accept(scope, listener) {

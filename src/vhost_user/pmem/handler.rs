@@ -1,4 +1,5 @@
 //! The flush queue of a persistent memory device.
+//!
 //! All requests of a batch share one sync: the guest made its stores before it sent the flush, and all
 //! flushes of the batch were sent before the sync begins.
 

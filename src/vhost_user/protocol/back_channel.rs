@@ -1,5 +1,6 @@
 //! The back channel, over which the device sends requests to the frontend
 //! (`VHOST_USER_SET_BACKEND_REQ_FD`).
+//!
 //! A request waits for its answer for a limited time. After a failure, answers can no longer be matched
 //! to requests, so the channel is closed.
 

@@ -1,4 +1,5 @@
 //! Sends and receives complete messages of the vhost-user protocol.
+//!
 //! A message consists of a header, a body whose size is in the header, and descriptors that arrive with
 //! its first byte. There is a time limit on waiting for the rest of a message, and on sending one:
 //! frontends send each message at once.

@@ -70,6 +70,14 @@ pub(in crate::vhost_user) struct ConfigRange {
     pub flags: u32,
 }
 
+impl ConfigRange {
+    /// Byte offset in the device's configuration, for frontends of both kinds. The answer to a request
+    /// repeats the offset as it was sent.
+    pub fn place(&self) -> u32 {
+        if self.offset >= MMIO_CONFIG { self.offset - MMIO_CONFIG } else { self.offset }
+    }
+}
+
 /// A ring, and a descriptor for it.
 #[derive(Debug)]
 pub(in crate::vhost_user) struct RingDescriptor {
@@ -277,13 +285,10 @@ impl Parts {
 
     /// The range of the configuration space, and its bytes.
     fn config_range(&mut self) -> Result<(ConfigRange, Vec<u8>), RequestError> {
-        let mut range: ConfigRange = self.take()?;
+        let range: ConfigRange = self.take()?;
         let bytes = self.take_rest();
         if bytes.len() != range.size as usize {
             return Err(self.bad_size());
-        }
-        if range.offset >= MMIO_CONFIG {
-            range.offset -= MMIO_CONFIG;
         }
         Ok((range, bytes))
     }
@@ -370,7 +375,7 @@ mod tests {
         };
         for offset in [8, 0x108] {
             let Ok(Request::GetConfig(range)) = range(offset, 4, &[0; 4]) else { panic!() };
-            assert_eq!((range.offset, range.size), (8, 4));
+            assert_eq!((range.offset, range.place(), range.size), (offset, 8, 4));
         }
         range(0, 4, &[0; 3]).unwrap_err();
         range(0, 4, &[0; 5]).unwrap_err();

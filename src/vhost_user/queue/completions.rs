@@ -1,4 +1,5 @@
 //! Completions: returns executed requests to the guest, in order.
+//!
 //! The used index moves once for all completed requests, after their effects are as durable as promised
 //! and their replies are stored: a process that takes over the ring at its used index repeats exactly
 //! the requests whose completion the guest has not seen. Completions that follow a pending flush wait

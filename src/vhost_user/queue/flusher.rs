@@ -1,4 +1,5 @@
 //! The flusher: a thread that makes a disk's writes durable while its workers continue.
+//!
 //! A sync of a file takes as long as a thousand requests or more. All flushes that are pending when a
 //! sync begins share it, because each flush covers only what was written before it.
 
@@ -7,6 +8,7 @@ use std::thread;
 
 use super::super::wakeup::Wakeup;
 use super::counters::SyncCounters;
+use crate::sandbox::{ThreadKind, enter_thread};
 use crate::virtio::{SyncError, Syncs};
 
 /// What became of a flush, once it is known. Clones are of the same flush.
@@ -132,6 +134,7 @@ impl Queue {
 
     /// Carries out flushes, all that wait with one sync, until it is over.
     fn run(&self, disk: &dyn Syncs, counters: &SyncCounters) {
+        enter_thread(ThreadKind::Flusher);
         loop {
             let idle = |state: &mut State| state.waiting.is_empty() && !state.is_over;
             let waited = self.changed.wait_while(self.state(), idle);

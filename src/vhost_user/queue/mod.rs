@@ -11,7 +11,7 @@
 //! * a batch is popped off the available ring ([`available`]), carried out by the device's [`Handler`],
 //!   and completed ([`completions`], the one place where the used index is published);
 //! * [`polling`] decides how long an empty ring is looked at before the thread sleeps;
-//! * [`flusher`] carries out flushes beside the batches;
+//! * [`flusher`] carries out flushes in parallel to the batches;
 //! * [`gate`] lets the administrator stop the queues, or limit their rate ([`limiter`]);
 //! * [`counters`] and [`histogram`] are what is counted meanwhile.
 

@@ -1,4 +1,5 @@
 //! Busy polling: polls an empty ring for a while before the worker sleeps.
+//!
 //! Sleeping until a kick costs the guest a system call, and delays the request by the time that a CPU
 //! takes to wake (tens of microseconds in a virtual machine), which is longer than the request itself.
 //! So a worker whose ring is empty polls it for a while, with kicks suppressed. Polling takes CPU time,

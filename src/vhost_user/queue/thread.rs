@@ -1,4 +1,5 @@
 //! The thread of a queue: sleeps until the guest kicks, and lets the queue's worker go on.
+//!
 //! The thread exists from the first start of its ring until the connection ends. Through
 //! [`QueueThread`], the session tells it which kick to wait for, to poll the ring again, and to end.
 
@@ -21,6 +22,7 @@ use super::counters::QueueCounters;
 use super::ring::{Memory, Ring};
 use super::wake_signal;
 use super::worker::Progress;
+use crate::sandbox::{ThreadKind, enter_thread};
 
 /// How long a thread may take to end by itself, before it is interrupted in what it waits for.
 const END_LIMIT: Duration = Duration::from_millis(500);
@@ -125,6 +127,7 @@ impl QueueThread {
 
 impl Control {
     fn run(&self, queue: &Queue) {
+        enter_thread(ThreadKind::Queue);
         let worker = queue.device.worker(queue.number);
         worker.connect(self.wake.clone());
         let mut progress = Progress::Asleep;

@@ -3,7 +3,7 @@
 //! Requests are carried out one after another and completed in order, so that whatever takes over a ring
 //! at its used index, a new process after a crash above all, repeats exactly what was not completed. Up
 //! to [`BATCH_REQUESTS`] that wait in the ring are a batch: one lock, one look at guest memory, the fences
-//! of their writes, and one move of the used index. A flush that takes time goes on beside the batches;
+//! of their writes, and one move of the used index. A flush that takes time runs in parallel to the batches;
 //! requests after it are carried out meanwhile, and completed after it.
 //!
 //! A batch ends early when the session wants the ring, or the connection ends: what was not carried out

@@ -16,11 +16,11 @@ pub enum ResizeError {
     #[error("this daemon serves no DAX device {0:?}")]
     Unknown(String),
     /// Several open regions have one of that name.
-    #[error("this daemon serves several DAX devices {0:?}; say of which file and namespace")]
+    #[error("this daemon serves several DAX devices {0:?}; name the file and the namespace")]
     Several(String),
     /// Something would be lost.
     #[error(
-        "device {device:?} holds data behind byte {size}, which would be lost; --force gives them up"
+        "device {device:?} holds data after byte {size}, which would be lost; --force discards them"
     )]
     HoldsData {
         /// Name of the device.

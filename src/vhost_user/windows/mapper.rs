@@ -1,4 +1,5 @@
 //! The mappings of a frontend, and the thread that asks it to map and unmap.
+//!
 //! The thread exists for one connection. It waits for answers in place of the session: while QEMU
 //! handles a request to map, it sends a message to the device and first waits for the answer to that. A
 //! frontend that does not answer in time is not asked again.
@@ -15,6 +16,7 @@ use super::mapped::Mapped;
 use super::window::{Piece, Window};
 use crate::error_chain::in_one_line;
 use crate::pmem::Protection;
+use crate::sandbox::{ThreadKind, enter_thread};
 
 /// Flag of a request to map: for writing as well.
 const WRITABLE: u64 = 1;
@@ -68,6 +70,7 @@ impl Mapper {
 
     /// Carries out commands until their sender is dropped.
     pub(super) fn run(mut self, orders: &Receiver<Order>) {
+        enter_thread(ThreadKind::Windows);
         for order in orders {
             match order {
                 Order::MapAll => {
@@ -164,13 +167,13 @@ impl Mapper {
 
     fn send_map(&mut self, window: usize, piece: Piece) -> Result<(), Refusal> {
         self.must_run()?;
-        let lent = self.windows[window].lent();
-        let flags = match lent.protection() {
+        let shared_file = self.windows[window].shared_file();
+        let flags = match shared_file.protection() {
             Protection::ReadOnly => 0,
             Protection::ReadWrite => WRITABLE,
         };
-        lent.note_mapped(piece.file_offset, piece.length);
-        Ok(self.channel.map(&range(window, piece, flags), lent.as_fd())?)
+        shared_file.note_mapped(piece.file_offset, piece.length);
+        Ok(self.channel.map(&range(window, piece, flags), shared_file.as_fd())?)
     }
 
     /// Complains, unless it is done when the device starts again.

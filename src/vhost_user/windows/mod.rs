@@ -2,7 +2,7 @@
 //!
 //! A frontend asks for the regions' sizes (`VHOST_USER_GET_SHMEM_CONFIG`), hands over a socket for
 //! requests, and is then asked to map pieces of the file (`VHOST_USER_BACKEND_SHMEM_MAP`). What QEMU
-//! demands beside the protocol, and where it is minded:
+//! requires in addition to the protocol, and where this is handled:
 //!
 //! * mappings are gone when the device was reset, so they are made at each of its starts, and not before:
 //!   [`Windows::start`], when a ring is enabled;
@@ -38,7 +38,7 @@ use log::warn;
 use super::protocol::back_channel::{BackChannel, Closer};
 use super::queue::{Memory, Ring};
 use super::session::protocol_features;
-use crate::pmem::Lent;
+use crate::pmem::SharedFile;
 use crate::virtio::{SyncError, Syncs};
 use mapped::Mapped;
 use mapper::{Mapper, Order};
@@ -189,7 +189,7 @@ impl Windows {
 
     /// Waits until what the device had in hand is done. Returns whether nothing that its guest asks for from then on
     /// gets at the bytes `ranges` of `file`, whatever device it has them from.
-    fn lets_go_of(&self, file: &Lent, ranges: &[Range<u64>]) -> bool {
+    fn lets_go_of(&self, file: &SharedFile, ranges: &[Range<u64>]) -> bool {
         // Not while the connection is locked: a ring that starts wants it.
         let rings = self.connection().rings.clone();
         rings.values().all(|(ring, memory)| quiet::lets_go_of(ring, memory, file, ranges))

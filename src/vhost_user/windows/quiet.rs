@@ -1,4 +1,5 @@
 //! Quiescing: waits until no request in flight can access a part of a file.
+//!
 //! A guest's requests may use a window as their buffer, also the window of another device: the frontend
 //! presents what it maps for the guest to all devices as memory. A worker takes a snapshot of guest
 //! memory for each batch. It is therefore not enough that the frontend has unmapped a range and removed
@@ -9,18 +10,23 @@ use std::ops::Range;
 use vm_memory::{GuestAddressSpace, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::super::queue::{Memory, Ring};
-use crate::pmem::{GuestRegion, Lent};
+use crate::pmem::{GuestRegion, SharedFile};
 
 /// Waits until the batch of `ring` that is under way is over. Returns whether those that come after it cannot get at
 /// the bytes `ranges` of `file`: guest memory shows none of them, or the ring is stopped, and frontends say
 /// anew what guest memory is before they start one.
-pub(super) fn lets_go_of(ring: &Ring, memory: &Memory, file: &Lent, ranges: &[Range<u64>]) -> bool {
+pub(super) fn lets_go_of(
+    ring: &Ring,
+    memory: &Memory,
+    file: &SharedFile,
+    ranges: &[Range<u64>],
+) -> bool {
     let state = ring.lock();
     !state.is_running() || !memory.memory().iter().any(|region| shows(region, file, ranges))
 }
 
 /// Returns whether a part of guest memory is one of `file`, too.
-fn shows(region: &GuestRegion, file: &Lent, ranges: &[Range<u64>]) -> bool {
+fn shows(region: &GuestRegion, file: &SharedFile, ranges: &[Range<u64>]) -> bool {
     let Some(place) = region.file_offset() else { return false };
     let (start, end) = (place.start(), place.start().saturating_add(region.len()));
     let overlaps = |range: &Range<u64>| range.start < end && start < range.end;
@@ -50,7 +56,7 @@ mod tests {
     /// A device whose guest has a part of a file in its memory, from byte 4096 on.
     struct Scenario {
         file: File,
-        lent: Lent,
+        shared_file: SharedFile,
         memory: Memory,
         ring: Arc<Ring>,
         windows: Windows,
@@ -63,7 +69,7 @@ mod tests {
             let (protection, durability) = (Protection::ReadWrite, DurabilityRequest::Auto);
             let mapping =
                 Mapping::new(file.try_clone().unwrap(), 0..SIZE, protection, durability).unwrap();
-            let lent = mapping.lend(protection).unwrap();
+            let shared_file = mapping.share_file(protection).unwrap();
             let region = GuestRegion::map(file.try_clone().unwrap(), 4096, PLACE, 4096);
             let memory = Memory::new(GuestRam::from_regions(vec![region.unwrap()]).unwrap());
             let ring = Arc::new(Ring::new(16).unwrap());
@@ -71,11 +77,11 @@ mod tests {
             ring.start(16, places, false).unwrap();
             let windows = Windows::new("quiet", Vec::new());
             windows.start(0, &ring, &memory);
-            Scenario { file, lent, memory, ring, windows }
+            Scenario { file, shared_file, memory, ring, windows }
         }
 
         fn lets_go_of(&self, range: Range<u64>) -> bool {
-            self.windows.lets_go_of(&self.lent, &[range])
+            self.windows.lets_go_of(&self.shared_file, &[range])
         }
     }
 
@@ -109,10 +115,10 @@ mod tests {
         assert!(!scenario.lets_go_of(8191..8192));
         // Its neighbours, and the same bytes of another file.
         assert!(scenario.lets_go_of(0..4096) && scenario.lets_go_of(8192..SIZE));
-        let Scenario { lent: other, .. } = Scenario::new();
+        let Scenario { shared_file: other, .. } = Scenario::new();
         assert!(scenario.windows.lets_go_of(&other, slice::from_ref(&(4096..8192))));
         // The same file, opened by another process.
-        assert!(scenario.lent.is(&scenario.file).unwrap());
+        assert!(scenario.shared_file.is(&scenario.file).unwrap());
         scenario.ring.lock().is_enabled = false;
         assert!(scenario.lets_go_of(4096..8192));
         scenario.ring.lock().is_enabled = true;

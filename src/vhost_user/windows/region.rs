@@ -10,7 +10,7 @@ use super::Windows;
 use crate::dax::Region;
 use crate::namespace::region::NamespaceOptions;
 use crate::nvdimm::{self, Claim, ClaimKind, LabelSize, NvdimmFile, Selection};
-use crate::pmem::{Lent, PersistentMemory, Protection};
+use crate::pmem::{PersistentMemory, Protection, SharedFile};
 
 /// Any medium: nothing that a window does is worth one kind of code for each.
 type Medium = Arc<dyn PersistentMemory>;
@@ -35,9 +35,9 @@ pub struct OpenRegion {
     /// Keeps others from the namespace.
     claim: Claim,
     region: Region<Medium>,
-    read_only: Arc<Lent>,
+    read_only: Arc<SharedFile>,
     /// `None`: the region is open for reading only.
-    writable: Option<Arc<Lent>>,
+    writable: Option<Arc<SharedFile>>,
     /// Held while a device changes its size, or while a window begins to map one.
     changes: Mutex<()>,
 }
@@ -76,12 +76,12 @@ impl OpenRegion {
     }
 
     /// The file that it is in.
-    pub(super) fn file(&self) -> &Lent {
+    pub(super) fn file(&self) -> &SharedFile {
         &self.read_only
     }
 
     /// The file, for a frontend.
-    pub(super) fn lent(&self, protection: Protection) -> Option<&Arc<Lent>> {
+    pub(super) fn shared_file(&self, protection: Protection) -> Option<&Arc<SharedFile>> {
         match protection {
             Protection::ReadOnly => Some(&self.read_only),
             Protection::ReadWrite => self.writable.as_ref(),
@@ -158,10 +158,10 @@ impl RegionConfig {
         };
         let (claim, mapping) = options.map(kind)?;
         let fails = |source| nvdimm::Error::Map { path: self.path.clone(), source };
-        let (medium, lend) = self.medium.region(mapping).map_err(fails)?;
-        let read_only = lend(Protection::ReadOnly).map_err(fails)?;
+        let (medium, share_file) = self.medium.region(mapping).map_err(fails)?;
+        let read_only = share_file(Protection::ReadOnly).map_err(fails)?;
         let writable = (kind == ClaimKind::Exclusive)
-            .then(|| lend(Protection::ReadWrite).map_err(fails))
+            .then(|| share_file(Protection::ReadWrite).map_err(fails))
             .transpose()?;
         let region = Region::open(medium, kind == ClaimKind::Shared).map_err(|source| {
             crate::namespace::region::region_error(&self.path, claim.namespace(), source)

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::super::error::Error;
 use super::region::OpenRegion;
 use crate::dax::{self, DeviceInfo, Hold};
-use crate::pmem::{Lent, MediaError, PersistentMemory, Protection};
+use crate::pmem::{MediaError, PersistentMemory, Protection, SharedFile};
 
 /// What the sizes of shared memory regions are multiples of, in bytes: the guest's larger pages, and the
 /// least that Linux makes persistent memory of.
@@ -21,7 +21,7 @@ pub struct Window {
     uuid: Uuid,
     /// The device's name when the daemon started: what the log calls the window.
     name: String,
-    lent: Arc<Lent>,
+    shared_file: Arc<SharedFile>,
     /// Bytes of the region; `None`: as many as the device has when a frontend connects.
     reserve: Option<u64>,
     /// The guest's driver looks at the size once, and uses all of it from then on.
@@ -56,7 +56,7 @@ impl Piece {
         self.offset + self.length
     }
 
-    /// The part of it at or behind `offset`.
+    /// The part of it at or after `offset`.
     pub fn behind(self, offset: u64) -> Option<Piece> {
         let skipped = offset.saturating_sub(self.offset);
         let length = self.length.checked_sub(skipped).filter(|length| *length > 0)?;
@@ -84,10 +84,11 @@ impl Window {
         let title = region.title().to_owned();
         let fails = |source| Error::Region { title: title.clone(), source: Box::new(source) };
         let device = region.region().device(name).map_err(fails)?;
-        let lent = region.lent(protection).ok_or_else(|| fails(dax::Error::ReadOnly))?.clone();
+        let shared_file =
+            region.shared_file(protection).ok_or_else(|| fails(dax::Error::ReadOnly))?.clone();
         region_size(&device, reserve)?;
         let (name, uuid, contents) = (name.to_owned(), device.uuid, Mutex::default());
-        Ok(Window { region, uuid, name, lent, reserve, is_fixed: false, contents })
+        Ok(Window { region, uuid, name, shared_file, reserve, is_fixed: false, contents })
     }
 
     /// The window, for a driver that looks at its size once, and uses all of it from then on.
@@ -123,8 +124,8 @@ impl Window {
     }
 
     /// The file that the pieces are in.
-    pub(super) fn lent(&self) -> &Lent {
-        &self.lent
+    pub(super) fn shared_file(&self) -> &SharedFile {
+        &self.shared_file
     }
 
     /// Bytes of the shared memory region that a frontend has been told of: zero if there is none, or the
@@ -183,7 +184,7 @@ impl Window {
         contents.pieces = self.pieces_of(extents, contents.size);
     }
 
-    /// What is behind `size` is not to be mapped any more.
+    /// Nothing after `size` is to be mapped any more.
     pub(super) fn cut(&self, size: u64) {
         let mut contents = self.contents();
         contents.pieces.retain_mut(|piece| {
@@ -197,7 +198,8 @@ impl Window {
         let mut offset = 0;
         let piece = |extent: &Range<u64>| {
             let length = (extent.end - extent.start).min(size - offset);
-            let piece = Piece { offset, file_offset: self.lent.file_offset(extent.start), length };
+            let piece =
+                Piece { offset, file_offset: self.shared_file.file_offset(extent.start), length };
             offset += length;
             piece
         };
@@ -212,7 +214,7 @@ impl Window {
     pub fn sync(&self) -> Result<(), MediaError> {
         // What we have stored ourselves, of which the guest's may be a part: an earlier zeroing.
         self.region.region().medium().fence()?;
-        self.lent.sync()
+        self.shared_file.sync()
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {

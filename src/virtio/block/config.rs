@@ -13,7 +13,7 @@ const MOST_CLEARED_BYTES: u64 = 64 << 20;
 /// Segments of a `DISCARD` or `WRITE_ZEROES` request.
 pub(super) const MOST_CLEARED_SEGMENTS: u32 = 64;
 
-/// Descriptors of a request beside those of its data: the header and the status byte.
+/// Descriptors of a request in addition to those of its data: the header and the status byte.
 const DESCRIPTORS_BESIDE_DATA: u16 = 2;
 
 /// Queue size that QEMU chooses unless told otherwise. A driver that has no indirect descriptors
@@ -95,6 +95,7 @@ impl Layout {
         let if_discards = |value| U32::new(if device.discards { value } else { 0 });
         let if_writable = |value| U32::new(if device.read_only { 0 } else { value });
         let sectors = Config::most_cleared_sectors();
+        let logical_blocks = (device.sector_size / device.logical_block_size) as u16;
         Layout {
             capacity: U64::new(device.size() / VIRTIO_SECTOR),
             size_max: U32::ZERO,
@@ -108,11 +109,11 @@ impl Layout {
             cylinders: U16::ZERO,
             heads: 0,
             sectors: 0,
-            blk_size: U32::new(device.sector_size),
-            // A sector is the unit of atomicity, so logical and physical block are the same.
-            physical_block_exp: 0,
+            blk_size: U32::new(device.logical_block_size),
+            // The physical block is the unit of atomicity: a sector.
+            physical_block_exp: logical_blocks.ilog2() as u8,
             alignment_offset: 0,
-            min_io_size: U16::new(1),
+            min_io_size: U16::new(logical_blocks),
             opt_io_size: U32::ZERO,
             writeback: u8::from(writeback),
             unused0: 0,

@@ -82,6 +82,8 @@ pub struct Device {
     pub sectors: u64,
     /// Bytes of a sector: 512 or 4096.
     pub sector_size: u32,
+    /// Bytes of the block that the guest addresses, at most those of a sector.
+    pub logical_block_size: u32,
     /// Every change is refused.
     pub read_only: bool,
     /// Sectors may be flagged as zero in the map.
@@ -111,6 +113,7 @@ impl Device {
         Device {
             sectors: disk.sectors(),
             sector_size: disk.sector_size(),
+            logical_block_size: disk.sector_size(),
             read_only,
             trims,
             discards: trims && !read_only,
@@ -119,6 +122,13 @@ impl Device {
             queues: options.queues,
             queue_size: options.queue_size,
         }
+    }
+
+    /// The device with logical blocks of `size` bytes: part of a sector. A write of a part reads the sector
+    /// and writes it as a whole, so that it does not tear either.
+    #[must_use]
+    pub fn with_logical_blocks(self, size: u32) -> Device {
+        Device { logical_block_size: size.min(self.sector_size), ..self }
     }
 
     /// Bytes of the device.

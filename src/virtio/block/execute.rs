@@ -205,6 +205,7 @@ mod tests {
         Device {
             sectors,
             sector_size,
+            logical_block_size: sector_size,
             read_only: false,
             trims: false,
             discards: false,

@@ -63,7 +63,7 @@ pub struct Request<'a> {
     pub kind: Kind,
     /// First sector, of 512 bytes.
     pub sector: u64,
-    /// What the guest hands over, behind the header.
+    /// The data that the guest passes after the header.
     pub data_out: Spans<'a>,
     /// Where the guest wants data, before the status byte.
     pub data_in: Spans<'a>,

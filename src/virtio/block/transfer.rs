@@ -1,4 +1,5 @@
 //! Moves the data of a request between guest memory and sectors.
+//!
 //! Complete sectors that are contiguous in guest memory are moved directly, many at a time. A sector
 //! whose bytes are in several pieces is assembled first. Of a sector that is requested in part, only
 //! that part is moved. Each is one atomic operation of the engine.

@@ -33,12 +33,12 @@ pub fn advice(kind: Kind, forced: bool) -> Option<&'static str> {
         | Kind::LaneRange
         | Kind::FlogPlaces
         | Kind::LanePadding
-        | Kind::LaneIdle => "it goes with the others: --force",
+        | Kind::LaneIdle => "it is repaired together with the others: --force",
         _ => "",
     };
     let never = match kind {
         Kind::NoBtt => "restore the file from a backup, or make a new BTT with create-namespace",
-        Kind::TwoBtts => "say with --btt-version which one is meant",
+        Kind::TwoBtts => "choose one with --btt-version",
         Kind::InfoLost => "restore the file from a backup; nothing can be made up",
         Kind::InfoBad | Kind::InfoDiffers => "the medium refuses: see the log of the kernel",
         Kind::ArenaForeign => "the arenas of two BTTs were mixed: restore the file from a backup",
@@ -50,7 +50,7 @@ pub fn advice(kind: Kind, forced: bool) -> Option<&'static str> {
             "the medium does not answer: export what can be read ('export --skip-unreadable'), make the \
              namespace anew, which clears poison, and import it again"
         }
-        Kind::ReplayUnstable => "somebody writes to the medium: find out who, and check again",
+        Kind::ReplayUnstable => "another program writes to the medium: stop it, and check again",
         _ => "it cannot be repaired: export what can be read, and restore the rest from a backup",
     };
     let is_note = kind.severity() == Severity::Note;

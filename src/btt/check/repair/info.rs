@@ -8,7 +8,7 @@ use crate::btt::check::{ArenaReport, CheckOptions, Fault, Finding, InfoCopy, Sev
 use crate::btt::format::geometry::layout;
 use crate::btt::format::geometry::{ARENA_MAX_SIZE, INFO_SIZE};
 use crate::btt::format::info_block::{InfoBlock, InfoFault};
-use crate::pmem::{PersistentMemory, Preview};
+use crate::pmem::{Overlay, PersistentMemory};
 
 /// Makes both info blocks of an arena say `info`; the second first, for the first is the one that
 /// everybody uses, and one of them is always whole.
@@ -172,10 +172,10 @@ impl<M: PersistentMemory> Round<'_, M> {
 
     /// Whether an arena has no damage once its info blocks are written.
     fn fits(&self, number: usize, repair: &Repair) -> bool {
-        let preview = Preview::new(self.medium);
-        let is_done = repair.stores.iter().try_for_each(|store| store.apply(&preview)).is_ok();
+        let overlay = Overlay::new(self.medium);
+        let is_done = repair.stores.iter().try_for_each(|store| store.apply(&overlay)).is_ok();
         let options = CheckOptions { most_findings: 1, ..self.options.check };
-        let report = check(&preview, &options, &mut |_, _| {});
+        let report = check(&overlay, &options, &mut |_, _| {});
         let is_damage = |finding: &Finding| {
             finding.arena == Some(number) && finding.fault.kind().severity() == Severity::Damage
         };

@@ -1,7 +1,7 @@
 //! Repair: what a check found, put right as far as it can be without guessing.
 //!
-//! A repair is [planned](Plan::make) on a preview of the medium, in rounds: check, decide what to do
-//! about what was found, do it to the preview, check again, until there is nothing more to do. So a
+//! A repair is [planned](Plan::make) on an overlay of the medium, in rounds: check, decide what to do
+//! about what was found, do it to the overlay, check again, until there is nothing more to do. So a
 //! plan knows what will be left, and a dry run is a plan that is not carried out.
 //!
 //! # What is certain
@@ -45,7 +45,7 @@ use super::arena::Arena;
 use super::kind::Severity;
 use super::report::{Report, Verdict};
 use super::{CheckOptions, check};
-use crate::pmem::{MediaError, PersistentMemory, Preview, Saved};
+use crate::pmem::{MediaError, Overlay, PersistentMemory, Saved};
 
 mod advice;
 mod info;
@@ -101,16 +101,16 @@ impl Plan {
             most_findings: options.check.most_findings.max(MOST_FINDINGS),
             ..options.check
         };
-        let preview = Preview::new(medium);
-        let before = check(&preview, &check_options, progress);
+        let overlay = Overlay::new(medium);
+        let before = check(&overlay, &check_options, progress);
         let mut plan = Plan { after: before.clone(), before, repairs: Vec::new() };
         for _ in 0..MOST_ROUNDS {
-            let round = Round { medium: &preview, report: &plan.after, options };
+            let round = Round { medium: &overlay, report: &plan.after, options };
             let mut repairs = round.repairs();
-            // What cannot be done to the preview cannot be done to the medium: the places are not
+            // What cannot be done to the overlay cannot be done to the medium: the places are not
             // readable, and stay as they are.
             repairs.retain(|repair| {
-                repair.stores.iter().try_for_each(|store| store.apply(&preview)).is_ok()
+                repair.stores.iter().try_for_each(|store| store.apply(&overlay)).is_ok()
             });
             if repairs.is_empty() {
                 break;
@@ -119,7 +119,7 @@ impl Plan {
                 last.stores.push(Store::Barrier);
             }
             plan.repairs.append(&mut repairs);
-            plan.after = check(&preview, &check_options, progress);
+            plan.after = check(&overlay, &check_options, progress);
         }
         plan
     }
@@ -127,12 +127,12 @@ impl Plan {
     /// The bytes that the plan changes, as they are now, if they can be read, and as they will be.
     #[must_use]
     pub fn save<M: PersistentMemory>(&self, medium: &M) -> Vec<Saved> {
-        let preview = Preview::new(medium);
+        let overlay = Overlay::new(medium);
         for store in self.repairs.iter().flat_map(|repair| &repair.stores) {
-            // It was done to a preview before; what the medium refuses by now is not saved.
-            let _ = store.apply(&preview);
+            // It was done to an overlay before; what the medium refuses by now is not saved.
+            let _ = store.apply(&overlay);
         }
-        preview.saved()
+        overlay.saved()
     }
 
     /// Carries the plan out on `medium`, which is as it was when the plan was made; durable on return

@@ -30,7 +30,7 @@ impl std::fmt::Display for Repair {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Remedy {
     /// A copy of an info block that cannot be used is written anew from the other.
-    #[error("write the {copy} info block at {offset:#x} anew, as the other copy is")]
+    #[error("restore the {copy} info block at {offset:#x} from the other copy")]
     RestoreInfo {
         /// The bad copy.
         copy: InfoCopy,
@@ -45,12 +45,12 @@ pub enum Remedy {
         backup: u64,
     },
     /// Bytes of the info blocks that have no meaning are zeroed.
-    #[error("zero what has no meaning in the info blocks")]
+    #[error("zero the reserved bytes of the info blocks")]
     CleanInfo,
     /// Both info blocks of a later arena, lost, are worked out from those of the first.
     #[error(
-        "work the lost info blocks of the arena at {start:#x} out from those of arena 0; flog and map \
-         found there fit them"
+        "compute the lost info blocks of the arena at {start:#x} from those of arena 0; they fit the flog \
+         and the map found there"
     )]
     RebuildInfo {
         /// Offset of the arena.
@@ -83,7 +83,7 @@ pub enum Remedy {
         new: Block,
     },
     /// A sector whose map entry names nothing gets the only block that nobody owns.
-    #[error("map {lba} to {block} with its data: it is the only block that nobody owns")]
+    #[error("map {lba} to {block} with its data: it is the only block without an owner")]
     RestoreSector {
         /// The sector.
         lba: Lba,
@@ -113,7 +113,7 @@ pub enum Remedy {
         block: Block,
     },
     /// A lane gets a block that nobody owns as its free block.
-    #[error("write {lane} anew with {block}, which nobody owns, as its free block")]
+    #[error("rewrite {lane} with {block}, which has no owner, as its free block")]
     GiveFreeBlock {
         /// The lane.
         lane: LaneIndex,
@@ -121,7 +121,7 @@ pub enum Remedy {
         block: Block,
     },
     /// A lane's entries are written as if it had never been used; its free block stays.
-    #[error("write {lane} anew, with its free {block}")]
+    #[error("rewrite {lane} with its free {block}")]
     ResetLane {
         /// The lane.
         lane: LaneIndex,
@@ -145,7 +145,7 @@ pub enum Remedy {
         last: LaneIndex,
     },
     /// All lanes are written anew in the standard layout.
-    #[error("write the flog anew in the standard layout ({lanes} lanes change)")]
+    #[error("rewrite the flog in the standard layout ({lanes} lanes change)")]
     RewriteLog {
         /// How many lanes change.
         lanes: usize,

@@ -16,6 +16,7 @@ use crate::nvdimm::{self, ClaimKind, Namespace};
 use crate::vhost_user::control::{self, Request};
 
 /// Make a device, whose bytes are zero
+///
 /// The device takes the lowest free extents of the namespace.
 #[derive(Debug, Args)]
 pub(super) struct CreateDevice {
@@ -51,6 +52,7 @@ pub(super) struct CreateDevice {
 }
 
 /// Make a device larger or smaller at its end
+///
 /// New bytes are zero. They directly follow the last extent of the device if that space is free, else they
 /// come from the lowest free extents. If there is too little space, nothing changes.
 #[derive(Debug, Args)]
@@ -104,6 +106,7 @@ pub(super) struct RenameDevice {
 }
 
 /// Change the alignment of a device
+///
 /// A device of size 0 can get any alignment; another device, one that all of its extents have already.
 #[derive(Debug, Args)]
 pub(super) struct AlignDevice {
@@ -154,7 +157,7 @@ impl ResizeDevice {
         }
         let open = self.region.open(ClaimKind::Exclusive).map_err(hint_at_control)?;
         if !self.force && open.is_written_from(&self.device, self.size.0)? {
-            return Err(holds_data(&open, &self.device, "in the part that goes"));
+            return Err(holds_data(&open, &self.device, "in the part that is cut off"));
         }
         let progress = Progress::new("zeroing", None);
         let resized = open.region.resize_device(&self.device, self.size.0, Held::Refuse);

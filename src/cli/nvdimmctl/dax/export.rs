@@ -22,6 +22,7 @@ use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::PersistentMemory;
 
 /// Hand a device to a virtual machine monitor that maps it, or write its bytes to a file
+///
 /// QEMU from 8.1 on, and libvirt through QEMU's arguments, get one piece of memory for each extent
 /// ('create-device --contiguous' makes a device of one extent). A VMM takes no claim of its own. With '--
 /// COMMAND...', COMMAND is run with the arguments added, and the claim on the device is held as long as it
@@ -148,7 +149,7 @@ impl Export {
         );
         if !self.hold {
             remark!(
-                "nobody claims the device while it is used in this way: see --hold and -- COMMAND"
+                "no process holds a claim on the device while it is used in this way: see --hold and -- COMMAND"
             );
         }
     }

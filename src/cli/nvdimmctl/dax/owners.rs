@@ -29,6 +29,7 @@ pub(super) struct Owners {
 }
 
 /// Free all pages of applications that are gone
+///
 /// 'dax owners' lists the owners. The next owner finds the pages zero.
 #[derive(Debug, Args)]
 pub(super) struct FreePages {

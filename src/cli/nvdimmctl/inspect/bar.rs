@@ -7,7 +7,7 @@ use crate::cli::size::Size;
 
 /// Pixels from edge to edge.
 pub(super) const WIDTH: f64 = 1000.0;
-/// Pixels beside what is drawn.
+/// Margin around the drawing, in pixels.
 pub(super) const MARGIN: f64 = 24.0;
 /// Pixels from margin to margin.
 pub(super) const INNER: f64 = WIDTH - 2.0 * MARGIN;

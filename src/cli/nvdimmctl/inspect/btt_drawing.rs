@@ -152,7 +152,7 @@ fn draw_arena(svg: &mut Svg, y: f64, from: Rect, number: usize, btt: &Btt) -> f6
     y + 24.0
 }
 
-/// Returns what is wrong with the info blocks of an arena, to be put behind its description.
+/// Returns what is wrong with the info blocks of an arena, to follow its description.
 fn damage_of(copies: Copies) -> &'static str {
     match copies {
         Copies::Intact => "",

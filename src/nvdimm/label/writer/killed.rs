@@ -1,4 +1,5 @@
 //! A tool is killed while it changes labels, the next one goes on, and then the power fails.
+//!
 //! The second process sees what the first one stored, durable or not, because the caches of the CPU
 //! outlive a process. Opening therefore has to make durable what it sees. Otherwise a power failure
 //! could take away what the second process relied on, for example the label of a namespace.

@@ -15,7 +15,7 @@ const LINE: usize = CACHE_LINE as usize;
 /// What is stored here is kept by whole cache lines, and the medium itself is never written to. A
 /// line that was changed can be read even where the medium cannot.
 #[derive(Debug)]
-pub struct Preview<'m, M> {
+pub struct Overlay<'m, M> {
     medium: &'m M,
     changes: Mutex<Changes>,
 }
@@ -40,10 +40,10 @@ pub struct Saved {
     pub after: Vec<u8>,
 }
 
-impl<'m, M: PersistentMemory> Preview<'m, M> {
+impl<'m, M: PersistentMemory> Overlay<'m, M> {
     /// `medium` as it is.
-    pub fn new(medium: &'m M) -> Preview<'m, M> {
-        Preview { medium, changes: Mutex::default() }
+    pub fn new(medium: &'m M) -> Overlay<'m, M> {
+        Overlay { medium, changes: Mutex::default() }
     }
 
     /// The bytes that were stored to, or [noted](Self::note), as they are in the medium and as they are
@@ -130,7 +130,7 @@ impl<'m, M: PersistentMemory> Preview<'m, M> {
     }
 }
 
-impl<M: PersistentMemory> PersistentMemory for Preview<'_, M> {
+impl<M: PersistentMemory> PersistentMemory for Overlay<'_, M> {
     fn size(&self) -> u64 {
         self.medium.size()
     }
@@ -231,46 +231,46 @@ mod tests {
     fn what_is_stored_is_read_and_the_medium_stays_as_it_was() {
         let contents: Vec<u8> = (0..1000u32).map(|i| i as u8).collect();
         let medium = Simulated::with_contents(&contents);
-        let preview = Preview::new(&medium);
+        let overlay = Overlay::new(&medium);
         let mut expected = contents.clone();
         for (offset, length) in [(0, 3), (60, 10), (128, 64), (300, 200), (990, 10)] {
-            preview.write_bytes(offset as u64, &vec![0xee; length]).unwrap();
+            overlay.write_bytes(offset as u64, &vec![0xee; length]).unwrap();
             expected[offset..offset + length].fill(0xee);
         }
-        preview.store_u32(8, 0x0403_0201).unwrap();
+        overlay.store_u32(8, 0x0403_0201).unwrap();
         expected[8..12].copy_from_slice(&[1, 2, 3, 4]);
         for (offset, length) in [(0, 1000), (1, 998), (61, 4), (400, 0), (470, 200)] {
             let mut bytes = vec![0; length];
-            preview.read_bytes(offset as u64, &mut bytes).unwrap();
+            overlay.read_bytes(offset as u64, &mut bytes).unwrap();
             assert_eq!(bytes, expected[offset..offset + length], "{offset} {length}");
         }
         assert_eq!(medium.contents(), contents);
-        assert!(preview.read_bytes(999, &mut [0; 2]).is_err());
-        assert!(preview.write_bytes(u64::MAX, &[0; 2]).is_err());
+        assert!(overlay.read_bytes(999, &mut [0; 2]).is_err());
+        assert!(overlay.write_bytes(u64::MAX, &[0; 2]).is_err());
     }
 
     #[test]
     fn a_whole_line_that_was_changed_can_be_read_where_the_medium_cannot() {
         let medium = Simulated::new(4096);
         medium.poison(0..128);
-        let preview = Preview::new(&medium);
-        assert!(preview.store_u32(4, 1).is_err());
-        preview.zero(0, 64).unwrap();
-        preview.store_u32(4, 1).unwrap();
-        assert_eq!(preview.load_u64(0), Ok(1 << 32));
-        assert!(preview.load_u64(64).is_err());
+        let overlay = Overlay::new(&medium);
+        assert!(overlay.store_u32(4, 1).is_err());
+        overlay.zero(0, 64).unwrap();
+        overlay.store_u32(4, 1).unwrap();
+        assert_eq!(overlay.load_u64(0), Ok(1 << 32));
+        assert!(overlay.load_u64(64).is_err());
     }
 
     #[test]
     fn what_was_stored_to_is_saved_as_it_was_and_as_it_is() {
         let medium = Simulated::with_contents(&[1; 4096]);
         medium.poison(2048..2112);
-        let preview = Preview::new(&medium);
-        preview.write_bytes(1000, &[2; 8]).unwrap();
-        preview.write_bytes(1004, &[3; 8]).unwrap();
-        preview.write_bytes(1000, &[1; 4]).unwrap();
-        preview.note(2000..2001);
-        preview.zero(2048, 64).unwrap();
+        let overlay = Overlay::new(&medium);
+        overlay.write_bytes(1000, &[2; 8]).unwrap();
+        overlay.write_bytes(1004, &[3; 8]).unwrap();
+        overlay.write_bytes(1000, &[1; 4]).unwrap();
+        overlay.note(2000..2001);
+        overlay.zero(2048, 64).unwrap();
         let saved = |offset, before: Option<&[u8]>, after: &[u8]| Saved {
             offset,
             before: before.map(Vec::from),
@@ -279,17 +279,17 @@ mod tests {
         let after = [1, 1, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3];
         let stored = saved(1000, Some(&[1; 12]), &after);
         let (noted, unread) = (saved(2000, Some(&[1]), &[1]), saved(2048, None, &[0; 64]));
-        assert_eq!(preview.saved(), [stored, noted, unread]);
+        assert_eq!(overlay.saved(), [stored, noted, unread]);
     }
 
     #[test]
     fn what_was_changed_is_no_hole() {
         let medium = Simulated::new(1 << 20);
-        let preview = Preview::new(&medium);
-        assert_eq!(preview.next_stored(0), 1 << 20);
-        preview.store_u32(70_000, 0).unwrap();
-        assert_eq!(preview.next_stored(0), 70_000 - 70_000 % 64);
-        assert_eq!(preview.next_stored(70_004), 70_004);
-        assert_eq!(preview.next_stored(80_000), 1 << 20);
+        let overlay = Overlay::new(&medium);
+        assert_eq!(overlay.next_stored(0), 1 << 20);
+        overlay.store_u32(70_000, 0).unwrap();
+        assert_eq!(overlay.next_stored(0), 70_000 - 70_000 % 64);
+        assert_eq!(overlay.next_stored(70_004), 70_004);
+        assert_eq!(overlay.next_stored(80_000), 1 << 20);
     }
 }

@@ -1,4 +1,4 @@
-//! The file of a mapping, lent to others who map parts of it themselves.
+//! The file of a mapping, which other processes map themselves.
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
@@ -12,13 +12,12 @@ use std::sync::Arc;
 use super::writeback::{Writeback, fdatasync};
 use super::{Access, Backing, Cause, MapError, MediaError, Protection};
 
-/// The file of a mapping, for others to map parts of it.
+/// The file of a mapping, opened separately, so that frontends can map parts of it.
 ///
-/// It is an open file of its own. The locks of the one that the mapping uses end with our process, and
-/// would not if a frontend's mappings kept that one open; and through one that is open for reading,
-/// nobody can map anything for writing.
+/// The locks of the open file that the mapping uses end with the daemon. They would not if the mappings of a
+/// frontend kept that open file alive. A file that is opened for reading cannot be mapped for writing.
 #[derive(Debug)]
-pub struct Lent {
+pub struct SharedFile {
     file: File,
     /// Offset in the file of the mapping's first byte.
     file_offset: u64,
@@ -26,12 +25,12 @@ pub struct Lent {
     backing: Backing,
     /// Shared with the mappings of the file.
     writeback: Arc<Writeback>,
-    /// Hears what others map, and when it is synced.
-    observer: Option<Arc<dyn LentObserver>>,
+    /// Is told what others map, and when the file is synced.
+    observer: Option<Arc<dyn SharedFileObserver>>,
 }
 
-/// Hears what becomes of a file that is lent.
-pub trait LentObserver: Debug + Send + Sync {
+/// Observes what frontends do with a shared file.
+pub trait SharedFileObserver: Debug + Send + Sync {
     /// Others may store to these bytes of the mapping, whole pages, from now on.
     fn mapped(&self, range: Range<u64>);
 
@@ -39,10 +38,10 @@ pub trait LentObserver: Debug + Send + Sync {
     fn synced(&self);
 }
 
-/// Lends the file of a mapping.
-pub type Lend = Box<dyn Fn(Protection) -> Result<Lent, MapError>>;
+/// Opens the file of a mapping for sharing.
+pub type ShareFile = Box<dyn Fn(Protection) -> Result<SharedFile, MapError>>;
 
-impl Lent {
+impl SharedFile {
     /// Opens `file` anew.
     pub(super) fn new(
         file: &File,
@@ -50,20 +49,20 @@ impl Lent {
         protection: Protection,
         backing: Backing,
         writeback: Arc<Writeback>,
-    ) -> Result<Lent, MapError> {
+    ) -> Result<SharedFile, MapError> {
         let itself = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let file = OpenOptions::new()
             .read(true)
             .write(protection == Protection::ReadWrite)
             .open(itself)
             .map_err(|source| MapError::System { call: "open /proc/self/fd", source })?;
-        Ok(Lent { file, file_offset, protection, backing, writeback, observer: None })
+        Ok(SharedFile { file, file_offset, protection, backing, writeback, observer: None })
     }
 
     /// The same, watched by `observer`.
     #[must_use]
-    pub fn observed_by(self, observer: Arc<dyn LentObserver>) -> Lent {
-        Lent { observer: Some(observer), ..self }
+    pub fn observed_by(self, observer: Arc<dyn SharedFileObserver>) -> SharedFile {
+        SharedFile { observer: Some(observer), ..self }
     }
 
     /// Others are about to map `length` bytes at `offset` in the file. Both are multiples of a page.
@@ -120,7 +119,7 @@ impl Lent {
     }
 }
 
-impl AsFd for Lent {
+impl AsFd for SharedFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
