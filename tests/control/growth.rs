@@ -131,3 +131,16 @@ fn what_cannot_grow_stays_as_it_is() {
     assert_eq!(sectors(&mut driver), before);
     assert_eq!(driver.write(0, 0, &pattern(1)), OK);
 }
+
+#[test]
+fn a_file_without_labels_grows_with_its_disk() {
+    let place = Place::without_labels();
+    let _daemon = place.serve(&["namespace0.0"], &[]);
+    let mut driver = Driver::connect(place.connect("namespace0.0"), 1);
+    let before = sectors(&mut driver);
+    place.ask(&["resize", "namespace0.0", "--size=96M"]).unwrap();
+    assert_eq!(std::fs::metadata(&place.file).unwrap().len(), 96 << 20);
+    let after = sectors(&mut driver);
+    assert!(after > 2 * before, "{before} {after}");
+    assert_eq!(driver.write(0, (after - 1) * 8, &pattern(1)), OK);
+}

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use vhost_user_btt::vhost_user::control::{self, Answer, Request};
 
-use crate::common::daemon::{Daemon, nvdimmctl, nvdimmctl_ok};
+use crate::common::daemon::{Daemon, make_namespace, nvdimmctl, nvdimmctl_ok};
 
 pub struct Place {
     folder: TempDir,
@@ -25,6 +25,13 @@ impl Place {
             let options = ["--size", "32M", "--name", name, "--sector-size", "4096"];
             nvdimmctl_ok(&[&["create-namespace", path][..], &options].concat());
         }
+        Place { folder, file }
+    }
+
+    /// A file that is one namespace, of 32 MiB.
+    pub fn without_labels() -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        let file = make_namespace(folder.path(), "32M", 4096);
         Place { folder, file }
     }
 
