@@ -56,9 +56,9 @@ mutants! {
     }
     /// Those that the unit tests must notice.
     UNIT: {
-        /// Whoever looks at a region without a claim looks at its newest entry once.
+        /// A reader without a claim looks at the newest entry of the region once.
         LookedAtOnce,
-        /// Whoever looks at a region without a claim does not compare its superblock.
+        /// A reader without a claim does not compare the superblock of the region.
         GrowthOverlooked,
         /// An extent may have pages that are no whole unit of the alignment.
         RemainderIgnored,

@@ -21,7 +21,7 @@ pub struct Repaired {
     pub left: Report,
 }
 
-/// Mends what is damaged on `medium`, which nobody else uses.
+/// Repairs the region on `medium`, which no other process uses.
 ///
 /// What loses something, a record, a device or a whole chain, is done only if `drop_damaged`, and only if
 /// the region is whole then; pages that are lost that way are free, and zeroed before they are given to

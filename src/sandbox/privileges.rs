@@ -17,7 +17,7 @@ fn fails<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> SandboxErr
     move |source| SandboxError::Privileges { what, source: source.into() }
 }
 
-/// Keeps the memory of the process out of core dumps, whoever would write them.
+/// Keeps the memory of the process out of core dumps of any kind.
 pub(super) fn disable_core_dumps() -> Result<(), SandboxError> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none).map_err(fails("core dumps"))?;

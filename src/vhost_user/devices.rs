@@ -68,7 +68,7 @@ impl DeviceConfig {
         }
     }
 
-    /// As [`DeviceConfig::socket`], to be changed.
+    /// As `DeviceConfig::socket`, to be changed.
     pub fn socket_mut(&mut self) -> &mut SocketSource {
         match self {
             DeviceConfig::Disk(disk) => &mut disk.socket,
@@ -109,6 +109,12 @@ impl Devices {
         let administration = Administration { live, fleet: fleet.clone() };
         let control = control.map(|path| BoundControl::open(path, administration)).transpose()?;
         Ok(Devices { servers, fleet, control })
+    }
+
+    /// Devices that are served by `servers`, without a control socket.
+    #[must_use]
+    pub fn of(servers: Vec<Server>) -> Devices {
+        Devices { servers, fleet: Arc::default(), control: None }
     }
 
     /// Number of devices.

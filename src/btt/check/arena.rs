@@ -53,12 +53,12 @@ impl<'m, M: PersistentMemory> Arena<'m, M> {
         u64::from(self.geometry.external_nlba) * MAP_ENTRY_SIZE
     }
 
-    /// Whether the block exists.
+    /// Returns whether the block exists.
     pub(super) fn has_block(&self, block: Block) -> bool {
         block.0 < self.geometry.internal_nlba
     }
 
-    /// Whether the sector exists.
+    /// Returns whether the sector exists.
     pub(super) fn has_sector(&self, lba: Lba) -> bool {
         lba.0 < self.geometry.external_nlba
     }

@@ -22,7 +22,7 @@ impl Claims {
         self.words.fill(0);
     }
 
-    /// Puts a block of the arena in. Whether it was not in yet.
+    /// Puts a block of the arena in. Returns whether it was not in yet.
     pub(super) fn claim(&mut self, block: Block) -> bool {
         let (word, bit) = self.place(block);
         let is_new = *word & bit == 0;
@@ -30,7 +30,7 @@ impl Claims {
         is_new
     }
 
-    /// Takes a block of the arena out. Whether it was in.
+    /// Takes a block of the arena out. Returns whether it was in.
     pub(super) fn release(&mut self, block: Block) -> bool {
         let (word, bit) = self.place(block);
         let was_in = *word & bit != 0;

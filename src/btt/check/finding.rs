@@ -272,7 +272,7 @@ pub enum Fault {
         /// A lane in the circle.
         lane: LaneIndex,
     },
-    /// After its replay, a write is pending again: somebody else writes to the medium.
+    /// After its replay, a write is pending again: another program writes to the medium.
     #[error("{lane} is pending for {lba} after replay: the medium is being written to")]
     ReplayUnstable {
         /// The sector.
@@ -330,7 +330,7 @@ pub enum Fault {
         /// Another owner.
         second: Owner,
     },
-    /// Nobody owns a block: it is lost, or the owner's map entry or lane could not be read.
+    /// A block has no owner: it is lost, or the owner's map entry or lane could not be read.
     #[error("{block} belongs to no sector and no lane")]
     BlockMissing {
         /// The block.

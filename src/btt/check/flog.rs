@@ -213,7 +213,7 @@ fn judge<M: PersistentMemory>(
     Lane::Idle { free: old }
 }
 
-/// Whether a lane has a legal pair of entries in the layout that is not the arena's, and none in that:
+/// Returns whether a lane has a legal pair of entries in the layout that is not the arena's, and none in that:
 /// somebody was about to rewrite the flog. Of the two entries it may be either that is meant.
 fn is_of_other_layout(layout: LogLayout, entries: &Entries) -> bool {
     let other = match layout {
@@ -226,7 +226,7 @@ fn is_of_other_layout(layout: LogLayout, entries: &Entries) -> bool {
         && newest(entries[0].seq, second(other).seq).is_some()
 }
 
-/// Whether a place is as one that was never written: zero, but that a slot may hold the first half of
+/// Returns whether a place is as one that was never written: zero, but that a slot may hold the first half of
 /// an entry, of a write that ended between its two halves.
 fn is_blank<M: PersistentMemory>(
     arena: &Arena<'_, M>,

@@ -3,7 +3,7 @@
 //! There are four places where a BTT may show itself: byte 0 (the primary of version 2.0), byte 4096
 //! (that of 1.1), and the end of the namespace, or of its first 512 GiB, where the backup of the
 //! first arena stands for both versions. Of these, byte 4096 lies in block 0 of a BTT of version 2.0,
-//! and so within reach of a guest that writes info blocks as data; byte 0 is within nobody's reach.
+//! and so within reach of a guest that writes info blocks as data; no guest can write byte 0.
 
 use super::CheckOptions;
 use super::finding::{Fault, InfoCopy};
@@ -62,7 +62,7 @@ impl Places {
         self.primary.info.is_ok() || self.backup.info.is_ok()
     }
 
-    /// Whether both copies are there, and say the same.
+    /// Returns whether both copies are there, and say the same.
     fn is_whole(&self) -> bool {
         self.primary.info.is_ok() && self.primary.info == self.backup.info
     }
@@ -80,7 +80,7 @@ impl Places {
 }
 
 impl InfoPlace {
-    /// Whether there is, or was, an info block here that was meant for this place.
+    /// Returns whether there is, or was, an info block here that was meant for this place.
     fn has_trace(&self) -> bool {
         !matches!(
             self.info,
@@ -194,7 +194,7 @@ fn believe_beside<M: PersistentMemory>(
     None
 }
 
-/// Whether the BTT whose first arena is at `first` has both copies of all its info blocks, and takes
+/// Returns whether the BTT whose first arena is at `first` has both copies of all its info blocks, and takes
 /// up the whole medium.
 fn is_complete<M: PersistentMemory>(medium: &M, first: &Places) -> bool {
     let mut places = look(medium, first.start, first.version);

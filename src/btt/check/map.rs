@@ -134,7 +134,7 @@ impl<M: PersistentMemory> Map<'_, M> {
                 Some(first) => {
                     findings.add(self.arena.number, Fault::BlockShared { block, first, second });
                 }
-                // It had one in the first pass: somebody writes to the medium.
+                // It had one in the first pass: another program writes to the medium.
                 None => findings.add_unlisted(Kind::BlockShared, 1),
             }
         }

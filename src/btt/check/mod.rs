@@ -73,7 +73,7 @@ impl Default for CheckOptions {
     }
 }
 
-/// Checks the BTT on `medium`, which nobody writes to meanwhile.
+/// Checks the BTT on `medium`, which must not be written to meanwhile.
 ///
 /// `progress` is told how many bytes of how many were checked; there come to be more when blocks are
 /// found that have several owners.

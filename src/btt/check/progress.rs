@@ -1,6 +1,6 @@
 //! How far a check has come.
 
-/// Tells somebody how many bytes of how many were checked.
+/// Reports how many bytes of how many were checked.
 pub(super) struct Progress<'a> {
     done: u64,
     total: u64,

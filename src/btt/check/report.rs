@@ -31,7 +31,7 @@ pub enum Verdict {
 }
 
 impl Report {
-    /// Whether there is anything wrong.
+    /// Returns whether there is anything wrong.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         match self.findings.worst() {

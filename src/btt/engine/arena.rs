@@ -168,7 +168,7 @@ impl Arena {
         medium.store_u32(self.entry_offset(lba), entry.0)
     }
 
-    /// Begins to write a map entry back, whoever stored it.
+    /// Begins to write a map entry back, whichever process stored it.
     pub(super) fn flush_entry<M: PersistentMemory>(
         &self,
         medium: &M,
@@ -283,7 +283,7 @@ impl Arena {
 
 /// Begins to make durable `length` bytes at `offset` that an earlier process may have stored.
 ///
-/// Their pages are made dirty first, as a sync of the earlier process may have failed. Nobody else stores
+/// Their pages are made dirty first, as a sync of the earlier process may have failed. No other process stores
 /// there meanwhile.
 fn write_back<M: PersistentMemory>(
     medium: &M,

@@ -60,7 +60,7 @@ impl<M: PersistentMemory> Btt<M> {
         self.arenas.iter().map(|arena| &arena.info)
     }
 
-    /// Whether no sector can be written: opened so, or every arena failed.
+    /// Returns whether no sector can be written: opened so, or every arena failed.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.read_only || self.arenas.iter().all(|arena| arena.check_writable().is_err())
@@ -82,7 +82,7 @@ impl<M: PersistentMemory> Btt<M> {
         self.medium.sync().inspect_err(|error| self.keep_after_failed_sync(error))
     }
 
-    /// Whether [`sync`](Self::sync) takes the time of a system call or more.
+    /// Returns whether [`sync`](Self::sync) takes the time of a system call or more.
     #[must_use]
     pub fn sync_takes_time(&self) -> bool {
         self.medium.sync_takes_time()

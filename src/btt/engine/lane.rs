@@ -1,7 +1,7 @@
 //! Lanes: who writes with which free block.
 //!
 //! The lanes of every arena are dealt out to sets, one set per queue: lane ≡ set modulo the number
-//! of sets. A queue takes its set under a lock that nobody else wants, unless there are more queues
+//! of sets. A queue takes its set under a lock that is uncontended, unless there are more queues
 //! than an arena has lanes; then queues share sets, queue ≡ set, as CPUs share lanes in the kernel's
 //! `nd_region_acquire_lane`.
 

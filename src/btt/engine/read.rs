@@ -132,7 +132,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         Ok(())
     }
 
-    /// Reads a group, whose blocks nobody fills meanwhile.
+    /// Reads a group, whose blocks no writer fills meanwhile.
     fn read_blocks(
         &self,
         group: &Group<'_>,

@@ -3,7 +3,7 @@
 //! A write frees the block that its sector had before, and the lane fills that block at its next
 //! turn, while a reader that looked the sector up a moment ago may still be copying from it. So a
 //! reader publishes the block before it reads, and looks the sector up again; a writer waits until
-//! nobody has published the block that it is about to fill. One of the two always sees the other:
+//! no reader has published the block that it is about to fill. One of the two always sees the other:
 //!
 //! | reader | writer |
 //! |---|---|
@@ -75,7 +75,7 @@ impl ReadTracking {
         }
     }
 
-    /// Waits until nobody reads `block`, which no map entry names. The map store that took its name
+    /// Waits until no queue reads `block`, which no map entry names. The map store that took its name
     /// away was followed by [`after_mapping`].
     pub(super) fn wait_until_unread(&self, arena: usize, block: Block) {
         let tracked = tracked(arena, block);

@@ -2,7 +2,7 @@
 //!
 //! | step | | |
 //! |---|---|---|
-//! | 1 | `stage` | data into the free block of a lane, once nobody reads it any more |
+//! | 1 | `stage` | data into the free block of a lane, once no reader reads it any more |
 //! | | fence | the data are durable |
 //! | 2 | `log` | under the map locks: flog entry {lba, old, new, seq} |
 //! | | fence | **the commit point**: recovery completes the write from here on |

@@ -1,7 +1,7 @@
 //! Writing part of a sector: read, modify, write, all under the sector's map lock.
 //!
 //! The lock is what keeps two writers of different parts, or a writer of the whole sector, from
-//! undoing each other. Whoever waits for a reader holds no map lock, so the lane's free block is made
+//! undoing each other. A writer that waits for a reader holds no map lock, so the lane's free block is made
 //! fillable before the lock is taken; under the lock the sector's own block needs no read tracking,
 //! since it cannot be freed.
 

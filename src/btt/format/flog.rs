@@ -140,7 +140,7 @@ impl FlogEntry {
         [pair(self.lba, self.old_map), pair(self.new_map, self.seq)]
     }
 
-    /// Whether all four words are zero.
+    /// Returns whether all four words are zero.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == FlogEntry::default()

@@ -121,7 +121,7 @@ pub enum InfoFault {
         /// What it sums to.
         expected: u64,
     },
-    /// A version that nobody makes.
+    /// An unknown version.
     #[error("version {0}.{1} is neither 1.1 nor 2.0")]
     Version(u16, u16),
     /// The right version for the other place.

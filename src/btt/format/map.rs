@@ -68,7 +68,7 @@ impl MapEntry {
         }
     }
 
-    /// Whether the sector cannot be read.
+    /// Returns whether the sector cannot be read.
     #[must_use]
     pub fn is_error(self) -> bool {
         matches!(self.mapped(), Mapped::Error(_))
@@ -82,7 +82,7 @@ pub fn strip_flags(entry: u32) -> Block {
     Block(entry & (MAX_BLOCKS - 1))
 }
 
-/// Whether a flog entry's `old_map` says that the block could not be read when it was replaced.
+/// Returns whether a flog entry's `old_map` says that the block could not be read when it was replaced.
 #[must_use]
 pub fn has_error_flag(old_map: u32) -> bool {
     old_map & FLAGS == FLAG_ERROR

@@ -27,7 +27,7 @@ pub struct Growth {
 /// Appends arenas of at most `arena_size` bytes to the BTT in `medium` until they fill it; `progress`
 /// is told how many bytes of how many are done.
 ///
-/// Whoever has the BTT open goes on as before, and sees the new sectors when it opens it again.
+/// A process that has the BTT open goes on as before, and sees the new sectors when it opens the BTT again.
 ///
 /// # Errors
 ///
@@ -51,14 +51,7 @@ pub fn grow<M: PersistentMemory>(
     if room < ARENA_MIN_SIZE {
         return Err(Error::NoRoom { room, needed: ARENA_MIN_SIZE });
     }
-    let options = CreateOptions {
-        lba_size: last.info.geometry.lba_size,
-        version: last.info.version,
-        uuid: last.info.uuid,
-        parent_uuid: last.info.parent_uuid,
-        arena_size,
-        force: false,
-    };
+    let options = options(&last, arena_size);
     if mutant!(btt::LinkedEarly) {
         link(medium, &last, end)?;
     }
@@ -68,20 +61,32 @@ pub fn grow<M: PersistentMemory>(
     Ok(Growth { old_sectors, new_sectors, arenas })
 }
 
-/// Whether another arena fits into `medium` behind the BTT in it.
+/// How the arenas behind `last` are made.
+pub(super) fn options(last: &FoundArena, arena_size: u64) -> CreateOptions {
+    CreateOptions {
+        lba_size: last.info.geometry.lba_size,
+        version: last.info.version,
+        uuid: last.info.uuid,
+        parent_uuid: last.info.parent_uuid,
+        arena_size,
+        force: false,
+    }
+}
+
+/// Returns whether another arena fits into `medium` behind the BTT in it.
 pub fn has_room<M: PersistentMemory>(medium: &M, version: Option<Version>) -> Result<bool, Error> {
     let found = discovery::find(medium, version)?;
     Ok(medium.size() - end_of(&last(&found)) >= ARENA_MIN_SIZE)
 }
 
 /// The last of all arenas of a BTT.
-fn last(found: &[FoundArena]) -> FoundArena {
+pub(super) fn last(found: &[FoundArena]) -> FoundArena {
     // `find` returns at least one arena.
     found[found.len() - 1]
 }
 
 /// Offset of the byte behind an arena.
-fn end_of(arena: &FoundArena) -> u64 {
+pub(super) fn end_of(arena: &FoundArena) -> u64 {
     arena.start + arena.info.geometry.size()
 }
 
@@ -115,7 +120,7 @@ fn check_intact<M: PersistentMemory>(
     damaged.map_or(Ok(()), |damage| Err(Error::Damaged { arena: number, damage }))
 }
 
-/// Whether the second info block leads on to another arena, and is as the first in everything else.
+/// Returns whether the second info block leads on to another arena, and is as the first in everything else.
 fn growth_was_cut_off<M: PersistentMemory>(medium: &M, arena: &FoundArena) -> bool {
     let FoundArena { start, info, .. } = arena;
     let backup = start + info.geometry.info2off;

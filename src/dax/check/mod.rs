@@ -64,13 +64,13 @@ pub enum Fix {
 }
 
 impl Fix {
-    /// Whether there is one.
+    /// Returns whether there is one.
     #[must_use]
     pub fn is_possible(&self) -> bool {
         *self != Fix::None
     }
 
-    /// Whether something is lost by it.
+    /// Returns whether something is lost by it.
     #[must_use]
     pub fn loses(&self) -> bool {
         matches!(self, Fix::Drop { .. } | Fix::Replace(_))
@@ -108,14 +108,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether nothing is wrong.
+    /// Returns whether nothing is wrong.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
     }
 }
 
-/// Checks the region on `medium`, which nobody writes to meanwhile.
+/// Checks the region on `medium`, which must not be written to meanwhile.
 pub fn check<M: PersistentMemory>(medium: &M) -> Report {
     let mut report = Report::default();
     let superblock = superblocks::check(medium, &mut report.findings);

@@ -152,7 +152,7 @@ impl Chain {
         (slot - layout::page_of(slot) - BODY_AT) / self.slot_size
     }
 
-    /// Whether a page has one slot in use.
+    /// Returns whether a page has one slot in use.
     fn is_last(&self, page: u64) -> bool {
         self.room.get(&page).is_some_and(|room| room.used == 1)
     }

@@ -80,7 +80,7 @@ const OWN_LABEL: &str = "nvm pages";
 ///
 /// The backup of the superblock commits, the superblock follows: a power failure before leaves no
 /// region, one after it a whole one. An existing region is invalidated first. What the allocatable
-/// pages hold is not touched: pages are zeroed when they are given to somebody.
+/// pages hold is not touched: pages are zeroed when they get an owner.
 ///
 /// # Errors
 ///

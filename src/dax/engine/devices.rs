@@ -49,7 +49,7 @@ pub struct DeviceInfo {
     pub align: Align,
     /// It is one extent, always.
     pub contiguous: bool,
-    /// Whether somebody holds it.
+    /// Whether it is held.
     pub held: bool,
     /// Its bytes in the namespace, in the order of device offsets; no two that follow each other
     /// touch.
@@ -66,7 +66,7 @@ pub struct Hold {
 pub enum Held<'a> {
     /// Refuse: busy.
     Refuse,
-    /// Take away from whoever holds it these bytes, by device offset; whether that was done and
+    /// Take these bytes away from the holder, by device offset; whether that was done and
     /// answered. It must not call this region.
     TakeAway(&'a mut dyn FnMut(Range<u64>) -> bool),
 }
@@ -388,7 +388,7 @@ fn whole_pages(size: u64, align: Align) -> Result<u64, Error> {
     }
 }
 
-/// Takes what lies behind `size` away from whoever holds the device.
+/// Takes what lies after `size` away from the holder of the device.
 fn take_away(name: &str, device: &Device, size: u64, held: Held<'_>) -> Result<(), Error> {
     if !device.is_held() {
         return Ok(());

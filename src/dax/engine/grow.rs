@@ -22,7 +22,7 @@ pub struct Growth {
     pub new_size: u64,
 }
 
-/// Makes the region on `medium`, which nobody has open, as large as the medium. If that was cut off, do it
+/// Makes the region on `medium`, which no process has open, as large as the medium. If that was cut off, do it
 /// again.
 ///
 /// # Errors

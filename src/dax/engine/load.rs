@@ -273,7 +273,7 @@ impl<M: PersistentMemory> Loader<'_, M> {
 }
 
 /// A head or slot without a uuid is free, and all of it is zero then: otherwise it is the uuid that is
-/// damaged, and what it named would be given to somebody else.
+/// damaged, and what it named would be given to another owner.
 fn check_empty<T: IntoBytes + Immutable>(structure: &T, offset: u64) -> Result<(), Error> {
     if structure.as_bytes().iter().all(|byte| *byte == 0) {
         return Ok(());

@@ -30,7 +30,7 @@ pub struct OwnerInfo {
     pub is_allocator: bool,
 }
 
-/// A block of pages that somebody owns.
+/// A block of pages with an owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OwnedBlock {
     /// Byte offset of its first page in the namespace.
@@ -95,8 +95,8 @@ impl<M: PersistentMemory> Region<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownOwner`]; [`Error::AlreadyFree`] if the page is nobody's; [`Error::NotYours`] if
-    /// it is somebody else's; [`Error::NoBlock`] if it lies inside one; [`Error::WrongOrder`]; the
+    /// [`Error::UnknownOwner`]; [`Error::AlreadyFree`] if the page has no owner; [`Error::NotYours`] if
+    /// it has another owner; [`Error::NoBlock`] if it lies inside one; [`Error::WrongOrder`]; the
     /// medium's.
     pub fn free(&self, owner: Uuid, offset: u64, order: u32) -> Result<(), Error> {
         let state = &mut *self.change()?;

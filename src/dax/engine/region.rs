@@ -22,7 +22,7 @@ const MOST_LOOKS: usize = 100;
 /// An open region: owners and their pages, devices and their extents.
 ///
 /// All offsets are in bytes from the start of the namespace. Methods may be called from several
-/// threads; one change is made after the other, and whoever looks something up sees the region before
+/// threads; one change is made after the other, and a look-up sees the region before
 /// or after a change, for which it may have to wait.
 #[derive(Debug)]
 pub struct Region<M> {
@@ -113,7 +113,7 @@ impl<M: PersistentMemory> Region<M> {
         Ok(Region { medium, superblock, read_only, state: RwLock::new(state) })
     }
 
-    /// Opens for reading only a region that somebody else may be changing: as it is at one moment.
+    /// Opens, for reading only, a region that another process may be changing, in its state at one moment.
     ///
     /// # Errors
     ///
@@ -198,7 +198,7 @@ impl<M: PersistentMemory> Region<M> {
         Ok(committed?)
     }
 
-    /// Makes free pages zero before somebody gets them: what an earlier owner left is never seen,
+    /// Zeroes free pages before they get an owner: what an earlier owner left is never seen,
     /// wherever a crash came between. What is known to be a hole is left alone.
     pub(super) fn zero_for_new_owner(&self, extents: &[Extent]) -> Result<(), MediaError> {
         if mutant!(dax::ZeroedAtFreeOnly) {
@@ -211,7 +211,7 @@ impl<M: PersistentMemory> Region<M> {
     }
 
     /// Gives pages that are free now back to the file system. That this may fail is no harm, since
-    /// they are zeroed again before somebody gets them.
+    /// they are zeroed again before they get an owner.
     pub(super) fn give_back(&self, extents: &[Extent]) {
         if mutant!(dax::ZeroedBeforeFree) {
             return;

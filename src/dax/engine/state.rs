@@ -71,7 +71,7 @@ pub struct Device {
     pub extents: Vec<Extent>,
     /// Byte offsets of its extent pages.
     pub chain: Vec<u64>,
-    /// Whoever holds the device has one of these, too.
+    /// The holder of the device has one of these, too.
     pub holders: Arc<()>,
 }
 
@@ -81,7 +81,7 @@ impl Device {
         self.extents.iter().map(|extent| extent.pages).sum()
     }
 
-    /// Whether somebody holds it.
+    /// Returns whether it is held.
     pub fn is_held(&self) -> bool {
         Arc::strong_count(&self.holders) > 1
     }
@@ -104,13 +104,13 @@ impl State {
         }
     }
 
-    /// Whether a new owner or device cannot have this uuid.
+    /// Returns whether a new owner or device cannot have this uuid.
     pub fn is_in_use(&self, uuid: Uuid) -> bool {
         uuid.is_nil() || self.owner(uuid).is_some() || self.names.contains_key(&uuid)
     }
 }
 
-/// Whether `text` fits where names and labels are kept, and can be printed.
+/// Returns whether `text` fits where names and labels are kept, and can be printed.
 pub fn is_text(text: &str) -> bool {
     text.len() <= TEXT_SIZE && !text.chars().any(char::is_control)
 }

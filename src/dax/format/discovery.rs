@@ -12,7 +12,7 @@ use crate::pmem::{MediaError, PersistentMemory};
 /// What an info block of a BTT begins with.
 const BTT_SIGNATURE: [u8; 16] = *b"BTT_ARENA_INFO\0\0";
 
-/// Whether `medium` holds a BTT. In one of version 2.0, at byte 0, byte 4096 is its first sector's, and
+/// Returns whether `medium` holds a BTT. In one of version 2.0, at byte 0, byte 4096 is its first sector's, and
 /// no superblock of ours whatever a guest has written there; one of version 1.1, at byte 4096, leaves
 /// byte 0 as it was.
 pub fn is_btt<M: PersistentMemory>(medium: &M) -> bool {
@@ -33,6 +33,15 @@ pub fn superblock<M: PersistentMemory>(medium: &M) -> Result<Superblock, Error> 
             _ => Error::Superblocks { primary, backup },
         })
     })
+}
+
+/// Offset of the byte behind the last page of the region on `medium`.
+///
+/// # Errors
+///
+/// There is no region, or no superblock that can be used.
+pub fn end<M: PersistentMemory>(medium: &M) -> Result<u64, Error> {
+    Ok(superblock(medium)?.end() * PAGE_SIZE)
 }
 
 /// What a look at the superblocks tells of a region.
@@ -75,7 +84,7 @@ pub fn find<M: PersistentMemory>(medium: &M) -> Result<Found, Error> {
 
 /// Takes away what says that there is a region in `medium`; durable on return.
 ///
-/// Whoever looks meanwhile, or after a crash, finds a whole region, or none.
+/// A reader meanwhile, or after a crash, finds a complete region or none.
 pub fn erase<M: PersistentMemory>(medium: &M) -> Result<(), MediaError> {
     for offset in traces(medium) {
         medium.zero(offset, SUPERBLOCK_SIZE)?;
@@ -83,7 +92,7 @@ pub fn erase<M: PersistentMemory>(medium: &M) -> Result<(), MediaError> {
     Ok(())
 }
 
-/// Whether something in `medium` says that there is a region, whole or damaged.
+/// Returns whether something in `medium` says that there is a region, whole or damaged.
 #[must_use]
 pub fn is_there<M: PersistentMemory>(medium: &M) -> bool {
     traces(medium).next().is_some()

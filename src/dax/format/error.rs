@@ -70,7 +70,7 @@ pub enum Error {
     /// A change was cut short by the medium.
     #[error("an earlier change was cut short by a failure of the medium: open the region again")]
     Failed,
-    /// The region was changed by somebody else whenever it was read.
+    /// Another process changed the region whenever it was read.
     #[error("the region is being changed all the while by its holder: try again")]
     Unsteady,
     /// The fences of the medium make nothing durable.
@@ -175,7 +175,7 @@ pub enum Error {
     /// No such owner.
     #[error("unknown owner {0}")]
     UnknownOwner(Uuid),
-    /// The pages are somebody else's.
+    /// The pages have another owner.
     #[error("busy: the page at byte {offset:#x} belongs to {owner}")]
     NotYours {
         /// Byte offset in the namespace.

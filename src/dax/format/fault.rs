@@ -42,7 +42,7 @@ pub enum Fault {
         /// Bytes of the namespace.
         size: u64,
     },
-    /// The page belongs to somebody else.
+    /// The page has another owner.
     #[error("it belongs to {found}, not to {expected}")]
     Owner {
         /// What the page says.

@@ -108,7 +108,7 @@ impl Superblock {
         Superblock::decode(&bytes, medium.size())
     }
 
-    /// Makes durable what is seen of superblock and backup: whoever wrote it may have been killed before its
+    /// Makes durable what is seen of superblock and backup: the process that wrote it may have been killed before its
     /// fence, or its sync may have failed. One that cannot be used is among it, lest it can be after a power
     /// failure.
     pub fn persist<M: PersistentMemory>(medium: &M) -> Result<(), MediaError> {

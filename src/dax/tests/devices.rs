@@ -313,7 +313,7 @@ fn a_look_up_while_resizing_never_sees_a_half_made_state() {
     });
 }
 
-/// Whoever looks without a claim sees the region before or after each change, and never in between.
+/// A reader without a claim sees the region before or after each change, and never in between.
 #[test]
 fn a_region_can_be_looked_at_while_its_holder_changes_it() {
     let medium = medium(24);

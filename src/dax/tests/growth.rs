@@ -1,4 +1,4 @@
-//! A region that grows, and whoever goes on after a tool that was killed while it did.
+//! A region that grows, and the next process after a tool that was killed while it did.
 
 use super::*;
 use crate::dax::check::check;

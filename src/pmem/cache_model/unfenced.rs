@@ -73,7 +73,7 @@ impl Stream {
 }
 
 impl Unfenced {
-    /// Whether everything is durable.
+    /// Returns whether everything is durable.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty() && self.streams.is_empty()

@@ -3,7 +3,7 @@
 //!
 //! * [`Simulated`]: a medium in ordinary memory, with poison and with places that take no stores.
 //! * [`Recorder`]: the same, and every store, flush and fence is kept in order, as a trace.
-//! * [`turns`]: threads that take turns at every access, in an order that somebody else chooses, so
+//! * [`turns`]: threads that take turns at every access, in an order that a schedule chooses, so
 //!   that a trace of several threads can be had again, and others be tried.
 
 mod crash_model;

@@ -83,14 +83,14 @@ impl PowerFail {
         state
     }
 
-    /// Lets the power fail. Nobody stores, fences or flushes meanwhile, since all of that is locked: what
+    /// Lets the power fail. No thread stores, fences or flushes meanwhile, since all of that is locked: what
     /// was acknowledged to a guest by then had been fenced, or flushed.
     fn fail_in(&self, state: &mut State) -> ! {
         let seed = self.failure.seed;
         let of_others = fail_all(seed);
         let Remains { fences, pending, kept } = self.leave(state);
         let (pending, kept) = (of_others.pending + pending, of_others.kept + kept);
-        // Not by way of the log, which may be off, and may be locked by somebody who waits for us.
+        // Not by way of the log, which may be off, and may be locked by a thread that waits for this one.
         let _ = writeln!(
             io::stderr(),
             "powercut: power failure: after-fences={fences},seed={seed}: {pending} bytes were \

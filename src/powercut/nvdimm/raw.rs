@@ -171,10 +171,6 @@ impl<M: PersistentMemory> DiskBatch for RawBatch<'_, M> {
         self.failures.drain(..)
     }
 
-    fn take_fences(&mut self) -> u64 {
-        0
-    }
-
     fn sync(&self) -> Result<(), MediaError> {
         self.raw.medium.sync()
     }

@@ -31,7 +31,7 @@ pub(super) fn fail_all(seed: u64) -> Left {
         let state = shadow.state();
         let here = shadow.fail(&state, &mut random);
         left = Left { pending: left.pending + here.pending, kept: left.kept + here.kept };
-        // Locked for good, so that nobody is told that anything was flushed after this.
+        // Locked for good, so that no flush is completed after this.
         mem::forget(state);
     }
     // Nor does the power fail twice.

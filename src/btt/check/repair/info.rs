@@ -170,7 +170,7 @@ impl<M: PersistentMemory> Round<'_, M> {
         repair.filter(|repair| self.fits(number, repair)).take(1).collect()
     }
 
-    /// Whether an arena has no damage once its info blocks are written.
+    /// Returns whether an arena has no damage once its info blocks are written.
     fn fits(&self, number: usize, repair: &Repair) -> bool {
         let overlay = Overlay::new(self.medium);
         let is_done = repair.stores.iter().try_for_each(|store| store.apply(&overlay)).is_ok();

@@ -100,7 +100,7 @@ fn read_entries<M: PersistentMemory>(
     Ok(std::array::from_fn(|place| FlogEntry::decode(&places[place])))
 }
 
-/// Whether a lane can be read.
+/// Returns whether a lane can be read.
 pub(super) fn is_readable<M: PersistentMemory>(arena: &Arena<'_, M>, lane: LaneIndex) -> bool {
     read_entries(arena, lane).is_ok()
 }

@@ -7,7 +7,7 @@
 //! # What is certain
 //!
 //! There are as many blocks as sectors and lanes together. So whenever one of these names a block
-//! that does not exist, or one that is another's, exactly as many blocks are left that nobody names.
+//! that does not exist, or one that is another's, exactly as many blocks are left that are not named.
 //!
 //! * *Info blocks*: a bad copy is written from the good one. Of two valid ones that differ the first
 //!   counts, for everybody who opens a BTT uses that.
@@ -150,7 +150,7 @@ impl Plan {
         medium.sync()
     }
 
-    /// Whether anything will be wrong after the repair.
+    /// Returns whether anything will be wrong after the repair.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         self.after.verdict()
@@ -198,7 +198,7 @@ impl<M: PersistentMemory> Round<'_, M> {
         writable.map(|(number, _)| number)
     }
 
-    /// Whether nothing is wrong with an arena any more.
+    /// Returns whether nothing is wrong with an arena any more.
     fn is_whole(&self, number: usize) -> bool {
         let mut findings = self.report.findings.iter();
         // About the BTT as a whole there may be something to be said that has nothing to do with it.

@@ -27,7 +27,7 @@ struct Disorder {
     unreadable: BTreeSet<LaneIndex>,
     /// Lanes that say something, which cannot be all right.
     dubious: BTreeSet<LaneIndex>,
-    /// Blocks that nobody owns.
+    /// Blocks without an owner.
     missing: BTreeSet<Block>,
 }
 
@@ -70,7 +70,7 @@ impl<M: PersistentMemory> Round<'_, M> {
         let Some(disorder) = self.disorder(number, &lanes) else { return Vec::new() };
         let needy = disorder.needy();
         let count = needy.lanes.len() + needy.sectors.len() + disorder.homeless.len();
-        // Every block that is named in vain leaves one that nobody names. If not all findings were
+        // Every block that is named in vain leaves one that is not named. If not all findings were
         // listed, or the medium is being written to, it does not come out.
         if count == 0 || count != disorder.missing.len() {
             return Vec::new();
@@ -149,7 +149,7 @@ impl<M: PersistentMemory> Round<'_, M> {
         vec![store_entry(arena, lba, MapEntry::error(block), remedy)]
     }
 
-    /// Gives each lane a block that nobody owns: any will do.
+    /// Gives each lane a block without an owner: any will do.
     fn give_to_lanes(
         &self,
         arena: &Arena<'_, M>,

@@ -82,7 +82,7 @@ pub enum Remedy {
         /// The block that it gets.
         new: Block,
     },
-    /// A sector whose map entry names nothing gets the only block that nobody owns.
+    /// A sector whose map entry names nothing gets the only block without an owner.
     #[error("map {lba} to {block} with its data: it is the only block without an owner")]
     RestoreSector {
         /// The sector.
@@ -104,7 +104,7 @@ pub enum Remedy {
         /// The sector.
         lba: Lba,
     },
-    /// A sector that was marked as lost gets a block that nobody owns.
+    /// A sector that was marked as lost gets a block without an owner.
     #[error("give {lba}, lost, {block} of its own")]
     MoveLost {
         /// The sector.
@@ -112,7 +112,7 @@ pub enum Remedy {
         /// The block.
         block: Block,
     },
-    /// A lane gets a block that nobody owns as its free block.
+    /// A lane gets a block without an owner as its free block.
     #[error("rewrite {lane} with {block}, which has no owner, as its free block")]
     GiveFreeBlock {
         /// The lane.

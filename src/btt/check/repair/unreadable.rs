@@ -19,7 +19,7 @@ use crate::pmem::{PAGE, PersistentMemory};
 /// Lanes in a page. A flog begins and ends on one.
 const LANES: u32 = (PAGE / FLOG_PAIR_SIZE) as u32;
 
-/// Clears the pages of the flog that have the lanes `unreadable`. Their blocks are those that nobody owns
+/// Clears the pages of the flog that have the lanes `unreadable`. Their blocks are those without an owner
 /// then: that has to be certain.
 pub(super) fn clear_pages<M: PersistentMemory>(
     arena: &Arena<'_, M>,

@@ -36,7 +36,7 @@ pub enum Copies {
 /// A BTT of version `wanted`, or of either. Where there are info blocks of both, one of them is what
 /// an earlier BTT has left, or what a guest wrote into its disk: block 0 of a BTT of version 2.0 lies
 /// where the first info block of version 1.1 belongs. A BTT that is *complete* is believed then,
-/// with both info blocks of every arena intact and the last at the very end: nobody but the BTT that
+/// with both info blocks of every arena intact and the last at the very end: only the BTT that
 /// it belongs to can write there.
 pub fn find<M: PersistentMemory>(
     medium: &M,
@@ -72,7 +72,7 @@ fn choose<M: PersistentMemory>(
     }
 }
 
-/// Whether all info blocks of the BTT that starts with `first` are intact, and the last arena ends
+/// Returns whether all info blocks of the BTT that starts with `first` are intact, and the last arena ends
 /// where a creator makes it end.
 fn is_complete<M: PersistentMemory>(medium: &M, first: FoundArena) -> bool {
     let Ok(arenas) = follow(medium, first) else { return false };
@@ -101,7 +101,7 @@ pub fn first_arena<M: PersistentMemory>(medium: &M, version: Version) -> Result<
 }
 
 impl InfoFault {
-    /// Whether there is no info block here that was meant for this place.
+    /// Returns whether there is no info block here that was meant for this place.
     #[must_use]
     pub fn is_absence(&self) -> bool {
         matches!(

@@ -189,7 +189,7 @@ impl Geometry {
     fn validate_counts(&self) -> Result<(), GeometryFault> {
         let external = self.lba_size.external();
         let internal = self.internal_lbasize;
-        // Linux rounds up to 64, PMDK to 256; nobody goes further.
+        // Linux rounds up to 64, PMDK to 256; no other implementation goes further.
         if internal < external || internal > external + 256 || !internal.is_multiple_of(64) {
             return Err(GeometryFault::InternalLbaSize { internal, external });
         }

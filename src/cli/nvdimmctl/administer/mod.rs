@@ -32,6 +32,11 @@ pub(super) enum DaemonCommand {
 }
 
 impl DaemonCommand {
+    /// Returns whether it is carried out for what it changes, and not for what it prints.
+    pub(super) fn is_change(&self) -> bool {
+        !matches!(self, DaemonCommand::Stat(_) | DaemonCommand::Disks(_))
+    }
+
     /// Has the daemon do it whose control socket is at `socket`.
     pub(super) fn run(&self, socket: &Path) -> Result<(), Error> {
         match self {

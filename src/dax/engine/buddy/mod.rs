@@ -112,7 +112,7 @@ impl Buddy {
         runs
     }
 
-    /// Whether none of the pages is free.
+    /// Returns whether none of the pages is free.
     #[must_use]
     pub fn is_taken(&self, extent: Extent) -> bool {
         let extent = self.inside(extent);
@@ -124,7 +124,7 @@ impl Buddy {
         !self.free.iter().zip(0..).any(begins_inside)
     }
 
-    /// Takes pages, all of which are free, out. Whether they were: else nothing changes.
+    /// Takes pages, all of which are free, out. Returns whether they were: else nothing changes.
     #[must_use]
     pub fn take(&mut self, extent: Extent) -> bool {
         let extent = self.inside(extent);
@@ -144,7 +144,7 @@ impl Buddy {
         true
     }
 
-    /// Gives pages, none of which is free, back. Whether none was: else nothing changes.
+    /// Gives pages, none of which is free, back. Returns whether none was: else nothing changes.
     #[must_use]
     pub fn give(&mut self, extent: Extent) -> bool {
         if !self.is_taken(extent) {

@@ -328,7 +328,7 @@ impl Ring {
     /// Completes the newest entry, which had `pending`; durable on return. Returns how many of its
     /// stores were not on the medium yet.
     ///
-    /// Whoever wrote it may have been killed before a fence, or its sync may have failed: what is seen, the
+    /// The process that wrote it may have been killed before a fence, or its sync may have failed: what is seen, the
     /// entry or a store, is then durable only by chance. So the entry is made durable before anything is
     /// stored, and each of its words is, whether it is there already or not.
     pub fn replay<M: PersistentMemory>(

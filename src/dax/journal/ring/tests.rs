@@ -277,7 +277,7 @@ fn entries_of_another_version_are_none() {
     assert_eq!(Entry::decode(&bytes, Two, MAGIC), None);
 }
 
-/// Whoever wrote the entry may have been killed before its fence.
+/// The process that wrote the entry may have been killed before its fence.
 #[test]
 fn a_replay_makes_all_of_the_entry_durable_before_and_after_it_stores() {
     let medium = Recorder::new(medium());

@@ -283,7 +283,7 @@ fn a_later_arena_without_info_blocks_is_worked_out_if_it_fits() {
         let repaired = after(&image, &forced);
         assert!(repaired.medium.snapshot() == chain(arenas).medium.snapshot());
 
-        // Somebody else's bytes where its flog would be.
+        // Foreign bytes where its flog would be.
         let flog = start + geometry.logoff;
         image.medium.write_bytes(flog, &[0x55; 4096]).unwrap();
         let forced = plan(&*image.medium, BY_FORCE);
