@@ -65,7 +65,7 @@ impl ThreadKind {
             ThreadKind::Queue => &[QUEUE, FILE, READING],
             ThreadKind::Flusher => &[FILE],
             ThreadKind::Windows => &[WINDOWS],
-            ThreadKind::Control => &[CONTROL, FILE, OPENING, GROWING],
+            ThreadKind::Control => &[CONTROL, FILE, READING, OPENING, GROWING],
             ThreadKind::Signals => &[NOTIFYING, SIGNALS, END],
             ThreadKind::Watchdog => &[NOTIFYING],
         }
