@@ -67,7 +67,7 @@ impl DeviceConfig {
         }
     }
 
-    /// As [`DeviceConfig::socket`], to be changed.
+    /// The socket that frontends connect to, to be changed.
     pub fn socket_mut(&mut self) -> &mut SocketSource {
         match self {
             DeviceConfig::Disk(disk) => &mut disk.socket,
