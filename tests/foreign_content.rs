@@ -6,7 +6,8 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use common::daemon::{nvdimmctl, nvdimmctl_ok};
+use common::daemon::{Daemon, nvdimmctl, nvdimmctl_ok};
+use common::frontend::Driver;
 use tempfile::TempDir;
 
 const SIZE: u64 = 64 << 20;
@@ -97,6 +98,45 @@ fn a_namespace_does_not_grow_over_data() {
     file.write_all_at(b"x", 20 << 20).unwrap();
     assert!(refused(&["grow-namespace"], &path).contains("belong to no namespace"));
     run(&["grow-namespace", "--force"], &path);
+}
+
+/// The file was made longer by other means, and not by zeroes alone.
+#[test]
+fn nothing_in_a_file_without_labels_grows_over_data() {
+    for (mode, what) in [("sector", "BTT"), ("dax", "DAX region")] {
+        let (_folder, path) = file_with(0, b"");
+        run(&["create-namespace", "--mode", mode], &path);
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(2 * SIZE).unwrap();
+        let offset = SIZE + (20 << 20);
+        file.write_all_at(b"x", offset).unwrap();
+        for size in [&[][..], &["--size", "256M"]] {
+            let message = refused(&[&["grow-namespace"], size].concat(), &path);
+            let expected = format!("data behind the {what} that is to grow, from byte {offset:#x}");
+            assert!(message.contains(&expected), "{message}");
+        }
+        run(&["grow-namespace", "--force"], &path);
+        run(&["grow-namespace", "--size", "256M"], &path);
+    }
+}
+
+/// A file that is made longer while it is served.
+#[test]
+fn a_served_disk_does_not_grow_over_data() {
+    let (_folder, path) = file_with(0, b"");
+    run(&["create-namespace"], &path);
+    let mut daemon = Daemon::start(&path, &[]);
+    let capacity = |driver: &mut Driver| driver.config(0, 8);
+    let small = capacity(&mut Driver::connect(daemon.connect(), 1));
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    file.set_len(2 * SIZE).unwrap();
+    file.write_all_at(b"x", SIZE + (20 << 20)).unwrap();
+    assert_eq!(capacity(&mut Driver::connect(daemon.connect(), 1)), small);
+    daemon.wait_for_log("the disk stays as large as it was");
+    assert!(daemon.log().contains("data behind the BTT"), "{}", daemon.log());
+    let mut found = [0];
+    file.read_exact_at(&mut found, SIZE + (20 << 20)).unwrap();
+    assert_eq!(found, *b"x");
 }
 
 #[test]

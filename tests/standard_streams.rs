@@ -41,6 +41,45 @@ fn a_command_fails_whose_standard_output_is_closed_or_only_readable() {
     assert_fails(&run(DAEMON, &["--print-capabilities"], ">&-"), 1, "--print-capabilities");
 }
 
+/// The exit status says whether the change was made; a command for which there is no place to say it is
+/// none that failed.
+#[test]
+fn a_change_succeeds_whose_standard_output_is_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nvdimm");
+    let image = folder.path().join("image");
+    fs::write(&image, [7; 4096]).unwrap();
+    for arguments in [
+        &["create", text(&path), "--size", "64M", "--label-size", "128K"][..],
+        &["create-namespace", text(&path), "--size", "32M", "--name", "one"],
+        &["import", text(&path), text(&image)],
+        &["rename-namespace", text(&path), "one", "two"],
+        &["grow-namespace", text(&path)],
+        &["destroy-namespace", text(&path), "two", "--force"],
+        &["init-labels", text(&path), "--force"],
+        &["create-namespace", text(&path), "--mode", "dax"],
+        &["dax", "create-device", text(&path), "device", "--size", "2M"],
+    ] {
+        let output = run(TOOL, arguments, ">&-");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {message}");
+        // Where the output is wanted and does not arrive, that is said by the exit status, too.
+        let output = run(TOOL, &["list", text(&path)], ">/dev/full");
+        assert_eq!(output.status.code(), Some(1));
+    }
+    let output = run(TOOL, &["dax", "list", text(&path)], ">&-");
+    assert_fails(&output, 1, "dax list");
+}
+
+#[test]
+fn an_import_of_nothing_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = make_namespace(folder.path(), "32M", 4096);
+    let output = run(TOOL, &["import", text(&path)], "</dev/null");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the input is empty"));
+}
+
 #[test]
 fn an_import_fails_whose_standard_input_is_closed_or_only_writable() {
     let folder = tempfile::tempdir().unwrap();

@@ -41,4 +41,6 @@ pub use format::info_block::{InfoBlock, InfoFault, SIGNATURE, Version};
 pub use format::lba_size::LbaSize;
 pub use format::units::{Block, LaneIndex, Lba};
 pub use format::{flog, map};
-pub use lifecycle::{CreateOptions, Growth, LaneState, OpenOptions, create, grow, has_room, lanes};
+pub use lifecycle::{
+    CreateOptions, Growth, LaneState, OpenOptions, create, first_foreign, grow, has_room, lanes,
+};

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::disk::{DiskArg, queue_count, serial};
 use super::logging::LogLevel;
 use super::name::NamespaceArgs;
+use super::powercut::DiskOptions;
 use super::sandbox::SandboxArgs;
 use super::window::{DeviceArg, PmemArg, WindowArg};
 use crate::nvdimm::Selection;
@@ -268,6 +269,17 @@ impl DeviceArgs {
             }
         }
         if needed > passed { Err(UsageError::NoSocket) } else { Ok(devices) }
+    }
+
+    /// Socket, number and size of queues, serial number and control socket of a single disk.
+    pub(super) fn disk_options(&self) -> Option<DiskOptions> {
+        Some(DiskOptions {
+            socket: self.socket_path.clone()?,
+            queues: self.num_queues.unwrap_or(1),
+            queue_size: self.queue_size,
+            serial: self.serial,
+            control: self.control.clone(),
+        })
     }
 
     /// Returns whether somebody asks for something that a medium whose power fails cannot be.

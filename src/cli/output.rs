@@ -78,6 +78,11 @@ pub(super) fn standard_output() -> io::Result<File> {
     duplicate(StandardStream::Output, &io::stdout())
 }
 
+/// Returns whether standard output was closed when the process started.
+pub(super) fn was_closed() -> bool {
+    StandardStream::Output.was_closed()
+}
+
 fn duplicate(stream: StandardStream, descriptor: &impl AsFd) -> io::Result<File> {
     if stream.was_closed() {
         return Err(Errno::EBADF.into());

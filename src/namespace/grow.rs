@@ -12,12 +12,12 @@ use super::mapped::{
     MappedNamespace, NamespaceError, NamespaceOptions, btt_error, refuse_ambiguity, region_error,
     resolve,
 };
-use crate::btt::{self, ARENA_MAX_SIZE, Growth, Version};
+use crate::btt::{self, ARENA_MAX_SIZE, FoundArena, Growth, Version};
 use crate::dax;
 use crate::nvdimm::{
     self, Claim, ClaimKind, Holder, LINUX_ALIGNMENT, Namespace, NvdimmFile, Selection, grow_file,
 };
-use crate::pmem::DurabilityRequest;
+use crate::pmem::{DurabilityRequest, MediaError, PersistentMemory};
 
 /// What became of a namespace that was to grow.
 #[derive(Debug)]
@@ -49,7 +49,8 @@ pub enum Contents {
 /// # Errors
 ///
 /// The new size is smaller, misaligned, or not free; what is free holds a BTT that has lost its label,
-/// and `force` does not give it up; the BTT is damaged; somebody holds a DAX region.
+/// and `force` does not give it up; a file without labels has data behind its BTT or region, likewise; the
+/// BTT is damaged; somebody holds a DAX region.
 pub fn grow_namespace(
     options: &NamespaceOptions,
     size: Option<u64>,
@@ -70,6 +71,9 @@ pub fn grow_namespace(
         }
         editor.grow(&selection, &growth)?
     } else {
+        if !force {
+            refuse_data_behind(&options.path, &selection)?;
+        }
         grow_whole_file(&options.path, &selection, size)?
     };
     if let Some(claim) = region {
@@ -91,6 +95,36 @@ pub fn grow_namespace(
 fn refuse_remains(file: &NvdimmFile, range: &Range<u64>) -> Result<(), NamespaceError> {
     let medium = file.map_bytes_to_look(range.clone())?;
     refuse_contents(file.path(), range, &medium)
+}
+
+/// Refuses to let what fills a file without labels, as far as it does, grow over data behind it.
+fn refuse_data_behind(path: &Path, selection: &Selection) -> Result<(), NamespaceError> {
+    let file = NvdimmFile::open(path, ClaimKind::Shared, nvdimm::LabelSize::None)?;
+    let namespace = file.select(selection)?;
+    let medium = file.map_to_look(namespace)?;
+    let cannot_look = |source| nvdimm::Error::FreeMedia { path: path.into(), source };
+    if btt::find(&medium, None).is_ok_and(|found| had_label(&found)) {
+        return Err(NamespaceError::LabelsLost { path: path.into() });
+    }
+    let (what, offset) = if super::region::find_in(&file, namespace).is_some() {
+        ("DAX region", first_behind_region(&medium).map_err(cannot_look)?)
+    } else {
+        // What is wrong with a BTT is said when it grows.
+        ("BTT", btt::first_foreign(&medium, None, ARENA_MAX_SIZE).unwrap_or(None))
+    };
+    let path = path.into();
+    offset.map_or(Ok(()), |offset| Err(NamespaceError::DataBehind { path, what, offset }))
+}
+
+/// Whether the namespace of a BTT had a label when the BTT was made.
+fn had_label(found: &[FoundArena]) -> bool {
+    found.iter().any(|arena| !arena.info.parent_uuid.is_nil())
+}
+
+/// Offset of the first byte behind the region in `medium` that is not zero: growth writes nothing there.
+fn first_behind_region<M: PersistentMemory>(medium: &M) -> Result<Option<u64>, MediaError> {
+    let end = dax::end(medium).unwrap_or(medium.size());
+    nvdimm::first_stored_from(medium, end)
 }
 
 /// The claim on a namespace that holds a DAX region; `None`: it holds none. Unlike a BTT, it grows only
@@ -151,6 +185,7 @@ pub fn grow_claimed(
     let medium = renewed.map(DurabilityRequest::Strict)?;
     let namespace = MappedNamespace { claim: renewed, medium, version };
     if namespace.has_room()? {
+        namespace.refuse_data_behind()?;
         namespace.grow(|_, _| {})?;
     } else if !has_grown {
         return Ok(None);
@@ -166,11 +201,22 @@ impl MappedNamespace {
         btt::has_room(&self.medium, self.version).map_err(|error| btt_error(&self.claim, error))
     }
 
+    /// Refuses to grow over data, in a file without labels. A label says whose the bytes are.
+    fn refuse_data_behind(&self) -> Result<(), NamespaceError> {
+        if self.claim.namespace().label.is_some() {
+            return Ok(());
+        }
+        self.refuse_lost_labels()?;
+        let found = btt::first_foreign(&self.medium, self.version, ARENA_MAX_SIZE)
+            .map_err(|error| btt_error(&self.claim, error))?;
+        let (path, what) = (self.claim.path().into(), "BTT");
+        found.map_or(Ok(()), |offset| Err(NamespaceError::DataBehind { path, what, offset }))
+    }
+
     /// Refuses the BTT of a namespace that had a label, in a file that has none any more: behind it are
     /// other namespaces, whose labels were lost as well.
     fn refuse_lost_labels(&self) -> Result<(), NamespaceError> {
-        let had_label = self.find()?.iter().any(|arena| !arena.info.parent_uuid.is_nil());
-        if self.claim.namespace().label.is_none() && had_label {
+        if self.claim.namespace().label.is_none() && had_label(&self.find()?) {
             return Err(NamespaceError::LabelsLost { path: self.claim.path().into() });
         }
         Ok(())

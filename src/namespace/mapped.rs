@@ -109,6 +109,19 @@ pub enum NamespaceError {
         /// The size of the file that they belong to.
         file_size: u64,
     },
+    /// Bytes of a namespace without a label, behind what is in it, hold something that nothing here has made.
+    #[error(
+        "{path}: there are data behind the {what} that is to grow, from byte {offset:#x} on; \
+         'grow-namespace --force' overwrites them"
+    )]
+    DataBehind {
+        /// The file.
+        path: PathBuf,
+        /// What is to grow.
+        what: &'static str,
+        /// Where the data begin.
+        offset: u64,
+    },
     /// Bytes that belong to no namespace hold something that nothing here has made.
     #[error(
         "{path}: bytes {start:#x} to {end:#x} belong to no namespace, but hold {what}; --force writes \

@@ -159,8 +159,20 @@ impl fmt::Display for Content {
 ///
 /// The medium cannot be read.
 pub fn first_stored<M: PersistentMemory>(medium: &M) -> Result<Option<u64>, MediaError> {
+    first_stored_from(medium, 0)
+}
+
+/// As [`first_stored`], from the byte at `start` on.
+///
+/// # Errors
+///
+/// The medium cannot be read.
+pub fn first_stored_from<M: PersistentMemory>(
+    medium: &M,
+    start: u64,
+) -> Result<Option<u64>, MediaError> {
     let mut chunk = vec![0; STEP];
-    let mut position = medium.next_stored(0);
+    let mut position = medium.next_stored(start).max(start);
     while position < medium.size() {
         let part = &mut chunk[..(medium.size() - position).min(STEP as u64) as usize];
         read_stored(medium, position, part)?;

@@ -32,7 +32,7 @@ mod stray;
 mod tests;
 
 pub use claim::Claim;
-pub use content::{Content, HEAD_SIZE, first_stored};
+pub use content::{Content, HEAD_SIZE, first_stored, first_stored_from};
 pub use editor::{LabelEditor, NewNamespace, Place, Reservation};
 pub use error::Error;
 pub use file::{LabelSize, NvdimmFile};

@@ -1,10 +1,16 @@
 //! Power-fail testing of guests: the library behind the program `powercut`.
 //!
-//! * [`nvdimm`] serves NVDIMM files on media whose power fails.
+//! * [`nvdimm`] serves NVDIMM files on media whose power fails;
+//! * [`image`] serves raw disk images with a write cache that is lost, and records what is written;
+//! * [`log`] is what was recorded;
+//! * [`states`] are the disks that a power failure may have left, by a log.
 
 #![forbid(unsafe_code)]
 
+pub mod image;
+pub mod log;
 pub mod nvdimm;
+pub mod states;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 

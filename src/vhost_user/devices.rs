@@ -67,7 +67,7 @@ impl DeviceConfig {
         }
     }
 
-    /// The socket that frontends connect to, to be changed.
+    /// As `DeviceConfig::socket`, to be changed.
     pub fn socket_mut(&mut self) -> &mut SocketSource {
         match self {
             DeviceConfig::Disk(disk) => &mut disk.socket,
@@ -105,6 +105,12 @@ impl Devices {
         let live = Live::new(regions);
         let control = control.map(|path| BoundControl::open(path, live)).transpose()?;
         Ok(Devices { servers, control })
+    }
+
+    /// Devices that are served by `servers`, without a control socket.
+    #[must_use]
+    pub fn of(servers: Vec<Server>) -> Devices {
+        Devices { servers, control: None }
     }
 
     /// Number of devices.

@@ -69,9 +69,7 @@ pub(super) fn create_arenas<M: PersistentMemory>(
     options: &CreateOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<usize, MediaError> {
-    let mut arenas: Vec<(u64, Geometry)> = layout(size, options.arena_size, options.lba_size)
-        .map(|(offset, geometry)| (start + offset, geometry))
-        .collect();
+    let mut arenas: Vec<(u64, Geometry)> = arenas(start, size, options).collect();
     if mutant!(btt::FirstArenaFirst) {
         arenas.reverse();
     }
@@ -84,6 +82,26 @@ pub(super) fn create_arenas<M: PersistentMemory>(
         })?;
     }
     Ok(arenas.len())
+}
+
+/// The arenas that fill `size` bytes from `start` on, and where each begins.
+fn arenas(
+    start: u64,
+    size: u64,
+    options: &CreateOptions,
+) -> impl DoubleEndedIterator<Item = (u64, Geometry)> {
+    layout(size, options.arena_size, options.lba_size)
+        .map(move |(offset, geometry)| (start + offset, geometry))
+}
+
+/// All that [`create_arenas`] writes other than zeroes, and where.
+pub(super) fn written(start: u64, size: u64, options: &CreateOptions) -> Vec<(u64, Vec<u8>)> {
+    let of_arena = |(start, geometry): (u64, Geometry)| {
+        let info = info_block(&geometry, options).encode().to_vec();
+        let backup = (start + geometry.info2off, info.clone());
+        [(start, info), (start + geometry.logoff, initial_flog(&geometry)), backup]
+    };
+    arenas(start, size, options).flat_map(of_arena).collect()
 }
 
 /// Bytes of an arena that creation zeroes: the map and the flog, which follows it.
@@ -109,18 +127,22 @@ fn create_arena<M: PersistentMemory>(
     }
     medium.write_bytes(start + geometry.logoff, &initial_flog(geometry))?;
     medium.fence()?;
-    let info = InfoBlock {
-        uuid: options.uuid,
-        parent_uuid: options.parent_uuid,
-        error: false,
-        version: options.version,
-        geometry: *geometry,
-    };
+    let info = info_block(geometry, options);
     let mut copies = [start + geometry.info2off, start];
     if mutant!(btt::PrimaryBeforeBackup) {
         copies.reverse();
     }
     copies.into_iter().try_for_each(|copy| info.write(medium, copy))
+}
+
+fn info_block(geometry: &Geometry, options: &CreateOptions) -> InfoBlock {
+    InfoBlock {
+        uuid: options.uuid,
+        parent_uuid: options.parent_uuid,
+        error: false,
+        version: options.version,
+        geometry: *geometry,
+    }
 }
 
 /// The flog of lanes that were never used.

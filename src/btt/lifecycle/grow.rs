@@ -51,14 +51,7 @@ pub fn grow<M: PersistentMemory>(
     if room < ARENA_MIN_SIZE {
         return Err(Error::NoRoom { room, needed: ARENA_MIN_SIZE });
     }
-    let options = CreateOptions {
-        lba_size: last.info.geometry.lba_size,
-        version: last.info.version,
-        uuid: last.info.uuid,
-        parent_uuid: last.info.parent_uuid,
-        arena_size,
-        force: false,
-    };
+    let options = options(&last, arena_size);
     if mutant!(btt::LinkedEarly) {
         link(medium, &last, end)?;
     }
@@ -68,6 +61,18 @@ pub fn grow<M: PersistentMemory>(
     Ok(Growth { old_sectors, new_sectors, arenas })
 }
 
+/// How the arenas behind `last` are made.
+pub(super) fn options(last: &FoundArena, arena_size: u64) -> CreateOptions {
+    CreateOptions {
+        lba_size: last.info.geometry.lba_size,
+        version: last.info.version,
+        uuid: last.info.uuid,
+        parent_uuid: last.info.parent_uuid,
+        arena_size,
+        force: false,
+    }
+}
+
 /// Returns whether another arena fits into `medium` behind the BTT in it.
 pub fn has_room<M: PersistentMemory>(medium: &M, version: Option<Version>) -> Result<bool, Error> {
     let found = discovery::find(medium, version)?;
@@ -75,13 +80,13 @@ pub fn has_room<M: PersistentMemory>(medium: &M, version: Option<Version>) -> Re
 }
 
 /// The last of all arenas of a BTT.
-fn last(found: &[FoundArena]) -> FoundArena {
+pub(super) fn last(found: &[FoundArena]) -> FoundArena {
     // `find` returns at least one arena.
     found[found.len() - 1]
 }
 
 /// Offset of the byte behind an arena.
-fn end_of(arena: &FoundArena) -> u64 {
+pub(super) fn end_of(arena: &FoundArena) -> u64 {
     arena.start + arena.info.geometry.size()
 }
 

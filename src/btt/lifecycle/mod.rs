@@ -1,12 +1,14 @@
 //! The life of a BTT: making one, opening it after whatever happened, and growing it.
 
 mod create;
+mod foreign;
 mod grow;
 mod inspect;
 mod open;
 mod recovery;
 
 pub use create::{CreateOptions, create};
+pub use foreign::first_foreign;
 pub use grow::{Growth, grow, has_room};
 pub use inspect::{LaneState, lanes};
 pub use open::OpenOptions;

@@ -60,6 +60,14 @@ impl Dax {
         matches!(self.command, Command::Check(_))
     }
 
+    /// Returns whether it is carried out for what it changes, and not for what it prints.
+    pub(super) fn is_change(&self) -> bool {
+        !matches!(
+            self.command,
+            Command::List(_) | Command::Owners(_) | Command::Check(_) | Command::Export(_)
+        )
+    }
+
     /// Returns whether a daemon can be asked to do it.
     pub(super) fn knows_control(&self) -> bool {
         matches!(self.command, Command::ResizeDevice(_))

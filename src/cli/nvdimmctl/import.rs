@@ -69,8 +69,11 @@ impl Import {
             target.write(&mut chunk, count)?;
             progress.add(count as u64);
         }
-        target.contents.sync()?;
         drop(progress);
+        if target.position == 0 {
+            return Err(Error::EmptyInput);
+        }
+        target.contents.sync()?;
         let from = image.format().map_or_else(String::new, |format| format!(" from {format}"));
         say!("{}: imported {}{from}", self.file.display(), Size(target.position));
         Ok(())

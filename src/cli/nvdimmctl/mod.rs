@@ -139,6 +139,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// There is nothing to import.
+    #[error("the input is empty: nothing was imported")]
+    EmptyInput,
     /// What is imported does not fit.
     #[error(
         "the input is larger than the disk, which has {size} bytes{}",
@@ -272,10 +275,12 @@ impl ToolArgs {
     #[must_use]
     pub fn run(self) -> ExitCode {
         self.log_level.start_logging();
-        let is_check = self.command.is_check();
+        let (is_check, is_change) = (self.command.is_check(), self.command.is_change());
         let failure = || if is_check { ExitCode::from(NOT_CHECKED) } else { ExitCode::FAILURE };
         match self.command.run(self.control.as_deref()) {
             Ok(status) if output::is_whole() => status,
+            // Who closes standard output does not want to be told of a change; that it failed would be wrong.
+            Ok(status) if is_change && output::was_closed() => status,
             Ok(_) => failure(),
             Err(error) => {
                 remark!("nvdimmctl: {}", one_line(&error));
@@ -295,6 +300,25 @@ impl Command {
             Command::CheckLabels(_) | Command::CheckNamespace(_) => true,
             Command::Dax(dax) => dax.is_check(),
             _ => false,
+        }
+    }
+
+    /// Returns whether it is carried out for what it changes, and not for what it prints.
+    fn is_change(&self) -> bool {
+        match self {
+            Command::Create(_)
+            | Command::InitLabels(_)
+            | Command::CreateNamespace(_)
+            | Command::DestroyNamespace(_)
+            | Command::RenameNamespace(_)
+            | Command::GrowNamespace(_)
+            | Command::Import(_) => true,
+            Command::Dax(dax) => dax.is_change(),
+            Command::List(_)
+            | Command::Inspect(_)
+            | Command::CheckLabels(_)
+            | Command::CheckNamespace(_)
+            | Command::Export(_) => false,
         }
     }
 

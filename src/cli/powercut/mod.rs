@@ -1,12 +1,23 @@
 //! The command line of `powercut`.
 
+mod exit;
+mod junit;
+mod mark;
 mod serve;
+mod serve_image;
+mod show;
+mod states;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::mark::MarkArgs;
 use self::serve::ServeArgs;
+use self::show::ShowArgs;
+use self::states::StatesArgs;
+
+pub(super) use self::serve_image::DiskOptions;
 
 /// Tests what guests make of power failures.
 #[derive(Debug, Parser)]
@@ -19,6 +30,9 @@ pub struct PowercutArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<ServeArgs>),
+    Mark(MarkArgs),
+    States(Box<StatesArgs>),
+    Show(ShowArgs),
 }
 
 impl PowercutArgs {
@@ -27,6 +41,9 @@ impl PowercutArgs {
     pub fn run(self) -> ExitCode {
         match self.command {
             Command::Serve(args) => args.run(),
+            Command::Mark(args) => args.run(),
+            Command::States(args) => args.run(),
+            Command::Show(args) => args.run(),
         }
     }
 }

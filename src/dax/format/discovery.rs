@@ -35,6 +35,15 @@ pub fn superblock<M: PersistentMemory>(medium: &M) -> Result<Superblock, Error> 
     })
 }
 
+/// Offset of the byte behind the last page of the region on `medium`.
+///
+/// # Errors
+///
+/// There is no region, or no superblock that can be used.
+pub fn end<M: PersistentMemory>(medium: &M) -> Result<u64, Error> {
+    Ok(superblock(medium)?.end() * PAGE_SIZE)
+}
+
 /// What a look at the superblocks tells of a region.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {

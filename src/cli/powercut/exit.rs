@@ -1,0 +1,8 @@
+//! Exit statuses of `powercut`, apart from 0 and from 2, which stands for a command line that makes no sense.
+
+/// A state has failed the check.
+pub(super) const STATE_FAILED: u8 = 1;
+/// A log, an image or another file cannot be used.
+pub(super) const BAD_INPUT: u8 = 4;
+/// The command that checks states cannot be run.
+pub(super) const NO_COMMAND: u8 = 5;

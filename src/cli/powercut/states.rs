@@ -1,0 +1,384 @@
+//! `powercut states`.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::exit;
+use super::junit::{Case, Report};
+use crate::cli::output::{is_whole, say};
+use crate::cli::{complain, one_line};
+use crate::powercut::log::{Log, LogError};
+use crate::powercut::states::{
+    Check, CheckError, Choice, Image, ImageError, Model, NoSuchMark, Piece, Plan, Range, State,
+    Verdict, base_hash, reproducer,
+};
+
+/// How the first mark of a recording begins.
+const BASE_MARK: &str = "powercut base=";
+
+/// The first mark of a recording whose base has this hash and size.
+pub(super) fn base_mark(hash: &str, size: u64) -> String {
+    format!("{BASE_MARK}{hash} size={size}")
+}
+
+/// Checks the states that a power failure may have left
+///
+/// The log is one of 'powercut serve --record', of dm-log-writes, or of QEMU's blklogwrites. COMMAND is run for each
+/// state, with a disk image in that state in place of {image} and a file with the marks that were set by then, one a
+/// line, in place of {marks}. Its exit status says whether the state is right: 0, or anything else.
+///
+/// Exit status: 0 all states are right; 1 one is not; 2 the command line makes no sense; 4 the log or an image cannot
+/// be used; 5 COMMAND cannot be run.
+#[derive(Debug, Args)]
+pub(super) struct StatesArgs {
+    /// What was written
+    log: PathBuf,
+
+    /// The image as it was before that
+    #[arg(long, value_name = "BASE.raw")]
+    base: PathBuf,
+
+    /// Which states: prefix, flush, drop-K, keep-K, random:SEED, torn, atomic:BYTES, request-torn, or ignore-flush,
+    /// the control, in which a check that looks at anything has to fail
+    #[arg(long, value_name = "MODEL", default_value = "drop-1")]
+    model: Model,
+
+    /// Only states from behind this mark on
+    #[arg(long, value_name = "MARK")]
+    from: Option<String>,
+
+    /// Only states up to this mark
+    #[arg(long, value_name = "MARK")]
+    to: Option<String>,
+
+    /// No more than so many states, spread over all
+    #[arg(long, value_name = "N")]
+    budget: Option<usize>,
+
+    /// Stop after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    time: Option<u64>,
+
+    /// Only part I of N: the states I, I + N, I + 2 N ...
+    #[arg(long, value_name = "I/N", value_parser = shard, default_value = "1/1")]
+    shard: (usize, usize),
+
+    /// Only this state, as a report has it
+    #[arg(long, value_name = "STATE", conflicts_with_all = ["from", "to", "budget", "shard"])]
+    state: Option<State>,
+
+    /// Write the image of --state here
+    #[arg(long, value_name = "IMAGE.raw", requires = "state")]
+    out: Option<PathBuf>,
+
+    /// Write a report for CI here
+    #[arg(long, value_name = "OUT.xml")]
+    junit: Option<PathBuf>,
+
+    /// COMMAND writes to the image: give it a copy for each state
+    #[arg(long)]
+    copy: bool,
+
+    /// How long COMMAND may take for a state, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u64,
+
+    /// Go on after so many failures; only the first three are made small
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    most_failures: usize,
+
+    /// Show what COMMAND prints
+    #[arg(long)]
+    verbose: bool,
+
+    /// What checks a state
+    #[arg(last = true, required_unless_present = "out")]
+    command: Vec<String>,
+}
+
+/// Failures that are made small.
+const MINIMISED: usize = 3;
+
+/// Parses `I/N`.
+fn shard(text: &str) -> Result<(usize, usize), String> {
+    let parts = text.split_once('/').and_then(|(index, count)| {
+        Some((index.parse::<usize>().ok()?, count.parse::<usize>().ok()?))
+    });
+    match parts {
+        Some((index, count)) if (1..=count).contains(&index) => Ok((index, count)),
+        _ => Err("not I/N, with I from 1 to N".into()),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StatesError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Mark(#[from] NoSuchMark),
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    #[error("{base} is not the image that was recorded: its hash is {found}, and not {expected}")]
+    OtherBase { base: PathBuf, found: String, expected: String },
+    #[error("cannot {action} {path}")]
+    File { action: &'static str, path: PathBuf, source: io::Error },
+}
+
+impl StatesError {
+    fn status(&self) -> u8 {
+        match self {
+            StatesError::Check(CheckError::CannotRun { .. } | CheckError::NotFound { .. }) => {
+                exit::NO_COMMAND
+            }
+            _ => exit::BAD_INPUT,
+        }
+    }
+}
+
+/// What came of the states.
+#[derive(Default)]
+struct Results {
+    cases: Vec<Case>,
+    checked: usize,
+    failed: Vec<State>,
+}
+
+impl StatesArgs {
+    pub(super) fn run(&self) -> ExitCode {
+        let failed = match self.check() {
+            Ok(failed) => failed,
+            Err(error) => {
+                complain(format_args!("powercut: {}", one_line(&error)));
+                return ExitCode::from(error.status());
+            }
+        };
+        match (failed, is_whole()) {
+            (0, true) => ExitCode::SUCCESS,
+            (0, false) => ExitCode::from(exit::BAD_INPUT),
+            _ => ExitCode::from(exit::STATE_FAILED),
+        }
+    }
+
+    /// Checks the states. Returns how many failed.
+    fn check(&self) -> Result<usize, StatesError> {
+        let log = Log::open(&self.log)?;
+        if log.missing() > 0 {
+            complain(format_args!(
+                "powercut: {} is cut off: it lacks {} of its entries, and the first {} are used",
+                self.log.display(),
+                log.missing(),
+                log.entries().len()
+            ));
+        }
+        self.check_base(&log)?;
+        if let (Some(state), Some(out)) = (&self.state, &self.out) {
+            let mut image = Image::create(&log, self.model.ignores_flushes(), &self.base, out)?;
+            image.set(state)?;
+            say!("{}: {}", out.display(), describe(&log, state));
+            if self.command.is_empty() {
+                return Ok(0);
+            }
+        }
+        let folder = Folder::new()?;
+        let check = Check {
+            command: self.command.clone(),
+            limit: Duration::from_secs(self.timeout),
+            copies: self.copy,
+            shows_output: self.verbose,
+            folder: folder.0.clone(),
+        };
+        let plan = self.plan(&log, &check)?;
+        let path = folder.0.join("state.raw");
+        let mut image = Image::create(&log, self.model.ignores_flushes(), &self.base, &path)?;
+        let results = self.check_all(&plan, &check, &mut image)?;
+        self.report(&log, &plan, &check, &mut image, &results)?;
+        Ok(results.failed.len())
+    }
+
+    /// Refuses a base that is not the one that was recorded.
+    fn check_base(&self, log: &Log) -> Result<(), StatesError> {
+        let mut marks = log.entries().iter().filter_map(|entry| entry.mark.as_ref());
+        let first = marks.next().and_then(|mark| mark.strip_prefix(BASE_MARK));
+        let Some(expected) = first.and_then(|mark| mark.split(' ').next()) else { return Ok(()) };
+        let fails = |source| StatesError::File { action: "read", path: self.base.clone(), source };
+        let mut base = File::open(&self.base).map_err(fails)?;
+        let found = base_hash(&mut base).map_err(fails)?;
+        if found == expected {
+            return Ok(());
+        }
+        Err(StatesError::OtherBase { base: self.base.clone(), found, expected: expected.into() })
+    }
+
+    fn plan(&self, log: &Log, check: &Check) -> Result<Plan, StatesError> {
+        if let Some(state) = &self.state {
+            return Ok(Plan { states: vec![state.clone()], duplicates: 0 });
+        }
+        let range = Range { from: self.from.clone(), to: self.to.clone() };
+        let positions = range.positions(log)?;
+        let plan = Plan::new(log, self.model, &positions, check.sees_marks())?;
+        let (index, count) = self.shard;
+        Ok(plan.part(index - 1, count, self.budget))
+    }
+
+    fn check_all(
+        &self,
+        plan: &Plan,
+        check: &Check,
+        image: &mut Image<'_>,
+    ) -> Result<Results, StatesError> {
+        let (bar, begun) = (progress(plan.states.len()), Instant::now());
+        let mut results = Results::default();
+        for state in &plan.states {
+            let is_late = self.time.is_some_and(|limit| begun.elapsed().as_secs() >= limit);
+            if is_late || results.failed.len() >= self.most_failures {
+                break;
+            }
+            let started = Instant::now();
+            let verdict = check.run(image, state)?;
+            results.checked += 1;
+            let failure = match verdict {
+                Verdict::Passed => None,
+                Verdict::Failed(how) => {
+                    results.failed.push(state.clone());
+                    Some(how)
+                }
+            };
+            let seconds = started.elapsed().as_secs_f64();
+            results.cases.push(Case { name: state.to_string(), seconds, failure });
+            bar.set_message(format!("{} failed", results.failed.len()));
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(results)
+    }
+
+    /// Says what came of it, and makes the first failures small.
+    fn report(
+        &self,
+        log: &Log,
+        plan: &Plan,
+        check: &Check,
+        image: &mut Image<'_>,
+        results: &Results,
+    ) -> Result<(), StatesError> {
+        let Results { cases, checked, failed } = results;
+        for state in failed.iter().take(MINIMISED) {
+            let small = reproducer(check, image, state)?;
+            say!("FAILED {state}");
+            say!("  {} makes the check fail", describe(log, &small));
+            say!(
+                "  again: powercut states {} --base {} --state '{small}' --out bad.raw",
+                self.log.display(),
+                self.base.display()
+            );
+        }
+        for state in failed.iter().skip(MINIMISED) {
+            say!("FAILED {state}");
+        }
+        let unchecked = plan.states.len() - checked;
+        let rest = if unchecked > 0 { format!(", {unchecked} not checked") } else { String::new() };
+        say!(
+            "{}: {checked} states checked, {} failed{rest}, {} duplicates",
+            self.model,
+            failed.len(),
+            plan.duplicates
+        );
+        if let Some(path) = &self.junit {
+            let report = Report { suite: format!("powercut {}", self.model), cases };
+            let fails = |source| StatesError::File { action: "write", path: path.clone(), source };
+            fs::write(path, report.to_string()).map_err(fails)?;
+        }
+        Ok(())
+    }
+}
+
+fn progress(states: usize) -> ProgressBar {
+    let template = "{pos} of {len} states, {msg}, ETA {eta} {wide_bar}";
+    let style =
+        ProgressStyle::with_template(template).expect("the template is constant, and was tried");
+    let bar = ProgressBar::new(states as u64).with_style(style).with_message("0 failed");
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// Says what a state is, in words.
+fn describe(log: &Log, state: &State) -> String {
+    let place = format!("at entry {}, {}", state.position, between(log, state.position));
+    match &state.choice {
+        Choice::Drop(pieces) if pieces.is_empty() => {
+            format!("having all that was written, {place},")
+        }
+        Choice::Drop(pieces) => format!("dropping only {}, {place},", list(log, pieces)),
+        Choice::Keep(pieces) if pieces.is_empty() => {
+            format!("keeping nothing that was not flushed, {place},")
+        }
+        Choice::Keep(pieces) => {
+            format!("keeping only {} of what was not flushed, {place},", list(log, pieces))
+        }
+        Choice::Random(seed) => format!("keeping what the seed {seed} says, {place},"),
+        Choice::Torn(piece, tear) => format!(
+            "tearing sector {} of request {} ({tear:?}), {place},",
+            piece.sector, piece.entry
+        ),
+    }
+}
+
+fn list(log: &Log, pieces: &[Piece]) -> String {
+    let words = pieces.iter().map(|piece| match piece {
+        Piece::Sector(piece) => {
+            format!(
+                "sector {} (request {}, {})",
+                piece.sector,
+                piece.entry,
+                between(log, piece.entry)
+            )
+        }
+        Piece::Request(entry) => format!("request {entry} ({})", between(log, *entry)),
+    });
+    words.collect::<Vec<_>>().join(" and ")
+}
+
+/// The marks around a position.
+fn between(log: &Log, position: usize) -> String {
+    let entries = log.entries();
+    let is_set = |mark: &&String| !mark.starts_with(BASE_MARK);
+    let position = position.min(entries.len());
+    let before = entries[..position].iter().filter_map(|it| it.mark.as_ref()).rfind(is_set);
+    let after = entries[position..].iter().filter_map(|it| it.mark.as_ref()).find(is_set);
+    match (before, after) {
+        (Some(before), Some(after)) => format!("between marks {before} and {after}"),
+        (Some(before), None) => format!("after mark {before}"),
+        (None, Some(after)) => format!("before mark {after}"),
+        (None, None) => "without marks".into(),
+    }
+}
+
+/// A folder of our own, which goes when this is dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Folder, StatesError> {
+        let name = format!("powercut-{}", uuid::Uuid::new_v4().simple());
+        let path = std::env::temp_dir().join(name);
+        let fails = |source| StatesError::File { action: "make", path: path.clone(), source };
+        fs::create_dir(&path).map_err(fails)?;
+        Ok(Folder(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let remove = |path: &Path| fs::remove_dir_all(path);
+        if let Err(error) = remove(&self.0) {
+            complain(format_args!("powercut: cannot remove {}: {error}", self.0.display()));
+        }
+    }
+}

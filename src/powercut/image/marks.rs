@@ -1,0 +1,161 @@
+//! A disk of marks: what a guest writes to it is not stored, but becomes a mark of the recording.
+
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use vm_memory::VolatileSlice;
+
+use super::cache::Cache;
+use crate::btt::{Error, NeverWritten, Tag};
+use crate::pmem::{Access, Cause, Durability, MediaError};
+use crate::virtio::block::{Disk, DiskBatch, DiskQueue};
+use crate::virtio::{SyncError, Syncs};
+
+/// Bytes of a sector, which is one mark.
+const SECTOR: u32 = 512;
+/// Sectors of the disk; they are all the same to it. Guests look for partitions at both ends of a disk.
+const SECTORS: u64 = 2048;
+
+/// The disk.
+#[derive(Debug)]
+pub struct MarkDisk;
+
+/// The queue of a [`MarkDisk`].
+#[derive(Debug)]
+pub struct MarkQueue {
+    cache: Arc<Cache>,
+}
+
+/// A batch of a [`MarkQueue`].
+#[derive(Debug)]
+pub struct MarkBatch<'q> {
+    cache: &'q Cache,
+}
+
+impl MarkDisk {
+    /// The disk whose marks are set in `cache`, and its queue.
+    #[must_use]
+    pub fn open(cache: Arc<Cache>) -> (MarkDisk, Vec<MarkQueue>) {
+        (MarkDisk, vec![MarkQueue { cache }])
+    }
+}
+
+impl Disk for MarkDisk {
+    fn sectors(&self) -> u64 {
+        SECTORS
+    }
+
+    fn sector_size(&self) -> u32 {
+        SECTOR
+    }
+
+    fn is_read_only(&self) -> bool {
+        false
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Strict
+    }
+}
+
+impl Syncs for MarkDisk {
+    fn sync(&self) -> Result<(), SyncError> {
+        Ok(())
+    }
+
+    fn sync_takes_time(&self) -> bool {
+        false
+    }
+}
+
+impl DiskQueue for MarkQueue {
+    type Batch<'q> = MarkBatch<'q>;
+
+    fn batch(&mut self) -> MarkBatch<'_> {
+        MarkBatch { cache: &self.cache }
+    }
+
+    fn syncs(&self) -> Arc<dyn Syncs> {
+        Arc::new(MarkDisk)
+    }
+}
+
+impl MarkBatch<'_> {
+    /// Sets a mark with the text in a sector, up to the first zero byte, without blanks around it.
+    fn mark(&self, sector: &[u8]) -> Result<(), Error> {
+        let text = sector.split(|byte| *byte == 0).next().unwrap_or_default();
+        let text = String::from_utf8_lossy(text);
+        let fails = |error: std::io::Error| {
+            let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+            MediaError { access: Access::Write, offset: 0, length: 0, cause: Cause::System(errno) }
+        };
+        match text.trim() {
+            "" => Ok(()),
+            text => Ok(self.cache.mark(text).map_err(fails)?),
+        }
+    }
+}
+
+impl DiskBatch for MarkBatch<'_> {
+    fn sector_size(&self) -> u32 {
+        SECTOR
+    }
+
+    fn announce(&self, _first: u64, _count: u64) {}
+
+    fn prepare(&self, _first: u64, _count: u64) {}
+
+    fn read(&mut self, _first: u64, into: &VolatileSlice<'_>) -> Result<(), Error> {
+        into.copy_from(&vec![0u8; into.len()][..]);
+        Ok(())
+    }
+
+    fn read_part(
+        &mut self,
+        sector: u64,
+        _offset: usize,
+        into: &VolatileSlice<'_>,
+    ) -> Result<(), Error> {
+        self.read(sector, into)
+    }
+
+    fn write(&mut self, _first: u64, from: &VolatileSlice<'_>, _tag: Tag) -> Result<(), Error> {
+        let mut bytes = vec![0; from.len()];
+        from.copy_to(&mut bytes[..]);
+        bytes.chunks(SECTOR as usize).try_for_each(|sector| self.mark(sector))
+    }
+
+    fn write_part(
+        &mut self,
+        first: u64,
+        _offset: usize,
+        from: &VolatileSlice<'_>,
+        tag: Tag,
+    ) -> Result<(), Error> {
+        self.write(first, from, tag)
+    }
+
+    fn write_zeroes(&mut self, _first: u64, _count: u64, _tag: Tag) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn trim(
+        &mut self,
+        _first: u64,
+        _count: u64,
+        _never_written: NeverWritten,
+        _tag: Tag,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn commit(&mut self) {}
+
+    fn take_failures(&mut self) -> impl Iterator<Item = (Tag, Error)> {
+        std::iter::empty()
+    }
+
+    fn sync(&self) -> Result<(), MediaError> {
+        Ok(())
+    }
+}

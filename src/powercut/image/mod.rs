@@ -1,0 +1,18 @@
+//! Raw disk images with a write cache that a power failure empties.
+//!
+//! * [`Cache`] has what was written and not flushed, lets the power fail, and records;
+//! * [`ImageDisk`] serves it as a disk;
+//! * [`MarkDisk`] is a disk whose sectors become marks of the recording;
+//! * [`MarkSocket`] is a socket at which marks are set.
+
+mod cache;
+mod disk;
+mod failure;
+mod marks;
+mod socket;
+
+pub use cache::{Cache, CacheError, CacheOptions};
+pub use disk::{ImageDisk, ImageQueue};
+pub use failure::{Failure, FailureError, Moment};
+pub use marks::{MarkDisk, MarkQueue};
+pub use socket::{MarkSocket, send_mark};
