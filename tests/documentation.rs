@@ -179,6 +179,21 @@ fn the_tools_commands_and_options_are_documented() {
     }
 }
 
+#[test]
+fn the_options_of_powercut_are_documented() {
+    let read = |name: &str| fs::read_to_string(root().join("docs").join(name)).unwrap();
+    let documents = ["powercut.md", "fault-injection.md", "vhost-user-btt.md"].map(read).concat();
+    let program = env!("CARGO_BIN_EXE_powercut");
+    let commands = commands_of(&help(program, &[]));
+    assert!(!commands.is_empty(), "the commands were not found");
+    for command in commands {
+        let options = options_of(&help(program, &[&command]));
+        let is_missing = |option: &&String| !documents.contains(&format!("--{option}"));
+        let missing: Vec<_> = options.iter().filter(is_missing).collect();
+        assert!(missing.is_empty(), "powercut {command}: no document describes {missing:?}");
+    }
+}
+
 /// The top-level modules, from the lowest on; those of a line do not know each other (ARCHITECTURE.md).
 const FLOORS: &[&[&str]] =
     &[&["pmem"], &["btt", "dax", "nvdimm"], &["virtio", "namespace"], &["vhost_user"], &["cli"]];

@@ -134,7 +134,6 @@ mod tests {
             uuid: Uuid::nil(),
             parent_uuid: Uuid::nil(),
             arena_size: 17 << 20,
-            force: false,
         };
         create(&medium, &options, |_, _| {}).unwrap();
         let arena = find(&medium, None).unwrap()[0];
