@@ -21,6 +21,7 @@
 #[macro_use]
 mod mutants;
 
+mod amount;
 pub mod btt;
 pub mod cli;
 pub mod dax;

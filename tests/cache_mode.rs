@@ -112,6 +112,27 @@ fn a_guest_that_flushes_after_the_daemon_was_killed_counts_on_write_back() {
     assert_eq!(setting.syncs_of_write(&mut driver), 0);
 }
 
+/// After 65536 requests, a ring that resumes does so at index 0.
+#[test]
+fn a_ring_whose_index_has_wrapped_around_to_0_is_one_that_resumes() {
+    let mut setting = Setting::new(1);
+    let mut driver = setting.connect();
+    driver.set_config(32, &[0]).unwrap();
+    assert_eq!(setting.syncs_of_write(&mut driver), 1);
+    for restarts in [false, true] {
+        if restarts {
+            setting.restart();
+        }
+        for index in [avail_at(0) + 2, used_at(0) + 2] {
+            driver.put(index, &[0; 2]);
+        }
+        driver = setting.reconnect(driver);
+        assert_eq!(setting.syncs_of_write(&mut driver), 1, "restarted: {restarts}");
+    }
+    flush(&mut driver);
+    assert_eq!(setting.syncs_of_write(&mut driver), 0);
+}
+
 /// It was offered before the guest chose: the driver changes the mode when no flush is under way that
 /// it waits for, but that is not known here.
 #[test]

@@ -38,7 +38,6 @@ pub fn new_disk(
         uuid: Uuid::max(),
         parent_uuid: Uuid::nil(),
         arena_size: ARENA_MAX_SIZE,
-        force: false,
     };
     create(&medium, &options, |_, _| {}).expect("the medium is large enough");
     let options = OpenOptions { version: None, namespace: None, read_only: false, queues };

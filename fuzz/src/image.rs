@@ -96,7 +96,6 @@ fn created() -> Image {
         uuid: Uuid::from_u128(1),
         parent_uuid: Uuid::from_u128(2),
         arena_size: ARENA_MAX_SIZE,
-        force: false,
     };
     create(&medium, &options, |_, _| {}).expect("the medium is large enough");
     Image::of(&medium)

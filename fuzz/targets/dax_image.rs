@@ -224,7 +224,6 @@ fn sample() -> &'static Contents {
             align: Align::Page,
             journal_order: 1,
             file_offset: 0,
-            force: false,
         };
         create(&medium, &options).expect("large enough");
         let region = Region::open(Arc::clone(&medium), false).expect("just made");

@@ -27,12 +27,10 @@ mod lifecycle;
 #[cfg(feature = "mutants")]
 pub mod mutant;
 
-pub use check::usage::{Density, Share, density};
+pub use check::usage::{Share, Usage, usage};
 pub use engine::{Batch, Btt, NeverWritten, Opened, Queue, Tag};
-pub(crate) use format::discovery::first_arena;
-pub use format::discovery::{Copies, FoundArena, check_parent, find};
+pub use format::discovery::{Copies, FoundArena, check_parent, find, is_signed};
 pub use format::error::{Error, FlogFault, PlacesInUse};
-pub(crate) use format::geometry::backup_offset;
 pub use format::geometry::{
     ARENA_MAX_SIZE, ARENA_MIN_SIZE, DEFAULT_NFREE, FLOG_PAIR_SIZE, Geometry, GeometryFault,
     INFO_SIZE, MAP_ENTRY_SIZE, MAX_NFREE, layout,
@@ -42,5 +40,6 @@ pub use format::lba_size::LbaSize;
 pub use format::units::{Block, LaneIndex, Lba};
 pub use format::{flog, map};
 pub use lifecycle::{
-    CreateOptions, Growth, LaneState, OpenOptions, create, first_foreign, grow, has_room, lanes,
+    CreateOptions, Growth, LaneState, OpenOptions, Trace, create, erase, first_foreign, grow,
+    has_room, lanes, trace,
 };

@@ -36,7 +36,7 @@ pub use engine::{
     CreateOptions, DeviceInfo, DeviceOptions, Growth, Held, Hold, OwnedBlock, OwnerInfo, Region,
     RegionInfo, create, grow,
 };
-pub use format::discovery::{Found, end, erase, find, is_btt, is_there};
+pub use format::discovery::{Found, end, erase, find, is_there};
 pub use format::error::{Error, Space};
 pub use format::fault::Fault;
 pub use format::layout::{OWNERS, PAGES_OFFSET};

@@ -8,10 +8,10 @@ use std::ops::Range;
 
 use uuid::Uuid;
 
+use super::labels;
 use super::mapped::NamespaceError;
-use super::probe::Remains;
-use crate::btt::{self, Version};
-use crate::dax;
+use super::probe::{Signature, find_region};
+use crate::btt::{self};
 use crate::nvdimm::label::{LabelName, LabelVersion};
 use crate::nvdimm::{
     self, Abstraction, LINUX_ALIGNMENT, LabelEditor, LostLabel, Namespace, NewNamespace,
@@ -27,7 +27,7 @@ pub struct Orphan {
     /// Its bytes in the file, as far as what it holds takes them up.
     pub range: Range<u64>,
     /// What it holds: a BTT or a DAX region.
-    pub holds: Remains,
+    pub holds: Signature,
     /// What its label had as sector size.
     sector_size: u64,
 }
@@ -49,10 +49,10 @@ impl Orphan {
         {
             let (info, end) = (&first.info, last.start + last.info.geometry.size());
             let sector_size = info.geometry.lba_size.in_label();
-            return Ok(found(info.parent_uuid, end, Remains::Btt(info.version), sector_size));
+            return Ok(found(info.parent_uuid, end, Signature::Btt(info.version), sector_size));
         }
-        let region = dax::find(&medium).ok();
-        Ok(region.and_then(|region| found(region.uuid, region.end, Remains::Region, 512)))
+        let region = find_region(&medium).ok();
+        Ok(region.and_then(|region| found(region.uuid, region.end, Signature::Region, 512)))
     }
 
     /// All that stand in bytes that no label names: at multiples of 16 MiB, and where a label that is
@@ -95,11 +95,8 @@ impl Orphan {
     }
 
     fn abstraction(&self, version: LabelVersion) -> Option<Abstraction> {
-        match (version, self.holds) {
-            (LabelVersion::V1_1, Remains::Btt(Version::V2_0)) => None,
-            (LabelVersion::V1_1, Remains::Btt(Version::V1_1)) => Some(Abstraction::Unstated),
-            (LabelVersion::V1_2, Remains::Btt(Version::V1_1)) => Some(Abstraction::Btt),
-            (LabelVersion::V1_2, Remains::Btt(Version::V2_0)) => Some(Abstraction::Btt2),
+        match self.holds {
+            Signature::Btt(btt) => labels::abstraction(version, btt),
             _ => Some(Abstraction::Dax),
         }
     }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::probe::Remains;
+use super::labels::expected_version;
+use super::probe::{Signature, has_region};
 use crate::btt::{self, Btt, Copies, Error, FoundArena, OpenOptions, Opened, Version};
 use crate::dax;
 use crate::nvdimm::{
@@ -151,7 +152,13 @@ pub enum NamespaceError {
         /// Byte after the last one.
         end: u64,
         /// What is there.
-        what: Remains,
+        what: Signature,
+    },
+    /// What takes a label to be said was asked for.
+    #[error("{path}: a file without labels is one namespace, without a name")]
+    WholeFile {
+        /// The file.
+        path: PathBuf,
     },
     /// What is behind the BTT may belong to others.
     #[error(
@@ -202,7 +209,7 @@ impl NamespaceOptions {
     ) -> Result<Option<Version>, NamespaceError> {
         let namespace = claim.namespace();
         if namespace.abstraction.may_be_btt() {
-            Ok(Version::expected_in(namespace, self.version))
+            Ok(expected_version(namespace, self.version))
         } else {
             Err(not_sector(claim, medium))
         }
@@ -214,20 +221,7 @@ fn not_sector<M: PersistentMemory>(claim: &Claim, medium: &M) -> NamespaceError 
     NamespaceError::NotSector {
         path: claim.path().into(),
         namespace: claim.namespace().device_name(),
-        mode: if dax::is_there(medium) { "dax" } else { labelled },
-    }
-}
-
-impl Version {
-    /// The version that a BTT in `namespace` has to have, by the namespace's label, or as `requested`
-    /// where that does not say; `None`: either.
-    #[must_use]
-    pub fn expected_in(namespace: &Namespace, requested: Option<Version>) -> Option<Version> {
-        match namespace.abstraction {
-            Abstraction::Btt => Some(Version::V1_1),
-            Abstraction::Btt2 => Some(Version::V2_0),
-            _ => requested,
-        }
+        mode: if has_region(medium) { "dax" } else { labelled },
     }
 }
 
@@ -261,7 +255,7 @@ impl<M: PersistentMemory> MappedNamespace<M> {
     /// Whether it holds a DAX region, and no BTT.
     #[must_use]
     pub fn is_region(&self) -> bool {
-        dax::is_there(&self.medium) && btt::find(&self.medium, self.version) == Err(Error::NotFound)
+        has_region(&self.medium) && btt::find(&self.medium, self.version) == Err(Error::NotFound)
     }
 
     /// Refuses a namespace in raw mode, or in dax mode.
@@ -312,7 +306,7 @@ pub fn resolve(file: &NvdimmFile, selection: &Selection) -> Selection {
     let holds = |namespace: &&Namespace| {
         namespace.abstraction.may_be_btt()
             && file.map_to_look(namespace).is_ok_and(|medium| {
-                let version = Version::expected_in(namespace, None);
+                let version = expected_version(namespace, None);
                 btt::find(&medium, version)
                     .is_ok_and(|arenas| arenas.iter().all(|arena| arena.info.uuid == wanted))
             })

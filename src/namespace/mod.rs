@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod grow;
+mod labels;
 mod lost;
 mod make;
 mod mapped;
@@ -13,10 +14,11 @@ mod probe;
 pub mod region;
 
 pub use grow::{Contents, Grown, grow_claimed, grow_namespace};
+pub use labels::expected_version;
 pub use lost::{Orphan, restore_label};
 pub use make::{
-    Mode, Provision, create_namespace, destroy_namespace, edit_labels, init_labels,
+    Made, Mode, Provision, create, create_namespace, destroy_namespace, edit_labels, init_labels,
     reconfigure_namespace, refuse_stray_labels,
 };
 pub use mapped::{MappedNamespace, NamespaceError, NamespaceOptions, resolve};
-pub use probe::{Remains, erase};
+pub use probe::{Signature, erase, find_region, probe};

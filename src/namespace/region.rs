@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use crate::dax::{DeviceInfo, Error, Found, PAGES_OFFSET, Region, find, is_btt};
+use super::probe::find_region;
+use crate::btt;
+use crate::dax::{DeviceInfo, Error, Found, PAGES_OFFSET, Region};
 use crate::nvdimm::{
     self, Abstraction, Claim, ClaimKind, LabelSize, Namespace, NvdimmFile, Selection,
 };
@@ -146,10 +148,10 @@ fn refuse_other_mode(
 ) -> Result<(), NamespaceError> {
     let abstraction = namespace.abstraction;
     let may_be = matches!(abstraction, Abstraction::Unstated | Abstraction::Dax);
-    if may_be && find(medium) != Err(Error::NotFound) {
+    if may_be && find_region(medium) != Err(Error::NotFound) {
         return Ok(());
     }
-    let mode = if is_btt(medium) { "sector" } else { abstraction.mode() };
+    let mode = if btt::is_signed(medium) { "sector" } else { abstraction.mode() };
     let (path, namespace) = (path.into(), namespace.device_name());
     Err(NamespaceError::NotDax { path, namespace, mode })
 }
@@ -159,7 +161,7 @@ fn refuse_other_mode(
 pub fn find_in(file: &NvdimmFile, namespace: &Namespace) -> Option<Found> {
     let may_be = matches!(namespace.abstraction, Abstraction::Unstated | Abstraction::Dax);
     let medium = file.map_to_look(namespace).ok().filter(|_| may_be);
-    medium.and_then(|medium| find(&medium).ok())
+    medium.and_then(|medium| find_region(&medium).ok())
 }
 
 /// What is meant by `selection` where it is the uuid of a region in a file without labels: the whole
@@ -196,7 +198,7 @@ pub fn is_ambiguous(file: &NvdimmFile, label_size: LabelSize) -> Result<bool, nv
     let labels = file.size() - area.size;
     let whole = NvdimmFile::open(file.path(), ClaimKind::Shared, LabelSize::None)?;
     let medium = whole.map_to_look(whole.select(&Selection::Only)?)?;
-    Ok(find(&medium).is_ok_and(|found| found.end > labels))
+    Ok(find_region(&medium).is_ok_and(|found| found.end > labels))
 }
 
 fn refuse_ambiguity(file: &NvdimmFile, label_size: LabelSize) -> Result<(), NamespaceError> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::holder::Holder;
 use super::label::{LabelFault, UpdateError};
-use super::space::amount;
+use crate::amount::amount;
 use crate::pmem::{MapError, MediaError};
 
 /// Why an NVDIMM file, or a namespace in it, cannot be used.

@@ -288,7 +288,17 @@ impl NvdimmFile {
     /// # Errors
     ///
     /// [`Error::Busy`] names who holds it.
-    pub fn claim(self, selection: &Selection) -> Result<Claim, Error> {
+    pub fn claim(mut self, selection: &Selection) -> Result<Claim, Error> {
+        self.claim_and_keep(selection)
+    }
+
+    /// As [`claim`](Self::claim), for a caller that goes on using the file: the claim lasts until both are
+    /// dropped.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn claim_and_keep(&mut self, selection: &Selection) -> Result<Claim, Error> {
         self.claim_by(|file| file.claim_as_read(selection))
     }
 
@@ -298,7 +308,7 @@ impl NvdimmFile {
     /// # Errors
     ///
     /// [`Error::Busy`]: another process has claimed it for writing.
-    pub fn claim_head(self, selection: &Selection, head: u64) -> Result<Claim, Error> {
+    pub fn claim_head(mut self, selection: &Selection, head: u64) -> Result<Claim, Error> {
         self.claim_by(|file| {
             let namespace = file.select(selection)?.clone();
             let descriptor = duplicate(&file.path, &file.file)?;
@@ -307,11 +317,11 @@ impl NvdimmFile {
     }
 
     fn claim_by(
-        mut self,
+        &mut self,
         claim: impl Fn(&NvdimmFile) -> Result<Claim, Error>,
     ) -> Result<Claim, Error> {
         for _ in 0..MOST_ATTEMPTS {
-            let claim = claim(&self)?;
+            let claim = claim(self)?;
             // Before the claim, somebody may have destroyed it, and made another there. Nobody can
             // from now on.
             self.refresh()?;
@@ -321,7 +331,7 @@ impl NvdimmFile {
             }
             self.unlock(&claim.namespace().range)?;
         }
-        Err(Error::Changed { path: self.path })
+        Err(Error::Changed { path: self.path.clone() })
     }
 
     /// Makes the labels that were read durable, if the file was opened for writing: what is written to

@@ -43,5 +43,5 @@ pub use lost::LostLabel;
 pub use namespace::{Abstraction, Namespace, Selection};
 pub use new_file::{NewFile, unnamed};
 pub use pfn::PfnInfo;
-pub use space::{LINUX_ALIGNMENT, amount, largest};
+pub use space::{LINUX_ALIGNMENT, largest};
 pub use stray::StrayLabels;

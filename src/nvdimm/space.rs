@@ -45,18 +45,6 @@ pub fn first_fit(extents: &[Range<u64>], size: u64, alignment: u64) -> Option<Ra
     Some(found.start..found.start + size)
 }
 
-/// A number of bytes as an option takes it: exact, with the largest suffix that leaves no rest.
-#[must_use]
-pub fn amount(bytes: u64) -> String {
-    let units = [('T', 40), ('G', 30), ('M', 20), ('K', 10)];
-    let fitting =
-        units.into_iter().find(|(_, shift)| bytes != 0 && bytes.is_multiple_of(1 << shift));
-    match fitting {
-        Some((letter, shift)) => format!("{}{letter}", bytes >> shift),
-        None => bytes.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -77,15 +65,6 @@ mod tests {
         assert_eq!(free_extents(32 * M, vec![0..16 * M, 16 * M..32 * M]), []);
         assert_eq!(free_extents(3 * M, vec![M..2 * M, M..M + 1]), [0..M, 2 * M..3 * M]);
         assert_eq!(largest(&[], 16 * M), 0);
-    }
-
-    #[test]
-    fn amounts_are_exact() {
-        for (bytes, text) in
-            [(0, "0"), (1, "1"), (1024, "1K"), (1536, "1536"), (96 * M, "96M"), (1 << 42, "4T")]
-        {
-            assert_eq!(amount(bytes), text);
-        }
     }
 
     #[test]

@@ -108,7 +108,6 @@ pub fn with_disk(wanted: u64, guest: impl FnOnce(&mut Driver, &Arc<Ledger>)) {
         uuid: Uuid::max(),
         parent_uuid: Uuid::nil(),
         arena_size: 1 << 39,
-        force: false,
     };
     create(&medium, &options, |_, _| {}).unwrap();
     let options = OpenOptions { version: None, namespace: None, read_only: false, queues: 1 };

@@ -78,11 +78,11 @@ fn descriptors_at(queue: usize) -> u64 {
     RINGS + queue as u64 * RING_SPACE
 }
 
-fn avail_at(queue: usize) -> u64 {
+pub fn avail_at(queue: usize) -> u64 {
     descriptors_at(queue) + 16 * u64::from(QUEUE_SIZE)
 }
 
-fn used_at(queue: usize) -> u64 {
+pub fn used_at(queue: usize) -> u64 {
     avail_at(queue) + 0x2000
 }
 

@@ -165,13 +165,7 @@ pub fn random(seed: u64) -> History {
 
 /// How regions are made.
 pub fn options() -> CreateOptions {
-    CreateOptions {
-        uuid: Uuid::from_u128(1),
-        align: Align::Page,
-        journal_order: 1,
-        file_offset: 0,
-        force: false,
-    }
+    CreateOptions { uuid: Uuid::from_u128(1), align: Align::Page, journal_order: 1, file_offset: 0 }
 }
 
 fn owner(number: u8) -> Uuid {

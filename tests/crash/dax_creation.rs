@@ -47,7 +47,7 @@ impl fmt::Display for Creation {
 
 fn options(uuid: u128) -> CreateOptions {
     let uuid = Uuid::from_u128(uuid);
-    CreateOptions { uuid, align: Align::Page, journal_order: 1, file_offset: 0, force: true }
+    CreateOptions { uuid, align: Align::Page, journal_order: 1, file_offset: 0 }
 }
 
 impl Creation {

@@ -56,13 +56,7 @@ impl Growth {
     pub fn base(&self) -> (Contents, Vec<DeviceInfo>) {
         let small = Arc::new(Simulated::new(PAGES_OFFSET + PAGES * PAGE_SIZE));
         let uuid = Uuid::from_u128(1);
-        let options = CreateOptions {
-            uuid,
-            align: Align::Page,
-            journal_order: 1,
-            file_offset: 0,
-            force: true,
-        };
+        let options = CreateOptions { uuid, align: Align::Page, journal_order: 1, file_offset: 0 };
         create(&small, &options).unwrap();
         let region = open(&small).unwrap();
         region.create_device(&device("old", 21, PAGES - 2)).unwrap();

@@ -79,8 +79,7 @@ fn state<M: PersistentMemory>(region: &Region<M>) -> State {
 fn sample() -> (Arc<Simulated>, Region<Arc<Simulated>>) {
     let medium = Arc::new(Simulated::new(SIZE));
     let uuid = Uuid::from_u128(1);
-    let options =
-        CreateOptions { uuid, align: Align::Page, journal_order: 1, file_offset: 0, force: false };
+    let options = CreateOptions { uuid, align: Align::Page, journal_order: 1, file_offset: 0 };
     create(&medium, &options).unwrap();
     let region = Region::open(Arc::clone(&medium), false).unwrap();
     region.create_device(&device("a", 11, 3)).unwrap();

@@ -82,7 +82,7 @@ impl Twice {
         let medium = Arc::new(Simulated::new(PAGES_OFFSET + (PAGES + 2) * PAGE_SIZE));
         let uuid = Uuid::from_u128(1);
         let align = Align::Page;
-        let options = CreateOptions { uuid, align, journal_order: 1, file_offset: 0, force: false };
+        let options = CreateOptions { uuid, align, journal_order: 1, file_offset: 0 };
         create(&medium, &options).unwrap();
         let region = Region::open(Arc::clone(&medium), false).unwrap();
         for number in 0..6 {

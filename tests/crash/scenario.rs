@@ -84,7 +84,6 @@ impl Disk {
             uuid: Uuid::from_u128(1),
             parent_uuid: Uuid::nil(),
             arena_size: ARENA,
-            force: true,
         }
     }
 

@@ -29,7 +29,7 @@ use daemon::{Daemon, nvdimmctl, nvdimmctl_ok};
 use damage::{Damage, Image};
 use serde_json::Value;
 use uuid::Uuid;
-use vhost_user_btt::btt::{CreateOptions, LbaSize, Version};
+use vhost_user_btt::btt::{CreateOptions, LbaSize, Version, create};
 use vhost_user_btt::namespace::NamespaceOptions;
 use vhost_user_btt::nvdimm::{ClaimKind, LabelSize, Selection};
 use vhost_user_btt::pmem::DurabilityRequest;
@@ -64,9 +64,10 @@ fn template(folder: &Path, arenas: u64) -> Image {
         uuid: Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef),
         parent_uuid: Uuid::nil(),
         arena_size: ARENA,
-        force: false,
     };
-    namespace.map(ClaimKind::Exclusive).unwrap().create(&options, |_, _| {}).unwrap();
+    let mapped = namespace.map(ClaimKind::Exclusive).unwrap();
+    create(&mapped.medium, &options, |_, _| {}).unwrap();
+    drop(mapped);
     let raw = folder.join("raw");
     let sectors: Vec<u8> = (0..40 * 4096u32).map(|i| (i / 4096) as u8 + 1).collect();
     fs::write(&raw, sectors).unwrap();

@@ -102,7 +102,6 @@ impl Disk {
             uuid: Uuid::max(),
             parent_uuid: Uuid::nil(),
             arena_size: SIZE,
-            force: false,
         };
         create(&medium, &options, |_, _| {}).unwrap();
         let options = OpenOptions { version: None, namespace: None, read_only: false, queues: 1 };

@@ -1,6 +1,6 @@
 //! What can go wrong with a BTT.
 
-use super::info_block::{InfoFault, Version};
+use super::info_block::InfoFault;
 use super::units::{Block, LaneIndex, Lba};
 use crate::pmem::MediaError;
 
@@ -111,12 +111,6 @@ pub enum Error {
         /// Number of the arena.
         arena: usize,
     },
-    /// There is a BTT already where one is to be created.
-    #[error("there is a BTT of version {0} already; --force overwrites it")]
-    Exists(Version),
-    /// There is something else already where a BTT is to be created.
-    #[error("there is {0} already; --force overwrites it")]
-    Foreign(&'static str),
     /// The space is too small.
     #[error("{size} bytes are too few for a BTT, which needs {needed} bytes")]
     TooSmall {

@@ -2,13 +2,13 @@
 
 use uuid::Uuid;
 
+use super::erase::erase;
 use crate::btt::format::error::Error;
 use crate::btt::format::flog::FlogEntry;
 use crate::btt::format::geometry::{ARENA_MIN_SIZE, FLOG_PAIR_SIZE, Geometry, layout};
 use crate::btt::format::info_block::{InfoBlock, Version};
 use crate::btt::format::lba_size::LbaSize;
 use crate::btt::format::units::LaneIndex;
-use crate::namespace::{Remains, erase};
 use crate::pmem::{MediaError, PersistentMemory};
 
 /// What to create.
@@ -25,8 +25,6 @@ pub struct CreateOptions {
     /// Bytes of an arena, [`ARENA_MIN_SIZE`] to [`ARENA_MAX_SIZE`](crate::btt::ARENA_MAX_SIZE), which
     /// is what Linux makes; the last may be smaller.
     pub arena_size: u64,
-    /// Write over a BTT that is there already.
-    pub force: bool,
 }
 
 /// Most bytes of a map that are zeroed in one go, between two reports of progress.
@@ -35,12 +33,12 @@ const ZERO_STEP: u64 = 64 << 20;
 /// Creates a BTT that fills `medium`; `progress` is told how many bytes of how many are done.
 ///
 /// The primary info block of arena 0 is written last and commits: a power failure before it leaves no
-/// BTT, one after it a whole one. What there is already is erased first.
+/// BTT, one after it a whole one. A BTT that is there already is erased first; the caller has erased whatever
+/// else there is.
 ///
 /// # Errors
 ///
-/// The medium is smaller than 16 MiB (and 4 KiB for version 1.1), holds something that `force` does
-/// not give up, or fails.
+/// The medium is smaller than 16 MiB (and 4 KiB for version 1.1), or fails.
 pub fn create<M: PersistentMemory>(
     medium: &M,
     options: &CreateOptions,
@@ -52,9 +50,6 @@ pub fn create<M: PersistentMemory>(
         return Err(Error::TooSmall { size: medium.size(), needed });
     }
     if !mutant!(btt::OldBttLeft) {
-        if !options.force {
-            Remains::find(medium)?.check_nothing()?;
-        }
         erase(medium)?;
     }
     create_arenas(medium, start, medium.size() - start, options, progress)?;

@@ -73,7 +73,6 @@ mod tests {
             uuid: Uuid::from_u128(1),
             parent_uuid: Uuid::nil(),
             arena_size: ARENA_MAX_SIZE,
-            force: false,
         };
         create(&small, &options, |_, _| {}).unwrap();
         Simulated::of(small.snapshot().grown(NEW - OLD))

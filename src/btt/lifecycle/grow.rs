@@ -69,7 +69,6 @@ pub(super) fn options(last: &FoundArena, arena_size: u64) -> CreateOptions {
         uuid: last.info.uuid,
         parent_uuid: last.info.parent_uuid,
         arena_size,
-        force: false,
     }
 }
 

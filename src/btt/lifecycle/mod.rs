@@ -1,6 +1,7 @@
 //! The life of a BTT: making one, opening it after whatever happened, and growing it.
 
 mod create;
+mod erase;
 mod foreign;
 mod grow;
 mod inspect;
@@ -8,6 +9,7 @@ mod open;
 mod recovery;
 
 pub use create::{CreateOptions, create};
+pub use erase::{Trace, erase, trace};
 pub use foreign::first_foreign;
 pub use grow::{Growth, grow, has_room};
 pub use inspect::{LaneState, lanes};

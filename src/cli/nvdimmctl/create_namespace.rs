@@ -9,16 +9,15 @@ use super::Error;
 use super::create_file::alignment;
 use super::dax::device_alignment;
 use super::listing::Listing;
-use crate::btt::{ARENA_MAX_SIZE, CreateOptions, LbaSize, Version};
-use crate::cli::name::{LabelSizeArg, NamespaceArgs, VersionArg};
+use crate::btt::{LbaSize, Version};
+use crate::cli::name::{LabelSizeArg, VersionArg};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::dax::Align;
-use crate::namespace::{self, MappedNamespace, Mode, Provision};
+use crate::namespace::{self, Mode, NamespaceError, Provision};
 use crate::nvdimm::label::{LabelName, MOST_QEMU_SLOTS};
-use crate::nvdimm::{ClaimKind, LINUX_ALIGNMENT, LabelSize, NvdimmFile, Place, Selection};
-use crate::pmem::DurabilityRequest;
+use crate::nvdimm::{LINUX_ALIGNMENT, LabelSize, Place, Selection};
 
 /// Make a namespace: a disk with atomic sectors (sector mode), memory that is divided into devices (dax
 /// mode), or plain bytes (raw mode)
@@ -107,11 +106,7 @@ fn lba_size(text: &str) -> Result<LbaSize, String> {
 impl CreateNamespace {
     pub(super) fn run(&self) -> Result<(), Error> {
         let mode = self.mode()?;
-        let file = NvdimmFile::open(&self.file, ClaimKind::Exclusive, self.label_size())?;
-        let has_labels = file.labels().is_some();
-        drop(file);
-        let mut listing =
-            if has_labels { self.in_labels(mode)? } else { self.in_whole_file(mode)? };
+        let mut listing = self.create(mode)?;
         // The holder that was found is this process, whose claim ends with the command.
         listing.holder = None;
         if self.json {
@@ -148,10 +143,8 @@ impl CreateNamespace {
         self.btt_version.map(Version::from)
     }
 
-    /// Makes a namespace with a label, and describes it while no other process can change it.
-    fn in_labels(&self, mode: Mode) -> Result<Listing, Error> {
-        let mut editor = namespace::edit_labels(&self.file, self.label_size())?;
-        let provision = Provision {
+    fn provision(&self, mode: Mode) -> Provision {
+        Provision {
             place: Place::FirstFit {
                 size: self.size.map(|size| size.0),
                 alignment: self.align.unwrap_or(LINUX_ALIGNMENT),
@@ -161,68 +154,25 @@ impl CreateNamespace {
             uuid: self.uuid.unwrap_or_else(Uuid::new_v4),
             qemu_slot: self.qemu_slot,
             force: self.force,
-        };
+        }
+    }
+
+    /// Makes the namespace, and describes it while no other process can change it.
+    fn create(&self, mode: Mode) -> Result<Listing, Error> {
+        let replaced = self.reconfig.clone().map(Selection::Named);
         let progress = Progress::new("clearing the map", None);
         let report = |done, total| progress.set(done, total);
-        let created = match &self.reconfig {
-            Some(old) => {
-                let old = Selection::Named(old.clone());
-                namespace::reconfigure_namespace(&mut editor, &old, &provision, report)?
-            }
-            None => namespace::create_namespace(&mut editor, &provision, report)?,
-        };
+        let provision = self.provision(mode);
+        let created =
+            namespace::create(&self.file, self.label_size(), &provision, replaced.as_ref(), report);
+        let created = created.map_err(|error| match error {
+            NamespaceError::WholeFile { .. } => Error::Usage(
+                "a file without labels is one namespace, without a name; 'nvdimmctl create --label-size' \
+                 makes one for several",
+            ),
+            error => error.into(),
+        })?;
         drop(progress);
-        Listing::describe(editor.file(), &created, self.version())
-    }
-
-    /// Makes a BTT or a DAX region that fills a file without labels, or takes away the one that does; describes
-    /// what is there then.
-    fn in_whole_file(&self, mode: Mode) -> Result<Listing, Error> {
-        if self.size.is_some() || self.name.is_some() || self.qemu_slot.is_some() {
-            let reason = "a file without labels is one namespace, without a name; 'nvdimmctl create \
-                          --label-size' makes one for several";
-            return Err(Error::Usage(reason));
-        }
-        let arguments = NamespaceArgs {
-            namespace: self.reconfig.clone(),
-            label_size: self.label_size,
-            btt_version: self.btt_version,
-        };
-        let options = arguments.options(&self.file, DurabilityRequest::Strict);
-        let mapped = options.map(ClaimKind::Exclusive)?;
-        if !self.force {
-            let file = NvdimmFile::open_quietly(&self.file, ClaimKind::Shared, self.label_size())?;
-            namespace::refuse_stray_labels(&file)?;
-        }
-        let uuid = self.uuid.unwrap_or_else(Uuid::new_v4);
-        let (lba_size, version) = match mode {
-            Mode::Sector { lba_size, version } => (lba_size, version),
-            Mode::Dax { align } => {
-                mapped.create_region(uuid, align, self.force)?;
-                return self.describe_whole_file(&mapped);
-            }
-            Mode::Raw => {
-                mapped.erase(self.force)?;
-                return self.describe_whole_file(&mapped);
-            }
-        };
-        let create = CreateOptions {
-            lba_size,
-            version: version.unwrap_or(Version::V1_1),
-            uuid,
-            parent_uuid: Uuid::nil(),
-            arena_size: ARENA_MAX_SIZE,
-            force: self.force,
-        };
-        let progress = Progress::new("clearing the map", None);
-        mapped.create(&create, |done, total| progress.set(done, total))?;
-        drop(progress);
-        self.describe_whole_file(&mapped)
-    }
-
-    /// Describes the only namespace of a file without labels, which this process still holds.
-    fn describe_whole_file(&self, mapped: &MappedNamespace) -> Result<Listing, Error> {
-        let file = NvdimmFile::open(&self.file, ClaimKind::Shared, self.label_size())?;
-        Listing::describe(&file, mapped.claim.namespace(), self.version())
+        Listing::describe(created.file(), &created.namespace, self.version())
     }
 }

@@ -105,8 +105,7 @@ impl DestroyNamespace {
         };
         let options = arguments.options(&self.file, DurabilityRequest::Strict);
         let mapped = options.map(ClaimKind::Exclusive)?;
-        mapped.erase(self.force)?;
-        mapped.discard()?;
+        mapped.empty(self.force)?;
         let name = mapped.claim.namespace().device_name();
         say!("{}: {name} is in raw mode now", self.file.display());
         Ok(())

@@ -10,6 +10,7 @@ use super::Error;
 use crate::btt::{self, FoundArena, Version};
 use crate::cli::size::Size;
 use crate::dax;
+use crate::namespace;
 use crate::nvdimm::label::{NO_COOKIE, NamespaceLabel, qemu_slot};
 use crate::nvdimm::{Abstraction, Holder, Namespace, NvdimmFile, PfnInfo};
 use crate::pmem::PersistentMemory;
@@ -141,7 +142,7 @@ impl Listing {
             holder: Holder::search(file.file(), &namespace.range).map(ListedHolder::from),
         };
         if namespace.abstraction.may_be_btt() {
-            let version = Version::expected_in(namespace, requested);
+            let version = namespace::expected_version(namespace, requested);
             let found = btt::find(&medium, version).and_then(|arenas| {
                 namespace.uuid.map_or(Ok(()), |uuid| btt::check_parent(&arenas, uuid))?;
                 Ok(arenas)
@@ -156,7 +157,7 @@ impl Listing {
         if listing.mode != "sector"
             && matches!(namespace.abstraction, Abstraction::Unstated | Abstraction::Dax)
         {
-            listing.describe_region(dax::find(&medium));
+            listing.describe_region(namespace::find_region(&medium));
         }
         if listing.mode != "sector" && listing.align.is_none() {
             // One that cannot be read is Linux's to report.

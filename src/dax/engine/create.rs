@@ -3,7 +3,6 @@
 use uuid::Uuid;
 
 use crate::dax::format::error::Error;
-use crate::dax::format::fault::Fault;
 use crate::dax::format::features::Features;
 use crate::dax::format::layout::{
     self, BODY_AT, HEAD_RECORDS_AT, METADATA_OFFSET, OWNER_TABLE_OFFSET, PAGES_OFFSET, PageBytes,
@@ -12,8 +11,7 @@ use crate::dax::format::page_kind::PageKind;
 use crate::dax::format::superblock::{
     BACKUP_OFFSET, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Superblock,
 };
-use crate::dax::format::units::MOST_ORDER;
-use crate::dax::format::units::{Align, PAGE_SIZE};
+use crate::dax::format::units::{Align, MOST_ORDER, PAGE_SIZE};
 use crate::dax::format::version::Version;
 use crate::dax::journal::durable;
 use crate::pmem::{MediaError, PersistentMemory};
@@ -30,8 +28,6 @@ pub struct CreateOptions {
     /// Byte offset of the namespace in its file: alignment counts from the start of the file, as huge
     /// pages do.
     pub file_offset: u64,
-    /// Write over what is there.
-    pub force: bool,
 }
 
 impl CreateOptions {
@@ -61,17 +57,9 @@ impl CreateOptions {
     /// its file.
     #[must_use]
     pub fn new(uuid: Uuid) -> CreateOptions {
-        CreateOptions { uuid, align: Align::Huge, journal_order: 6, file_offset: 0, force: false }
+        CreateOptions { uuid, align: Align::Huge, journal_order: 6, file_offset: 0 }
     }
 }
-
-/// Signatures at the start of what else a namespace may hold, where they are, and what that is.
-const FOREIGN: [(&[u8; 16], u64, &str); 4] = [
-    (b"BTT_ARENA_INFO\0\0", 0, "a BTT"),
-    (b"BTT_ARENA_INFO\0\0", 4096, "a BTT"),
-    (b"NVDIMM_PFN_INFO\0", 4096, "a namespace in fsdax mode"),
-    (b"NVDIMM_DAX_INFO\0", 4096, "a namespace in devdax mode"),
-];
 
 /// Owner 0's label.
 const OWN_LABEL: &str = "nvm pages";
@@ -79,13 +67,13 @@ const OWN_LABEL: &str = "nvm pages";
 /// Creates a region that fills `medium`.
 ///
 /// The backup of the superblock commits, the superblock follows: a power failure before leaves no
-/// region, one after it a whole one. An existing region is invalidated first. What the allocatable
-/// pages hold is not touched: pages are zeroed when they get an owner.
+/// region, one after it a whole one. An existing region is invalidated first; the caller has erased
+/// whatever else there is. What the allocatable pages hold is not touched: pages are zeroed when they get an
+/// owner.
 ///
 /// # Errors
 ///
-/// The medium is smaller than 16 MiB and the journal; it holds a region, a BTT or a namespace of
-/// Linux's that `force` does not give up; or it fails.
+/// The medium is smaller than 16 MiB and the journal; or it fails.
 pub fn create<M: PersistentMemory>(medium: &M, options: &CreateOptions) -> Result<(), Error> {
     if !(1..=MOST_ORDER).contains(&options.journal_order) {
         return Err(Error::BadJournal(options.journal_order));
@@ -97,9 +85,6 @@ pub fn create<M: PersistentMemory>(medium: &M, options: &CreateOptions) -> Resul
     }
     if options.uuid.is_nil() {
         return Err(Error::UuidInUse(options.uuid));
-    }
-    if !options.force {
-        refuse_to_overwrite(medium)?;
     }
     let align_base = options.align_base();
     let incompat = if align_base == 0 { 0 } else { Features::ALIGN_BASE };
@@ -133,24 +118,6 @@ pub fn create<M: PersistentMemory>(medium: &M, options: &CreateOptions) -> Resul
     }
     superblock.write(medium, BACKUP_OFFSET)?;
     superblock.write(medium, SUPERBLOCK_OFFSET)?;
-    Ok(())
-}
-
-fn refuse_to_overwrite<M: PersistentMemory>(medium: &M) -> Result<(), Error> {
-    for offset in [SUPERBLOCK_OFFSET, BACKUP_OFFSET] {
-        match Superblock::read(medium, offset) {
-            Err(Fault::NoSuperblock) => {}
-            Err(Fault::Media(error)) => return Err(error.into()),
-            _ => return Err(Error::RegionExists),
-        }
-    }
-    for (signature, offset, what) in FOREIGN {
-        let mut found = [0; 16];
-        medium.read_bytes(offset, &mut found)?;
-        if found == *signature {
-            return Err(Error::Foreign(what));
-        }
-    }
     Ok(())
 }
 

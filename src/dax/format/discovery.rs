@@ -9,22 +9,9 @@ use super::superblock::{BACKUP_OFFSET, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Super
 use super::units::{Align, PAGE_SIZE};
 use crate::pmem::{MediaError, PersistentMemory};
 
-/// What an info block of a BTT begins with.
-const BTT_SIGNATURE: [u8; 16] = *b"BTT_ARENA_INFO\0\0";
-
-/// Returns whether `medium` holds a BTT. In one of version 2.0, at byte 0, byte 4096 is its first sector's, and
-/// no superblock of ours whatever a guest has written there; one of version 1.1, at byte 4096, leaves
-/// byte 0 as it was.
-pub fn is_btt<M: PersistentMemory>(medium: &M) -> bool {
-    [BACKUP_OFFSET, SUPERBLOCK_OFFSET].into_iter().any(|offset| {
-        let mut found = [0; BTT_SIGNATURE.len()];
-        medium.read_bytes(offset, &mut found).is_ok() && found == BTT_SIGNATURE
-    })
-}
-
 /// The superblock, or else its backup.
 pub fn superblock<M: PersistentMemory>(medium: &M) -> Result<Superblock, Error> {
-    if medium.size() < PAGES_OFFSET || is_btt(medium) {
+    if medium.size() < PAGES_OFFSET {
         return Err(Error::NotFound);
     }
     Superblock::read(medium, SUPERBLOCK_OFFSET).or_else(|primary| {
@@ -100,7 +87,7 @@ pub fn is_there<M: PersistentMemory>(medium: &M) -> bool {
 
 /// Byte offsets of the superblocks, whole or damaged.
 fn traces<M: PersistentMemory>(medium: &M) -> impl Iterator<Item = u64> {
-    let may_be = medium.size() >= PAGES_OFFSET && !is_btt(medium);
+    let may_be = medium.size() >= PAGES_OFFSET;
     let offsets = [SUPERBLOCK_OFFSET, BACKUP_OFFSET].into_iter().filter(move |_| may_be);
     offsets.filter(|offset| {
         let read = Superblock::read(medium, *offset);

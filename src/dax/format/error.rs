@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::fault::Fault;
-use crate::nvdimm::amount;
+use crate::amount::amount;
 use crate::pmem::{Durability, MediaError};
 
 /// What there was no space for.
@@ -58,12 +58,6 @@ pub enum Error {
         /// Bytes needed.
         needed: u64,
     },
-    /// There is a region already.
-    #[error("there is a DAX region already; --force discards it")]
-    RegionExists,
-    /// There is something else.
-    #[error("there is {0} here; --force discards it")]
-    Foreign(&'static str),
     /// A journal that cannot be.
     #[error("a journal of 2^{0} pages: 2^1 to 2^20 are possible")]
     BadJournal(u32),

@@ -195,18 +195,11 @@ fn opening_writes_nothing_but_a_journal_replay() {
 }
 
 #[test]
-fn a_region_is_not_made_over_anything_unasked() {
+fn a_region_replaces_another_one_and_needs_space() {
     let medium = one_of_everything();
-    assert_eq!(create(&medium, &options()), Err(Error::RegionExists));
     medium.store_u64(4096, 1).unwrap();
-    assert_eq!(create(&medium, &options()), Err(Error::RegionExists));
-    create(&medium, &CreateOptions { force: true, ..options() }).unwrap();
+    create(&medium, &options()).unwrap();
     assert_eq!(open(&medium).devices(), []);
-    for (signature, offset) in [(b"BTT_ARENA_INFO\0\0", 0), (b"NVDIMM_DAX_INFO\0", 4096)] {
-        let medium = Simulated::new(PAGES_OFFSET + 2 * PAGE);
-        medium.write_bytes(offset, signature).unwrap();
-        assert!(matches!(create(&medium, &options()), Err(Error::Foreign(_))));
-    }
     let small = Simulated::new(PAGES_OFFSET + PAGE);
     let needed = PAGES_OFFSET + 2 * PAGE;
     let too_small = Error::TooSmall { size: PAGES_OFFSET + PAGE, needed };
@@ -257,7 +250,7 @@ fn a_region_is_not_changed_on_a_medium_whose_fences_make_nothing_durable() {
     let cached = Hooked::of_durability(&medium, Durability::PageCache);
     let refused = Err(Error::NotDurable(Durability::PageCache));
     assert_eq!(Region::open(Arc::clone(&cached), false).map(drop), refused);
-    assert_eq!(create(&cached, &CreateOptions { force: true, ..options() }), refused);
+    assert_eq!(create(&cached, &options()), refused);
     assert_eq!(grow(&cached).map(drop), refused);
     assert_eq!(repair(&cached, true).map(drop), refused);
     assert!(medium.snapshot() == before);

@@ -34,13 +34,7 @@ fn medium(pages: u64) -> Arc<Simulated> {
 }
 
 fn options() -> CreateOptions {
-    CreateOptions {
-        uuid: Uuid::from_u128(1),
-        align: Align::Page,
-        journal_order: 1,
-        file_offset: 0,
-        force: false,
-    }
+    CreateOptions { uuid: Uuid::from_u128(1), align: Align::Page, journal_order: 1, file_offset: 0 }
 }
 
 fn region(pages: u64) -> Region<Arc<Simulated>> {

@@ -10,16 +10,19 @@
 //! What a crash in between leaves is a BTT in bytes that are free. Nothing refers to it, but it may
 //! also be what is left of a namespace whose label was lost: nobody writes over it unless forced.
 
+mod whole_file;
+
 use std::ops::Range;
 use std::path::Path;
 
 use uuid::Uuid;
 
-use super::mapped::{self, MappedNamespace, NamespaceError, btt_error, region_error};
-use super::probe::{Remains, erase};
+use super::labels;
+use super::mapped::{self, NamespaceError, btt_error, region_error};
+use super::probe::{Signature, erase, probe};
 use crate::btt::{self, ARENA_MAX_SIZE, ARENA_MIN_SIZE, CreateOptions, Error, LbaSize, Version};
 use crate::dax::{self, Align};
-use crate::nvdimm::label::{LabelName, LabelVersion};
+use crate::nvdimm::label::LabelName;
 use crate::nvdimm::{
     self, Abstraction, Claim, ClaimKind, Content, InitOptions, Initialized, LabelEditor, LabelSize,
     Namespace, NewNamespace, NvdimmFile, Place, Reservation, Selection, StrayLabels, first_stored,
@@ -80,33 +83,27 @@ enum Contents {
 }
 
 impl Plan {
-    fn new(editor: &LabelEditor, mode: Mode) -> Result<Plan, NamespaceError> {
-        let (lba_size, version) = match mode {
-            Mode::Raw => {
-                return Ok(Plan::without_btt(Abstraction::Raw, Contents::Bytes));
-            }
-            Mode::Dax { align } => {
-                return Ok(Plan::without_btt(Abstraction::Dax, Contents::Region(align)));
-            }
-            Mode::Sector { lba_size, version } => (lba_size, version),
-        };
-        let (version, abstraction) = match (editor.version(), version) {
-            (LabelVersion::V1_2, None | Some(Version::V2_0)) => (Version::V2_0, Abstraction::Btt2),
-            (LabelVersion::V1_2, Some(Version::V1_1)) => (Version::V1_1, Abstraction::Btt),
-            (LabelVersion::V1_1, None | Some(Version::V1_1)) => {
-                (Version::V1_1, Abstraction::Unstated)
-            }
-            (LabelVersion::V1_1, Some(Version::V2_0)) => {
-                return Err(NamespaceError::OldLabels { path: editor.file().path().into() });
-            }
-        };
-        let label_sector_size = lba_size.in_label();
-        Ok(Plan { abstraction, label_sector_size, contents: Contents::Btt(lba_size, version) })
+    /// What a label of the file that `editor` has open says of a namespace in this mode.
+    fn with_label(editor: &LabelEditor, mode: Mode) -> Result<Plan, NamespaceError> {
+        let Mode::Sector { lba_size, version } = mode else { return Ok(Plan::of(mode)) };
+        let version = version.unwrap_or_else(|| labels::default_version(editor.version()));
+        let abstraction = labels::abstraction(editor.version(), version)
+            .ok_or_else(|| NamespaceError::OldLabels { path: editor.file().path().into() })?;
+        Ok(Plan { abstraction, ..Plan::of(Mode::Sector { lba_size, version: Some(version) }) })
     }
 
-    /// As ndctl has it: the label says that sectors have 512 bytes.
-    fn without_btt(abstraction: Abstraction, contents: Contents) -> Plan {
-        Plan { abstraction, label_sector_size: 512, contents }
+    /// In a file without labels, Linux looks for a BTT of version 1.1. As ndctl has it, the label of a
+    /// namespace in another mode than sector mode says that sectors have 512 bytes.
+    fn of(mode: Mode) -> Plan {
+        let (abstraction, label_sector_size, contents) = match mode {
+            Mode::Raw => (Abstraction::Raw, 512, Contents::Bytes),
+            Mode::Dax { align } => (Abstraction::Dax, 512, Contents::Region(align)),
+            Mode::Sector { lba_size, version } => {
+                let contents = Contents::Btt(lba_size, version.unwrap_or(Version::V1_1));
+                (Abstraction::Unstated, lba_size.in_label(), contents)
+            }
+        };
+        Plan { abstraction, label_sector_size, contents }
     }
 
     /// Refuses a place that is too small, before anything is written.
@@ -174,13 +171,67 @@ pub fn refuse_stray_labels(file: &NvdimmFile) -> Result<(), NamespaceError> {
     }
 }
 
+/// A namespace that was made, and that no other process can change while this is held.
+#[derive(Debug)]
+pub struct Made {
+    /// The namespace.
+    pub namespace: Namespace,
+    holder: MadeIn,
+}
+
+/// What keeps other processes away.
+#[derive(Debug)]
+enum MadeIn {
+    Labels(LabelEditor),
+    WholeFile { file: NvdimmFile, _claim: Claim },
+}
+
+impl Made {
+    /// The file that the namespace is in.
+    #[must_use]
+    pub fn file(&self) -> &NvdimmFile {
+        match &self.holder {
+            MadeIn::Labels(editor) => editor.file(),
+            MadeIn::WholeFile { file, .. } => file,
+        }
+    }
+}
+
+/// Makes a namespace, a new one or one in place of `replaced`, in a file with labels or without;
+/// `progress` is told how many bytes of how many are done.
+///
+/// # Errors
+///
+/// As [`create_namespace`] and [`reconfigure_namespace`]. A file without labels is one namespace, which has
+/// neither a name nor a slot, and cannot but be made again: [`NamespaceError::WholeFile`].
+pub fn create(
+    path: &Path,
+    label_size: LabelSize,
+    provision: &Provision,
+    replaced: Option<&Selection>,
+    progress: impl FnMut(u64, u64),
+) -> Result<Made, NamespaceError> {
+    let file = NvdimmFile::open(path, ClaimKind::Exclusive, label_size)?;
+    if file.labels().is_none() {
+        let selection = replaced.cloned().unwrap_or(Selection::Only);
+        return whole_file::create(file, &selection, provision, progress);
+    }
+    mapped::refuse_ambiguity(&file, label_size)?;
+    let mut editor = file.edit_labels()?;
+    let namespace = match replaced {
+        Some(old) => reconfigure_namespace(&mut editor, old, provision, progress)?,
+        None => create_namespace(&mut editor, provision, progress)?,
+    };
+    Ok(Made { namespace, holder: MadeIn::Labels(editor) })
+}
+
 /// Makes a namespace; `progress` is told how many bytes of how many are done.
 pub fn create_namespace(
     editor: &mut LabelEditor,
     provision: &Provision,
     progress: impl FnMut(u64, u64),
 ) -> Result<Namespace, NamespaceError> {
-    let plan = Plan::new(editor, provision.mode)?;
+    let plan = Plan::with_label(editor, provision.mode)?;
     if !provision.force {
         editor.refuse_unknown_places()?;
     }
@@ -207,7 +258,7 @@ pub fn reconfigure_namespace(
     provision: &Provision,
     progress: impl FnMut(u64, u64),
 ) -> Result<Namespace, NamespaceError> {
-    let plan = Plan::new(editor, provision.mode)?;
+    let plan = Plan::with_label(editor, provision.mode)?;
     let claim = editor.claim(&mapped::resolve(editor.file(), selection))?;
     let old = claim.namespace().clone();
     let name = provision.name.or_else(|| old.label.as_ref().map(|label| label.name));
@@ -270,13 +321,10 @@ fn fill(
 ) -> Result<Namespace, NamespaceError> {
     let claim = &reservation.claim;
     let Namespace { uuid, range, .. } = claim.namespace();
-    let place = (uuid.unwrap_or_default(), range.start);
+    let identity = Identity::Label(uuid.unwrap_or_default());
+    let place = (identity, range.start);
     let made = make(medium, plan.contents, place, progress, || editor.commit(reservation));
-    match made {
-        Ok(namespace) => Ok(namespace?),
-        Err(MakeError::Btt(source)) => Err(btt_error(claim, source)),
-        Err(MakeError::Region(source)) => Err(region_error(claim, source)),
-    }
+    Ok(made.map_err(|error| error.of(claim))??)
 }
 
 /// Why what a namespace is to hold cannot be made.
@@ -284,6 +332,15 @@ fn fill(
 enum MakeError {
     Btt(Error),
     Region(dax::Error),
+}
+
+impl MakeError {
+    fn of(self, claim: &Claim) -> NamespaceError {
+        match self {
+            MakeError::Btt(source) => btt_error(claim, source),
+            MakeError::Region(source) => region_error(claim, source),
+        }
+    }
 }
 
 impl<E: Into<Error>> From<E> for MakeError {
@@ -295,37 +352,24 @@ impl<E: Into<Error>> From<E> for MakeError {
 /// Options of a region in a namespace at byte `file_offset` of its file.
 fn region_options(uuid: Option<Uuid>, file_offset: u64, align: Align) -> dax::CreateOptions {
     let uuid = uuid.unwrap_or_else(Uuid::new_v4);
-    dax::CreateOptions { align, file_offset, force: true, ..dax::CreateOptions::new(uuid) }
+    dax::CreateOptions { align, file_offset, ..dax::CreateOptions::new(uuid) }
 }
 
-impl MappedNamespace {
-    /// Makes a DAX region that fills the namespace, of a file without labels.
-    ///
-    /// # Errors
-    ///
-    /// There is something that `force` does not give up; there are less than 17 MiB.
-    pub fn create_region(
-        &self,
-        uuid: Uuid,
-        align: Align,
-        force: bool,
-    ) -> Result<(), NamespaceError> {
-        let options = region_options(Some(uuid), self.claim.namespace().range.start, align);
-        let (size, needed) = (self.medium.size(), options.least_size());
-        if size < needed {
-            return Err(region_error(&self.claim, dax::Error::TooSmall { size, needed }));
-        }
-        self.erase(force)?;
-        dax::create(&self.medium, &options).map_err(|source| region_error(&self.claim, source))
-    }
+/// Whose uuid it is that a namespace is made with.
+#[derive(Debug, Clone, Copy)]
+enum Identity {
+    /// The namespace's, as its label has it. A BTT names it as its parent; a DAX region has the same.
+    Label(Uuid),
+    /// That of the BTT or the DAX region: without a label, the namespace has none.
+    Contents(Uuid),
 }
 
-/// Makes what a namespace of this uuid, at this byte of its file, is to hold, complete and durable, and then
-/// its label.
+/// Makes what a namespace of this identity, at this byte of its file, is to hold, complete and durable, and
+/// then its label.
 fn make<M: PersistentMemory, T>(
     medium: &M,
     contents: Contents,
-    (uuid, file_offset): (Uuid, u64),
+    (identity, file_offset): (Identity, u64),
     progress: impl FnMut(u64, u64),
     write_label: impl FnOnce() -> T,
 ) -> Result<T, MakeError> {
@@ -333,18 +377,17 @@ fn make<M: PersistentMemory, T>(
     match contents {
         Contents::Bytes => {}
         Contents::Region(align) => {
+            let (Identity::Label(uuid) | Identity::Contents(uuid)) = identity;
             let options = region_options(Some(uuid), file_offset, align);
             dax::create(medium, &options).map_err(MakeError::Region)?;
         }
         Contents::Btt(lba_size, version) => {
-            let options = CreateOptions {
-                lba_size,
-                version,
-                uuid: Uuid::new_v4(),
-                parent_uuid: uuid,
-                arena_size: ARENA_MAX_SIZE,
-                force: false,
+            let (uuid, parent_uuid) = match identity {
+                Identity::Label(namespace) => (Uuid::new_v4(), namespace),
+                Identity::Contents(uuid) => (uuid, Uuid::nil()),
             };
+            let arena_size = ARENA_MAX_SIZE;
+            let options = CreateOptions { lba_size, version, uuid, parent_uuid, arena_size };
             btt::create(medium, &options, progress)?;
         }
     }
@@ -364,56 +407,17 @@ fn unmake<M: PersistentMemory, E>(
     Ok(taken)
 }
 
-impl MappedNamespace {
-    /// Creates a BTT that fills the namespace, of a file without labels.
-    ///
-    /// # Errors
-    ///
-    /// There is something that `options.force` does not give up; the namespace is too small; the medium
-    /// fails.
-    pub fn create(
-        &self,
-        options: &CreateOptions,
-        progress: impl FnMut(u64, u64),
-    ) -> Result<(), NamespaceError> {
-        check_dispensable(&self.claim, &self.medium, options.force)?;
-        btt::create(&self.medium, options, progress)
-            .map_err(|source| btt_error(&self.claim, source))
-    }
-
-    /// Takes the BTT away, or what else the namespace holds: it is raw then.
-    ///
-    /// # Errors
-    ///
-    /// There is something, and `force` does not give it up.
-    pub fn erase(&self, force: bool) -> Result<(), NamespaceError> {
-        check_dispensable(&self.claim, &self.medium, force)?;
-        erase(&self.medium).map_err(|source| btt_error(&self.claim, source.into()))
-    }
-}
-
-impl MappedNamespace {
-    /// Gives the namespace's bytes back to the file system, where that takes them.
-    ///
-    /// # Errors
-    ///
-    /// The file system fails.
-    pub fn discard(&self) -> Result<(), NamespaceError> {
-        self.medium.discard().map_err(|source| btt_error(&self.claim, source.into()))
-    }
-}
-
 /// Refuses to give up what a namespace holds, unless forced.
 fn check_dispensable(claim: &Claim, medium: &Mapping, force: bool) -> Result<(), NamespaceError> {
     if force {
         return Ok(());
     }
     let namespace = claim.namespace();
-    let what = match (namespace.abstraction, find_remains(claim, medium)?) {
-        (Abstraction::Pfn | Abstraction::Dax | Abstraction::Unknown(_), Remains::Nothing) => {
+    let what = match (namespace.abstraction, signature_of(claim, medium)?) {
+        (Abstraction::Pfn | Abstraction::Dax | Abstraction::Unknown(_), Signature::Nothing) => {
             format!("what Linux keeps in {} mode", namespace.abstraction.mode())
         }
-        (_, Remains::Nothing) => {
+        (_, Signature::Nothing) => {
             let found = found_content(medium).map_err(|source| btt_error(claim, source.into()))?;
             let Some(what) = found else { return Ok(()) };
             what
@@ -434,9 +438,9 @@ pub(super) fn refuse_contents<M: PersistentMemory>(
 ) -> Result<(), NamespaceError> {
     let cannot_look = |source| nvdimm::Error::FreeMedia { path: path.into(), source };
     let (path, start, end) = (path.to_path_buf(), range.start, range.end);
-    match Remains::find(medium).map_err(&cannot_look)? {
-        Remains::SecondInfo(_) => Ok(()),
-        Remains::Nothing => match found_content(medium).map_err(cannot_look)? {
+    match probe(medium).map_err(&cannot_look)? {
+        Signature::SecondInfo(_) => Ok(()),
+        Signature::Nothing => match found_content(medium).map_err(cannot_look)? {
             Some(what) => Err(NamespaceError::FreeBytesHold { path, start, end, what }),
             None => Ok(()),
         },
@@ -451,8 +455,8 @@ fn found_content<M: PersistentMemory>(medium: &M) -> Result<Option<String>, Medi
     Ok(Some(known.map_or_else(|| format!("data, from byte {first} on"), |known| known.to_string())))
 }
 
-fn find_remains(claim: &Claim, medium: &Mapping) -> Result<Remains, NamespaceError> {
-    Remains::find(medium).map_err(|source| btt_error(claim, source.into()))
+fn signature_of(claim: &Claim, medium: &Mapping) -> Result<Signature, NamespaceError> {
+    probe(medium).map_err(|source| btt_error(claim, source.into()))
 }
 
 #[cfg(test)]

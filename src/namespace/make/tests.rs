@@ -7,7 +7,7 @@ use vm_memory::VolatileSlice;
 use super::*;
 use crate::btt::check::{self, CheckOptions, Verdict};
 use crate::btt::{self, Copies, LbaSize};
-use crate::nvdimm::label::{LEAST_AREA_SIZE, LabelWriter, NamespaceLabel};
+use crate::nvdimm::label::{LEAST_AREA_SIZE, LabelVersion, LabelWriter, NamespaceLabel};
 use crate::pmem::Durability;
 use crate::pmem::simulated::{Contents, Effort, Random, Recorder, Simulated, Unfenced};
 
@@ -94,9 +94,15 @@ fn make_namespace<M: PersistentMemory>(medium: &M, uuid: Uuid, lba_size: u32) {
     let contents = super::Contents::Btt(LbaSize::new(lba_size).unwrap(), Version::V2_0);
     let labels = labels(medium);
     let mut writer = LabelWriter::open(&labels, LEAST_AREA_SIZE).unwrap();
-    make(&data(medium), contents, (uuid, 0), |_, _| {}, || writer.create(&label(uuid)))
-        .unwrap()
-        .unwrap();
+    make(
+        &data(medium),
+        contents,
+        (Identity::Label(uuid), 0),
+        |_, _| {},
+        || writer.create(&label(uuid)),
+    )
+    .unwrap()
+    .unwrap();
 }
 
 fn destroy_namespace<M: PersistentMemory>(medium: &M) {

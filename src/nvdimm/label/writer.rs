@@ -222,6 +222,6 @@ fn store_checksum<M: PersistentMemory>(
 }
 
 #[cfg(test)]
-mod killed;
+mod killed_tests;
 #[cfg(test)]
 mod tests;

@@ -6,8 +6,11 @@
 //! QEMU resumes the rings and says nothing of the mode. So:
 //!
 //! * The mode of the last connection stays in force where a ring resumes, that is, where it does not
-//!   start at index 0. A ring that starts there is that of a driver that has just begun, and a frontend
-//!   that was told of a write cache.
+//!   start at index 0, or has used elements that are not zero: an index wraps around to 0. A ring that
+//!   starts there, with zeroes, is that of a driver that has just begun, which allocates zeroed rings
+//!   (VIRTIO 1.2, 4.1.5.1.3), and has not chosen yet. It is not written through until it flushes: a guest
+//!   that writes much before its first flush would be slow for no gain, because it was told of a write
+//!   cache.
 //! * In a new process nothing is known of a driver that resumes a ring. Its writes are written through
 //!   until it chooses, or until it flushes: Linux removes flushes from requests in write-through mode
 //!   (`submit_bio_noacct`), so a flush shows that the driver counts on write-back. A flush that may have

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use virtio_queue::{Error, Queue, QueueT};
 use vm_memory::{Address, GuestAddress, GuestAddressSpace, GuestMemoryError};
 
+use super::completions::USED_HEADER;
 use super::ring::Memory;
 use crate::virtio::{BadAddress, GuestArray, GuestRam};
 
@@ -25,6 +26,23 @@ pub(super) fn look(ring: &Queue, memory: &Memory) -> Result<(usize, Snapshot), E
     let index = ring.avail_idx(&*memory.memory(), Ordering::Acquire)?;
     let offered = index - Wrapping(ring.next_avail());
     Ok((offered.0.into(), memory.memory()))
+}
+
+/// Returns whether `ring` was in use before it starts: it goes on at an index, or its used elements are not
+/// zero, as those of a new ring are. An index of 0 alone does not tell, since indexes wrap around.
+pub(super) fn has_been_used(ring: &Queue, memory: &GuestRam) -> Result<bool, Error> {
+    if ring.next_avail() != 0 || ring.next_used() != 0 {
+        return Ok(true);
+    }
+    let start = GuestAddress(ring.used_ring());
+    let start = start.checked_add(USED_HEADER).ok_or(Error::AddressOverflow)?;
+    let elements = GuestArray::<u64>::new(memory, start, ring.size().into());
+    for element in 0..ring.size() {
+        if elements.load(element.into()).map_err(not_there)? != 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Takes up to `most` of the `offered` requests off `ring`: puts the index of the first descriptor of each

@@ -21,7 +21,7 @@ use super::flusher::Flush;
 use crate::virtio::{GuestArray, GuestRam, SyncError};
 
 /// The used ring (VIRTIO 1.2, 2.7.8): bytes before its elements, and where its index is.
-const USED_HEADER: u64 = 4;
+pub(super) const USED_HEADER: u64 = 4;
 const USED_INDEX: u64 = 2;
 
 /// What a device tells its guest of a request.

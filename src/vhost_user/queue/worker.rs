@@ -20,7 +20,7 @@ use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryBackend};
 
 use super::super::eventfd::Eventfd;
 use super::super::guest_log::LimitedLog;
-use super::available::{Snapshot, look, take_heads};
+use super::available::{Snapshot, has_been_used, look, take_heads};
 use super::completions::{Completions, Reply};
 use super::polling::Polling;
 use super::ring::{Memory, Ring, RingState};
@@ -283,7 +283,7 @@ impl<H: Handler> Worker<H> {
 
     /// Begins to serve a ring.
     fn start(&mut self, ring: &virtio_queue::Queue, memory: &Memory) -> Result<(), Error> {
-        let is_resumed = ring.next_avail() != 0 || ring.next_used() != 0;
+        let is_resumed = has_been_used(ring, &memory.memory())?;
         self.handler.ring_starts(is_resumed, look(ring, memory)?.0);
         self.has_started = true;
         Ok(())

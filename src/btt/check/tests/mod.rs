@@ -123,7 +123,6 @@ impl Image {
             uuid: Uuid::from_u128(1),
             parent_uuid: Uuid::from_u128(2),
             arena_size,
-            force: false,
         };
         create(&medium, &options, |_, _| {}).unwrap();
         Image::of(&medium.snapshot(), version.first_arena())

@@ -32,7 +32,6 @@ fn options(lbasize: u32, version: Version, arena_size: u64) -> CreateOptions {
         uuid: Uuid::max(),
         parent_uuid: Uuid::nil(),
         arena_size,
-        force: false,
     }
 }
 
@@ -578,37 +577,19 @@ fn a_map_entry_that_names_no_block_fails_its_sector_alone() {
 }
 
 #[test]
-fn creation_does_not_write_over_a_btt_unless_forced() {
+fn creation_replaces_a_btt_of_either_version() {
     for old in Version::ALL {
         for new in Version::ALL {
-            let medium = new_medium(512, old);
-            let refused = create(&medium, &options(4096, new, SIZE), |_, _| {});
-            assert_eq!(refused, Err(Error::Exists(old)));
-            // What is left of a BTT counts, too.
-            medium.zero(old.first_arena(), 4096).unwrap();
-            let refused = create(&medium, &options(4096, new, SIZE), |_, _| {});
-            assert_eq!(refused, Err(Error::Exists(old)));
-            let forced = CreateOptions { force: true, ..options(4096, new, SIZE) };
-            create(&medium, &forced, |_, _| {}).unwrap();
-            let (btt, _queue) = open(medium);
-            assert_eq!(btt.infos().next().unwrap().version, new);
-            assert_eq!(btt.sector_size(), 4096);
-        }
-    }
-}
-
-#[test]
-fn creation_does_not_write_over_other_modes_of_linux_unless_forced() {
-    for signature in [b"NVDIMM_PFN_INFO\0", b"NVDIMM_DAX_INFO\0"] {
-        for version in Version::ALL {
-            let medium = Simulated::new(SIZE);
-            medium.write_bytes(4096, signature).unwrap();
-            let before = medium.snapshot();
-            let refused = create(&medium, &options(4096, version, SIZE), |_, _| {});
-            assert!(matches!(refused, Err(Error::Foreign(_))));
-            assert!(medium.snapshot() == before);
-            let forced = CreateOptions { force: true, ..options(4096, version, SIZE) };
-            create(&medium, &forced, |_, _| {}).unwrap();
+            for is_destroyed in [false, true] {
+                let medium = new_medium(512, old);
+                if is_destroyed {
+                    medium.zero(old.first_arena(), 4096).unwrap();
+                }
+                create(&medium, &options(4096, new, SIZE), |_, _| {}).unwrap();
+                let (btt, _queue) = open(medium);
+                assert_eq!(btt.infos().next().unwrap().version, new);
+                assert_eq!(btt.sector_size(), 4096);
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::error::Error;
 use super::geometry::{self, ARENA_MAX_SIZE, ARENA_MIN_SIZE, INFO_SIZE};
-use super::info_block::{InfoBlock, InfoFault, Version};
+use super::info_block::{InfoBlock, InfoFault, SIGNATURE, Version};
 use crate::pmem::{PAGE, PersistentMemory};
 
 /// An arena whose info block was found.
@@ -82,6 +82,15 @@ fn is_complete<M: PersistentMemory>(medium: &M, first: FoundArena) -> bool {
         rest < PAGE || (size == ARENA_MAX_SIZE && rest < ARENA_MIN_SIZE)
     });
     ends_right && arenas.iter().all(|arena| arena.copies == Copies::Intact)
+}
+
+/// Returns whether an info block begins, by its signature, where the first arena of a BTT of either version
+/// does.
+pub fn is_signed<M: PersistentMemory>(medium: &M) -> bool {
+    Version::ALL.into_iter().any(|version| {
+        let mut found = [0; SIGNATURE.len()];
+        medium.read_bytes(version.first_arena(), &mut found).is_ok() && found == SIGNATURE
+    })
 }
 
 /// The first arena of a BTT of `version`; [`Error::NotFound`] if there is no trace of one.

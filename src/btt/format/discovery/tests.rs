@@ -12,7 +12,6 @@ fn options(version: Version) -> CreateOptions {
         uuid: Uuid::from_u128(u128::from(version.numbers().0)),
         parent_uuid: Uuid::from_u128(9),
         arena_size: SIZE,
-        force: false,
     }
 }
 

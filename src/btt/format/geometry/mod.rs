@@ -287,6 +287,6 @@ pub fn layout(
 }
 
 #[cfg(test)]
-mod properties;
+mod property_tests;
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,6 @@ fn medium() -> (Simulated, Geometry) {
         uuid: Uuid::max(),
         parent_uuid: Uuid::nil(),
         arena_size: SIZE,
-        force: false,
     };
     create(&medium, &options, |_, _| {}).unwrap();
     (medium, Geometry::new(SIZE, options.lba_size, true))
