@@ -1,5 +1,4 @@
-//! What the documents and the help texts refer to exists, the options in the documents are those of the programs,
-//! and modules import as ARCHITECTURE.md says.
+//! What the documents and the help texts refer to exists, and the options in the documents are those of the programs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -192,44 +191,4 @@ fn the_options_of_powercut_are_documented() {
         let missing: Vec<_> = options.iter().filter(is_missing).collect();
         assert!(missing.is_empty(), "powercut {command}: no document describes {missing:?}");
     }
-}
-
-/// The top-level modules, from the lowest on; those of a line do not know each other (ARCHITECTURE.md).
-const FLOORS: &[&[&str]] =
-    &[&["pmem"], &["btt", "dax", "nvdimm"], &["virtio", "namespace"], &["vhost_user"], &["cli"]];
-
-/// Imports that still have to go, from and to.
-const TOLERATED: &[(&str, &str)] = &[("btt", "namespace"), ("dax", "nvdimm")];
-
-/// Returns the Rust files below `folder`.
-fn sources(folder: &Path) -> Vec<PathBuf> {
-    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let of = |path: PathBuf| if path.is_dir() { sources(&path) } else { vec![path] };
-    let files = paths.flat_map(of);
-    files.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
-}
-
-#[test]
-fn modules_import_downwards_only() {
-    let mut seen = BTreeSet::new();
-    for (floor, modules) in FLOORS.iter().enumerate() {
-        let allowed: BTreeSet<&str> = FLOORS[..floor].iter().copied().flatten().copied().collect();
-        for module in *modules {
-            for file in sources(&root().join("src").join(module)) {
-                let text = fs::read_to_string(&file).unwrap();
-                // Comments may name any module.
-                let code = text.lines().map(|line| line.split("//").next().unwrap());
-                for imported in code.flat_map(|line| line.split("crate::").skip(1)) {
-                    let end = imported.find(|c: char| c != '_' && !c.is_ascii_lowercase());
-                    let imported = &imported[..end.unwrap_or(imported.len())];
-                    let is_module = FLOORS.iter().copied().flatten().any(|name| *name == imported);
-                    let is_tolerated = TOLERATED.contains(&(*module, imported));
-                    let is_fine = !is_module || imported == *module || allowed.contains(imported);
-                    assert!(is_fine || is_tolerated, "{} imports {imported}", file.display());
-                    seen.insert(imported.to_owned());
-                }
-            }
-        }
-    }
-    assert!(seen.contains("pmem"), "the imports were not found");
 }

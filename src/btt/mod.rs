@@ -27,7 +27,7 @@ mod lifecycle;
 #[cfg(feature = "mutants")]
 pub mod mutant;
 
-pub use check::usage::{Density, Share, density};
+pub use check::usage::{Share, Usage, usage};
 pub use engine::{Batch, Btt, NeverWritten, Opened, Queue, Tag};
 pub use format::discovery::{Copies, FoundArena, check_parent, find, is_signed};
 pub use format::error::{Error, FlogFault, PlacesInUse};

@@ -32,7 +32,7 @@ impl Share {
 
 /// The states of an arena's sectors, in equal pieces of two orders.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Density {
+pub struct Usage {
     /// By the sectors' numbers: along the map.
     pub by_sector: Vec<Share>,
     /// By the numbers of their blocks: along the data area. Sectors without a block are in none.
@@ -45,14 +45,14 @@ pub struct Density {
 /// # Errors
 ///
 /// The map cannot be read.
-pub fn density<M: PersistentMemory>(
+pub fn usage<M: PersistentMemory>(
     medium: &M,
     arena: &FoundArena,
     pieces: usize,
-) -> Result<Density, MediaError> {
+) -> Result<Usage, MediaError> {
     let geometry = arena.info.geometry;
     let empty = vec![Share::default(); pieces.max(1)];
-    let mut density = Density { by_sector: empty.clone(), by_block: empty };
+    let mut usage = Usage { by_sector: empty.clone(), by_block: empty };
     let start = arena.start + geometry.map_entry_offset(Lba(0));
     let end = start + u64::from(geometry.external_nlba) * 4;
     let mut bytes = vec![0; CHUNK as usize];
@@ -62,23 +62,23 @@ pub fn density<M: PersistentMemory>(
         // The pages of a map that were never written are holes, of any length.
         let stored = medium.next_stored(offset).clamp(offset, end);
         let zeroes = ((stored - offset) / 4) as u32;
-        add_never_written(&mut density.by_sector, lba, zeroes, geometry.external_nlba);
-        add_never_written(&mut density.by_block, lba, zeroes, geometry.internal_nlba);
+        add_never_written(&mut usage.by_sector, lba, zeroes, geometry.external_nlba);
+        add_never_written(&mut usage.by_block, lba, zeroes, geometry.internal_nlba);
         lba += zeroes;
         offset += u64::from(zeroes) * 4;
         let length = (end - offset).min(CHUNK) as usize;
         medium.read_bytes(offset, &mut bytes[..length])?;
         let (words, _) = bytes[..length].as_chunks::<4>();
         for word in words {
-            density.count(&geometry, Lba(lba), MapEntry(u32::from_le_bytes(*word)));
+            usage.count(&geometry, Lba(lba), MapEntry(u32::from_le_bytes(*word)));
             lba += 1;
         }
         offset += length as u64;
     }
-    Ok(density)
+    Ok(usage)
 }
 
-impl Density {
+impl Usage {
     fn count(&mut self, geometry: &Geometry, lba: Lba, entry: MapEntry) {
         let block = entry.block(lba);
         let has_block = block.0 < geometry.internal_nlba;
@@ -147,7 +147,7 @@ mod tests {
         set(5, MapEntry::error(Block(5)));
         set(6, MapEntry::data(Block(geometry.internal_nlba)));
         for pieces in [1, 7, 100] {
-            let Density { by_sector, by_block } = density(&medium, &arena, pieces).unwrap();
+            let Usage { by_sector, by_block } = usage(&medium, &arena, pieces).unwrap();
             let total = |shares: &[Share]| shares.iter().map(Share::total).sum::<u64>();
             assert_eq!(total(&by_sector), u64::from(sectors));
             let sizes = by_sector.iter().map(Share::total);
@@ -160,6 +160,6 @@ mod tests {
             assert_eq!(by_block[pieces - 1].data, 1);
         }
         medium.poison(geometry.mapoff..geometry.mapoff + 1);
-        assert!(density(&medium, &arena, 1).is_err());
+        assert!(usage(&medium, &arena, 1).is_err());
     }
 }

@@ -256,9 +256,9 @@ impl Inspect {
         let report = check::check(&mapped.medium, &check_options, &mut |done, total| {
             progress.set(done, total);
         });
-        let density = |arena| crate::btt::density(&mapped.medium, arena, btt_drawing::PIECES).ok();
-        let densities = arenas.iter().map(density).collect();
-        Ok(Contents::Btt(Box::new(Btt { arenas, densities, report })))
+        let usage = |arena| crate::btt::usage(&mapped.medium, arena, btt_drawing::PIECES).ok();
+        let usages = arenas.iter().map(usage).collect();
+        Ok(Contents::Btt(Box::new(Btt { arenas, usages, report })))
     }
 
     fn describe(&self, device: &str, found: &[FoundArena], report: &Report) -> Inspected {

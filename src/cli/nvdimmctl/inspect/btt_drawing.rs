@@ -5,24 +5,24 @@
 use super::bar::{BAR, INNER, MARGIN, Piece, draw_bar, locate};
 use super::svg::{Rect, Svg};
 use crate::btt::check::{LaneCounts, Report, Verdict};
-use crate::btt::{Copies, Density, FoundArena, INFO_SIZE, Share};
+use crate::btt::{Copies, FoundArena, INFO_SIZE, Share, Usage};
 use crate::cli::size::Size;
 use crate::nvdimm::Namespace;
 
-/// Height of a strip that shows a density.
+/// Height of a strip that shows how full a part is.
 const STRIP: f64 = 14.0;
 /// Narrowest mark of lost sectors, in pixels.
 const LEAST_LOST: f64 = 4.0;
 /// Most arenas of a namespace that are drawn one by one.
 const MOST_ARENAS: usize = 16;
-/// Pieces that a density strip has.
+/// Pieces of such a strip.
 pub(super) const PIECES: usize = 476;
 
 /// A BTT, to be drawn.
 pub(super) struct Btt {
     pub arenas: Vec<FoundArena>,
     /// How full each arena is; `None`: its map cannot be read.
-    pub densities: Vec<Option<Density>>,
+    pub usages: Vec<Option<Usage>>,
     pub report: Report,
 }
 
@@ -105,13 +105,13 @@ fn draw_arena(svg: &mut Svg, y: f64, from: Rect, number: usize, btt: &Btt) -> f6
         parts.map(|(class, label, offset, size)| Piece::new(class, label, start + offset, size));
     let rects = draw_bar(svg, bar, &pieces);
     let mut y = bar.y + BAR;
-    if let Some(Some(density)) = btt.densities.get(number) {
+    if let Some(Some(usage)) = btt.usages.get(number) {
         // Under the data area: what its blocks hold.
-        draw_strip(svg, Rect { y: y + 2.0, height: STRIP, ..rects[1] }, &density.by_block);
+        draw_strip(svg, Rect { y: y + 2.0, height: STRIP, ..rects[1] }, &usage.by_block);
         y += STRIP + 4.0;
         svg.text("small", MARGIN, y + 13.0, "sectors, by number:");
         let strip = Rect { x: MARGIN + 124.0, y: y + 3.0, width: INNER - 124.0, height: STRIP };
-        draw_strip(svg, strip, &density.by_sector);
+        draw_strip(svg, strip, &usage.by_sector);
         y += STRIP + 6.0;
     }
     if let Some(arena) = btt.report.arenas.get(number) {
