@@ -14,13 +14,14 @@ use super::disk::{DiskArg, queue_count, serial};
 use super::logging::LogLevel;
 use super::name::NamespaceArgs;
 use super::powercut::DiskOptions;
+use super::rate::RateArg;
 use super::sandbox::SandboxArgs;
 use super::window::{DeviceArg, PmemArg, WindowArg};
 use crate::nvdimm::Selection;
 use crate::pmem::DurabilityRequest;
 use crate::vhost_user::{
-    DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_QUEUES, MOST_WINDOWS, PmemConfig, RegionConfig,
-    SocketAccess, SocketSource, TheMapping, WindowConfig,
+    DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_QUEUES, MOST_WINDOWS, PmemConfig, RateGroup,
+    RateLimit, RegionConfig, SocketAccess, SocketSource, TheMapping, WindowConfig,
 };
 use crate::virtio::block::{Discard, Serial};
 
@@ -108,6 +109,16 @@ pub struct DeviceArgs {
     /// Refuse every write, and open the file for reading only
     #[arg(long)]
     read_only: bool,
+
+    // A text, and not a comment: the names are those that are typed.
+    #[arg(
+        long,
+        value_name = "KEY=VALUE,...",
+        help = "How fast each disk may be: bw_size=BYTES in bw_refill_time=MILLISECONDS, ops_size=REQUESTS in \
+                ops_refill_time=MILLISECONDS, and bw_one_time_burst and ops_one_time_burst beside these once; \
+                with group=NAME, the limits are those of all disks together that have rate-group=NAME"
+    )]
+    rate_limit: Vec<RateArg>,
 
     /// Number of request queues that frontends can use, each with lanes of its own, and with a worker thread
     /// once the guest uses it [default: the number of CPUs, at least 4 and at most 64]
@@ -250,6 +261,9 @@ pub enum UsageError {
     /// A window of a disk that is not there.
     #[error("--window: no --disk, or more than one, has namespace={0}")]
     NoSuchDisk(String),
+    /// A group of rate limits that is not there.
+    #[error("--disk: rate-group={0}: no --rate-limit has group={0}")]
+    NoSuchGroup(String),
     /// More windows than a device can have.
     #[error("a disk has 255 windows at most")]
     TooManyWindows,
@@ -308,7 +322,8 @@ impl DeviceArgs {
 
     fn disks(&self) -> Result<Vec<DiskConfig>, UsageError> {
         if !self.disk.is_empty() {
-            return self.disk.iter().map(|disk| self.one_disk(disk)).collect();
+            let groups = self.rate_groups();
+            return self.disk.iter().map(|disk| self.one_disk(disk, &groups)).collect();
         }
         let is_disk = self.socket_path.is_some() || self.fd.is_some();
         if !is_disk && !self.pmem.is_empty() {
@@ -371,13 +386,37 @@ impl DeviceArgs {
             serial: self.serial,
             discard: self.discard.into(),
             poll: Duration::from_micros(self.poll_us.into()),
+            rate_limit: self.rate_limit(),
+            rate_group: None,
             windows: Vec::new(),
             medium: Arc::new(TheMapping),
         })
     }
 
+    /// The limits of each disk.
+    fn rate_limit(&self) -> RateLimit {
+        let of_each = self.rate_limit.iter().rfind(|rate| rate.group.is_none());
+        of_each.map(RateArg::limit).unwrap_or_default()
+    }
+
+    /// The groups of disks that share limits.
+    fn rate_groups(&self) -> Vec<RateGroup> {
+        let group = |rate: &RateArg| Some(RateGroup::new(rate.group.clone()?, rate.limit()));
+        self.rate_limit.iter().filter_map(group).collect()
+    }
+
+    /// The group `name`.
+    fn rate_group(
+        name: Option<&str>,
+        groups: &[RateGroup],
+    ) -> Result<Option<RateGroup>, UsageError> {
+        let Some(name) = name else { return Ok(None) };
+        let group = groups.iter().find(|group| group.name() == name);
+        group.cloned().map(Some).ok_or_else(|| UsageError::NoSuchGroup(name.to_owned()))
+    }
+
     /// One of several disks; what it does not say is as for all.
-    fn one_disk(&self, disk: &DiskArg) -> Result<DiskConfig, UsageError> {
+    fn one_disk(&self, disk: &DiskArg, groups: &[RateGroup]) -> Result<DiskConfig, UsageError> {
         let file = disk.file.as_ref().or(self.file()).ok_or(UsageError::NoFile)?;
         let namespace =
             NamespaceArgs { namespace: disk.namespace.clone(), ..self.namespace.clone() };
@@ -391,6 +430,8 @@ impl DeviceArgs {
             serial: disk.serial,
             discard: self.discard.into(),
             poll: Duration::from_micros(self.poll_us.into()),
+            rate_limit: self.rate_limit(),
+            rate_group: Self::rate_group(disk.rate_group.as_deref(), groups)?,
             windows: Vec::new(),
             medium: Arc::new(TheMapping),
         })

@@ -17,16 +17,19 @@ pub(super) struct DiskArg {
     pub queues: Option<u16>,
     pub read_only: bool,
     pub serial: Option<Serial>,
+    /// The group of disks with which it shares rate limits.
+    pub rate_group: Option<String>,
 }
 
 /// The keys that there are.
-const KEYS: [&str; 7] = ["socket", "fd", "namespace", "nvdimm", "queues", "read-only", "serial"];
+const KEYS: [&str; 8] =
+    ["socket", "fd", "namespace", "nvdimm", "queues", "read-only", "serial", "rate-group"];
 
 impl FromStr for DiskArg {
     type Err = KeyValueError;
 
     fn from_str(text: &str) -> Result<DiskArg, KeyValueError> {
-        let [socket, fd, namespace, file, queues, read_only, serial_text] =
+        let [socket, fd, namespace, file, queues, read_only, serial_text, rate_group] =
             key_value::values(text, &KEYS)?;
         Ok(DiskArg {
             socket: key_value::socket(socket, fd)?,
@@ -35,6 +38,7 @@ impl FromStr for DiskArg {
             queues: parsed("queues", queues, queue_count)?,
             read_only: switch("read-only", read_only.as_deref())?,
             serial: parsed("serial", serial_text, serial)?,
+            rate_group: given("rate-group", rate_group)?,
         })
     }
 }

@@ -38,7 +38,7 @@ impl LogLevel {
         };
         let is_journal = goes_to_journal();
         env_logger::Builder::new()
-            .filter_level(filter)
+            .filter_level(LevelFilter::Trace)
             .format(move |line, record| {
                 let (time, level) = (line.timestamp(), record.level());
                 let message = record.args().to_string();
@@ -50,6 +50,8 @@ impl LogLevel {
                 }
             })
             .init();
+        // The level that can be changed later.
+        log::set_max_level(filter);
     }
 }
 

@@ -15,6 +15,7 @@ pub mod nvdimmctl;
 mod output;
 pub mod powercut;
 mod progress;
+mod rate;
 mod sandbox;
 mod service;
 mod serving;

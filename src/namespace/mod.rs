@@ -4,6 +4,7 @@
 //! namespace, mapping what is in one, growing it, and finding one whose label was lost.
 
 #![forbid(unsafe_code)]
+#![deny(unreachable_pub)]
 
 mod grow;
 mod labels;

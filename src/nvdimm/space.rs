@@ -7,7 +7,7 @@ use std::ops::Range;
 pub const LINUX_ALIGNMENT: u64 = 16 << 20;
 
 /// The parts of `0..size` that none of `used` covers, by address.
-pub fn free_extents(size: u64, mut used: Vec<Range<u64>>) -> Vec<Range<u64>> {
+pub(super) fn free_extents(size: u64, mut used: Vec<Range<u64>>) -> Vec<Range<u64>> {
     used.sort_by_key(|range| range.start);
     let mut extents = Vec::new();
     let mut start = 0;
@@ -39,7 +39,7 @@ pub fn largest(extents: &[Range<u64>], alignment: u64) -> u64 {
 
 /// Where a namespace of `size` bytes goes: the lowest place where it fits.
 #[must_use]
-pub fn first_fit(extents: &[Range<u64>], size: u64, alignment: u64) -> Option<Range<u64>> {
+pub(super) fn first_fit(extents: &[Range<u64>], size: u64, alignment: u64) -> Option<Range<u64>> {
     let mut extents = extents.iter().map(|extent| aligned(extent, alignment));
     let found = extents.find(|extent| extent.end - extent.start >= size)?;
     Some(found.start..found.start + size)

@@ -65,7 +65,7 @@ impl ThreadKind {
             ThreadKind::Queue => &[QUEUE, FILE, READING],
             ThreadKind::Flusher => &[FILE],
             ThreadKind::Windows => &[WINDOWS],
-            ThreadKind::Control => &[CONTROL, FILE],
+            ThreadKind::Control => &[CONTROL, FILE, READING, OPENING, GROWING],
             ThreadKind::Signals => &[NOTIFYING, SIGNALS, END],
             ThreadKind::Watchdog => &[NOTIFYING],
         }
@@ -196,6 +196,12 @@ const CONNECTION: &[&[Call]] = &[
 const OPENING: &[&[Call]] = &[
     calls![SYS_fallocate, SYS_openat],
     &[only!(SYS_fcntl, Only::OneOf { argument: 1, values: &[F_OFD_GETLK, F_OFD_SETLK] })],
+];
+
+/// Growing a namespace, or the file that it is in, and telling the frontend.
+const GROWING: &[&[Call]] = &[
+    calls![SYS_fstatfs, SYS_fsync, SYS_ftruncate, SYS_sendmsg],
+    &[only!(SYS_fcntl, Only::OneOf { argument: 1, values: &[F_DUPFD_CLOEXEC] })],
 ];
 
 /// Syncing a file, and finding out why bytes of it cannot be read.

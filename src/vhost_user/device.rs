@@ -1,13 +1,16 @@
 //! The interface between a session and its device, and the parts that all devices have in common.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use log::Level;
 
+use super::connection::Connection;
 use super::guest_log::LimitedLog;
-use super::queue::{Handler, Serve, Worker, lock};
+use super::queue::{Gate, Handler, QueueCounters, Serve, SyncCounters, Worker, lock};
+use super::session::protocol_features;
 use super::windows::Windows;
+use crate::virtio::SyncError;
 
 /// A device; it outlives the sessions that serve it, one after another.
 pub(super) trait VhostDevice: Send + Sync + 'static {
@@ -44,6 +47,28 @@ pub(super) trait VhostDevice: Send + Sync + 'static {
     /// The worker of a queue, which exists.
     fn worker(&self, queue: usize) -> &dyn Serve;
 
+    /// What is counted of a queue, which exists.
+    fn counters(&self, queue: usize) -> &QueueCounters;
+
+    /// What is counted of its syncs.
+    fn syncs(&self) -> &SyncCounters;
+
+    /// What the administrator has decided of its queues.
+    fn gate(&self) -> &Gate;
+
+    /// Makes everything durable that was written.
+    ///
+    /// # Errors
+    ///
+    /// The medium fails.
+    fn sync(&self) -> Result<(), SyncError>;
+
+    /// The frontend that is connected.
+    fn connection(&self) -> &Connection;
+
+    /// Tells the frontend that the configuration space has changed. Returns whether it has given the means.
+    fn config_changed(&self) -> bool;
+
     /// The session has ended, and so have the threads of its queues.
     fn disconnect(&self);
 }
@@ -78,6 +103,9 @@ pub(super) trait DeviceModel: Send + Sync + 'static {
         false
     }
 
+    /// As [`VhostDevice::sync`].
+    fn sync(&self) -> Result<(), SyncError>;
+
     /// As [`VhostDevice::disconnect`].
     fn disconnect(&self) {}
 }
@@ -87,28 +115,65 @@ pub(super) struct DeviceBackend<D: DeviceModel> {
     model: D,
     log: LimitedLog,
     workers: Vec<Mutex<Worker<D::Handler>>>,
+    /// Those of the workers, to be read without their locks.
+    counters: Vec<Arc<QueueCounters>>,
+    syncs: Arc<SyncCounters>,
+    gate: Arc<Gate>,
+    connection: Connection,
     windows: Arc<Windows>,
 }
 
 impl<D: DeviceModel> DeviceBackend<D> {
-    /// The device `model`, whose queues are served by `handlers`; the log calls it `name`.
+    /// The device `model`, whose queues are served by `handlers` and whose syncs are counted in `syncs`; the
+    /// log calls it `name`.
     pub(super) fn new(
         name: &str,
         model: D,
         handlers: impl IntoIterator<Item = D::Handler>,
+        syncs: Arc<SyncCounters>,
         windows: Arc<Windows>,
     ) -> DeviceBackend<D> {
+        let gate: Arc<Gate> = Arc::default();
         let worker = |(number, handler)| {
             let log = LimitedLog::new(format!("{name}: queue {number}"));
-            Mutex::new(Worker::new(log, handler))
+            Worker::new(log, handler, gate.clone())
         };
-        let workers = handlers.into_iter().enumerate().map(worker).collect();
-        DeviceBackend { model, log: LimitedLog::new(name), workers, windows }
+        let workers: Vec<_> = handlers.into_iter().enumerate().map(worker).collect();
+        let counters = workers.iter().map(|worker| worker.counters().clone()).collect();
+        let workers = workers.into_iter().map(Mutex::new).collect();
+        DeviceBackend {
+            model,
+            log: LimitedLog::new(name),
+            workers,
+            counters,
+            syncs,
+            gate,
+            connection: Connection::default(),
+            windows,
+        }
     }
 
     /// The device with other windows.
     pub(super) fn with_windows(self, windows: Arc<Windows>) -> DeviceBackend<D> {
         DeviceBackend { windows, ..self }
+    }
+
+    /// What carries the requests of its queues out.
+    pub(super) fn into_handlers(self) -> impl Iterator<Item = D::Handler> {
+        let workers = self.workers.into_iter();
+        workers.map(|worker| {
+            worker.into_inner().unwrap_or_else(PoisonError::into_inner).into_handler()
+        })
+    }
+
+    /// The shared memory regions; there may be none.
+    pub(super) fn windows(&self) -> &Arc<Windows> {
+        &self.windows
+    }
+
+    /// What is counted of its syncs.
+    pub(super) fn sync_counters(&self) -> &Arc<SyncCounters> {
+        &self.syncs
     }
 
     /// What kind of device it is.
@@ -149,11 +214,14 @@ impl<D: DeviceModel> VhostDevice for DeviceBackend<D> {
     }
 
     fn accept_features(&self, features: u64) {
+        self.connection.accept_features(features);
         self.model.accept_features(features);
     }
 
     fn protocol_features(&self) -> u64 {
-        if self.windows.is_empty() { 0 } else { Windows::PROTOCOL_FEATURES }
+        // The channel for requests to the frontend, which may be told of another size.
+        let common = protocol_features::BACKEND_REQ;
+        if self.windows.is_empty() { common } else { common | Windows::PROTOCOL_FEATURES }
     }
 
     fn read_config(&self, offset: u32, size: u32) -> Vec<u8> {
@@ -176,7 +244,40 @@ impl<D: DeviceModel> VhostDevice for DeviceBackend<D> {
         &self.workers[queue]
     }
 
+    fn counters(&self, queue: usize) -> &QueueCounters {
+        &self.counters[queue]
+    }
+
+    fn syncs(&self) -> &SyncCounters {
+        &self.syncs
+    }
+
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn sync(&self) -> Result<(), SyncError> {
+        self.model.sync()
+    }
+
+    fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn config_changed(&self) -> bool {
+        if !self.windows.is_empty() {
+            return self.windows.config_changed();
+        }
+        self.connection.config_changed().unwrap_or_else(|error| {
+            let error = crate::error_chain::in_one_line(&error);
+            let message = format_args!("the frontend is not told of a new size: {error}");
+            self.log.line(Level::Warn, &message);
+            false
+        })
+    }
+
     fn disconnect(&self) {
+        self.connection.end();
         self.model.disconnect();
     }
 }

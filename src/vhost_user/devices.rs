@@ -9,9 +9,10 @@ use std::thread::{self, ScopedJoinHandle};
 use log::error;
 
 use super::block::DiskConfig;
-use super::control::BoundControl;
+use super::control::{Administration, BoundControl};
 use super::error::Error;
 use super::exposure::refuse_exposure;
+use super::fleet::{Fleet, Member};
 use super::medium::OpenMedium;
 use super::pmem::PmemConfig;
 use super::server::Server;
@@ -84,6 +85,8 @@ impl DeviceConfig {
 /// Devices that are open, and listen.
 pub struct Devices {
     servers: Vec<Server>,
+    /// Those of them that the administrator sees.
+    fleet: Arc<Fleet>,
     /// Served as long as they are.
     control: Option<BoundControl>,
 }
@@ -102,15 +105,16 @@ impl Devices {
         refuse_sharing(&configs, &mut regions)?;
         let servers = devices.into_iter().map(|(config, stop)| config.server(&mut regions, stop));
         let servers = servers.collect::<Result<_, _>>()?;
-        let live = Live::new(regions);
-        let control = control.map(|path| BoundControl::open(path, live)).transpose()?;
-        Ok(Devices { servers, control })
+        let (live, fleet) = (Live::new(regions), Arc::new(Fleet::default()));
+        let administration = Administration { live, fleet: fleet.clone() };
+        let control = control.map(|path| BoundControl::open(path, administration)).transpose()?;
+        Ok(Devices { servers, fleet, control })
     }
 
     /// Devices that are served by `servers`, without a control socket.
     #[must_use]
     pub fn of(servers: Vec<Server>) -> Devices {
-        Devices { servers, control: None }
+        Devices { servers, fleet: Arc::default(), control: None }
     }
 
     /// Number of devices.
@@ -128,20 +132,24 @@ impl Devices {
     /// One of them could not be served any more. That ends the others as little as it concerns them:
     /// they are other guests' devices.
     pub fn run(self) -> Result<(), Error> {
-        let Devices { mut servers, control } = self;
+        let Devices { servers, fleet, control } = self;
+        let mut servers: Vec<_> =
+            servers.into_iter().map(|server| enlist(server, &fleet)).collect();
         let _control = control.map(BoundControl::serve).transpose()?;
         match servers.pop() {
-            Some(only) if servers.is_empty() => return only.run(),
+            Some((only, member)) if servers.is_empty() => {
+                return serve(only, member.as_ref(), &fleet);
+            }
             last => servers.extend(last),
         }
-        let devices = servers.len();
+        let (devices, fleet) = (servers.len(), &*fleet);
         let failed = thread::scope(|scope| {
             let running: Vec<_> = servers
                 .into_iter()
-                .map(|server| {
-                    thread::Builder::new()
-                        .name("device".into())
-                        .spawn_scoped(scope, move || serve(server))
+                .map(|(server, member)| {
+                    thread::Builder::new().name("device".into()).spawn_scoped(scope, move || {
+                        serve_one_of_several(server, member.as_ref(), fleet)
+                    })
                 })
                 .collect();
             let ended_well = |thread: io::Result<ScopedJoinHandle<'_, bool>>| match thread {
@@ -157,10 +165,29 @@ impl Devices {
     }
 }
 
+/// Shows a device to the administrator.
+fn enlist(mut server: Server, fleet: &Fleet) -> (Server, Option<Arc<Member>>) {
+    let member = server.take_member();
+    if let Some(member) = &member {
+        fleet.add(member.clone());
+    }
+    (server, member)
+}
+
+/// Serves a device until it ends.
+fn serve(server: Server, member: Option<&Arc<Member>>, fleet: &Fleet) -> Result<(), Error> {
+    let growth = member.and_then(|member| member.description.growth.clone());
+    let result = server.run_with(growth);
+    if let Some(member) = member {
+        fleet.ended(member);
+    }
+    result
+}
+
 /// Serves one of several devices. Returns whether it was served to the end.
-fn serve(server: Server) -> bool {
+fn serve_one_of_several(server: Server, member: Option<&Arc<Member>>, fleet: &Fleet) -> bool {
     let title = server.name().to_owned();
-    match server.run() {
+    match serve(server, member, fleet) {
         Ok(()) => true,
         Err(error) => {
             error!("{title}: {error}");

@@ -1,4 +1,4 @@
-//! Names of features, for the log.
+//! Names of features, for the log and for reports.
 
 /// Features of every virtio device, and of its rings.
 const COMMON: &[(u32, &str)] = &[
@@ -30,14 +30,37 @@ pub(super) const BLOCK: &[(u32, &str)] = &[
     (14, "WRITE_ZEROES"),
 ];
 
+/// Features of the vhost-user protocol.
+const PROTOCOL: &[(u32, &str)] = &[
+    (0, "MQ"),
+    (3, "REPLY_ACK"),
+    (5, "BACKEND_REQ"),
+    (9, "CONFIG"),
+    (10, "BACKEND_SEND_FD"),
+    (13, "RESET_DEVICE"),
+    (15, "CONFIGURE_MEM_SLOTS"),
+    (22, "SHMEM"),
+];
+
 /// The features in `bits` by name, those of the device first; the others by number.
 pub(super) fn names(bits: u64, of_device: &[(u32, &str)]) -> String {
-    let name = |bit: u32| {
-        let known = of_device.iter().chain(COMMON).find(|(number, _)| *number == bit);
-        known.map_or_else(|| format!("bit {bit}"), |(_, name)| (*name).to_owned())
-    };
-    let set = (0..u64::BITS).filter(|bit| bits & 1 << bit != 0);
-    set.map(name).collect::<Vec<_>>().join(" ")
+    list(bits, of_device).join(" ")
+}
+
+/// As [`names`], one by one.
+pub(super) fn list(bits: u64, of_device: &[(u32, &str)]) -> Vec<String> {
+    named(bits, |bit| of_device.iter().chain(COMMON).find(|(number, _)| *number == bit))
+}
+
+/// The protocol features in `bits`, one by one.
+pub(super) fn protocol(bits: u64) -> Vec<String> {
+    named(bits, |bit| PROTOCOL.iter().find(|(number, _)| *number == bit))
+}
+
+fn named<'a>(bits: u64, known: impl Fn(u32) -> Option<&'a (u32, &'a str)>) -> Vec<String> {
+    let name =
+        |bit: u32| known(bit).map_or_else(|| format!("bit {bit}"), |(_, name)| (*name).to_owned());
+    (0..u64::BITS).filter(|bit| bits & 1 << bit != 0).map(name).collect()
 }
 
 #[cfg(test)]
@@ -50,5 +73,6 @@ mod tests {
         assert_eq!(names(bits, BLOCK), "FLUSH MQ EVENT_IDX VERSION_1 bit 63");
         assert_eq!(names(1 << 9, &[]), "bit 9");
         assert_eq!(names(0, BLOCK), "");
+        assert_eq!(protocol(1 << 5 | 1 << 63), ["BACKEND_REQ", "bit 63"]);
     }
 }

@@ -11,6 +11,7 @@
 
 mod announce;
 mod block;
+mod connection;
 pub mod control;
 mod device;
 mod devices;
@@ -18,6 +19,7 @@ mod error;
 mod eventfd;
 mod exposure;
 mod feature_names;
+mod fleet;
 mod grants;
 mod guest_log;
 mod inherited;
@@ -26,6 +28,7 @@ mod medium;
 mod memory_table;
 #[cfg(feature = "mutants")]
 pub mod mutant;
+mod pause;
 mod peer;
 mod pmem;
 mod protocol;
@@ -39,7 +42,7 @@ mod stop;
 mod wakeup;
 mod windows;
 
-pub use block::{BlockDevice, DiskConfig, MappedDisk};
+pub use block::{BlockDevice, DiskConfig, MappedDisk, RateGroup};
 pub use devices::{DeviceConfig, Devices};
 pub use error::Error;
 pub use grants::grants;
@@ -47,7 +50,7 @@ pub use inherited::{Inherited, PassedSockets};
 pub use limits::raise_descriptor_limit;
 pub use medium::{OpenMedium, TheMapping};
 pub use pmem::PmemConfig;
-pub use queue::{Memory, Ring, RingPlaces};
+pub use queue::{BucketConfig, Memory, RateLimit, Ring, RingPlaces};
 pub use server::Server;
 pub use socket::{Endpoint, SocketAccess, SocketPath, SocketSource};
 pub use stop::Stop;

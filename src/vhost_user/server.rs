@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -13,40 +13,43 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::device::VhostDevice;
 use super::error::Error;
+use super::fleet::{Description, Growth, Member};
 use super::peer::Peer;
 use super::protocol::message::MessageError;
 use super::session::{Session, SessionEnd};
 use super::socket::Endpoint;
 use super::stop::Stop;
 use crate::error_chain::in_one_line;
-use crate::namespace::NamespaceError;
 use crate::sandbox::{ThreadKind, enter_thread};
 
 /// How long to wait before trying again what failed for want of descriptors or memory.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
-/// Opens a disk again that is larger by now; `None`: it is as it was. No frontend is connected.
-pub(super) type Reopen =
-    Box<dyn FnMut() -> Result<Option<Arc<dyn VhostDevice>>, NamespaceError> + Send>;
-
 /// A device and the socket at which it is served.
 pub struct Server {
     device: Arc<dyn VhostDevice>,
-    /// `None`: the disk stays as it is.
-    reopen: Option<Reopen>,
     endpoint: Endpoint,
     stop: Stop,
+    /// `None`: no administrator can ask of it.
+    description: Option<Description>,
 }
 
 impl Server {
     /// A server for `device` at `endpoint`, which `stop` stops.
     pub(super) fn new(device: Arc<dyn VhostDevice>, endpoint: Endpoint, stop: Stop) -> Server {
-        Server { device, reopen: None, endpoint, stop }
+        Server { device, endpoint, stop, description: None }
     }
 
-    /// Lets the disk be opened again before each connection, if it has grown.
-    pub(super) fn reopened_by(self, reopen: Reopen) -> Server {
-        Server { reopen: Some(reopen), ..self }
+    /// Says what the device is, for the administrator, and how it grows.
+    pub(super) fn described(self, description: Description) -> Server {
+        Server { description: Some(description), ..self }
+    }
+
+    /// What the administrator sees of it, once.
+    pub(super) fn take_member(&mut self) -> Option<Arc<Member>> {
+        let description = self.description.take()?;
+        let (device, stop) = (self.device.clone(), self.stop.clone());
+        Some(Arc::new(Member { device, description, stop, quiesced: Mutex::default() }))
     }
 
     /// What the log calls the device.
@@ -63,9 +66,15 @@ impl Server {
     ///
     /// The listening socket cannot be used any more.
     pub fn run(self) -> Result<(), Error> {
+        self.run_with(None)
+    }
+
+    /// As [`run`](Self::run), with the growth of the disk.
+    pub(super) fn run_with(self, growth: Option<Arc<dyn Growth>>) -> Result<(), Error> {
         enter_thread(ThreadKind::Device);
-        let Server { device, reopen, endpoint, stop } = self;
-        let serving = Serving { device, reopen, stop };
+        let Server { device, endpoint, stop, description } = self;
+        let growth = growth.or_else(|| description.and_then(|description| description.growth));
+        let serving = Serving { device, growth, stop };
         match endpoint {
             Endpoint::Listening(listener, _name) => serving.serve_all(&listener),
             Endpoint::Connected(stream) => {
@@ -79,12 +88,13 @@ impl Server {
 /// A server at work.
 struct Serving {
     device: Arc<dyn VhostDevice>,
-    reopen: Option<Reopen>,
+    /// `None`: the disk stays as large as it is.
+    growth: Option<Arc<dyn Growth>>,
     stop: Stop,
 }
 
 impl Serving {
-    fn serve_all(mut self, listener: &UnixListener) -> Result<(), Error> {
+    fn serve_all(self, listener: &UnixListener) -> Result<(), Error> {
         let fails = |source| Error::System { action: "cannot wait for a frontend", source };
         // A frontend that has left again is not to be waited for.
         listener.set_nonblocking(true).map_err(fails)?;
@@ -133,15 +143,11 @@ impl Serving {
         thread::sleep(TRY_AGAIN);
     }
 
-    /// Serves the larger disk from now on, if it has grown.
-    fn take_growth(&mut self) {
-        let Some(reopen) = &mut self.reopen else { return };
-        match reopen() {
-            Ok(Some(larger)) => self.device = larger,
-            Ok(None) => {}
-            Err(error) => {
-                warn!("the disk stays as large as it was: {}", in_one_line(&error));
-            }
+    /// Takes what the namespace of the disk has gained.
+    fn take_growth(&self) {
+        let Some(growth) = &self.growth else { return };
+        if let Err(error) = growth.take() {
+            warn!("the disk stays as large as it was: {}", in_one_line(&error));
         }
     }
 

@@ -154,12 +154,14 @@ impl<'s> Session<'s> {
         let queue_size = device.queue_size();
         let ring = |_| Ring::new(queue_size).map(Arc::new).map_err(io::Error::other);
         let rings: Vec<_> = (0..device.queues()).map(ring).collect::<Result<_, _>>()?;
+        let memory_lost = Arc::new(Wakeup::new()?);
+        device.connection().begin(&stream);
         Ok(Session {
             stream,
             stop,
             listener,
             is_waited_for: false,
-            memory_lost: Arc::new(Wakeup::new()?),
+            memory_lost,
             memory: MemoryTable::new(Memory::new(GuestRam::new())),
             threads: rings.iter().map(|_| None).collect(),
             rings,
@@ -352,10 +354,15 @@ impl<'s> Session<'s> {
         // Not all offered bits are known by all frontends, and some accept what they do not use.
         let surplus = features & !self.offered_protocol_features();
         self.protocol_features = features & !surplus;
+        self.device.connection().accept_protocol_features(self.protocol_features);
         if surplus == 0 { Ok(()) } else { Err(SessionError::Features(surplus)) }
     }
 
     fn set_back_channel(&self, descriptor: OwnedFd) -> Result<(), SessionError> {
+        if self.device.windows().is_empty() {
+            self.device.connection().set_channel(descriptor);
+            return Ok(());
+        }
         self.device.windows().connect(descriptor).map_err(SessionError::BackChannel)
     }
 

@@ -30,6 +30,7 @@ mod linux_btt;
 mod namespaces;
 mod older_frontends;
 mod power_failure;
+mod powercut;
 mod repaired;
 mod torn_sectors;
 mod windows;

@@ -140,7 +140,7 @@ impl Disk {
         let result = self.executor.execute(&mut batch, &self.memory, &request, 7, &|| false);
         batch.commit();
         assert_eq!(batch.take_failures().count(), 0);
-        result
+        result.map(|done| done.filled)
     }
 
     /// Carries out a request, on the disk and on the array.

@@ -55,6 +55,11 @@ impl<'q, M: PersistentMemory> Batch<'q, M> {
         self.failures.drain(..)
     }
 
+    /// How many fences writes and trims have made since the last call.
+    pub fn take_fences(&mut self) -> u64 {
+        self.round.take_fences()
+    }
+
     /// Reads whole sectors from `first` on into all of `into`.
     pub fn read(&mut self, first: u64, into: &VolatileSlice<'_>) -> Result<(), Error> {
         let (count, _) = self.check_buffer(first, into.len())?;

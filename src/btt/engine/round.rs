@@ -30,16 +30,28 @@ pub(super) struct Round {
     pub staged: Vec<Staged>,
     /// One bit per sector number modulo 64: clear if no such sector is staged.
     sieve: u64,
+    /// Fences since they were last asked for.
+    fences: u64,
 }
 
 impl Round {
     pub(super) fn new() -> Round {
-        Round { staged: Vec::with_capacity(ROUND_SECTORS), sieve: 0 }
+        Round { staged: Vec::with_capacity(ROUND_SECTORS), sieve: 0, fences: 0 }
     }
 
     pub(super) fn holds(&self, arena: usize, lba: Lba) -> bool {
         self.sieve & sieve_bit(lba) != 0
             && self.staged.iter().any(|staged| (staged.arena, staged.lba) == (arena, lba))
+    }
+
+    /// Counts fences.
+    pub(super) fn fenced(&mut self, fences: u64) {
+        self.fences += fences;
+    }
+
+    /// How many fences there were since the last call.
+    pub(super) fn take_fences(&mut self) -> u64 {
+        std::mem::take(&mut self.fences)
     }
 
     pub(super) fn is_empty(&self) -> bool {

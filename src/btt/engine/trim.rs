@@ -82,6 +82,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
             }
             sector += group;
         }
+        self.round.fenced(1);
         self.btt.medium.fence().inspect_err(|error| self.btt.keep_after_failed_sync(error))?;
         self.btt.trims.end();
         Ok(())

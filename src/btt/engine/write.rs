@@ -29,6 +29,9 @@ use crate::pmem::{Intent, MediaError, PersistentMemory};
 /// The lanes of a round whose flog entry could not be stored, with their arenas.
 type Broken = ArrayVec<(usize, LaneIndex), ROUND_SECTORS>;
 
+/// Fences of a round: after the data, after the log, and after the map.
+const ROUND_FENCES: u64 = 3;
+
 impl<M: PersistentMemory> Batch<'_, M> {
     /// Step 1: puts the data of `sector` into the free block of a lane.
     pub(super) fn stage(&mut self, sector: u64, data: Data<'_>, tag: Tag) -> Result<(), Error> {
@@ -134,6 +137,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
     /// their data are durable.
     pub(super) fn publish(&mut self) {
         let broken = self.log();
+        self.round.fenced(ROUND_FENCES);
         if mutant!(btt::UnlockedMap) {
             self.guards.clear();
         }

@@ -8,7 +8,7 @@ use crate::btt::format::info_block::Version;
 use crate::pmem::{PAGE, PersistentMemory};
 
 /// Returns the offset of the first byte behind the BTT in `medium` that is neither zero nor what
-/// [`grow`](super::grow), with arenas of at most `arena_size` bytes, writes there: a growth that was
+/// [`grow`](super::grow()), with arenas of at most `arena_size` bytes, writes there: a growth that was
 /// interrupted may have left that. Holes are not read.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! The command line of `nvdimmctl`, in the words of ndctl.
 
+mod administer;
 mod backup;
 mod check;
 mod check_labels;
@@ -67,6 +68,8 @@ enum Command {
     Import(import::Import),
     Export(export::Export),
     Dax(dax::Dax),
+    #[command(flatten)]
+    Ask(administer::DaemonCommand),
 }
 
 /// Why a command failed.
@@ -315,6 +318,7 @@ impl Command {
             | Command::GrowNamespace(_)
             | Command::Import(_) => true,
             Command::Dax(dax) => dax.is_change(),
+            Command::Ask(asked) => asked.is_change(),
             Command::List(_)
             | Command::Inspect(_)
             | Command::CheckLabels(_)
@@ -324,8 +328,13 @@ impl Command {
     }
 
     fn run(mut self, control: Option<&Path>) -> Result<ExitCode, Error> {
+        if let Command::Ask(command) = &self {
+            let control =
+                control.ok_or(Error::Usage("--control=PATH says which daemon is meant"))?;
+            return command.run(control).map(|()| ExitCode::SUCCESS);
+        }
         if control.is_some() && !matches!(&self, Command::Dax(dax) if dax.knows_control()) {
-            return Err(Error::Usage("--control is for 'dax resize-device' alone"));
+            return Err(Error::Usage("--control is for what a daemon is asked to do"));
         }
         match &mut self {
             Command::CheckNamespace(command) => command.place_namespace(),
@@ -347,6 +356,8 @@ impl Command {
             Command::Inspect(command) => command.run(),
             Command::Import(command) => command.run(),
             Command::Export(command) => command.run(),
+            // Answered above.
+            Command::Ask(_) => Ok(()),
         };
         done.map(|()| ExitCode::SUCCESS)
     }

@@ -13,7 +13,7 @@ use crate::pmem::fletcher64_without_field;
 ///
 /// `makes_sense` tells that of a page's contents. The simplest explanation is taken: one bit, then one
 /// half of a word, then, if the page makes no sense as it is, a whole word.
-pub fn correct<const N: usize>(
+pub(super) fn correct<const N: usize>(
     page: &[u8; N],
     sum: u64,
     makes_sense: impl Fn(&[u8; N]) -> bool,

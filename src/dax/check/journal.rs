@@ -10,7 +10,7 @@ use crate::pmem::PersistentMemory;
 
 /// The words that opening would store, with their offsets: those that differ from what is there. A
 /// journal that cannot be read, or whose numbers are used up, is a fault.
-pub fn pending<M: PersistentMemory>(
+pub(super) fn pending<M: PersistentMemory>(
     medium: &M,
     superblock: &Superblock,
 ) -> Result<BTreeMap<u64, u64>, Fault> {

@@ -17,7 +17,7 @@ const LABEL: &[u8; 32] = b"nvm pages\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0
 
 /// The pages of which words are known, with these words and their byte offsets; the checksums are not
 /// among them.
-pub fn pages(superblock: &Superblock) -> [(u64, Vec<(u64, u64)>); 2] {
+pub(super) fn pages(superblock: &Superblock) -> [(u64, Vec<(u64, u64)>); 2] {
     let mut table = header(OWNER_TABLE_OFFSET, PageKind::Owners, superblock.set_uuid);
     let head = [
         &superblock.set_uuid.as_bytes()[..],
@@ -42,7 +42,7 @@ pub fn pages(superblock: &Superblock) -> [(u64, Vec<(u64, u64)>); 2] {
 
 /// All words of the page at byte offset `at` that are known if it is of this kind and owner, by their
 /// places in the page: those of its header, and those that the superblock tells.
-pub fn of_page(
+pub(super) fn of_page(
     superblock: &Superblock,
     at: u64,
     (kind, owner): (PageKind, Uuid),
@@ -53,7 +53,7 @@ pub fn of_page(
 }
 
 /// Magic, owner and the reserved words of a page, in this order, with their byte offsets.
-pub fn header(page: u64, kind: PageKind, owner: Uuid) -> Vec<(u64, u64)> {
+pub(super) fn header(page: u64, kind: PageKind, owner: Uuid) -> Vec<(u64, u64)> {
     let mut header = words(page + 8, &kind.magic());
     header.extend(words(page + 24, owner.as_bytes()));
     header.extend(words(page + 48, &[0; 16]));
@@ -61,7 +61,7 @@ pub fn header(page: u64, kind: PageKind, owner: Uuid) -> Vec<(u64, u64)> {
 }
 
 /// Bytes as words, with their byte offsets.
-pub fn words(offset: u64, bytes: &[u8]) -> Vec<(u64, u64)> {
+pub(super) fn words(offset: u64, bytes: &[u8]) -> Vec<(u64, u64)> {
     let words = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
     (offset..).step_by(8).zip(words).collect()
 }

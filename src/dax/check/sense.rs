@@ -12,7 +12,7 @@ use crate::dax::format::superblock::Superblock;
 use crate::dax::format::units::Align;
 
 /// Returns whether a page of this kind can have these contents, whatever its header and checksum.
-pub fn makes_sense(page: &PageBytes, kind: PageKind, superblock: &Superblock) -> bool {
+pub(super) fn makes_sense(page: &PageBytes, kind: PageKind, superblock: &Superblock) -> bool {
     let body = match kind {
         PageKind::Owners => {
             OwnerTable::ref_from_bytes(page).is_ok_and(|page| page.heads.iter().all(is_head))
@@ -32,7 +32,7 @@ pub fn makes_sense(page: &PageBytes, kind: PageKind, superblock: &Superblock) ->
 }
 
 /// Returns whether a link can be this: none, or to a metadata page.
-pub fn is_link(link: u64) -> bool {
+pub(super) fn is_link(link: u64) -> bool {
     let is_page =
         (METADATA_OFFSET..PAGES_OFFSET).contains(&link) && link.is_multiple_of(METADATA_PAGE_SIZE);
     link == 0 || is_page

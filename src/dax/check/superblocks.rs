@@ -22,7 +22,7 @@ const RESERVED_AT: usize = 120;
 /// # Errors
 ///
 /// [`Error::NotFound`], [`Error::Superblocks`].
-pub fn superblock<M: PersistentMemory>(medium: &M) -> Result<Superblock, Error> {
+pub(crate) fn superblock<M: PersistentMemory>(medium: &M) -> Result<Superblock, Error> {
     discovery::superblock(medium).or_else(|error| match &error {
         Error::Superblocks { .. } => recovered(medium).ok_or(error),
         _ => Err(error),
@@ -30,7 +30,10 @@ pub fn superblock<M: PersistentMemory>(medium: &M) -> Result<Superblock, Error> 
 }
 
 /// Reports superblocks that are damaged; returns what the region is, if that can be told.
-pub fn check<M: PersistentMemory>(medium: &M, findings: &mut Vec<Finding>) -> Option<Superblock> {
+pub(super) fn check<M: PersistentMemory>(
+    medium: &M,
+    findings: &mut Vec<Finding>,
+) -> Option<Superblock> {
     let copies = [SUPERBLOCK_OFFSET, BACKUP_OFFSET].map(|at| (at, Superblock::read(medium, at)));
     let superblock = superblock(medium).ok();
     for (offset, copy) in copies {

@@ -60,7 +60,7 @@ pub(super) struct Walk<'a, M> {
 }
 
 /// Checks all metadata but the superblocks, with what is `pending` in place.
-pub fn walk<M: PersistentMemory>(
+pub(super) fn walk<M: PersistentMemory>(
     medium: &M,
     superblock: &Superblock,
     pending: BTreeMap<u64, u64>,

@@ -11,7 +11,7 @@ use crate::dax::format::page_kind::PageKind;
 
 /// A chain of metadata pages.
 #[derive(Debug)]
-pub struct Chain {
+pub(crate) struct Chain {
     kind: PageKind,
     /// To whom the pages belong.
     owner: Uuid,
@@ -73,7 +73,7 @@ impl Room {
 
 /// A slot that a transaction fills.
 #[derive(Debug, Clone, Copy)]
-pub struct Filled {
+pub(crate) struct Filled {
     /// Byte offset of the slot.
     pub slot: u64,
     /// A page that is linked for it.
@@ -82,7 +82,13 @@ pub struct Filled {
 
 impl Chain {
     /// A chain without pages, of slots of `slot_size` bytes; its first link is at `head`.
-    pub fn new(kind: PageKind, owner: Uuid, head: u64, slot_size: u64, slots: usize) -> Chain {
+    pub(crate) fn new(
+        kind: PageKind,
+        owner: Uuid,
+        head: u64,
+        slot_size: u64,
+        slots: usize,
+    ) -> Chain {
         Chain {
             kind,
             owner,
@@ -96,7 +102,7 @@ impl Chain {
     }
 
     /// Appends a page that was found on the medium, with the offsets of its free slots.
-    pub fn found(&mut self, page: u64, free: impl IntoIterator<Item = u64>) {
+    pub(crate) fn found(&mut self, page: u64, free: impl IntoIterator<Item = u64>) {
         let mut room = Room::none(self.slots);
         for slot in free {
             room.give(self.number(slot));
@@ -106,12 +112,16 @@ impl Chain {
     }
 
     /// Offsets of its pages.
-    pub fn pages(self) -> Vec<u64> {
+    pub(crate) fn pages(self) -> Vec<u64> {
         self.pages
     }
 
     /// Finds a free slot; links a page from `pool` in front of the others if there is none.
-    pub fn fill(&self, pool: &BTreeSet<u64>, into: &mut Transaction) -> Result<Filled, Error> {
+    pub(crate) fn fill(
+        &self,
+        pool: &BTreeSet<u64>,
+        into: &mut Transaction,
+    ) -> Result<Filled, Error> {
         let room =
             self.with_room.first().and_then(|page| Some((page, self.room.get(page)?.first()?)));
         if let Some((page, number)) = room {
@@ -125,7 +135,7 @@ impl Chain {
     }
 
     /// The slot is filled.
-    pub fn filled(&mut self, filled: Filled, pool: &mut BTreeSet<u64>) {
+    pub(crate) fn filled(&mut self, filled: Filled, pool: &mut BTreeSet<u64>) {
         if let Some(page) = filled.page {
             pool.remove(&page);
             self.pages.insert(0, page);
@@ -158,7 +168,7 @@ impl Chain {
     }
 
     /// Empties a slot; unlinks its page if it was the last one there.
-    pub fn empty(&self, slot: u64, into: &mut Transaction) {
+    pub(crate) fn empty(&self, slot: u64, into: &mut Transaction) {
         let page = layout::page_of(slot);
         if self.is_last(page) {
             let (link, next) = self.neighbours(page);
@@ -169,7 +179,7 @@ impl Chain {
     }
 
     /// The slot is empty.
-    pub fn emptied(&mut self, slot: u64, pool: &mut BTreeSet<u64>) {
+    pub(crate) fn emptied(&mut self, slot: u64, pool: &mut BTreeSet<u64>) {
         let (page, number) = (layout::page_of(slot), self.number(slot));
         if self.is_last(page) {
             self.room.remove(&page);

@@ -18,7 +18,7 @@ fn place(chain: &[u64], index: usize) -> u64 {
 
 /// Which free pages a device gets that are not behind its last extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Preference {
+pub(super) enum Preference {
     /// Those at the lowest addresses, so that small gaps are filled up.
     Lowest,
     /// Those in the largest runs: the fewest extents, and so the fewest metadata pages.
@@ -27,7 +27,7 @@ pub enum Preference {
 
 /// Takes `more` pages, a multiple of the alignment, for a device whose extents are `old`: first those
 /// behind its last extent, then others by `preference`. A contiguous device takes what it can have.
-pub fn take(
+pub(super) fn take(
     state: &mut State,
     device: &Device,
     old: &[Extent],
@@ -103,7 +103,7 @@ fn take_run(state: &mut State, first: u64, most: u64, order: u32, taken: &mut Ve
 }
 
 /// Appends an extent, as one with the last if they touch.
-pub fn append(extents: &mut Vec<Extent>, extent: Extent) {
+pub(super) fn append(extents: &mut Vec<Extent>, extent: Extent) {
     match extents.last_mut() {
         Some(last) if last.end() == extent.first => last.pages += extent.pages,
         _ => extents.push(extent),
@@ -111,7 +111,7 @@ pub fn append(extents: &mut Vec<Extent>, extent: Extent) {
 }
 
 /// What is left of `extents` after the first `pages` pages are kept, and what goes.
-pub fn cut(extents: &[Extent], pages: u64) -> (Vec<Extent>, Vec<Extent>) {
+pub(super) fn cut(extents: &[Extent], pages: u64) -> (Vec<Extent>, Vec<Extent>) {
     let (mut kept, mut gone) = (Vec::new(), Vec::new());
     let mut rest = pages;
     for &Extent { first, pages } in extents {
@@ -129,7 +129,7 @@ pub fn cut(extents: &[Extent], pages: u64) -> (Vec<Extent>, Vec<Extent>) {
 
 /// Metadata pages that a change links and unlinks.
 #[derive(Debug, Default)]
-pub struct Relinked {
+pub(super) struct Relinked {
     /// No longer in the pool.
     pub linked: Vec<u64>,
     /// In the pool again.
@@ -142,7 +142,7 @@ pub struct Relinked {
 /// However many they are, the transaction gets few stores: what only goes is no longer counted, one
 /// extent that changes is stored, and where there are more than before, the pages from the first one
 /// that changes on are made anew and linked instead.
-pub fn write(
+pub(super) fn write(
     device: &mut Device,
     old: &[Extent],
     new: Vec<Extent>,

@@ -25,7 +25,7 @@ use crate::pmem::PersistentMemory;
 
 /// Replays the journal and reads everything; a region that is open for reading only is replayed in
 /// DRAM.
-pub fn load<M: PersistentMemory>(
+pub(super) fn load<M: PersistentMemory>(
     medium: &M,
     superblock: &Superblock,
     read_only: bool,

@@ -13,7 +13,7 @@ use crate::dax::journal::ring::Ring;
 
 /// Everything that changes.
 #[derive(Debug)]
-pub struct State {
+pub(crate) struct State {
     /// The journal.
     pub ring: Ring,
     /// The free pages.
@@ -34,7 +34,7 @@ pub struct State {
 
 /// An owner.
 #[derive(Debug)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// Its uuid.
     pub uuid: Uuid,
     /// What it calls itself.
@@ -47,7 +47,7 @@ pub struct Owner {
 
 /// A block of an owner.
 #[derive(Debug, Clone, Copy)]
-pub struct Block {
+pub(crate) struct Block {
     /// Its order.
     pub order: u32,
     /// Byte offset of its record.
@@ -56,7 +56,7 @@ pub struct Block {
 
 /// A device.
 #[derive(Debug, Clone)]
-pub struct Device {
+pub(crate) struct Device {
     /// Byte offset of its slot.
     pub slot: u64,
     /// Its uuid.
@@ -77,19 +77,19 @@ pub struct Device {
 
 impl Device {
     /// Number of its pages.
-    pub fn pages(&self) -> u64 {
+    pub(crate) fn pages(&self) -> u64 {
         self.extents.iter().map(|extent| extent.pages).sum()
     }
 
     /// Returns whether it is held.
-    pub fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         Arc::strong_count(&self.holders) > 1
     }
 }
 
 impl State {
     /// The owner with this uuid, and the index of its head.
-    pub fn owner(&self, uuid: Uuid) -> Option<(usize, &Owner)> {
+    pub(crate) fn owner(&self, uuid: Uuid) -> Option<(usize, &Owner)> {
         let heads = self.owners.iter().enumerate();
         heads
             .filter_map(|(head, owner)| Some((head, owner.as_ref()?)))
@@ -97,7 +97,7 @@ impl State {
     }
 
     /// Makes pages free again, all of which were taken.
-    pub fn give(&mut self, extents: &[Extent]) {
+    pub(crate) fn give(&mut self, extents: &[Extent]) {
         for extent in extents {
             let given = self.buddy.give(*extent);
             debug_assert!(given, "the extent was taken");
@@ -105,17 +105,17 @@ impl State {
     }
 
     /// Returns whether a new owner or device cannot have this uuid.
-    pub fn is_in_use(&self, uuid: Uuid) -> bool {
+    pub(crate) fn is_in_use(&self, uuid: Uuid) -> bool {
         uuid.is_nil() || self.owner(uuid).is_some() || self.names.contains_key(&uuid)
     }
 }
 
 /// Returns whether `text` fits where names and labels are kept, and can be printed.
-pub fn is_text(text: &str) -> bool {
+pub(super) fn is_text(text: &str) -> bool {
     text.len() <= TEXT_SIZE && !text.chars().any(char::is_control)
 }
 
 /// Number of extent pages of a device with so many extents.
-pub fn extent_pages(extents: usize) -> usize {
+pub(super) fn extent_pages(extents: usize) -> usize {
     extents.saturating_sub(INLINE_EXTENTS).div_ceil(crate::dax::format::layout::EXTENTS)
 }

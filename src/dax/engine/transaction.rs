@@ -9,14 +9,14 @@ use crate::pmem::{MediaError, PersistentMemory};
 
 /// Stores and new pages that become visible at once.
 #[derive(Debug, Clone, Default)]
-pub struct Transaction {
+pub(crate) struct Transaction {
     stores: BTreeMap<u64, u64>,
     fresh: BTreeMap<u64, Box<PageBytes>>,
 }
 
 impl Transaction {
     /// Stores eight bytes at `offset`; into a new page of this transaction, if it is in one.
-    pub fn store(&mut self, offset: u64, value: u64) {
+    pub(crate) fn store(&mut self, offset: u64, value: u64) {
         match self.fresh.get_mut(&layout::page_of(offset)) {
             Some(page) => {
                 let at = (offset % METADATA_PAGE_SIZE) as usize;
@@ -27,7 +27,7 @@ impl Transaction {
     }
 
     /// Stores bytes, a multiple of eight, at `offset`.
-    pub fn store_bytes(&mut self, offset: u64, bytes: &[u8]) {
+    pub(crate) fn store_bytes(&mut self, offset: u64, bytes: &[u8]) {
         for (word, offset) in bytes.as_chunks::<8>().0.iter().zip((offset..).step_by(8)) {
             self.store(offset, u64::from_le_bytes(*word));
         }
@@ -35,7 +35,7 @@ impl Transaction {
 
     /// Fills a metadata page at `offset` that no chain reaches. It is written, and durable, before
     /// the stores that link it.
-    pub fn fresh_page(&mut self, offset: u64, bytes: Box<PageBytes>) {
+    pub(crate) fn fresh_page(&mut self, offset: u64, bytes: Box<PageBytes>) {
         self.fresh.insert(offset, bytes);
     }
 
@@ -45,7 +45,7 @@ impl Transaction {
     /// # Errors
     ///
     /// [`Error::TooManyStores`], and nothing has been written; the medium's.
-    pub fn prepare<M: PersistentMemory>(
+    pub(crate) fn prepare<M: PersistentMemory>(
         self,
         medium: &M,
         ring: &mut Ring,
@@ -100,14 +100,14 @@ impl Transaction {
 
 /// A transaction that only has to be committed.
 #[derive(Debug)]
-pub struct Prepared {
+pub(crate) struct Prepared {
     stores: Vec<Store>,
 }
 
 impl Prepared {
     /// Makes it happen. A failure of the medium leaves it unknown whether it did: the region must be
     /// opened again before it is used.
-    pub fn commit<M: PersistentMemory>(
+    pub(crate) fn commit<M: PersistentMemory>(
         self,
         medium: &M,
         ring: &mut Ring,

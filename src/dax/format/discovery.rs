@@ -10,7 +10,7 @@ use super::units::{Align, PAGE_SIZE};
 use crate::pmem::{MediaError, PersistentMemory};
 
 /// The superblock, or else its backup.
-pub fn superblock<M: PersistentMemory>(medium: &M) -> Result<Superblock, Error> {
+pub(crate) fn superblock<M: PersistentMemory>(medium: &M) -> Result<Superblock, Error> {
     if medium.size() < PAGES_OFFSET {
         return Err(Error::NotFound);
     }

@@ -6,7 +6,7 @@ use super::fault::Fault;
 
 /// The feature bits of a region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Features {
+pub(crate) struct Features {
     /// A program that does not know one of these can do everything. The bits are kept.
     pub compat: u64,
     /// A program that does not know one of these must not use the region.
@@ -18,14 +18,14 @@ pub struct Features {
 impl Features {
     /// Incompatible: alignment counts from a multiple of 4 GiB of the file instead of from the start of the
     /// namespace.
-    pub const ALIGN_BASE: u64 = 1;
+    pub(crate) const ALIGN_BASE: u64 = 1;
 
     /// Refuses a region that uses something by which its metadata would be misunderstood.
     ///
     /// # Errors
     ///
     /// [`Fault::Features`].
-    pub fn check_open(self) -> Result<(), Fault> {
+    pub(crate) fn check_open(self) -> Result<(), Fault> {
         match self.incompat & !Features::ALIGN_BASE {
             0 => Ok(()),
             unknown => Err(Fault::Features(unknown)),
@@ -37,7 +37,7 @@ impl Features {
     /// # Errors
     ///
     /// [`Error::ReadOnlyFeatures`].
-    pub fn check_change(self) -> Result<(), Error> {
+    pub(crate) fn check_change(self) -> Result<(), Error> {
         if self.ro_compat == 0 || mutant!(dax::FeaturesIgnored) {
             Ok(())
         } else {

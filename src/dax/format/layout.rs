@@ -28,37 +28,37 @@ use super::units::{Bounds, Extent, PAGE_SIZE};
 use crate::pmem::fletcher64_without_field;
 
 /// Bytes of a metadata page, the owner table among them.
-pub const METADATA_PAGE_SIZE: u64 = 8192;
+pub(crate) const METADATA_PAGE_SIZE: u64 = 8192;
 /// Byte offset of the owner table.
-pub const OWNER_TABLE_OFFSET: u64 = 8192;
+pub(crate) const OWNER_TABLE_OFFSET: u64 = 8192;
 /// Byte offset of the first metadata page behind the owner table.
-pub const METADATA_OFFSET: u64 = 16 << 10;
+pub(crate) const METADATA_OFFSET: u64 = 16 << 10;
 /// Byte offset of the first allocatable page.
 pub const PAGES_OFFSET: u64 = 16 << 20;
 /// Metadata pages behind the owner table.
-pub const METADATA_PAGES: u64 = (PAGES_OFFSET - METADATA_OFFSET) / METADATA_PAGE_SIZE;
+pub(crate) const METADATA_PAGES: u64 = (PAGES_OFFSET - METADATA_OFFSET) / METADATA_PAGE_SIZE;
 /// The highest number of a journal entry behind which there may be others: as good as endless.
-pub const MOST_SEQ: u64 = u64::MAX / 2;
+pub(crate) const MOST_SEQ: u64 = u64::MAX / 2;
 /// Heads in the owner table, that of owner 0 among them.
 pub const OWNERS: usize = 127;
 /// Records in a record page.
-pub const RECORDS: usize = 1016;
+pub(crate) const RECORDS: usize = 1016;
 /// Devices in a device page.
-pub const DEVICES: usize = 63;
+pub(crate) const DEVICES: usize = 63;
 /// Extents of a device that its slot holds itself.
-pub const INLINE_EXTENTS: usize = 2;
+pub(crate) const INLINE_EXTENTS: usize = 2;
 /// Extents in an extent page.
-pub const EXTENTS: usize = 508;
+pub(crate) const EXTENTS: usize = 508;
 /// Bytes of a name or a label.
-pub const TEXT_SIZE: usize = 32;
+pub(crate) const TEXT_SIZE: usize = 32;
 
 /// The bytes of a metadata page.
-pub type PageBytes = [u8; METADATA_PAGE_SIZE as usize];
+pub(crate) type PageBytes = [u8; METADATA_PAGE_SIZE as usize];
 
 /// What every metadata page begins with.
 #[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Header {
+pub(crate) struct Header {
     /// Fletcher-64 of the whole page, this field taken as zero.
     pub checksum: U64,
     /// [`PageKind::magic`].
@@ -75,7 +75,7 @@ pub struct Header {
 /// A head of the owner table.
 #[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Head {
+pub(crate) struct Head {
     /// Of the owner; nil: the head is free.
     pub uuid: [u8; 16],
     /// What the owner calls itself, padded with zeroes.
@@ -89,7 +89,7 @@ pub struct Head {
 /// The owner table.
 #[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct OwnerTable {
+pub(crate) struct OwnerTable {
     /// Its link leads to the first device page.
     pub header: Header,
     /// Head 0 is the allocator's own.
@@ -99,7 +99,7 @@ pub struct OwnerTable {
 /// A record page.
 #[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct RecordPage {
+pub(crate) struct RecordPage {
     /// Its owner is the owner of the pages.
     pub header: Header,
     /// 0: a free slot.
@@ -119,7 +119,7 @@ pub struct ExtentOnMedia {
 /// A device.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct DeviceSlot {
+pub(crate) struct DeviceSlot {
     /// Nil: the slot is free.
     pub uuid: [u8; 16],
     /// UTF-8, padded with zeroes.
@@ -141,12 +141,12 @@ pub struct DeviceSlot {
 }
 
 /// Flag of a device: it is one extent.
-pub const CONTIGUOUS: u8 = 1;
+pub(crate) const CONTIGUOUS: u8 = 1;
 
 /// A device page.
 #[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct DevicePage {
+pub(crate) struct DevicePage {
     /// Its owner is the region.
     pub header: Header,
     /// The devices.
@@ -158,7 +158,7 @@ pub struct DevicePage {
 /// An extent page.
 #[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct ExtentPage {
+pub(crate) struct ExtentPage {
     /// Its owner is the device.
     pub header: Header,
     /// The extents behind those in the slot, or in the page before; those that the device's number
@@ -167,15 +167,15 @@ pub struct ExtentPage {
 }
 
 /// Byte offset of the link in a metadata page.
-pub const LINK_AT: u64 = 40;
+pub(crate) const LINK_AT: u64 = 40;
 /// Byte offset of the heads, records, devices or extents in their page.
-pub const BODY_AT: u64 = 64;
+pub(crate) const BODY_AT: u64 = 64;
 /// Bytes of a head.
-pub const HEAD_SIZE: u64 = 64;
+pub(crate) const HEAD_SIZE: u64 = 64;
 /// Byte offset of the first record page in a head.
-pub const HEAD_RECORDS_AT: u64 = 48;
+pub(crate) const HEAD_RECORDS_AT: u64 = 48;
 /// Bytes of a device slot.
-pub const SLOT_SIZE: u64 = 128;
+pub(crate) const SLOT_SIZE: u64 = 128;
 
 const _: () = {
     use std::mem::offset_of;
@@ -199,29 +199,29 @@ const _: () = {
 };
 
 /// Most extents of a device: what all metadata pages could hold.
-pub const MOST_EXTENTS: usize = METADATA_PAGES as usize * EXTENTS;
+pub(crate) const MOST_EXTENTS: usize = METADATA_PAGES as usize * EXTENTS;
 
 /// Byte offset of slot `index` of a device page at `page`.
 #[must_use]
-pub fn slot_offset(page: u64, index: usize) -> u64 {
+pub(crate) fn slot_offset(page: u64, index: usize) -> u64 {
     page + BODY_AT + index as u64 * SLOT_SIZE
 }
 
 /// Byte offset of head `index` of the owner table.
 #[must_use]
-pub fn head_offset(index: usize) -> u64 {
+pub(crate) fn head_offset(index: usize) -> u64 {
     OWNER_TABLE_OFFSET + BODY_AT + index as u64 * HEAD_SIZE
 }
 
 /// Offset of the metadata page that `offset` is in.
 #[must_use]
-pub fn page_of(offset: u64) -> u64 {
+pub(crate) fn page_of(offset: u64) -> u64 {
     offset - offset % METADATA_PAGE_SIZE
 }
 
 /// An empty metadata page, its checksum not yet there.
 #[must_use]
-pub fn new_page(kind: PageKind, owner: Uuid, link: u64) -> Box<PageBytes> {
+pub(crate) fn new_page(kind: PageKind, owner: Uuid, link: u64) -> Box<PageBytes> {
     let mut bytes = Box::new([0; METADATA_PAGE_SIZE as usize]);
     let header = Header {
         checksum: U64::ZERO,
@@ -236,12 +236,12 @@ pub fn new_page(kind: PageKind, owner: Uuid, link: u64) -> Box<PageBytes> {
 
 /// What a page sums to.
 #[must_use]
-pub fn checksum(bytes: &PageBytes) -> u64 {
+pub(crate) fn checksum(bytes: &PageBytes) -> u64 {
     fletcher64_without_field(bytes, 0)
 }
 
 /// Verifies a metadata page before any of its fields is used; returns its link.
-pub fn verify(bytes: &PageBytes, kind: PageKind, owner: Uuid) -> Result<u64, Fault> {
+pub(crate) fn verify(bytes: &PageBytes, kind: PageKind, owner: Uuid) -> Result<u64, Fault> {
     let (header, _) = Header::ref_from_prefix(&bytes[..]).map_err(|_| Fault::Magic(kind))?;
     // The magic comes first: a page of zeroes has the right checksum, zero.
     if header.magic != kind.magic() {
@@ -260,12 +260,16 @@ pub fn verify(bytes: &PageBytes, kind: PageKind, owner: Uuid) -> Result<u64, Fau
 
 /// The record of a block: {page number: 52 bits, order: 6, namespace: 3, reserved: 3}.
 #[must_use]
-pub fn encode_record(first: u64, order: u32, namespace: u8) -> u64 {
+pub(crate) fn encode_record(first: u64, order: u32, namespace: u8) -> u64 {
     first | u64::from(order) << 52 | u64::from(namespace) << 58
 }
 
 /// First page and order of the block that a record, not 0, tells of.
-pub fn decode_record(record: u64, namespace: u8, bounds: Bounds) -> Result<(u64, u32), Fault> {
+pub(crate) fn decode_record(
+    record: u64,
+    namespace: u8,
+    bounds: Bounds,
+) -> Result<(u64, u32), Fault> {
     let first = record & ((1 << 52) - 1);
     let order = (record >> 52 & 0x3f) as u32;
     let of = (record >> 58) as u8;
@@ -282,7 +286,7 @@ pub fn decode_record(record: u64, namespace: u8, bounds: Bounds) -> Result<(u64,
 
 /// Refuses an extent that does not lie among the allocatable pages, or that does not begin and end at
 /// multiples of 2^`align_order` pages.
-pub fn check_extent(extent: Extent, align_order: u32, bounds: Bounds) -> Result<(), Fault> {
+pub(crate) fn check_extent(extent: Extent, align_order: u32, bounds: Bounds) -> Result<(), Fault> {
     let Extent { first, pages } = extent;
     let Bounds { end, base } = bounds;
     let unit = 1u64 << align_order;
@@ -299,7 +303,7 @@ pub fn check_extent(extent: Extent, align_order: u32, bounds: Bounds) -> Result<
 
 /// Name or label as on the medium; it has been checked to fit.
 #[must_use]
-pub fn encode_text(text: &str) -> [u8; TEXT_SIZE] {
+pub(crate) fn encode_text(text: &str) -> [u8; TEXT_SIZE] {
     let mut bytes = [0; TEXT_SIZE];
     let length = text.len().min(TEXT_SIZE);
     bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
@@ -307,7 +311,7 @@ pub fn encode_text(text: &str) -> [u8; TEXT_SIZE] {
 }
 
 /// The text of a name or label.
-pub fn decode_text(bytes: &[u8; TEXT_SIZE]) -> Result<String, Fault> {
+pub(crate) fn decode_text(bytes: &[u8; TEXT_SIZE]) -> Result<String, Fault> {
     let length = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let text = std::str::from_utf8(&bytes[..length]).map_err(|_| Fault::Text)?;
     if text.chars().any(char::is_control) {

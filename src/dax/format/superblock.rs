@@ -13,13 +13,13 @@ use super::version::Version;
 use crate::pmem::{MediaError, PersistentMemory, fletcher64_without_field, make_dirty};
 
 /// Bytes of a superblock.
-pub const SUPERBLOCK_SIZE: u64 = 4096;
+pub(crate) const SUPERBLOCK_SIZE: u64 = 4096;
 /// Byte offset of the superblock.
-pub const SUPERBLOCK_OFFSET: u64 = 4096;
+pub(crate) const SUPERBLOCK_OFFSET: u64 = 4096;
 /// Byte offset of its backup.
-pub const BACKUP_OFFSET: u64 = 0;
+pub(crate) const BACKUP_OFFSET: u64 = 0;
 /// The bytes behind the checksum.
-pub const MAGIC: [u8; 16] = *b"NVM_PAGES_SUPER\0";
+pub(crate) const MAGIC: [u8; 16] = *b"NVM_PAGES_SUPER\0";
 
 /// The on-media structure.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -58,7 +58,7 @@ const _: () = {
 
 /// What a region is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Superblock {
+pub(crate) struct Superblock {
     /// Version of the format.
     pub version: Version,
     /// Of the region, and of owner 0.
@@ -85,24 +85,24 @@ pub struct Superblock {
 impl Superblock {
     /// Number of the page behind the last one.
     #[must_use]
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         PAGES_OFFSET / PAGE_SIZE + self.page_count
     }
 
     /// Where allocatable pages end, and what their alignment counts from.
     #[must_use]
-    pub fn bounds(&self) -> Bounds {
+    pub(crate) fn bounds(&self) -> Bounds {
         Bounds { end: self.end(), base: self.align_base }
     }
 
     /// The journal's pages.
     #[must_use]
-    pub fn journal(&self) -> Extent {
+    pub(crate) fn journal(&self) -> Extent {
         Extent { first: self.journal_first, pages: 1 << self.journal_order }
     }
 
     /// Reads and checks the copy at `offset`.
-    pub fn read<M: PersistentMemory>(medium: &M, offset: u64) -> Result<Superblock, Fault> {
+    pub(crate) fn read<M: PersistentMemory>(medium: &M, offset: u64) -> Result<Superblock, Fault> {
         let mut bytes = [0; SUPERBLOCK_SIZE as usize];
         medium.read_bytes(offset, &mut bytes)?;
         Superblock::decode(&bytes, medium.size())
@@ -111,7 +111,7 @@ impl Superblock {
     /// Makes durable what is seen of superblock and backup: the process that wrote it may have been killed before its
     /// fence, or its sync may have failed. One that cannot be used is among it, lest it can be after a power
     /// failure.
-    pub fn persist<M: PersistentMemory>(medium: &M) -> Result<(), MediaError> {
+    pub(crate) fn persist<M: PersistentMemory>(medium: &M) -> Result<(), MediaError> {
         for offset in [SUPERBLOCK_OFFSET, BACKUP_OFFSET] {
             if !matches!(Superblock::read(medium, offset), Err(Fault::Media(_))) {
                 if !mutant!(dax::CleanSuperblockTrusted) {
@@ -124,7 +124,10 @@ impl Superblock {
     }
 
     /// Decodes a superblock of a namespace of `size` bytes; every field is in range.
-    pub fn decode(bytes: &[u8; SUPERBLOCK_SIZE as usize], size: u64) -> Result<Superblock, Fault> {
+    pub(crate) fn decode(
+        bytes: &[u8; SUPERBLOCK_SIZE as usize],
+        size: u64,
+    ) -> Result<Superblock, Fault> {
         let raw: &OnMedia = zerocopy::transmute_ref!(bytes);
         if raw.magic != MAGIC {
             return Err(Fault::NoSuperblock);
@@ -185,7 +188,7 @@ impl Superblock {
 
     /// The bytes of the superblock, checksum included.
     #[must_use]
-    pub fn encode(&self) -> [u8; SUPERBLOCK_SIZE as usize] {
+    pub(crate) fn encode(&self) -> [u8; SUPERBLOCK_SIZE as usize] {
         let mut raw = OnMedia {
             checksum: U64::ZERO,
             magic: MAGIC,
@@ -214,7 +217,11 @@ impl Superblock {
     ///
     /// They are not streamed: an ordinary store that is seen after the process which made it was killed can
     /// be made durable by the next one.
-    pub fn update<M: PersistentMemory>(&self, medium: &M, offset: u64) -> Result<(), MediaError> {
+    pub(crate) fn update<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        offset: u64,
+    ) -> Result<(), MediaError> {
         let bytes = self.encode();
         for (word, place) in bytes.as_chunks::<8>().0.iter().zip((offset..).step_by(8)) {
             let value = u64::from_le_bytes(*word);
@@ -226,7 +233,11 @@ impl Superblock {
     }
 
     /// Writes the copy at `offset`; durable on return.
-    pub fn write<M: PersistentMemory>(&self, medium: &M, offset: u64) -> Result<(), MediaError> {
+    pub(crate) fn write<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        offset: u64,
+    ) -> Result<(), MediaError> {
         medium.write_bytes(offset, &self.encode())?;
         medium.fence()
     }

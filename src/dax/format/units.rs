@@ -33,7 +33,7 @@ impl Extent {
 
 /// Where the allocatable pages of a region end, and what their alignment counts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// Number of the page behind the last one.
     pub end: u64,
     /// What is added to the number of a page before it is compared with a multiple of the alignment.

@@ -9,7 +9,7 @@ use crate::pmem::fletcher64;
 
 /// A version of a region's format: they differ in the checksum of journal entries alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
+pub(crate) enum Version {
     /// Fletcher-64. Regions of this version are opened and changed, and no longer made.
     One,
     /// SipHash-2-4, whose key is the region's uuid.
@@ -19,7 +19,7 @@ pub enum Version {
 impl Version {
     /// The version of this number, if there is one.
     #[must_use]
-    pub fn of_number(number: u32) -> Option<Version> {
+    pub(crate) fn of_number(number: u32) -> Option<Version> {
         match number {
             1 => Some(Version::One),
             2 => Some(Version::Two),
@@ -29,7 +29,7 @@ impl Version {
 
     /// Its number in superblocks and journal entries.
     #[must_use]
-    pub fn number(self) -> u32 {
+    pub(crate) fn number(self) -> u32 {
         match self {
             Version::One => 1,
             Version::Two => 2,
@@ -38,7 +38,7 @@ impl Version {
 
     /// The checksum of a journal entry of the region `uuid`: of all bytes after the checksum itself.
     #[must_use]
-    pub fn entry_checksum(self, uuid: Uuid, bytes: &[u8]) -> u64 {
+    pub(crate) fn entry_checksum(self, uuid: Uuid, bytes: &[u8]) -> u64 {
         match self {
             Version::One => fletcher64(bytes),
             Version::Two => {

@@ -12,7 +12,7 @@ use crate::pmem::PersistentMemory;
 /// # Errors
 ///
 /// [`Error::NotDurable`].
-pub fn require<M: PersistentMemory>(medium: &M) -> Result<(), Error> {
+pub(crate) fn require<M: PersistentMemory>(medium: &M) -> Result<(), Error> {
     let durability = medium.durability();
     if durability.is_write_through() { Ok(()) } else { Err(Error::NotDurable(durability)) }
 }

@@ -8,14 +8,14 @@ use crate::pmem::{Access, Cause, Durability, MediaError};
 type Hook = Box<dyn Fn(Access, u64) -> bool + Send + Sync>;
 
 /// A medium whose accesses fail if the hook, which is told their kind and byte offset, says no.
-pub struct Hooked {
+pub(super) struct Hooked {
     pub medium: Arc<Simulated>,
     pub durability: Durability,
     hook: Hook,
 }
 
 impl Hooked {
-    pub fn new(
+    pub(super) fn new(
         medium: &Arc<Simulated>,
         hook: impl Fn(Access, u64) -> bool + Send + Sync + 'static,
     ) -> Arc<Hooked> {
@@ -24,7 +24,7 @@ impl Hooked {
     }
 
     /// The medium, with fences of another kind.
-    pub fn of_durability(medium: &Arc<Simulated>, durability: Durability) -> Arc<Hooked> {
+    pub(super) fn of_durability(medium: &Arc<Simulated>, durability: Durability) -> Arc<Hooked> {
         let medium = Arc::clone(medium);
         Arc::new(Hooked { medium, durability, hook: Box::new(|_, _| true) })
     }

@@ -2,21 +2,27 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::info;
 use uuid::Uuid;
 
 use super::super::announce::{announce, title, warn_of_losses};
+use super::super::control::Identity;
+use super::super::device::VhostDevice;
 use super::super::error::Error;
+use super::super::fleet::{Description, Growth};
 use super::super::medium::OpenMedium;
-use super::super::server::{Reopen, Server};
+use super::super::queue::{Limiter, RateLimit};
+use super::super::server::Server;
 use super::super::socket::{Endpoint, SocketSource};
 use super::super::stop::Stop;
 use super::super::windows::{Regions, Window, WindowConfig, Windows};
 use super::device::BlockDevice;
+use super::facts::DiskFacts;
+use super::growth::DiskGrowth;
 use crate::btt::{self, Version};
-use crate::namespace::{self, MappedNamespace, NamespaceError, NamespaceOptions};
+use crate::namespace::{MappedNamespace, NamespaceError, NamespaceOptions};
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::{MapError, Mapping, PersistentMemory};
 use crate::virtio::block::{Device, DeviceOptions, Discard, Disk, DiskQueue, Serial};
@@ -43,20 +49,49 @@ pub struct DiskConfig {
     pub discard: Discard,
     /// How long a worker waits for requests at an empty ring before it goes to sleep.
     pub poll: Duration,
+    /// How fast it may be.
+    pub rate_limit: RateLimit,
+    /// The disks with which it shares further limits.
+    pub rate_group: Option<RateGroup>,
     /// What the guest can map, by number of the shared memory region; 255 at most.
     pub windows: Vec<WindowConfig>,
     /// How the medium of the namespace is opened.
     pub medium: Arc<dyn OpenMedium>,
 }
 
+/// Disks that share rate limits. Clones are of the same group.
+#[derive(Debug, Clone)]
+pub struct RateGroup {
+    name: String,
+    limiter: Arc<Limiter>,
+}
+
+impl RateGroup {
+    /// A group of no disks yet, which share `limit`.
+    #[must_use]
+    pub fn new(name: String, limit: RateLimit) -> RateGroup {
+        let limiter = Limiter::default();
+        limiter.set(limit, Instant::now());
+        RateGroup { name, limiter: Arc::new(limiter) }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// A disk whose BTT is open, and not served yet.
-struct OpenDisk<M: PersistentMemory + 'static> {
+pub(super) struct OpenDisk<M: PersistentMemory + 'static> {
     /// The claim on its namespace.
-    claim: Claim,
+    pub claim: Claim,
     /// The version of its BTT.
-    version: Option<Version>,
+    pub version: Option<Version>,
     /// The device.
-    device: BlockDevice<btt::Queue<M>>,
+    pub device: BlockDevice<btt::Queue<M>>,
+    /// What is said of the disk.
+    pub facts: DiskFacts,
 }
 
 /// A disk whose namespace is claimed and mapped, and whose socket is open.
@@ -79,6 +114,44 @@ impl DiskConfig {
         self.medium.disk(MappedDisk { config: self, mapped, endpoint, regions, stop })
     }
 
+    /// Lets the queues of `device` be no faster than they may.
+    fn limit(&self, device: &impl VhostDevice) {
+        let limits = device.gate().limits();
+        limits.own().set(self.rate_limit, Instant::now());
+        if let Some(group) = &self.rate_group {
+            limits.join(group.limiter.clone());
+        }
+    }
+
+    /// What the administrator sees of the disk.
+    fn description(
+        &self,
+        identity: Identity,
+        facts: Arc<DiskFacts>,
+        growth: Option<Arc<dyn Growth>>,
+    ) -> Description {
+        let group = self.rate_group.as_ref().map(|group| group.name.clone());
+        Description { identity, facts: Some(facts), growth, group }
+    }
+
+    /// What the administrator knows the disk by.
+    fn identity(&self, claim: &Claim) -> Identity {
+        let namespace = claim.namespace();
+        let name = match namespace.name.as_str() {
+            "" => namespace.device_name(),
+            name => name.to_owned(),
+        };
+        Identity {
+            name,
+            kind: "disk".into(),
+            file: claim.path().into(),
+            namespace: namespace.device_name(),
+            uuid: namespace.uuid.map(|uuid| uuid.to_string()),
+            socket: self.socket.to_string(),
+            claim: claim_name(claim.kind()).into(),
+        }
+    }
+
     /// The windows of the disk whose namespace is `claim`'s.
     fn open_windows(&self, claim: &Claim, regions: &mut Regions) -> Result<Arc<Windows>, Error> {
         let title = title(claim);
@@ -93,19 +166,6 @@ impl DiskConfig {
         Ok(windows)
     }
 
-    /// Opens the disk again whenever its namespace has grown beyond what `claim` says. Its BTT is of
-    /// `version`.
-    fn reopen(self, mut claim: Claim, version: Option<Version>) -> ReopenDisk {
-        Box::new(move || {
-            let Some(mapped) = namespace::grow_claimed(&self.namespace, &claim, version)? else {
-                return Ok(None);
-            };
-            let opened = self.open_btt(mapped)?;
-            claim = opened.claim;
-            Ok(Some(opened.device))
-        })
-    }
-
     /// Claims and maps the namespace. Frontends may connect from here on; they are answered once
     /// there is a server.
     fn map(&self) -> Result<(MappedNamespace, Endpoint), Error> {
@@ -115,7 +175,7 @@ impl DiskConfig {
     }
 
     /// Opens the BTT in a namespace.
-    fn open_btt<M: PersistentMemory + 'static>(
+    pub(super) fn open_btt<M: PersistentMemory + 'static>(
         &self,
         mapped: MappedNamespace<M>,
     ) -> Result<OpenDisk<M>, NamespaceError> {
@@ -125,8 +185,9 @@ impl DiskConfig {
         let version = first.map(|info| info.version);
         let device = self.device(&*btt, uuid);
         announce(&claim, &device, btt.durability());
+        let facts = DiskFacts::new(&btt, &device);
         let device = BlockDevice::new(&title(&claim), device, queues).polling(self.poll);
-        Ok(OpenDisk { claim, version, device })
+        Ok(OpenDisk { claim, version, device, facts })
     }
 
     /// The device that serves `disk`, which goes by `uuid`.
@@ -170,18 +231,18 @@ impl<'a> MappedDisk<'a> {
     pub fn serve_growing(self) -> Result<Server, Error> {
         let MappedDisk { config, mapped, endpoint, regions, stop } = self;
         let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
-        let OpenDisk { claim, version, device } = config.open_btt(mapped)?;
+        let OpenDisk { claim, version, device, facts } = config.open_btt(mapped)?;
         config.check_blocks(device.sector_size())?;
         warn_of_losses(&config.namespace.path, durability, backing);
         let windows = config.open_windows(&claim, regions)?;
-        let sectors = device.sectors();
-        let server =
-            Server::new(device.with_windows(windows.clone()).into_device(), endpoint, stop);
-        if config.read_only {
-            return Ok(server);
-        }
-        let reopen = config.clone().reopen(claim, version);
-        Ok(server.reopened_by(with_windows(reopen, sectors, windows)))
+        let identity = config.identity(&claim);
+        let (device, facts) = (device.with_windows(windows).share(), Arc::new(facts));
+        config.limit(&*device);
+        let server = Server::new(device.clone(), endpoint, stop);
+        let growth = (!config.read_only).then(|| -> Arc<dyn Growth> {
+            Arc::new(DiskGrowth::new(config.clone(), device, facts.clone(), (claim, version)))
+        });
+        Ok(server.described(config.description(identity, facts, growth)))
     }
 }
 
@@ -200,10 +261,12 @@ impl<M: PersistentMemory + 'static> MappedDisk<'_, M> {
     /// Serves the BTT, which keeps its size.
     pub fn serve_btt(self) -> Result<Server, Error> {
         let MappedDisk { config, mapped, endpoint, regions, stop } = self;
-        let OpenDisk { claim, device, .. } = config.open_btt(mapped)?;
+        let OpenDisk { claim, device, facts, .. } = config.open_btt(mapped)?;
         config.check_blocks(device.sector_size())?;
-        let device = device.with_windows(config.open_windows(&claim, regions)?);
-        Ok(Server::new(device.into_device(), endpoint, stop))
+        let device = device.with_windows(config.open_windows(&claim, regions)?).share();
+        config.limit(&*device);
+        let description = config.description(config.identity(&claim), Arc::new(facts), None);
+        Ok(Server::new(device, endpoint, stop).described(description))
     }
 
     /// Serves what `open` makes of the medium, for so many queues, instead of a BTT.
@@ -223,17 +286,10 @@ impl<M: PersistentMemory + 'static> MappedDisk<'_, M> {
     }
 }
 
-/// As [`Reopen`], of a disk without its windows.
-type ReopenDisk =
-    Box<dyn FnMut() -> Result<Option<BlockDevice<btt::Queue<Mapping>>>, NamespaceError> + Send>;
-
-/// What `reopen` opens, with the same windows as before, when there were `sectors`; says so.
-fn with_windows(mut reopen: ReopenDisk, mut sectors: u64, windows: Arc<Windows>) -> Reopen {
-    Box::new(move || {
-        let Some(larger) = reopen()? else { return Ok(None) };
-        let (now, name) = (larger.sectors(), larger.name());
-        info!("{name}: the disk has grown from {sectors} to {now} sectors");
-        sectors = now;
-        Ok(Some(larger.with_windows(windows.clone()).into_device()))
-    })
+/// What reports call a claim.
+pub(in crate::vhost_user) fn claim_name(kind: ClaimKind) -> &'static str {
+    match kind {
+        ClaimKind::Exclusive => "exclusive",
+        ClaimKind::Shared => "shared",
+    }
 }

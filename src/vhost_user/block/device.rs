@@ -2,14 +2,14 @@
 
 use std::io;
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::super::device::{DeviceBackend, DeviceModel, VhostDevice};
 use super::super::feature_names;
 use super::super::guest_log::LimitedLog;
-use super::super::queue::{Flusher, Memory, Progress, Ring, Serve, lock};
+use super::super::queue::{Flusher, Memory, Progress, Ring, Serve, SyncCounters, lock};
 use super::super::server::Server;
 use super::super::socket::Endpoint;
 use super::super::stop::Stop;
@@ -17,6 +17,7 @@ use super::super::wakeup::Wakeup;
 use super::super::windows::Windows;
 use super::cache_mode::CacheMode;
 use super::handler::BlockHandler;
+use crate::virtio::SyncError;
 use crate::virtio::block::{Config, Device, DiskQueue};
 
 /// A block device and the workers of its queues; outlives the connections to it.
@@ -31,10 +32,15 @@ pub(in crate::vhost_user) struct BlockModel<Q> {
 /// What the queues of a device have in common.
 pub(super) struct Shared {
     pub log: LimitedLog,
+    /// As it was opened first.
     pub device: Arc<Device>,
+    /// Number of sectors, which can grow.
+    sectors: AtomicU64,
     /// Feature bits that the driver has accepted.
     accepted: AtomicU64,
     pub cache_mode: CacheMode,
+    /// Makes the sectors durable, and what is beside them; there is one as soon as there is a queue.
+    flusher: Mutex<Option<Arc<Flusher>>>,
 }
 
 impl Shared {
@@ -55,15 +61,19 @@ impl<Q: DiskQueue + 'static> BlockDevice<Q> {
         let log = LimitedLog::new(name);
         let cache_mode = CacheMode::new(!device.is_write_through);
         let (accepted, device) = (AtomicU64::new(0), Arc::new(device));
-        let shared = Arc::new(Shared { log, device, accepted, cache_mode });
+        let syncs: Arc<SyncCounters> = Arc::default();
         // Without a queue there is nothing that would flush.
-        let flusher = queues.first().map(|queue| Arc::new(Flusher::new(queue.syncs())));
-        let flushers = flusher.iter().cycle().cloned();
+        let flusher =
+            queues.first().map(|queue| Arc::new(Flusher::new(queue.syncs(), syncs.clone())));
+        let flushers: Vec<_> = queues.iter().filter_map(|_| flusher.clone()).collect();
+        let (sectors, flusher) = (AtomicU64::new(device.sectors), Mutex::new(flusher));
+        let shared = Shared { log, device, sectors, accepted, cache_mode, flusher };
+        let shared = Arc::new(shared);
         let handler = |(queue, flusher)| BlockHandler::new(queue, shared.clone(), flusher);
         let handlers: Vec<_> = queues.into_iter().zip(flushers).map(handler).collect();
         let windows = Arc::new(Windows::new(name, Vec::new()));
         let model = BlockModel { shared, queue: PhantomData };
-        BlockDevice(DeviceBackend::new(name, model, handlers, windows))
+        BlockDevice(DeviceBackend::new(name, model, handlers, syncs, windows))
     }
 
     /// Lets each worker wait for up to `most` for requests, at an empty ring, before it goes to sleep.
@@ -105,14 +115,15 @@ impl<Q: DiskQueue + 'static> BlockDevice<Q> {
         Arc::new(self.0)
     }
 
-    /// What the log calls it.
-    pub(in crate::vhost_user) fn name(&self) -> &str {
-        self.0.log().name()
+    /// The device, to be served, and to be given more sectors meanwhile.
+    pub(in crate::vhost_user) fn share(self) -> Arc<DeviceBackend<BlockModel<Q>>> {
+        Arc::new(self.0)
     }
 
-    /// Number of sectors.
-    pub(in crate::vhost_user) fn sectors(&self) -> u64 {
-        self.0.model().shared.device.sectors
+    /// What it consists of: what its guest sees, and its queues.
+    pub(in crate::vhost_user) fn into_parts(self) -> (Device, Vec<Q>) {
+        let device = (*self.0.model().shared.device).clone();
+        (device, self.0.into_handlers().map(BlockHandler::into_queue).collect())
     }
 
     /// Bytes of a sector.
@@ -124,15 +135,44 @@ impl<Q: DiskQueue + 'static> BlockDevice<Q> {
     #[must_use]
     pub(in crate::vhost_user) fn with_windows(self, windows: Arc<Windows>) -> BlockDevice<Q> {
         let workers = self.0.workers();
-        if !windows.is_empty() {
-            let first = workers.first().map(lock);
-            let flusher = first
-                .map(|mut first| Arc::new(first.handler_mut().flusher().with(windows.clone())));
-            for (worker, flusher) in workers.iter().zip(flusher.iter().cycle()) {
+        let mut flusher = self.0.model().flusher();
+        if let Some(flusher) = flusher.as_mut().filter(|_| !windows.is_empty()) {
+            *flusher = Arc::new(flusher.with(windows.clone()));
+            for worker in workers {
                 lock(worker).handler_mut().flush_by(flusher.clone());
             }
         }
+        drop(flusher);
         BlockDevice(self.0.with_windows(windows))
+    }
+}
+
+impl<Q: DiskQueue + 'static> DeviceBackend<BlockModel<Q>> {
+    /// Number of sectors.
+    pub(in crate::vhost_user) fn sectors(&self) -> u64 {
+        self.model().shared.sectors.load(Ordering::Relaxed)
+    }
+
+    /// Serves `queues`, as many as before, of the same disk after it has grown to what `device` says. The gate
+    /// is closed, the workers have settled, and all that they have written is durable.
+    pub(in crate::vhost_user) fn take_over(&self, device: Device, queues: Vec<Q>) {
+        let Some(first) = queues.first() else { return };
+        let flusher = Flusher::new(first.syncs(), self.sync_counters().clone());
+        let windows = self.windows();
+        let flusher = if windows.is_empty() { flusher } else { flusher.with(windows.clone()) };
+        let (flusher, device) = (Arc::new(flusher), Arc::new(device));
+        *self.model().flusher() = Some(flusher.clone());
+        for (worker, queue) in self.workers().iter().zip(queues) {
+            lock(worker).handler_mut().take_over(queue, &device, flusher.clone());
+        }
+        self.model().shared.sectors.store(device.sectors, Ordering::Relaxed);
+    }
+}
+
+impl<Q> BlockModel<Q> {
+    fn flusher(&self) -> MutexGuard<'_, Option<Arc<Flusher>>> {
+        // Replaced as a whole.
+        self.shared.flusher.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -156,8 +196,9 @@ impl<Q: DiskQueue + 'static> DeviceModel for BlockModel<Q> {
     }
 
     fn read_config(&self, offset: u32, size: u32) -> Vec<u8> {
-        let Shared { device, cache_mode, .. } = &*self.shared;
-        Config::read(device, cache_mode.is_writeback(), offset, size)
+        let Shared { device, sectors, cache_mode, .. } = &*self.shared;
+        let device = Device { sectors: sectors.load(Ordering::Relaxed), ..(**device).clone() };
+        Config::read(&device, cache_mode.is_writeback(), offset, size)
     }
 
     fn write_config(&self, offset: u32, bytes: &[u8], log: &LimitedLog) -> bool {
@@ -166,6 +207,11 @@ impl<Q: DiskQueue + 'static> DeviceModel for BlockModel<Q> {
             self.shared.cache_mode.choose(writeback, log);
         }
         written.is_some()
+    }
+
+    fn sync(&self) -> Result<(), SyncError> {
+        let flusher = self.flusher().clone();
+        flusher.map_or(Ok(()), |flusher| flusher.flush_now())
     }
 
     fn disconnect(&self) {

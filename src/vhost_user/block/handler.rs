@@ -7,10 +7,13 @@ use vm_memory::GuestAddress;
 
 use super::super::guest_log::LimitedLog;
 use super::super::queue::{
-    BATCH_REQUESTS, Completion, Completions, Flush, Flusher, Handler, Reply, Requests,
+    BATCH_REQUESTS, Completion, Completions, Flush, Flusher, Handler, Operation, Outcome, Reply,
+    Requests, Told,
 };
 use super::device::Shared;
-use crate::virtio::block::{Chain, DiskBatch, DiskQueue, Executor, Kind, RequestError};
+use crate::virtio::block::{
+    Chain, Device, DiskBatch, DiskQueue, Done, Executor, Kind, RequestError,
+};
 use crate::virtio::{GuestRam, SyncError, store};
 
 /// How many requests ahead of the one that is carried out the sectors are fetched: as far as a memory
@@ -22,25 +25,50 @@ const LOOK_AHEAD: usize = 3;
 pub(in crate::vhost_user) struct BlockReply {
     /// Where its status byte goes.
     status: Option<GuestAddress>,
-    /// How many bytes were filled for it.
-    result: Result<u32, RequestError>,
+    operation: Operation,
+    result: Result<Done, RequestError>,
 }
 
 impl Reply for BlockReply {
-    fn store(self, flushed: Result<(), SyncError>, memory: &GuestRam, log: &LimitedLog) -> u32 {
-        let result = self.result.and_then(|filled| flushed.map(|()| filled).map_err(Into::into));
+    fn store(self, flushed: Result<(), SyncError>, memory: &GuestRam, log: &LimitedLog) -> Told {
+        let BlockReply { status, operation, result } = self;
+        let result = result.and_then(|done| flushed.map(|()| done).map_err(Into::into));
         if let Err(error) = &result {
             let level = if error.is_the_guests() { Level::Warn } else { Level::Error };
             log.line(level, error);
         }
-        let filled = result.as_ref().map_or(0, |filled| *filled);
-        let status = result.as_ref().map_or_else(RequestError::status, |_| 0);
-        match self.status.map(|address| store(memory, address, status)) {
-            Some(Ok(())) => return filled + 1,
-            Some(Err(error)) => log.line(Level::Warn, &format_args!("status byte: {error}")),
-            None => log.line(Level::Warn, &"a request without a status byte"),
-        }
-        0
+        let done = result.as_ref().copied().unwrap_or_default();
+        let outcome = Outcome { operation, bytes: done.bytes(), failed: result.is_err() };
+        let result = result.as_ref().map_or_else(RequestError::status, |_| 0);
+        let length = store_status(status, result, memory, log).map_or(0, |()| done.filled + 1);
+        Told { length, outcome }
+    }
+}
+
+/// Stores the status byte of a request, if the guest has left room for it.
+fn store_status(
+    status: Option<GuestAddress>,
+    value: u8,
+    memory: &GuestRam,
+    log: &LimitedLog,
+) -> Option<()> {
+    match status.map(|address| store(memory, address, value)) {
+        Some(Ok(())) => return Some(()),
+        Some(Err(error)) => log.line(Level::Warn, &format_args!("status byte: {error}")),
+        None => log.line(Level::Warn, &"a request without a status byte"),
+    }
+    None
+}
+
+/// What a request is counted as.
+fn operation(kind: Option<Kind>) -> Operation {
+    match kind {
+        Some(Kind::In) => Operation::Read,
+        Some(Kind::Out) => Operation::Write,
+        Some(Kind::Flush) => Operation::Flush,
+        Some(Kind::Discard) => Operation::Discard,
+        Some(Kind::WriteZeroes) => Operation::WriteZeroes,
+        Some(Kind::GetId | Kind::Other(_)) | None => Operation::Other,
     }
 }
 
@@ -48,7 +76,7 @@ impl Reply for BlockReply {
 struct Taken {
     /// `None`: it was not understood.
     kind: Option<Kind>,
-    result: Result<u32, RequestError>,
+    result: Result<Done, RequestError>,
     flush: Option<Flush>,
 }
 
@@ -57,6 +85,12 @@ impl Taken {
     fn changes_sectors(&self) -> bool {
         matches!(self.kind, Some(Kind::Out | Kind::WriteZeroes | Kind::Discard))
             && self.result.is_ok()
+    }
+
+    /// What a rate limit on bytes charges for the request. A discard moves none.
+    fn charged(&self) -> u64 {
+        let moves = matches!(self.kind, Some(Kind::In | Kind::Out | Kind::WriteZeroes));
+        self.result.as_ref().ok().filter(|_| moves).map_or(0, |done| done.bytes())
     }
 }
 
@@ -93,9 +127,16 @@ impl<Q: DiskQueue> BlockHandler<Q> {
         BlockHandler { queue, requests }
     }
 
-    /// What carries flushes out.
-    pub(super) fn flusher(&self) -> &Flusher {
-        &self.requests.flusher
+    /// The queue of the disk.
+    pub(super) fn into_queue(self) -> Q {
+        self.queue
+    }
+
+    /// Carries requests out by `queue` from now on, which is of the same disk.
+    pub(super) fn take_over(&mut self, queue: Q, device: &Arc<Device>, flusher: Arc<Flusher>) {
+        self.queue = queue;
+        self.requests.executor = Executor::new(device.clone());
+        self.requests.flusher = flusher;
     }
 
     /// Has flushes carried out by `flusher`, from now on.
@@ -121,6 +162,7 @@ impl<Q: DiskQueue> Handler for BlockHandler<Q> {
         self.requests.take(requests, &batch);
         let done = self.requests.execute(requests, &mut batch);
         self.requests.commit(&mut batch);
+        requests.counters().fences.add(batch.take_fences());
         drop(batch);
         self.requests.look_for_flushes();
         self.requests.write_through();
@@ -159,8 +201,9 @@ impl BlockRequests {
             if matches!(taken.result, Err(RequestError::Interrupted)) {
                 break;
             }
+            let goes_on = !requests.is_limited() || requests.charge(taken.charged());
             self.taken.push(taken);
-            if requests.interrupt().is_due() {
+            if !goes_on || requests.interrupt().is_due() {
                 break;
             }
         }
@@ -183,7 +226,11 @@ impl BlockRequests {
             && self.flusher.takes_time()
         {
             batch.commit();
-            return Taken { kind, result: Ok(0), flush: Some(self.flusher.begin(wake)) };
+            return Taken {
+                kind,
+                result: Ok(Done::default()),
+                flush: Some(self.flusher.begin(wake)),
+            };
         }
         let interrupt = requests.interrupt();
         let is_interrupted = || interrupt.is_due();
@@ -225,8 +272,9 @@ impl BlockRequests {
     }
 
     fn complete(&mut self, completions: &mut Completions<BlockReply>) {
-        for (Taken { result, flush, .. }, chain) in self.taken.drain(..).zip(&self.chains) {
-            let reply = BlockReply { status: chain.status(), result };
+        for (Taken { kind, result, flush }, chain) in self.taken.drain(..).zip(&self.chains) {
+            let (status, operation) = (chain.status(), operation(kind));
+            let reply = BlockReply { status, operation, result };
             completions.push(Completion { head: chain.head(), reply, flush });
         }
     }

@@ -3,7 +3,11 @@
 mod cache_mode;
 mod config;
 mod device;
+mod facts;
+mod growth;
 mod handler;
 
-pub use config::{DiskConfig, MappedDisk};
+pub(super) use config::claim_name;
+pub use config::{DiskConfig, MappedDisk, RateGroup};
 pub use device::BlockDevice;
+pub(super) use facts::DiskFacts;

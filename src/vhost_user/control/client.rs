@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use super::protocol::{Answer, MOST_BYTES, Request};
+use super::protocol::{Answer, MOST_ANSWER_BYTES, Request};
 
 /// Why a daemon has not done what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,7 @@ fn ask(path: &Path, request: &Request) -> Result<String, ClientError> {
     stream.write_all(line.as_bytes()).map_err(fails("send the request"))?;
     // It may take as long as it takes: a guest has to let go, and what is new is zeroed.
     let mut answer = String::new();
-    BufReader::new(stream.take(MOST_BYTES as u64))
+    BufReader::new(stream.take(MOST_ANSWER_BYTES))
         .read_line(&mut answer)
         .map_err(fails("hear the answer"))?;
     if answer.is_empty() {

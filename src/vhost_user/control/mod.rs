@@ -4,11 +4,18 @@
 //! client receives an answer to each request, in order. Requests and answers are lines of JSON
 //! ([`Request`], [`Answer`]).
 
+mod administration;
 mod client;
 mod connection;
 mod protocol;
+mod report;
 mod server;
 
+pub use administration::Administration;
 pub use client::{ClientError, request};
-pub use protocol::{Answer, Request};
+pub use protocol::{Answer, Request, VERSION};
+pub use report::{
+    ArenaReport, DeviceReport, DiskReport, FrontendReport, Identity, LimitsReport, OperationReport,
+    QueueReport, RateReport, SyncReport,
+};
 pub use server::{BoundControl, Control};

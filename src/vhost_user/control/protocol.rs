@@ -4,8 +4,16 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Most bytes of a line, with its line feed.
+use super::report::{DeviceReport, RateReport};
+
+/// The version of the protocol: higher when something that was said before means something else.
+pub const VERSION: u32 = 1;
+
+/// Most bytes of a request, with its line feed.
 pub(super) const MOST_BYTES: usize = 64 * 1024;
+
+/// Most bytes of an answer, with its line feed: hundreds of devices with all their queues.
+pub(super) const MOST_ANSWER_BYTES: u64 = 256 << 20;
 
 /// What an administrator asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,10 +35,68 @@ pub enum Request {
         #[serde(default)]
         force: bool,
     },
+    /// Say what version this is.
+    Version,
+    /// Say what there is to say of a device, or of all.
+    Stat {
+        /// The device: its name, namespace, uuid, or socket.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<String>,
+    },
+    /// Take nothing off a device's rings any more, and make durable what was written, until it is resumed.
+    Quiesce {
+        /// The device.
+        device: String,
+    },
+    /// Go on with a device that was quiesced.
+    Resume {
+        /// The device.
+        device: String,
+    },
+    /// Wait until what a device has in hand is done, and make it durable.
+    Drain {
+        /// The device.
+        device: String,
+    },
+    /// Serve a device no more.
+    Remove {
+        /// The device.
+        device: String,
+        /// Also while a frontend is connected.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Make a disk larger, and the namespace that it is in.
+    Resize {
+        /// The disk.
+        device: String,
+        /// Bytes of the namespace in all; otherwise all that is free behind it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<u64>,
+        /// Also where the free bytes hold something.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Set the rate limits of a device, or of a group.
+    Rate {
+        /// The device, unless a group is named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<String>,
+        /// The group.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<String>,
+        /// The limits, which replace all that there were.
+        limit: RateReport,
+    },
+    /// Set which messages are logged.
+    LogLevel {
+        /// "off", "error", "warn", "info", "debug" or "trace".
+        level: String,
+    },
 }
 
 /// What became of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
     /// The device has its new size.
@@ -41,6 +107,29 @@ pub enum Answer {
         size: u64,
         /// Number of windows that guests have to it.
         windows: usize,
+    },
+    /// The version of the protocol, and of the program.
+    Version {
+        /// Of the protocol.
+        protocol: u32,
+        /// Of the program.
+        program: String,
+    },
+    /// What there is to say of devices.
+    Stat {
+        /// The devices.
+        devices: Vec<DeviceReport>,
+    },
+    /// It is done.
+    Done,
+    /// The disk has its new size.
+    Grown {
+        /// Bytes that it had before.
+        before: u64,
+        /// Bytes that it has.
+        size: u64,
+        /// The frontend was told; otherwise it sees the size when it reads the configuration again.
+        told: bool,
     },
     /// Nothing has changed.
     Refused {

@@ -16,9 +16,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::super::error::Error;
 use super::super::socket::{Endpoint, SocketName, SocketSource};
 use super::super::stop::Stop;
-use super::super::windows::{Live, Resized, Wanted};
+use super::administration::Administration;
 use super::connection::{Connection, LineError};
-use super::protocol::{Answer, Request};
+use super::protocol::Answer;
 use crate::error_chain::in_one_line;
 use crate::sandbox::{ThreadKind, enter_thread};
 
@@ -45,12 +45,12 @@ pub struct Control {
 }
 
 impl BoundControl {
-    /// Listens at `path` for requests that concern `live`.
+    /// Listens at `path` for requests to `administration`.
     ///
     /// # Errors
     ///
     /// The socket cannot be bound.
-    pub fn open(path: PathBuf, live: Live) -> Result<BoundControl, Error> {
+    pub fn open(path: PathBuf, administration: Administration) -> Result<BoundControl, Error> {
         let Endpoint::Listening(listener, name) =
             Endpoint::open(&SocketSource::Path(path.clone().into()))?
         else {
@@ -59,7 +59,7 @@ impl BoundControl {
         let fails = |source| Error::System { action: "cannot serve the control socket", source };
         listener.set_nonblocking(true).map_err(fails)?;
         let stop = Stop::new().map_err(fails)?;
-        let service = Service { live, stop, clients: Mutex::default() };
+        let service = Service { administration, stop, clients: Mutex::default() };
         info!("{}: listening for administrators", path.display());
         Ok(BoundControl { service, listener, name })
     }
@@ -94,7 +94,7 @@ impl Drop for Control {
 
 /// What the threads of the control socket share.
 struct Service {
-    live: Live,
+    administration: Administration,
     stop: Stop,
     clients: Mutex<Vec<Client>>,
 }
@@ -201,7 +201,7 @@ impl Service {
                 }
             };
             self.note(stream, None);
-            let answer = answer(&line, &self.live);
+            let answer = answer(&line, &self.administration);
             self.note(stream, Some(Instant::now()));
             connection.send(&answer)?;
         }
@@ -209,27 +209,9 @@ impl Service {
 }
 
 /// Carries out the request in `line`.
-fn answer(line: &[u8], devices: &Live) -> Answer {
+fn answer(line: &[u8], administration: &Administration) -> Answer {
     match serde_json::from_slice(line) {
-        Ok(request) => carry_out(request, devices),
+        Ok(request) => administration.carry_out(request),
         Err(error) => Answer::Refused { reason: format!("not a request: {error}") },
-    }
-}
-
-fn carry_out(request: Request, live: &Live) -> Answer {
-    let Request::ResizeDevice { file, namespace, device, size, force } = request;
-    let wanted = Wanted { file: file.as_deref(), namespace: namespace.as_deref(), name: &device };
-    match live.resize(&wanted, size, force) {
-        Ok(Resized { before, size, windows }) => {
-            info!(
-                "device {device:?}: resized from {before} to {size} bytes, {windows} windows to it"
-            );
-            Answer::Resized { before, size, windows }
-        }
-        Err(error) => {
-            let reason = error.to_string();
-            info!("device {device:?}: not resized: {reason}");
-            Answer::Refused { reason }
-        }
     }
 }

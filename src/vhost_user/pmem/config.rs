@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use log::{info, warn};
 
+use super::super::block::claim_name;
+use super::super::control::Identity;
 use super::super::error::Error;
+use super::super::fleet::Description;
 use super::super::server::Server;
 use super::super::socket::{Endpoint, SocketSource};
 use super::super::stop::Stop;
-use super::super::windows::{Regions, WindowConfig, Windows};
+use super::super::windows::{Regions, Window, WindowConfig, Windows};
 use super::device::pmem_device;
 use crate::pmem::{Durability, PersistentMemory};
 
@@ -42,8 +45,24 @@ impl PmemConfig {
                  then may be lost, and torn, when the power of this host fails"
             );
         }
+        let identity = self.identity(&window);
         let windows = Arc::new(Windows::new(&title, vec![window]));
         regions.used_by(&windows);
-        Ok(Server::new(pmem_device(&title, windows), endpoint, stop))
+        let description = Description { identity, facts: None, growth: None, group: None };
+        Ok(Server::new(pmem_device(&title, windows), endpoint, stop).described(description))
+    }
+
+    /// What the administrator knows the device by.
+    fn identity(&self, window: &Window) -> Identity {
+        let claim = window.region().claim();
+        Identity {
+            name: window.name().to_owned(),
+            kind: "pmem".into(),
+            file: claim.path().into(),
+            namespace: claim.namespace().device_name(),
+            uuid: Some(window.uuid().to_string()),
+            socket: self.socket.to_string(),
+            claim: claim_name(claim.kind()).into(),
+        }
     }
 }

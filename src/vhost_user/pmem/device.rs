@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::device::{DeviceBackend, DeviceModel, VhostDevice};
-use super::super::queue::Flusher;
+use super::super::queue::{Flusher, SyncCounters};
 use super::super::windows::{Window, Windows};
 use super::handler::PmemHandler;
 use crate::virtio::pmem::{Device, REGION_ID};
@@ -37,9 +37,10 @@ impl Syncs for Memory {
 
 /// The device whose memory is the only one of `windows`; the log calls it `name`.
 pub(super) fn pmem_device(name: &str, windows: Arc<Windows>) -> Arc<dyn VhostDevice> {
-    let flusher = Arc::new(Flusher::new(Arc::new(Memory(windows.clone()))));
+    let syncs: Arc<SyncCounters> = Arc::default();
+    let flusher = Arc::new(Flusher::new(Arc::new(Memory(windows.clone())), syncs.clone()));
     let model = PmemModel { windows: windows.clone() };
-    Arc::new(DeviceBackend::new(name, model, [PmemHandler::new(flusher)], windows))
+    Arc::new(DeviceBackend::new(name, model, [PmemHandler::new(flusher)], syncs, windows))
 }
 
 impl PmemModel {
@@ -64,5 +65,9 @@ impl DeviceModel for PmemModel {
 
     fn read_config(&self, offset: u32, size: u32) -> Vec<u8> {
         self.device().config(offset, size)
+    }
+
+    fn sync(&self) -> Result<(), SyncError> {
+        self.windows.sync()
     }
 }

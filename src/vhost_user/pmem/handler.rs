@@ -8,7 +8,9 @@ use std::sync::Arc;
 use log::Level;
 
 use super::super::guest_log::LimitedLog;
-use super::super::queue::{Completion, Completions, Flusher, Handler, Reply, Requests};
+use super::super::queue::{
+    Completion, Completions, Flusher, Handler, Operation, Outcome, Reply, Requests, Told,
+};
 use crate::virtio::pmem::Request;
 use crate::virtio::{GuestRam, SyncError};
 
@@ -21,13 +23,16 @@ pub(in crate::vhost_user) struct PmemReply {
 }
 
 impl Reply for PmemReply {
-    fn store(self, flushed: Result<(), SyncError>, memory: &GuestRam, log: &LimitedLog) -> u32 {
+    fn store(self, flushed: Result<(), SyncError>, memory: &GuestRam, log: &LimitedLog) -> Told {
+        let is_flush = self.request.is_flush();
         let (filled, error) = self.request.answer(memory, self.synced.and(flushed));
+        let operation = if is_flush { Operation::Flush } else { Operation::Other };
+        let outcome = Outcome { operation, bytes: 0, failed: error.is_some() };
         if let Some(error) = error {
             let level = if error.is_the_guests() { Level::Warn } else { Level::Error };
             log.line(level, &error);
         }
-        filled
+        Told { length: filled, outcome }
     }
 }
 

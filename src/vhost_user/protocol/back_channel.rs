@@ -89,6 +89,19 @@ impl BackChannel {
         self.ask(BackendReq::SHMEM_UNMAP, range.as_bytes(), &[])
     }
 
+    /// Tells the frontend that the configuration space has changed. It gives no answer: QEMU reads the space
+    /// while it handles the message.
+    pub fn config_changed(&mut self) -> Result<(), BackChannelError> {
+        if self.is_closed {
+            return Err(BackChannelError::Closed);
+        }
+        let message = Message::new(BackendReq::CONFIG_CHANGE_MSG as u32, &[]);
+        message.send(&self.stream, &[]).map_err(|error| {
+            self.is_closed = true;
+            BackChannelError::NoAnswer(error)
+        })
+    }
+
     fn ask(
         &mut self,
         request: BackendReq,

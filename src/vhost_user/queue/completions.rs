@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::num::Wrapping;
 use std::sync::atomic::{Ordering, fence};
+use std::time::Instant;
 
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Error, Queue, QueueT};
@@ -17,6 +18,7 @@ use vm_memory::{Address, Bytes, GuestAddress};
 
 use super::super::guest_log::LimitedLog;
 use super::available::{AVAILABLE_ELEMENT, AVAILABLE_HEADER, not_there};
+use super::counters::{Outcome, QueueCounters, Taken, Tally};
 use super::flusher::Flush;
 use crate::virtio::{GuestArray, GuestRam, SyncError};
 
@@ -27,8 +29,16 @@ const USED_INDEX: u64 = 2;
 /// What a device tells its guest of a request.
 pub(in crate::vhost_user) trait Reply: Send {
     /// Stores the reply in guest memory, now that `flushed` has come of what the request waited for.
-    /// Returns how many bytes the guest finds in its buffers.
-    fn store(self, flushed: Result<(), SyncError>, memory: &GuestRam, log: &LimitedLog) -> u32;
+    fn store(self, flushed: Result<(), SyncError>, memory: &GuestRam, log: &LimitedLog) -> Told;
+}
+
+/// What a guest was told of a request.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::vhost_user) struct Told {
+    /// How many bytes it finds in its buffers.
+    pub length: u32,
+    /// What is counted of it.
+    pub outcome: Outcome,
 }
 
 /// A request that has been carried out, but for its flush.
@@ -52,45 +62,56 @@ impl<R> Completion<R> {
 
 /// The completions of a queue that the guest has not been told of.
 #[derive(Debug)]
-pub(in crate::vhost_user) struct Completions<R>(VecDeque<Completion<R>>);
+pub(in crate::vhost_user) struct Completions<R> {
+    /// Each with the time at which its batch was popped.
+    waiting: VecDeque<(Completion<R>, Instant)>,
+    /// When the batch that is carried out was popped.
+    popped: Instant,
+}
 
 impl<R> Default for Completions<R> {
     fn default() -> Completions<R> {
-        Completions(VecDeque::new())
+        Completions { waiting: VecDeque::new(), popped: Instant::now() }
     }
 }
 
 impl<R: Reply> Completions<R> {
+    /// A batch was popped off the ring now: the completions that follow are of its requests.
+    pub(in crate::vhost_user) fn begin(&mut self, now: Instant) {
+        self.popped = now;
+    }
+
     pub(in crate::vhost_user) fn push(&mut self, completion: Completion<R>) {
-        self.0.push_back(completion);
+        self.waiting.push_back((completion, self.popped));
     }
 
     pub(in crate::vhost_user) fn len(&self) -> usize {
-        self.0.len()
+        self.waiting.len()
     }
 
     /// Returns whether there is one that the guest can be told of.
     pub(in crate::vhost_user) fn has_ready(&self) -> bool {
-        self.0.front().is_some_and(Completion::is_done)
+        self.waiting.front().is_some_and(|(completion, _)| completion.is_done())
     }
 
     /// Takes out the first, if the guest can be told of it.
-    fn take_ready(&mut self) -> Option<Completion<R>> {
+    fn take_ready(&mut self) -> Option<(Completion<R>, Instant)> {
         if mutant!(vhost_user::ToldOutOfOrder) {
-            let ready = self.0.iter().position(Completion::is_done)?;
-            return self.0.remove(ready);
+            let ready = self.waiting.iter().position(|(completion, _)| completion.is_done())?;
+            return self.waiting.remove(ready);
         }
-        if self.has_ready() { self.0.pop_front() } else { None }
+        if self.has_ready() { self.waiting.pop_front() } else { None }
     }
 
     /// Waits until the guest can be told of all of them.
     pub(in crate::vhost_user) fn wait(&self) {
-        self.0.iter().filter_map(|completion| completion.flush.as_ref()).for_each(Flush::wait);
+        let flushes = self.waiting.iter().filter_map(|(completion, _)| completion.flush.as_ref());
+        flushes.for_each(Flush::wait);
     }
 
     /// Forgets all of them.
     pub(in crate::vhost_user) fn clear(&mut self) {
-        self.0.clear();
+        self.waiting.clear();
     }
 
     /// Tells the guest of all that are done, up to the first that is not. Returns whether it wants to be
@@ -99,16 +120,18 @@ impl<R: Reply> Completions<R> {
         &mut self,
         ring: &mut Queue,
         memory: &GuestRam,
+        counters: &QueueCounters,
         log: &LimitedLog,
     ) -> Result<bool, Error> {
-        let size = ring.size();
+        let (size, mut tallies) = (ring.size(), Tallies::new(counters));
         let elements = at(ring.used_ring(), USED_HEADER)?;
         let elements = GuestArray::<u64>::new(memory, elements, size.into());
         let before = Wrapping(ring.next_used());
         let mut next = before;
-        while let Some(Completion { head, reply, flush }) = self.take_ready() {
+        while let Some((Completion { head, reply, flush }, popped)) = self.take_ready() {
             let flushed = flush.and_then(|flush| flush.result()).unwrap_or(Ok(()));
-            let length = reply.store(flushed, memory, log);
+            let Told { length, outcome } = reply.store(flushed, memory, log);
+            tallies.add(popped, outcome);
             // The guest named a descriptor that is not there: there is no element for it.
             if head < size {
                 let element = u64::from(length) << 32 | u64::from(head);
@@ -123,6 +146,36 @@ impl<R: Reply> Completions<R> {
         memory.store(next.0.to_le(), index, Ordering::Release).map_err(Error::GuestMemory)?;
         ring.set_next_used(next.0);
         wants_interrupt(ring, memory, before, next)
+    }
+}
+
+/// Counts requests that are completed together: most of them were popped together as well.
+struct Tallies<'a> {
+    counters: &'a QueueCounters,
+    /// When those of the tally were popped.
+    popped: Option<Instant>,
+    tally: Tally,
+}
+
+impl Tallies<'_> {
+    fn new(counters: &QueueCounters) -> Tallies<'_> {
+        Tallies { counters, popped: None, tally: Tally::default() }
+    }
+
+    /// Takes in a request that was popped at `popped`.
+    fn add(&mut self, popped: Instant, outcome: Outcome) {
+        if self.popped != Some(popped) {
+            self.counters.completed(&self.tally);
+            self.tally = Tally::of(Taken::between(popped, Instant::now()));
+            self.popped = Some(popped);
+        }
+        self.tally.add(outcome);
+    }
+}
+
+impl Drop for Tallies<'_> {
+    fn drop(&mut self) {
+        self.counters.completed(&self.tally);
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use super::super::wakeup::Wakeup;
+use super::counters::SyncCounters;
 use crate::sandbox::{ThreadKind, enter_thread};
 use crate::virtio::{SyncError, Syncs};
 
@@ -46,6 +47,7 @@ impl Syncs for Both {
 /// The thread that flushes a disk. It runs from the first flush on, until this is dropped.
 pub(in crate::vhost_user) struct Flusher {
     disk: Arc<dyn Syncs>,
+    counters: Arc<SyncCounters>,
     queue: Arc<Queue>,
     /// `None`: none was needed yet, or none could be started.
     thread: Mutex<Option<thread::JoinHandle<()>>>,
@@ -66,14 +68,15 @@ struct State {
 }
 
 impl Flusher {
-    /// A flusher of `disk`.
-    pub(in crate::vhost_user) fn new(disk: Arc<dyn Syncs>) -> Flusher {
-        Flusher { disk, queue: Arc::default(), thread: Mutex::default() }
+    /// A flusher of `disk`, whose syncs `counters` count.
+    pub(in crate::vhost_user) fn new(disk: Arc<dyn Syncs>, counters: Arc<SyncCounters>) -> Flusher {
+        Flusher { disk, counters, queue: Arc::default(), thread: Mutex::default() }
     }
 
     /// A flusher of the same disk, and of what is `beside` it.
     pub(in crate::vhost_user) fn with(&self, beside: Arc<dyn Syncs>) -> Flusher {
-        Flusher::new(Arc::new(Both { disk: self.disk.clone(), beside }))
+        let both = Both { disk: self.disk.clone(), beside };
+        Flusher::new(Arc::new(both), self.counters.clone())
     }
 
     /// Returns whether a flush would take its time: otherwise there is nothing to write, or nothing to wait for.
@@ -83,7 +86,7 @@ impl Flusher {
 
     /// Makes all that was written durable.
     pub(in crate::vhost_user) fn flush_now(&self) -> Result<(), SyncError> {
-        self.disk.sync()
+        self.counters.count(|| self.disk.sync())
     }
 
     /// Begins to make all that was written durable. The worker behind `wake` is woken when it is.
@@ -93,7 +96,7 @@ impl Flusher {
             self.queue.state().waiting.push((flush.clone(), wake.clone()));
             self.queue.changed.notify_one();
         } else {
-            finish(&flush, self.disk.sync());
+            finish(&flush, self.flush_now());
         }
         flush
     }
@@ -104,7 +107,8 @@ impl Flusher {
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if thread.is_none() {
             let (queue, disk) = (self.queue.clone(), self.disk.clone());
-            let run = move || queue.run(&*disk);
+            let counters = self.counters.clone();
+            let run = move || queue.run(&*disk, &counters);
             *thread = thread::Builder::new().name("flusher".into()).spawn(run).ok();
         }
         thread.is_some()
@@ -129,7 +133,7 @@ impl Queue {
     }
 
     /// Carries out flushes, all that wait with one sync, until it is over.
-    fn run(&self, disk: &dyn Syncs) {
+    fn run(&self, disk: &dyn Syncs, counters: &SyncCounters) {
         enter_thread(ThreadKind::Flusher);
         loop {
             let idle = |state: &mut State| state.waiting.is_empty() && !state.is_over;
@@ -140,7 +144,7 @@ impl Queue {
                 return;
             }
             drop(state);
-            let result = disk.sync();
+            let result = counters.count(|| disk.sync());
             for (flush, wake) in flushes {
                 finish(&flush, result);
                 wake.wake();
@@ -187,7 +191,7 @@ mod tests {
     #[test]
     fn flushes_that_wait_share_a_sync_and_not_the_one_that_has_begun() {
         let disk = Arc::new(Slow { syncs: AtomicUsize::new(0), gate: Barrier::new(2) });
-        let flusher = Flusher::new(disk.clone());
+        let flusher = Flusher::new(disk.clone(), Arc::default());
         let wake = Arc::new(Wakeup::new().unwrap());
         let first = flusher.begin(&wake);
         disk.gate.wait();
@@ -232,7 +236,7 @@ mod tests {
         let disk = Arc::new(Counted::default());
         let well = Arc::new(Counted::default());
         let ill = Arc::new(Counted { failure: Some(error), ..Counted::default() });
-        let flusher = Flusher::new(disk.clone());
+        let flusher = Flusher::new(disk.clone(), Arc::default());
         assert_eq!(flusher.with(well.clone()).flush_now(), Ok(()));
         assert!(!flusher.with(well.clone()).takes_time());
         assert_eq!(flusher.with(ill.clone()).flush_now(), Err(error));

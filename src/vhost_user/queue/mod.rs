@@ -11,11 +11,17 @@
 //! * a batch is popped off the available ring ([`available`]), carried out by the device's [`Handler`],
 //!   and completed ([`completions`], the one place where the used index is published);
 //! * [`polling`] decides how long an empty ring is looked at before the thread sleeps;
-//! * [`flusher`] carries out flushes in parallel to the batches.
+//! * [`flusher`] carries out flushes in parallel to the batches;
+//! * [`gate`] lets the administrator stop the queues, or limit their rate ([`limiter`]);
+//! * [`counters`] and [`histogram`] are what is counted meanwhile.
 
 mod available;
 mod completions;
+mod counters;
 mod flusher;
+mod gate;
+mod histogram;
+mod limiter;
 mod polling;
 mod ring;
 mod serve;
@@ -23,8 +29,12 @@ mod thread;
 mod wake_signal;
 mod worker;
 
-pub(super) use completions::{Completion, Completions, Reply};
+pub(super) use completions::{Completion, Completions, Reply, Told};
+pub(super) use counters::{Counter, Operation, Outcome, QueueCounters, SyncCounters};
 pub(super) use flusher::{Flush, Flusher};
+pub(super) use gate::Gate;
+pub(super) use limiter::Limiter;
+pub use limiter::{BucketConfig, RateLimit};
 pub(super) use ring::RingState;
 pub use ring::{Memory, Ring, RingPlaces};
 pub(super) use serve::{Serve, lock};

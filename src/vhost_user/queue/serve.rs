@@ -24,6 +24,12 @@ pub(in crate::vhost_user) trait Serve: Sync {
         stop: &AtomicBool,
     ) -> (Progress, Option<Arc<Eventfd>>);
 
+    /// As [`Worker::wake`].
+    fn wake(&self);
+
+    /// As [`Worker::settle`].
+    fn settle(&self);
+
     /// As [`Worker::drain`].
     fn drain(&self, ring: &Ring, memory: &Memory) -> Option<Arc<Eventfd>>;
 
@@ -55,6 +61,14 @@ impl<H: Handler> Serve for Mutex<Worker<H>> {
         stop: &AtomicBool,
     ) -> (Progress, Option<Arc<Eventfd>>) {
         lock(self).step(ring, memory, stop)
+    }
+
+    fn wake(&self) {
+        lock(self).wake();
+    }
+
+    fn settle(&self) {
+        lock(self).settle();
     }
 
     fn drain(&self, ring: &Ring, memory: &Memory) -> Option<Arc<Eventfd>> {

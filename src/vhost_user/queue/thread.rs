@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use super::super::device::VhostDevice;
 use super::super::eventfd::Eventfd;
 use super::super::wakeup::Wakeup;
+use super::counters::QueueCounters;
 use super::ring::{Memory, Ring};
 use super::wake_signal;
 use super::worker::Progress;
@@ -50,6 +52,13 @@ pub(in crate::vhost_user) struct Queue {
     pub memory: Memory,
     /// Tells the session that guest memory was lost.
     pub memory_lost: Arc<Wakeup>,
+}
+
+impl Queue {
+    /// What is counted of it.
+    fn counters(&self) -> &QueueCounters {
+        self.device.counters(self.number)
+    }
 }
 
 /// The thread of a queue.
@@ -121,8 +130,9 @@ impl Control {
         enter_thread(ThreadKind::Queue);
         let worker = queue.device.worker(queue.number);
         worker.connect(self.wake.clone());
+        let mut progress = Progress::Asleep;
         while !self.is_stopping() {
-            if let Err(error) = self.sleep() {
+            if let Err(error) = self.sleep(progress, queue) {
                 warn!(
                     "{}: queue {}: cannot sleep: {error}",
                     queue.device.log().name(),
@@ -131,15 +141,15 @@ impl Control {
                 thread::sleep(Duration::from_millis(100));
             }
             worker.woken();
-            self.serve(queue);
+            progress = self.serve(queue);
         }
         if let Some(call) = worker.disconnect(&queue.ring, &queue.memory) {
             notify(queue, &call);
         }
     }
 
-    /// Lets the worker go on until there is nothing to do.
-    fn serve(&self, queue: &Queue) {
+    /// Lets the worker go on until there is nothing to do. Returns why.
+    fn serve(&self, queue: &Queue) -> Progress {
         let worker = queue.device.worker(queue.number);
         let mut progress = Progress::Busy;
         while progress == Progress::Busy && !self.is_stopping() {
@@ -154,28 +164,37 @@ impl Control {
             self.stop.store(true, Ordering::Release);
             queue.memory_lost.wake();
         }
+        progress
     }
 
     fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
 
-    /// Waits for a kick, or to be woken.
-    fn sleep(&self) -> io::Result<()> {
+    /// Waits for a kick, or to be woken, and for no longer than a rate limit has said in `progress`.
+    fn sleep(&self, progress: Progress, queue: &Queue) -> io::Result<()> {
         let mut events = Vec::with_capacity(2);
-        match epoll::wait(&self.epoll, spare_capacity(&mut events), None) {
+        let limit = match progress {
+            Progress::Throttled(wait) => Timespec::try_from(wait).ok(),
+            _ => None,
+        };
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), limit.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(()),
             Err(errno) => return Err(errno.into()),
         }
-        if events.iter().any(|event| event.data.u64() == WAKE) {
-            self.wake.clear();
+        for event in &events {
+            match event.data.u64() {
+                WAKE => self.wake.clear(),
+                _ => queue.counters().kicks.add(1),
+            }
         }
         Ok(())
     }
 }
 
 fn notify(queue: &Queue, call: &Eventfd) {
+    queue.counters().interrupts.add(1);
     if let Err(error) = call.notify() {
         queue.device.log().line(
             log::Level::Warn,

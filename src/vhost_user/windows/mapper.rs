@@ -29,6 +29,8 @@ pub(super) enum Order {
     MapMore,
     /// Unmap what window `window` has mapped behind `size`; answers whether that was done.
     Unmap { window: usize, size: u64, answer: SyncSender<bool> },
+    /// Tell the frontend that the configuration space has changed.
+    ConfigChanged,
     /// Ask the frontend by another channel from now on. What is mapped stays so.
     GoOnAt(BackChannel),
 }
@@ -80,6 +82,12 @@ impl Mapper {
                         if !self.map_more(window) {
                             self.is_mapped.lacks();
                         }
+                    }
+                }
+                Order::ConfigChanged => {
+                    if let Err(error) = self.channel.config_changed() {
+                        let error = in_one_line(&error);
+                        warn!("{}: the frontend is not told of a new size: {error}", self.title);
                     }
                 }
                 Order::GoOnAt(channel) => self.channel = channel,

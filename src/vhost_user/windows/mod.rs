@@ -252,6 +252,13 @@ impl Windows {
         }
     }
 
+    /// Tells the frontend that the configuration space has changed. Returns whether there is a channel for it.
+    pub fn config_changed(&self) -> bool {
+        let connection = self.connection();
+        let order = |mapping: &MappingThread| mapping.orders.send(Order::ConfigChanged).is_ok();
+        connection.mapping.as_ref().is_some_and(order)
+    }
+
     /// Has the frontend unmap what lies behind `size` in a window. Returns whether it has.
     fn unmap(&self, window: usize, size: u64) -> bool {
         let (answer, done) = sync_channel(1);

@@ -53,6 +53,11 @@ impl OpenRegion {
         &self.title
     }
 
+    /// The claim on its namespace.
+    pub fn claim(&self) -> &Claim {
+        &self.claim
+    }
+
     /// Returns whether its namespace goes by `name`.
     pub(super) fn goes_by(&self, name: &str) -> bool {
         self.claim.namespace().goes_by(name)

@@ -92,6 +92,11 @@ pub trait DiskBatch {
     /// The writes that failed when they were completed, by the tag of their request.
     fn take_failures(&mut self) -> impl Iterator<Item = (Tag, Error)>;
 
+    /// How many fences of the medium there were since the last call, where they are counted.
+    fn take_fences(&mut self) -> u64 {
+        0
+    }
+
     /// Makes every completed write durable on the backing medium.
     fn sync(&self) -> Result<(), MediaError>;
 }
@@ -199,6 +204,10 @@ impl<M: PersistentMemory> DiskBatch for Batch<'_, M> {
 
     fn take_failures(&mut self) -> impl Iterator<Item = (Tag, Error)> {
         self.take_failures()
+    }
+
+    fn take_fences(&mut self) -> u64 {
+        self.take_fences()
     }
 
     fn sync(&self) -> Result<(), MediaError> {

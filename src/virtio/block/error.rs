@@ -10,6 +10,9 @@ use crate::virtio::memory::BadAddress;
 /// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
+    /// The chain was taken, and not parsed.
+    #[error("the request was not parsed")]
+    NotParsed,
     /// Fewer than the 16 bytes of the header can be read.
     #[error("the request has no header: {0} bytes to read")]
     NoHeader(u64),

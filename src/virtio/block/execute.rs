@@ -30,6 +30,28 @@ impl Steps<'_> {
     }
 }
 
+/// What came of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Done {
+    /// Bytes of the guest's buffers that were filled.
+    pub filled: u32,
+    /// Virtio sectors that were read, written, zeroed or discarded.
+    pub sectors: u32,
+}
+
+impl Done {
+    /// A request that has filled `filled` bytes of the guest's buffers and moved `bytes`, which are sectors.
+    fn new(filled: u32, bytes: u64) -> Done {
+        Done { filled, sectors: (bytes / VIRTIO_SECTOR) as u32 }
+    }
+
+    /// Bytes of the disk that were read, written, zeroed or discarded.
+    #[must_use]
+    pub fn bytes(self) -> u64 {
+        u64::from(self.sectors) * VIRTIO_SECTOR
+    }
+}
+
 /// Carries out the requests of one queue.
 #[derive(Debug)]
 pub struct Executor {
@@ -91,7 +113,7 @@ impl Executor {
         Some((first, data.len().div_ceil(1 << shift)))
     }
 
-    /// Carries out `request`, and returns how many bytes of `data_in` were filled.
+    /// Carries out `request`.
     ///
     /// Writes may only be staged when this returns: they are done when the batch is committed, and
     /// those that fail then are reported by the batch under `tag`. A long request asks `is_interrupted`
@@ -104,18 +126,19 @@ impl Executor {
         request: &Request<'_>,
         tag: Tag,
         is_interrupted: &dyn Fn() -> bool,
-    ) -> Result<u32, RequestError> {
+    ) -> Result<Done, RequestError> {
         let device = &*self.device;
         let steps = Steps { is_interrupted };
+        let mut bytes = 0;
         match request.kind {
             Kind::In => {
                 let length = self.check_transfer(request.sector, request.data_in)?;
                 let scratch = &mut self.scratch;
                 transfer::read(batch, memory, request.sector, request.data_in, scratch, steps)?;
-                return Ok(length);
+                return Ok(Done::new(length, length.into()));
             }
             Kind::Out => {
-                self.check_transfer(request.sector, request.data_out)?;
+                bytes = self.check_transfer(request.sector, request.data_out)?.into();
                 device.check_writable()?;
                 let scratch = &mut self.scratch;
                 let at = (request.sector, tag);
@@ -125,16 +148,19 @@ impl Executor {
                 batch.commit();
                 batch.sync()?;
             }
-            Kind::GetId => return self.identify(memory, request.data_in),
+            Kind::GetId => {
+                let filled = self.identify(memory, request.data_in)?;
+                return Ok(Done::new(filled, 0));
+            }
             Kind::Discard if device.discards || device.read_only => {
                 device.check_writable()?;
-                ranges::discard(device, batch, memory, request.data_out, tag, steps)?;
+                bytes = ranges::discard(device, batch, memory, request.data_out, tag, steps)?;
             }
             Kind::WriteZeroes => {
                 device.check_writable()?;
                 let scratch = &mut self.scratch;
                 let clearing = ranges::Clearing { device, steps, tag };
-                clearing.write_zeroes(batch, memory, request.data_out, scratch)?;
+                bytes = clearing.write_zeroes(batch, memory, request.data_out, scratch)?;
             }
             Kind::Discard => {
                 let kind = virtio_bindings::virtio_blk::VIRTIO_BLK_T_DISCARD;
@@ -142,7 +168,7 @@ impl Executor {
             }
             Kind::Other(kind) => return Err(RequestError::Unsupported(kind)),
         }
-        Ok(0)
+        Ok(Done::new(0, bytes))
     }
 
     /// Checks the sectors of a read or write, and returns its length in bytes.

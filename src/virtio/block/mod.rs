@@ -13,7 +13,7 @@ pub use config::{CONFIG_SIZE, Config};
 pub use device::{Device, DeviceOptions, Discard, Serial};
 pub use disk::{Disk, DiskBatch, DiskQueue};
 pub use error::RequestError;
-pub use execute::Executor;
+pub use execute::{Done, Executor};
 pub use request::{Chain, Kind, Request};
 
 /// Bytes of the sector that virtio-blk counts in, whatever the device's own (VIRTIO 1.2, 5.2.4).

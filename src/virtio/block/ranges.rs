@@ -70,7 +70,8 @@ fn ranges(
     Ok(ranges)
 }
 
-/// Carries out a `DISCARD`: whole sectors read as zeroes afterwards; a hint for parts of sectors.
+/// Carries out a `DISCARD`: whole sectors read as zeroes afterwards; a hint for parts of sectors. Returns how
+/// many bytes it names.
 pub(super) fn discard<B: DiskBatch>(
     device: &Device,
     batch: &mut B,
@@ -78,9 +79,10 @@ pub(super) fn discard<B: DiskBatch>(
     data: Spans<'_>,
     tag: Tag,
     steps: Steps<'_>,
-) -> Result<(), RequestError> {
-    let size = u64::from(device.sector_size);
+) -> Result<u64, RequestError> {
+    let (size, mut bytes) = (u64::from(device.sector_size), 0);
     for range in ranges(device, memory, Kind::Discard, data)? {
+        bytes += range.end - range.start;
         let (mut first, end) = (range.start.div_ceil(size), range.end / size);
         while first < end {
             let count = (end - first).min(SECTORS_TRIMMED);
@@ -89,7 +91,7 @@ pub(super) fn discard<B: DiskBatch>(
             steps.go_on()?;
         }
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// Clears ranges of bytes for the request `tag`.
@@ -107,19 +109,21 @@ impl Clearing<'_> {
     /// Carries out a `WRITE_ZEROES`: every byte reads as zero afterwards. `scratch` has room for a sector.
     ///
     /// By flagging whole sectors in the map where that is allowed, with or without the `UNMAP` flag: a
-    /// flagged sector keeps its block, so nothing is deallocated.
+    /// flagged sector keeps its block, so nothing is deallocated. Returns how many bytes are zero now.
     pub(super) fn write_zeroes<B: DiskBatch>(
         self,
         batch: &mut B,
         memory: &GuestRam,
         data: Spans<'_>,
         scratch: &mut [u8],
-    ) -> Result<(), RequestError> {
+    ) -> Result<u64, RequestError> {
         scratch.fill(0);
+        let mut bytes = 0;
         for range in ranges(self.device, memory, Kind::WriteZeroes, data)? {
+            bytes += range.end - range.start;
             self.zero(batch, range, scratch)?;
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Zeroes a range of bytes; `zeroes` holds as many as a sector.

@@ -92,7 +92,7 @@ struct Found {
 
 impl Default for Chain {
     fn default() -> Chain {
-        let found = Err(RequestError::NoHeader(0));
+        let found = Err(RequestError::NotParsed);
         Chain { head: 0, readable: Vec::new(), writable: Vec::new(), found }
     }
 }
@@ -118,7 +118,7 @@ impl Chain {
             }
         }
         self.found = match (ends, in_order) {
-            (true, true) => Err(RequestError::NoHeader(0)),
+            (true, true) => Err(RequestError::NotParsed),
             (true, false) => Err(RequestError::OutOfOrder),
             (false, _) => Err(RequestError::Endless),
         };
@@ -126,7 +126,7 @@ impl Chain {
 
     /// Reads the header, if the descriptors are as they should be.
     pub fn parse(&mut self, memory: &GuestRam) {
-        if matches!(self.found, Err(RequestError::NoHeader(_))) {
+        if matches!(self.found, Err(RequestError::NotParsed)) {
             self.found = self.find(memory);
         }
     }

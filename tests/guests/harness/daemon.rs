@@ -90,6 +90,20 @@ impl Daemon {
         Self::listening(command, sockets, 1)
     }
 
+    /// Serves the raw image `image`, whose writes are recorded to `log`, and a disk of marks.
+    #[track_caller]
+    pub fn start_recording(image: &Path, log: &Path) -> Self {
+        let sockets = ["sock", "marks"].map(|extension| image.with_extension(extension));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_powercut"));
+        command
+            .args(["serve", "--sector-size=4096"])
+            .arg(format!("--image={}", image.display()))
+            .arg(format!("--record={}", log.display()))
+            .arg(format!("--socket-path={}", sockets[0].display()))
+            .arg(format!("--mark-socket={}", sockets[1].display()));
+        Self::listening(command, sockets.to_vec(), 1)
+    }
+
     /// Waits until the back end logs a line that contains `text`, and returns it.
     #[track_caller]
     pub fn wait_for_line(&mut self, text: &str) -> String {

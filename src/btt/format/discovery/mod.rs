@@ -94,7 +94,10 @@ pub fn is_signed<M: PersistentMemory>(medium: &M) -> bool {
 }
 
 /// The first arena of a BTT of `version`; [`Error::NotFound`] if there is no trace of one.
-pub fn first_arena<M: PersistentMemory>(medium: &M, version: Version) -> Result<FoundArena, Error> {
+pub(crate) fn first_arena<M: PersistentMemory>(
+    medium: &M,
+    version: Version,
+) -> Result<FoundArena, Error> {
     if medium.size() < version.first_arena() + ARENA_MIN_SIZE {
         return Err(Error::NotFound);
     }

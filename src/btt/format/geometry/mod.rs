@@ -22,7 +22,7 @@ pub const DEFAULT_NFREE: u32 = 256;
 /// Most free blocks that are accepted when reading: 256 times what anyone creates.
 pub const MAX_NFREE: u32 = 1 << 16;
 /// Blocks that a map entry can name: its block number has 30 bits.
-pub const MAX_BLOCKS: u32 = 1 << 30;
+pub(crate) const MAX_BLOCKS: u32 = 1 << 30;
 /// Bytes of an info block, and the offset of the data area in a new arena.
 pub const INFO_SIZE: u64 = PAGE;
 /// Bytes of a map entry.
@@ -121,7 +121,7 @@ pub enum GeometryFault {
 
 /// The arenas of at most `arena_size` bytes in `raw_size` bytes, as (offset, size); a remainder of
 /// under 16 MiB is left out.
-pub fn arenas(
+pub(crate) fn arenas(
     raw_size: u64,
     arena_size: u64,
 ) -> impl DoubleEndedIterator<Item = (u64, u64)> + ExactSizeIterator {
@@ -137,7 +137,7 @@ pub fn arenas(
 }
 
 /// Offset of the second info block in an arena of `size` bytes.
-pub fn backup_offset(size: u64) -> u64 {
+pub(crate) fn backup_offset(size: u64) -> u64 {
     size - size % PAGE - INFO_SIZE
 }
 

@@ -12,7 +12,7 @@ use crate::dax::format::units::{Bounds, Extent, MOST_ORDER};
 
 /// The free pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Buddy {
+pub(crate) struct Buddy {
     /// What is added to page numbers from outside.
     base: u64,
     /// First and last page, the latter exclusive.
@@ -25,7 +25,7 @@ pub struct Buddy {
 impl Buddy {
     /// No pages at all.
     #[must_use]
-    pub fn empty() -> Buddy {
+    pub(crate) fn empty() -> Buddy {
         Buddy { base: 0, first: 0, end: 0, free: Default::default() }
     }
 
@@ -34,7 +34,7 @@ impl Buddy {
     /// # Errors
     ///
     /// The first page that two of `used` have.
-    pub fn new(first: u64, bounds: Bounds, used: &[Extent]) -> Result<Buddy, u64> {
+    pub(crate) fn new(first: u64, bounds: Bounds, used: &[Extent]) -> Result<Buddy, u64> {
         let Bounds { end, base } = bounds;
         let (first, end) = (first + base, end + base);
         let mut buddy = Buddy { base, first, end, ..Buddy::empty() };
@@ -58,28 +58,28 @@ impl Buddy {
 
     /// The free block of the smallest order, at the lowest address, of at least `order`.
     #[must_use]
-    pub fn best(&self, order: u32) -> Option<u64> {
+    pub(crate) fn best(&self, order: u32) -> Option<u64> {
         let mut blocks = self.free.iter().skip(order as usize);
         blocks.find_map(|blocks| blocks.first()).map(|block| block - self.base)
     }
 
     /// The free, aligned 2^`order` pages at the lowest address.
     #[must_use]
-    pub fn lowest(&self, order: u32) -> Option<u64> {
+    pub(crate) fn lowest(&self, order: u32) -> Option<u64> {
         let blocks = self.free.iter().skip(order as usize);
         blocks.filter_map(|blocks| blocks.first()).min().map(|block| block - self.base)
     }
 
     /// Number of free pages in aligned runs of 2^`order`.
     #[must_use]
-    pub fn available(&self, order: u32) -> u64 {
+    pub(crate) fn available(&self, order: u32) -> u64 {
         let orders = self.free.iter().enumerate().skip(order as usize);
         orders.map(|(order, blocks)| (blocks.len() as u64) << order).sum()
     }
 
     /// Number of free pages from `page` on, up to `most`.
     #[must_use]
-    pub fn run(&self, page: u64, most: u64) -> u64 {
+    pub(crate) fn run(&self, page: u64, most: u64) -> u64 {
         self.run_inside(page + self.base, most)
     }
 
@@ -97,7 +97,7 @@ impl Buddy {
     /// The runs of free pages that hold whole aligned units of 2^`order`, by address, cut down to
     /// whole units. Takes time in proportion to the number of free blocks.
     #[must_use]
-    pub fn runs(&self, order: u32) -> Vec<Extent> {
+    pub(crate) fn runs(&self, order: u32) -> Vec<Extent> {
         let orders = self.free.iter().zip(0..).skip(order as usize);
         let blocks = orders.flat_map(|(blocks, order)| {
             blocks.iter().map(move |first| Extent { first: first - self.base, pages: 1 << order })
@@ -114,7 +114,7 @@ impl Buddy {
 
     /// Returns whether none of the pages is free.
     #[must_use]
-    pub fn is_taken(&self, extent: Extent) -> bool {
+    pub(crate) fn is_taken(&self, extent: Extent) -> bool {
         let extent = self.inside(extent);
         let begins_inside = |(blocks, order): (&BTreeSet<u64>, u32)| {
             let size = 1 << order;
@@ -126,7 +126,7 @@ impl Buddy {
 
     /// Takes pages, all of which are free, out. Returns whether they were: else nothing changes.
     #[must_use]
-    pub fn take(&mut self, extent: Extent) -> bool {
+    pub(crate) fn take(&mut self, extent: Extent) -> bool {
         let extent = self.inside(extent);
         if self.run_inside(extent.first, extent.pages) < extent.pages {
             return false;
@@ -146,7 +146,7 @@ impl Buddy {
 
     /// Gives pages, none of which is free, back. Returns whether none was: else nothing changes.
     #[must_use]
-    pub fn give(&mut self, extent: Extent) -> bool {
+    pub(crate) fn give(&mut self, extent: Extent) -> bool {
         if !self.is_taken(extent) {
             return false;
         }

@@ -69,9 +69,9 @@ use crate::dax::format::version::Version;
 use crate::pmem::{Durability, MediaError, PersistentMemory, make_dirty};
 
 /// Bytes of a bucket.
-pub const BUCKET_SIZE: u64 = PAGE_SIZE;
+pub(crate) const BUCKET_SIZE: u64 = PAGE_SIZE;
 /// Most stores of an entry.
-pub const MOST_STORES: usize = (BUCKET_SIZE as usize - HEADER_SIZE) / STORE_SIZE;
+pub(crate) const MOST_STORES: usize = (BUCKET_SIZE as usize - HEADER_SIZE) / STORE_SIZE;
 /// Bytes of an entry's header.
 const HEADER_SIZE: usize = 64;
 /// Bytes of a store in an entry.
@@ -97,7 +97,7 @@ struct EntryHeader {
 
 /// A store to the metadata: eight bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Store {
+pub(crate) struct Store {
     /// Byte offset from the start of the namespace, a multiple of eight.
     pub offset: u64,
     /// The value.
@@ -113,7 +113,7 @@ const _: () = {
 
 /// An entry of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Its number.
     pub seq: u64,
     /// The first entry that need not have been applied when this one was written.
@@ -125,13 +125,13 @@ pub struct Entry {
 impl Entry {
     /// Bytes of an entry of `count` stores, up to where the next one begins.
     #[must_use]
-    pub fn size(count: usize) -> u64 {
+    pub(crate) fn size(count: usize) -> u64 {
         ((HEADER_SIZE + count * STORE_SIZE) as u64).next_multiple_of(ENTRY_ALIGN)
     }
 
     /// The bytes on the medium, in the region of this version and uuid.
     #[must_use]
-    pub fn encode(&self, version: Version, magic: Uuid) -> Vec<u8> {
+    pub(crate) fn encode(&self, version: Version, magic: Uuid) -> Vec<u8> {
         let header = EntryHeader {
             checksum: U64::ZERO,
             magic: magic.into_bytes(),
@@ -154,7 +154,7 @@ impl Entry {
     /// The entry at the start of `bytes`, if there is a whole one that makes sense in the region of this
     /// version and uuid.
     #[must_use]
-    pub fn decode(bytes: &[u8], version: Version, magic: Uuid) -> Option<Entry> {
+    pub(crate) fn decode(bytes: &[u8], version: Version, magic: Uuid) -> Option<Entry> {
         let (header, rest) = EntryHeader::ref_from_prefix(bytes).ok()?;
         let count = header.count.get() as usize;
         let is_ours =
@@ -188,7 +188,7 @@ impl Entry {
 
 /// Where the next entry goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ring {
+pub(crate) struct Ring {
     version: Version,
     magic: Uuid,
     /// Byte offset of the first bucket.
@@ -205,7 +205,7 @@ pub struct Ring {
 
 impl Ring {
     /// Reads the journal: what to replay, oldest store first, and where to go on.
-    pub fn read<M: PersistentMemory>(
+    pub(crate) fn read<M: PersistentMemory>(
         medium: &M,
         superblock: &Superblock,
     ) -> Result<(Vec<Store>, Ring), MediaError> {
@@ -249,7 +249,7 @@ impl Ring {
     }
 
     /// Sequence number of the newest entry; 0 if there is none.
-    pub fn newest<M: PersistentMemory>(
+    pub(crate) fn newest<M: PersistentMemory>(
         medium: &M,
         superblock: &Superblock,
     ) -> Result<u64, MediaError> {
@@ -258,14 +258,14 @@ impl Ring {
     }
 
     /// Makes sure that there are numbers for all entries to come.
-    pub fn check_numbers(&self) -> Result<(), Fault> {
+    pub(crate) fn check_numbers(&self) -> Result<(), Fault> {
         let newest = self.seq - 1;
         if newest > MOST_SEQ { Err(Fault::Sequence(newest)) } else { Ok(()) }
     }
 
     /// Makes room for an entry of `count` stores, at most [`MOST_STORES`]: its place is zero, durably, on
     /// return. Nothing is committed yet, so a failure leaves the region as it was.
-    pub fn make_room<M: PersistentMemory>(
+    pub(crate) fn make_room<M: PersistentMemory>(
         &mut self,
         medium: &M,
         count: usize,
@@ -302,7 +302,7 @@ impl Ring {
 
     /// Commits `stores`, for which there is [room](Self::make_room): durable on return, and not yet
     /// applied. After a failure it is not known whether they are committed.
-    pub fn commit<M: PersistentMemory>(
+    pub(crate) fn commit<M: PersistentMemory>(
         &mut self,
         medium: &M,
         stores: &[Store],
@@ -317,7 +317,7 @@ impl Ring {
 
     /// Where the next entry goes, by its size: behind the newest, if that does not fill its bucket, or to the
     /// next bucket. Whatever is changed, one of these places is written to.
-    pub fn next_places(&self) -> impl Iterator<Item = Range<u64>> {
+    pub(crate) fn next_places(&self) -> impl Iterator<Item = Range<u64>> {
         let behind = self.bucket * BUCKET_SIZE + self.position;
         let next = (self.bucket + 1) % self.buckets * BUCKET_SIZE;
         let is_full = self.position >= BUCKET_SIZE;
@@ -331,7 +331,7 @@ impl Ring {
     /// The process that wrote it may have been killed before a fence, or its sync may have failed: what is seen, the
     /// entry or a store, is then durable only by chance. So the entry is made durable before anything is
     /// stored, and each of its words is, whether it is there already or not.
-    pub fn replay<M: PersistentMemory>(
+    pub(crate) fn replay<M: PersistentMemory>(
         &self,
         medium: &M,
         pending: &[Store],
@@ -371,7 +371,10 @@ fn pending(mut entries: Vec<Entry>) -> Vec<Store> {
 ///
 /// Where stores need a sync, a word that is right already is stored, too: after a sync that has failed, its
 /// page may be clean and not on the storage device.
-pub fn apply<M: PersistentMemory>(medium: &M, stores: &[Store]) -> Result<usize, MediaError> {
+pub(crate) fn apply<M: PersistentMemory>(
+    medium: &M,
+    stores: &[Store],
+) -> Result<usize, MediaError> {
     let store_all = medium.durability() != Durability::Dax && !mutant!(dax::RightWordSkipped);
     let mut made = 0;
     for &Store { offset, value } in stores {

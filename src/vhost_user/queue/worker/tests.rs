@@ -7,7 +7,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use vm_memory::Bytes;
 
-use super::super::completions::Completion;
+use super::super::completions::{Completion, Told};
+use super::super::counters::{Operation, Outcome};
+use super::super::limiter::{BucketConfig, RateLimit};
 use super::super::ring::RingPlaces;
 use super::*;
 use crate::pmem::GuestRegion;
@@ -25,8 +27,9 @@ const PLACES: RingPlaces = RingPlaces { descriptors: 0x1000, available: AVAILABL
 struct Nothing;
 
 impl Reply for Nothing {
-    fn store(self, _: Result<(), SyncError>, _: &GuestRam, _: &LimitedLog) -> u32 {
-        0
+    fn store(self, _: Result<(), SyncError>, _: &GuestRam, _: &LimitedLog) -> Told {
+        let outcome = Outcome { operation: Operation::Other, bytes: 0, failed: false };
+        Told { length: 0, outcome }
     }
 }
 
@@ -44,13 +47,16 @@ impl<F: FnMut(&Requests<'_>, u16) -> bool + Send> Handler for Called<F> {
             }
             completions.push(Completion { head: *head, reply: Nothing, flush: None });
             done += 1;
+            if !requests.charge(0) {
+                break;
+            }
         }
         done
     }
 }
 
 fn worker<F: FnMut(&Requests<'_>, u16) -> bool + Send>(act: F) -> Worker<Called<F>> {
-    Worker::new(LimitedLog::new("called"), Called(act))
+    Worker::new(LimitedLog::new("called"), Called(act), Arc::default())
 }
 
 struct Guest {
@@ -208,4 +214,46 @@ fn memory_that_is_lost_ends_the_service() {
     file.set_len(0).unwrap();
     guest.offer(2);
     assert_eq!(guest.serve(&mut worker), Progress::MemoryLost);
+}
+
+#[test]
+fn a_rate_limit_leaves_requests_in_the_ring_and_says_how_long_to_wait() {
+    let guest = Guest::new(PLACES);
+    let mut worker = worker(|_, _| true);
+    let hour = Duration::from_secs(3600);
+    let bucket = BucketConfig { size: 3, one_time_burst: 0, refill_time: hour };
+    let limit = RateLimit { operations: Some(bucket), ..RateLimit::default() };
+    worker.gate.limits().own().set(limit, Instant::now());
+    guest.offer(5);
+    let progress = guest.serve(&mut worker);
+    assert!(matches!(progress, Progress::Throttled(wait) if wait <= hour), "{progress:?}");
+    assert_eq!((guest.used(), guest.ring.next_available()), (3, 3));
+    worker.gate.limits().own().set(RateLimit::default(), Instant::now());
+    assert_eq!(guest.serve(&mut worker), Progress::Asleep);
+    assert_eq!((guest.used(), worker.counters.throttles.get()), (5, 1));
+}
+
+#[test]
+fn nothing_is_taken_while_the_gate_is_closed() {
+    let guest = Guest::new(PLACES);
+    let mut worker = worker(|_, _| true);
+    guest.offer(2);
+    worker.gate.close();
+    assert_eq!(guest.serve(&mut worker), Progress::Asleep);
+    assert_eq!((guest.used(), guest.ring.next_available()), (0, 0));
+    worker.gate.open();
+    guest.serve(&mut worker);
+    assert_eq!(guest.used(), 2);
+}
+
+#[test]
+fn requests_and_batches_are_counted() {
+    let guest = Guest::new(PLACES);
+    let mut worker = worker(|_, _| true);
+    guest.offer(5);
+    guest.serve(&mut worker);
+    let others = worker.counters.of(Operation::Other);
+    let latencies: u64 = others.latency.buckets().iter().map(|(_, count)| count).sum();
+    assert_eq!((others.requests.get(), latencies), (5, 5));
+    assert_eq!(worker.counters.batches[3].get(), 1);
 }

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::wakeup::Wakeup;
 use log::Level;
@@ -22,6 +22,9 @@ use super::super::eventfd::Eventfd;
 use super::super::guest_log::LimitedLog;
 use super::available::{Snapshot, has_been_used, look, take_heads};
 use super::completions::{Completions, Reply};
+use super::counters::{QueueCounters, nanoseconds};
+use super::gate::Gate;
+use super::limiter::{Admission, Limits, Turnstile};
 use super::polling::Polling;
 use super::ring::{Memory, Ring, RingState};
 use crate::pmem::{GuestRegion, broken_pages};
@@ -41,6 +44,9 @@ pub(in crate::vhost_user) struct Requests<'a> {
     /// Wakes the worker when a flush is over; `None`: no thread sleeps for it.
     pub wake: Option<&'a Arc<Wakeup>>,
     interrupt: Interrupt<'a>,
+    /// `None`: there are none.
+    limits: Option<&'a Limits>,
+    counters: &'a QueueCounters,
 }
 
 /// Says when a batch is to end early.
@@ -61,6 +67,22 @@ impl<'a> Requests<'a> {
     /// Says when the batch is to end early.
     pub(in crate::vhost_user) fn interrupt(&self) -> Interrupt<'a> {
         self.interrupt
+    }
+
+    /// Returns whether there are rate limits.
+    pub(in crate::vhost_user) fn is_limited(&self) -> bool {
+        self.limits.is_some()
+    }
+
+    /// Charges a request that was carried out, and has moved `bytes`, to the rate limits. Returns whether the
+    /// batch may go on.
+    pub(in crate::vhost_user) fn charge(&self, bytes: u64) -> bool {
+        self.limits.is_none_or(|limits| limits.charge(bytes))
+    }
+
+    /// What is counted of the queue.
+    pub(in crate::vhost_user) fn counters(&self) -> &QueueCounters {
+        self.counters
     }
 }
 
@@ -90,6 +112,8 @@ pub(in crate::vhost_user) enum Progress {
     Busy,
     /// There is nothing to do before the guest kicks, or a flush is over.
     Asleep,
+    /// A rate limit does not let it go on before this time has passed.
+    Throttled(Duration),
     /// A part of guest memory does not answer.
     MemoryLost,
 }
@@ -101,8 +125,11 @@ enum Batch {
     Done,
     /// Nothing waits in the ring.
     Idle,
-    /// Nothing can be taken: the ring is stopped, or as many requests as it holds wait for a flush.
+    /// Nothing can be taken: the ring is stopped or the device quiesced, or as many requests as the ring holds
+    /// wait for a flush.
     Stopped,
+    /// Requests wait, and a rate limit does not let them be taken yet.
+    Throttled(Duration),
 }
 
 /// The requests of a batch, popped off their ring.
@@ -130,12 +157,15 @@ pub(in crate::vhost_user) struct Worker<H: Handler> {
     wake: Option<Arc<Wakeup>>,
     /// Pages of guest memory that were lost when it was last looked at.
     lost_pages: u64,
+    gate: Arc<Gate>,
+    turnstile: Turnstile,
+    counters: Arc<QueueCounters>,
     log: LimitedLog,
 }
 
 impl<H: Handler> Worker<H> {
-    /// The worker of a queue whose requests `handler` carries out.
-    pub(in crate::vhost_user) fn new(log: LimitedLog, handler: H) -> Worker<H> {
+    /// The worker of a queue whose requests `handler` carries out, as `gate` lets it.
+    pub(in crate::vhost_user) fn new(log: LimitedLog, handler: H, gate: Arc<Gate>) -> Worker<H> {
         Worker {
             handler,
             heads: Vec::with_capacity(BATCH_REQUESTS),
@@ -146,6 +176,9 @@ impl<H: Handler> Worker<H> {
             has_started: false,
             wake: None,
             lost_pages: broken_pages(),
+            gate,
+            turnstile: Turnstile::default(),
+            counters: Arc::default(),
             log,
         }
     }
@@ -155,9 +188,31 @@ impl<H: Handler> Worker<H> {
         self.polling = Polling::new(most);
     }
 
+    /// What carries out the requests, without its worker.
+    pub(in crate::vhost_user) fn into_handler(self) -> H {
+        self.handler
+    }
+
     /// What carries out the requests.
     pub(in crate::vhost_user) fn handler_mut(&mut self) -> &mut H {
         &mut self.handler
+    }
+
+    /// What is counted of the queue.
+    pub(in crate::vhost_user) fn counters(&self) -> &Arc<QueueCounters> {
+        &self.counters
+    }
+
+    /// Has the worker's thread look at the gate again.
+    pub(in crate::vhost_user) fn wake(&self) {
+        if let Some(wake) = &self.wake {
+            wake.wake();
+        }
+    }
+
+    /// Waits until the medium is not used any more for what was taken off the ring.
+    pub(in crate::vhost_user) fn settle(&self) {
+        self.completions.wait();
     }
 
     /// Begins a connection, during which `wake` tells the worker's thread that a flush is over.
@@ -192,6 +247,7 @@ impl<H: Handler> Worker<H> {
             self.log.line(Level::Warn, &format_args!("ring: {error}"));
         }
         self.completions.clear();
+        self.turnstile = Turnstile::default();
         self.call.take()
     }
 
@@ -210,8 +266,7 @@ impl<H: Handler> Worker<H> {
         stop: &AtomicBool,
     ) -> (Progress, Option<Arc<Eventfd>>) {
         let progress = match self.try_step(ring, memory, stop) {
-            Ok(true) => Progress::Busy,
-            Ok(false) => Progress::Asleep,
+            Ok(progress) => progress,
             Err(error) => {
                 self.give_up_ring(ring, &error);
                 Progress::Asleep
@@ -221,16 +276,23 @@ impl<H: Handler> Worker<H> {
         (if is_lost { Progress::MemoryLost } else { progress }, self.call.take())
     }
 
-    /// Returns whether to come back at once.
-    fn try_step(&mut self, ring: &Ring, memory: &Memory, stop: &AtomicBool) -> Result<bool, Error> {
+    fn try_step(
+        &mut self,
+        ring: &Ring,
+        memory: &Memory,
+        stop: &AtomicBool,
+    ) -> Result<Progress, Error> {
         let interrupt = Interrupt { ring, stop };
         let batch = self.batch(&mut ring.lock_for_worker(), memory, interrupt)?;
         Ok(match batch {
-            Batch::Done => true,
-            Batch::Idle => {
-                self.polling.goes_on() || self.sleep(&mut ring.lock_for_worker(), memory)?
+            Batch::Done => Progress::Busy,
+            Batch::Idle if self.polling.goes_on() => {
+                self.counters.polls.add(1);
+                Progress::Busy
             }
-            Batch::Stopped => false,
+            Batch::Idle if self.sleep(&mut ring.lock_for_worker(), memory)? => Progress::Busy,
+            Batch::Idle | Batch::Stopped => Progress::Asleep,
+            Batch::Throttled(wait) => Progress::Throttled(wait),
         })
     }
 
@@ -263,11 +325,14 @@ impl<H: Handler> Worker<H> {
             self.publish(state, &memory.memory())?;
         }
         let room = self.room(state);
-        if !state.is_running() || room == 0 {
+        if !state.is_running() || room == 0 || self.gate.is_closed() {
             return Ok(Batch::Stopped);
         }
         if !self.has_started {
             self.start(&state.queue, memory)?;
+        }
+        if let Some(wait) = self.throttled(state, memory)? {
+            return Ok(Batch::Throttled(wait));
         }
         let Some(popped) = self.pop(state, memory, room)? else { return Ok(Batch::Idle) };
         self.execute(state, &popped, interrupt);
@@ -279,6 +344,32 @@ impl<H: Handler> Worker<H> {
     /// offers.
     fn room(&self, state: &RingState) -> usize {
         usize::from(state.queue.size()).saturating_sub(self.completions.len())
+    }
+
+    /// How long a rate limit makes the requests wait that are offered; `None`: not at all.
+    fn throttled(
+        &mut self,
+        state: &mut RingState,
+        memory: &Memory,
+    ) -> Result<Option<Duration>, Error> {
+        let limits = self.gate.limits();
+        let is_of_interest = limits.is_limited() || self.turnstile.is_waiting();
+        if !is_of_interest || look(&state.queue, memory)?.0 == 0 {
+            return Ok(None);
+        }
+        match self.turnstile.admit(limits, Instant::now()) {
+            Admission::Wait(wait) => {
+                // What the guest offers meanwhile is found without a kick.
+                self.quieten(state, memory)?;
+                Ok(Some(wait))
+            }
+            Admission::Go(waited) if waited.is_zero() => Ok(None),
+            Admission::Go(waited) => {
+                self.counters.throttles.add(1);
+                self.counters.throttled.add(nanoseconds(waited));
+                Ok(None)
+            }
+        }
     }
 
     /// Begins to serve a ring.
@@ -321,11 +412,17 @@ impl<H: Handler> Worker<H> {
     /// Has what was popped carried out. What is not, because the batch is to end, goes back to the ring.
     fn execute(&mut self, state: &mut RingState, popped: &Popped, interrupt: Interrupt<'_>) {
         self.polling.found();
+        self.completions.begin(Instant::now());
         let (queue, memory) = (&mut state.queue, &*popped.memory);
         let table = DescriptorTable::new(memory, GuestAddress(queue.desc_table()), queue.size());
         let (heads, wake) = (self.heads.as_slice(), self.wake.as_ref());
-        let requests = Requests { memory, table, heads, wake, interrupt };
+        let limits = Some(self.gate.limits()).filter(|limits| limits.is_limited());
+        let counters = &*self.counters;
+        let requests = Requests { memory, table, heads, wake, interrupt, limits, counters };
         let done = self.handler.run(&requests, &mut self.completions);
+        if done > 0 {
+            counters.batch(done);
+        }
         // There are 64 at most.
         queue.set_next_avail(popped.first.wrapping_add(done as u16));
     }
@@ -346,7 +443,7 @@ impl<H: Handler> Worker<H> {
 
     /// Tells the guest what is done.
     fn publish(&mut self, state: &mut RingState, memory: &GuestRam) -> Result<(), Error> {
-        if self.completions.publish(&mut state.queue, memory, &self.log)? {
+        if self.completions.publish(&mut state.queue, memory, &self.counters, &self.log)? {
             self.call = state.call.clone();
         }
         Ok(())

@@ -1,0 +1,210 @@
+//! What is asked of a daemon that runs, at its control socket.
+
+mod prometheus;
+mod stat;
+mod table;
+
+use std::path::Path;
+
+use clap::{Args, Subcommand};
+
+use super::Error;
+use crate::cli::logging::LogLevel;
+use crate::cli::output::say;
+use crate::cli::rate::RateArg;
+use crate::cli::size::Size;
+use crate::vhost_user::control::{self, Answer, ClientError, DeviceReport, Request};
+
+use stat::{Disks, Stat};
+
+/// What a daemon is asked for.
+#[derive(Debug, Subcommand)]
+pub(super) enum DaemonCommand {
+    Stat(Stat),
+    Disks(Disks),
+    Remove(Remove),
+    Drain(Drain),
+    Quiesce(Quiesce),
+    Resume(Resume),
+    LogLevel(SetLogLevel),
+    Resize(Resize),
+    Rate(Rate),
+}
+
+impl DaemonCommand {
+    /// Returns whether it is carried out for what it changes, and not for what it prints.
+    pub(super) fn is_change(&self) -> bool {
+        !matches!(self, DaemonCommand::Stat(_) | DaemonCommand::Disks(_))
+    }
+
+    /// Has the daemon do it whose control socket is at `socket`.
+    pub(super) fn run(&self, socket: &Path) -> Result<(), Error> {
+        match self {
+            DaemonCommand::Stat(command) => command.run(socket),
+            DaemonCommand::Disks(command) => command.run(socket),
+            DaemonCommand::Remove(command) => command.run(socket),
+            DaemonCommand::Drain(command) => command.run(socket),
+            DaemonCommand::Quiesce(command) => command.run(socket),
+            DaemonCommand::Resume(command) => command.run(socket),
+            DaemonCommand::LogLevel(command) => command.run(socket),
+            DaemonCommand::Resize(command) => command.run(socket),
+            DaemonCommand::Rate(command) => command.run(socket),
+        }
+    }
+}
+
+/// Which device of a daemon.
+#[derive(Debug, Args)]
+pub(in crate::cli::nvdimmctl) struct Target {
+    /// The device: the name or device name of its namespace, its uuid, or the path of its socket
+    device: String,
+}
+
+/// Serve a device no more: its namespace is free afterwards
+#[derive(Debug, Args)]
+pub(in crate::cli::nvdimmctl) struct Remove {
+    #[command(flatten)]
+    target: Target,
+
+    /// Also while a frontend is connected, whose guest loses the disk
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Wait until what a device has in hand is done, and make it durable
+#[derive(Debug, Args)]
+pub(in crate::cli::nvdimmctl) struct Drain {
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Let a device stand still for a copy of its file: its guest waits until 'resume'
+///
+/// What was written is durable when this returns. What a guest stores to windows is not held up.
+#[derive(Debug, Args)]
+pub(in crate::cli::nvdimmctl) struct Quiesce {
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Go on with a device that was quiesced
+#[derive(Debug, Args)]
+pub(in crate::cli::nvdimmctl) struct Resume {
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Set which messages the daemon logs
+#[derive(Debug, Args)]
+pub(in crate::cli::nvdimmctl) struct SetLogLevel {
+    /// The level
+    level: LogLevel,
+}
+
+/// Make a disk larger while it is served, and the namespace that it is in
+///
+/// The guest sees the new size at once where its frontend is told of that, as QEMU is;
+/// otherwise when the frontend reads the configuration again.
+#[derive(Debug, Args)]
+pub(in crate::cli::nvdimmctl) struct Resize {
+    #[command(flatten)]
+    target: Target,
+
+    /// The namespace's new size in all; otherwise all that is free behind it
+    #[arg(short, long)]
+    size: Option<Size>,
+
+    /// Write over a BTT in the free bytes, that of a namespace whose label was lost
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Set the rate limits of a device, or of a group of disks
+#[derive(Debug, Args)]
+pub(in crate::cli::nvdimmctl) struct Rate {
+    /// The device, unless the limits are those of a group
+    device: Option<String>,
+
+    /// The limits, as for the daemon's --rate-limit; none: there is no limit any more
+    #[arg(short, long, value_name = "KEY=VALUE,...")]
+    limit: Option<RateArg>,
+}
+
+impl Remove {
+    fn run(&self, socket: &Path) -> Result<(), Error> {
+        let request = Request::Remove { device: self.target.device.clone(), force: self.force };
+        done(socket, &request)?;
+        say!("{}: removed", self.target.device);
+        Ok(())
+    }
+}
+
+impl Drain {
+    fn run(&self, socket: &Path) -> Result<(), Error> {
+        done(socket, &Request::Drain { device: self.target.device.clone() })
+    }
+}
+
+impl Quiesce {
+    fn run(&self, socket: &Path) -> Result<(), Error> {
+        done(socket, &Request::Quiesce { device: self.target.device.clone() })
+    }
+}
+
+impl Resume {
+    fn run(&self, socket: &Path) -> Result<(), Error> {
+        done(socket, &Request::Resume { device: self.target.device.clone() })
+    }
+}
+
+impl SetLogLevel {
+    fn run(&self, socket: &Path) -> Result<(), Error> {
+        let level = format!("{:?}", self.level).to_lowercase();
+        done(socket, &Request::LogLevel { level })
+    }
+}
+
+impl Resize {
+    fn run(&self, socket: &Path) -> Result<(), Error> {
+        let (device, force) = (self.target.device.clone(), self.force);
+        let request = Request::Resize { device, size: self.size.map(|size| size.0), force };
+        match control::request(socket, &request)? {
+            Answer::Grown { before, size, told } => {
+                let (name, before, size) = (&self.target.device, Size(before), Size(size));
+                let heard = if told { "; its frontend was told" } else { "" };
+                say!("{name}: the disk has {size} where it had {before}{heard}");
+                Ok(())
+            }
+            other => Err(unknown(socket, &other)),
+        }
+    }
+}
+
+impl Rate {
+    fn run(&self, socket: &Path) -> Result<(), Error> {
+        let limit = self.limit.as_ref().map(|rate| rate.limit).unwrap_or_default();
+        let group = self.limit.as_ref().and_then(|rate| rate.group.clone());
+        done(socket, &Request::Rate { device: self.device.clone(), group, limit })
+    }
+}
+
+/// The reports of a daemon's devices.
+fn devices(socket: &Path, device: Option<&String>) -> Result<Vec<DeviceReport>, Error> {
+    match control::request(socket, &Request::Stat { device: device.cloned() })? {
+        Answer::Stat { devices } => Ok(devices),
+        other => Err(unknown(socket, &other)),
+    }
+}
+
+/// Has a request carried out that has no other answer.
+fn done(socket: &Path, request: &Request) -> Result<(), Error> {
+    match control::request(socket, request)? {
+        Answer::Done => Ok(()),
+        other => Err(unknown(socket, &other)),
+    }
+}
+
+fn unknown(socket: &Path, answer: &Answer) -> Error {
+    let (path, answer) = (socket.into(), format!("{answer:?}"));
+    ClientError::Unknown { path, answer }.into()
+}

@@ -1,0 +1,77 @@
+//! A disk that takes the sectors which its namespace has gained, whether or not a frontend is connected.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use log::info;
+
+use super::super::device::{DeviceBackend, VhostDevice};
+use super::super::fleet::{Grown, Growth, GrowthError};
+use super::super::pause::Pause;
+use super::config::{DiskConfig, OpenDisk};
+use super::device::BlockModel;
+use super::facts::DiskFacts;
+use crate::btt::{self, Version};
+use crate::namespace;
+use crate::nvdimm::Claim;
+use crate::pmem::Mapping;
+
+/// What is needed to open the disk again.
+pub(super) struct DiskGrowth {
+    config: DiskConfig,
+    device: Arc<DeviceBackend<BlockModel<btt::Queue<Mapping>>>>,
+    facts: Arc<DiskFacts>,
+    /// The claim on the namespace, which says how large it was.
+    claim: Mutex<Claim>,
+    version: Option<Version>,
+}
+
+impl DiskGrowth {
+    /// The growth of `device`, which `config` has opened.
+    pub(super) fn new(
+        config: DiskConfig,
+        device: Arc<DeviceBackend<BlockModel<btt::Queue<Mapping>>>>,
+        facts: Arc<DiskFacts>,
+        (claim, version): (Claim, Option<Version>),
+    ) -> DiskGrowth {
+        DiskGrowth { config, device, facts, claim: Mutex::new(claim), version }
+    }
+
+    /// Opens the disk again if its namespace is larger than `claim` says, and hands it to the device.
+    fn reopen(&self, claim: &mut Claim) -> Result<bool, GrowthError> {
+        // The BTT in memory and the one that is opened must not both be written to.
+        let _pause = Pause::begin(self.device.clone());
+        let grown = namespace::grow_claimed(&self.config.namespace, claim, self.version)?;
+        let Some(mapped) = grown else { return Ok(false) };
+        // The one that is opened knows nothing of writes that are not durable yet.
+        self.device.sync()?;
+        let OpenDisk { claim: larger, device, facts, .. } = self.config.open_btt(mapped)?;
+        *claim = larger;
+        self.facts.become_those_of(&facts);
+        let (device, queues) = device.into_parts();
+        self.device.take_over(device, queues);
+        Ok(true)
+    }
+}
+
+impl Growth for DiskGrowth {
+    fn take(&self) -> Result<Option<Grown>, GrowthError> {
+        // A claim is replaced as a whole.
+        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.device.gate().is_closed() {
+            return Err(GrowthError::Quiesced);
+        }
+        let (name, before) = (self.device.log().name(), self.device.sectors());
+        if !self.reopen(&mut claim)? {
+            return Ok(None);
+        }
+        let now = self.device.sectors();
+        info!("{name}: the disk has grown from {before} to {now} sectors");
+        let is_told = self.device.config_changed();
+        Ok(Some(Grown { before, sectors: now, is_told }))
+    }
+
+    fn extend(&self, size: Option<u64>, force: bool) -> Result<(), GrowthError> {
+        namespace::grow_namespace(&self.config.namespace, size, force, |_, _| {})?;
+        Ok(())
+    }
+}

@@ -1,0 +1,346 @@
+//! The devices that a daemon serves, as the administrator sees them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::info;
+
+use super::block::DiskFacts;
+use super::control::{
+    DeviceReport, Identity, LimitsReport, OperationReport, QueueReport, RateReport, SyncReport,
+};
+use super::device::VhostDevice;
+use super::pause::Pause;
+use super::queue::{BucketConfig, Counter, Operation, QueueCounters, RateLimit};
+use super::stop::Stop;
+use crate::namespace::NamespaceError;
+use crate::virtio::SyncError;
+
+/// A disk that can take the sectors which its namespace has gained.
+pub(super) trait Growth: Send + Sync {
+    /// Takes them. `None`: there are none.
+    ///
+    /// # Errors
+    ///
+    /// The disk stays as it was.
+    fn take(&self) -> Result<Option<Grown>, GrowthError>;
+
+    /// Gives the namespace `size` bytes; `None`: all that are free behind it. `force`: also where the free bytes
+    /// hold something.
+    ///
+    /// # Errors
+    ///
+    /// The namespace stays as it was.
+    fn extend(&self, size: Option<u64>, force: bool) -> Result<(), GrowthError>;
+}
+
+/// How a disk has grown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Grown {
+    /// Sectors before.
+    pub before: u64,
+    /// Sectors now.
+    pub sectors: u64,
+    /// A frontend that is connected was told.
+    pub is_told: bool,
+}
+
+/// Why a disk stays as large as it was.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum GrowthError {
+    /// The namespace, or its BTT.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// What the guest has written cannot be made durable.
+    #[error("what was written cannot be made durable, so the disk is not opened again")]
+    Sync(#[from] SyncError),
+    /// Its file is being copied.
+    #[error("the disk is quiesced: resume it first")]
+    Quiesced,
+}
+
+/// Why something was not done to a device.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FleetError {
+    /// There is no such device.
+    #[error("this daemon serves no device {0:?}; 'nvdimmctl disks' lists those that it serves")]
+    Unknown(String),
+    /// There are several.
+    #[error(
+        "this daemon serves several devices {0:?}: name one by its socket, or the uuid of its namespace"
+    )]
+    Several(String),
+    /// Its guest would lose it.
+    #[error("busy: a frontend is connected to {0:?}; --force takes the device away from it")]
+    Busy(String),
+    /// It has been told to end, and goes on.
+    #[error("device {0:?} is told to end, and has not within {time} s", time = END_LIMIT.as_secs())]
+    Lingers(String),
+    /// It is quiesced already.
+    #[error("device {0:?} is quiesced already")]
+    Quiesced(String),
+    /// It is not quiesced.
+    #[error("device {0:?} is not quiesced")]
+    NotQuiesced(String),
+    /// It is no disk, or read-only.
+    #[error("device {0:?} is no disk that can grow: it is read-only, or persistent memory")]
+    NoGrowth(String),
+    /// It is in no group.
+    #[error("this daemon has no group {0:?} of rate limits")]
+    NoGroup(String),
+    /// The disk stays as large as it was.
+    #[error(transparent)]
+    Growth(#[from] GrowthError),
+    /// The medium fails.
+    #[error("device {name:?} cannot be made durable")]
+    Sync {
+        /// The device.
+        name: String,
+        /// Why.
+        source: SyncError,
+    },
+}
+
+/// How long a device may take to end.
+const END_LIMIT: Duration = Duration::from_secs(10);
+/// How long to wait between looks whether it has.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// What is known of a device beside the device itself.
+pub(super) struct Description {
+    pub identity: Identity,
+    /// `None`: it is persistent memory.
+    pub facts: Option<Arc<DiskFacts>>,
+    /// `None`: it cannot grow.
+    pub growth: Option<Arc<dyn Growth>>,
+    /// Name of its group of rate limits.
+    pub group: Option<String>,
+}
+
+/// A device that is served.
+pub(super) struct Member {
+    pub device: Arc<dyn VhostDevice>,
+    pub description: Description,
+    pub stop: Stop,
+    /// While it is quiesced by the administrator.
+    pub quiesced: Mutex<Option<Pause>>,
+}
+
+/// The devices that are served.
+#[derive(Default)]
+pub(super) struct Fleet {
+    members: Mutex<Vec<Arc<Member>>>,
+}
+
+impl Fleet {
+    /// Takes in a device.
+    pub(super) fn add(&self, member: Arc<Member>) {
+        self.members().push(member);
+    }
+
+    /// The device is not served any more.
+    pub(super) fn ended(&self, member: &Arc<Member>) {
+        self.members().retain(|other| !Arc::ptr_eq(other, member));
+    }
+
+    /// What is said of the device that goes by `name`; of all, if there is no name.
+    pub(super) fn report(&self, name: Option<&str>) -> Result<Vec<DeviceReport>, FleetError> {
+        let members = match name {
+            Some(name) => vec![self.find(name)?],
+            None => self.members().clone(),
+        };
+        Ok(members.iter().map(|member| member.report()).collect())
+    }
+
+    /// Lets a device take nothing off its rings, and makes everything durable that it has written.
+    pub(super) fn quiesce(&self, name: &str) -> Result<(), FleetError> {
+        let member = self.find(name)?;
+        let mut quiesced = member.quiesced();
+        if quiesced.is_some() {
+            return Err(FleetError::Quiesced(name.to_owned()));
+        }
+        let pause = Pause::begin(member.device.clone());
+        member.sync()?;
+        *quiesced = Some(pause);
+        info!("{}: quiesced", member.device.log().name());
+        Ok(())
+    }
+
+    /// Takes back a [`quiesce`](Self::quiesce).
+    pub(super) fn resume(&self, name: &str) -> Result<(), FleetError> {
+        let member = self.find(name)?;
+        let pause = member.quiesced().take();
+        pause.ok_or_else(|| FleetError::NotQuiesced(name.to_owned()))?;
+        info!("{}: resumed", member.device.log().name());
+        Ok(())
+    }
+
+    /// Waits until everything is done that a device has in hand, and makes it durable.
+    pub(super) fn drain(&self, name: &str) -> Result<(), FleetError> {
+        let member = self.find(name)?;
+        let _pause = Pause::begin(member.device.clone());
+        member.sync()
+    }
+
+    /// Serves a device no more, after what it has in hand is done. `force`: also while a frontend is connected.
+    pub(super) fn remove(&self, name: &str, force: bool) -> Result<(), FleetError> {
+        let member = self.find(name)?;
+        if member.device.connection().is_there() && !force {
+            return Err(FleetError::Busy(name.to_owned()));
+        }
+        member.stop.stop();
+        let begun = Instant::now();
+        while self.members().iter().any(|other| Arc::ptr_eq(other, &member)) {
+            if begun.elapsed() > END_LIMIT {
+                return Err(FleetError::Lingers(name.to_owned()));
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        info!("{}: removed", member.device.log().name());
+        Ok(())
+    }
+
+    /// Makes a disk larger, or takes what its namespace has gained already.
+    pub(super) fn resize(
+        &self,
+        name: &str,
+        size: Option<u64>,
+        force: bool,
+    ) -> Result<(u64, u64, bool), FleetError> {
+        let member = self.find(name)?;
+        let no_growth = || FleetError::NoGrowth(name.to_owned());
+        let growth = member.description.growth.as_ref().ok_or_else(no_growth)?;
+        let facts = member.description.facts.as_ref().ok_or_else(no_growth)?;
+        if member.quiesced().is_some() {
+            return Err(GrowthError::Quiesced.into());
+        }
+        let before = facts.report().size;
+        growth.extend(size, force)?;
+        let grown = growth.take()?;
+        Ok((before, facts.report().size, grown.is_some_and(|grown| grown.is_told)))
+    }
+
+    /// Sets other rate limits of a device.
+    pub(super) fn rate(&self, name: &str, limit: RateLimit) -> Result<(), FleetError> {
+        let member = self.find(name)?;
+        member.device.gate().limits().own().set(limit, Instant::now());
+        member.wake();
+        info!("{}: other rate limits", member.device.log().name());
+        Ok(())
+    }
+
+    /// Sets other rate limits of a group.
+    pub(super) fn group_rate(&self, name: &str, limit: RateLimit) -> Result<(), FleetError> {
+        let members: Vec<_> = self.members().clone();
+        let in_group = |member: &&Arc<Member>| member.description.group.as_deref() == Some(name);
+        let members: Vec<_> = members.iter().filter(in_group).collect();
+        let first = members.first().and_then(|member| member.device.gate().limits().group());
+        let group = first.ok_or_else(|| FleetError::NoGroup(name.to_owned()))?;
+        group.set(limit, Instant::now());
+        for member in members {
+            member.wake();
+        }
+        info!("group {name:?}: other rate limits");
+        Ok(())
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<Member>, FleetError> {
+        let members = self.members();
+        let mut found = members.iter().filter(|member| member.description.identity.goes_by(name));
+        match (found.next(), found.next()) {
+            (Some(member), None) => Ok(member.clone()),
+            (None, _) => Err(FleetError::Unknown(name.to_owned())),
+            (Some(_), Some(_)) => Err(FleetError::Several(name.to_owned())),
+        }
+    }
+
+    fn members(&self) -> MutexGuard<'_, Vec<Arc<Member>>> {
+        // Each change is a whole one.
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Member {
+    fn quiesced(&self) -> MutexGuard<'_, Option<Pause>> {
+        self.quiesced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sync(&self) -> Result<(), FleetError> {
+        let name = || self.description.identity.name.clone();
+        self.device.sync().map_err(|source| FleetError::Sync { name: name(), source })
+    }
+
+    /// Has the threads of its queues look at their limits again.
+    fn wake(&self) {
+        for queue in 0..self.device.queues() {
+            self.device.worker(queue).wake();
+        }
+    }
+
+    fn report(&self) -> DeviceReport {
+        let Description { identity, facts, group, .. } = &self.description;
+        let (limits, syncs) = (self.device.gate().limits(), self.device.syncs());
+        let queues = 0..self.device.queues();
+        DeviceReport {
+            identity: identity.clone(),
+            frontend: self.device.connection().report(self.device.feature_names()),
+            connections: self.device.connection().count(),
+            quiesced: self.quiesced().is_some(),
+            disk: facts.as_ref().map(|facts| facts.report()),
+            limits: LimitsReport {
+                own: rate_report(limits.own().limit()),
+                group_name: group.clone(),
+                group: limits.group().and_then(|group| rate_report(group.limit())),
+            },
+            syncs: SyncReport {
+                count: syncs.syncs.get(),
+                errors: syncs.errors.get(),
+                time: syncs.time.get(),
+            },
+            queues: queues.map(|queue| queue_report(self.device.counters(queue))).collect(),
+        }
+    }
+}
+
+fn queue_report(counters: &QueueCounters) -> QueueReport {
+    let operation = |operation: Operation| {
+        let counters = counters.of(operation);
+        let report = OperationReport {
+            count: counters.requests.get(),
+            errors: counters.errors.get(),
+            bytes: counters.bytes.get(),
+            time: counters.latency.total(),
+            latency: counters.latency.buckets(),
+        };
+        (operation.name().to_owned(), report)
+    };
+    QueueReport {
+        requests: Operation::ALL.map(operation).into_iter().collect::<BTreeMap<_, _>>(),
+        batches: counters.batches.iter().map(Counter::get).collect(),
+        polls: counters.polls.get(),
+        kicks: counters.kicks.get(),
+        interrupts: counters.interrupts.get(),
+        fences: counters.fences.get(),
+        throttles: counters.throttles.get(),
+        throttled: counters.throttled.get(),
+    }
+}
+
+fn rate_report(limit: RateLimit) -> Option<RateReport> {
+    let parts = |config: Option<BucketConfig>| {
+        config.map_or((0, 0, 0), |BucketConfig { size, one_time_burst, refill_time }| {
+            (size, one_time_burst, u64::try_from(refill_time.as_millis()).unwrap_or(u64::MAX))
+        })
+    };
+    let (bw_size, bw_one_time_burst, bw_refill_time) = parts(limit.bandwidth);
+    let (ops_size, ops_one_time_burst, ops_refill_time) = parts(limit.operations);
+    (limit != RateLimit::default()).then_some(RateReport {
+        bw_size,
+        bw_one_time_burst,
+        bw_refill_time,
+        ops_size,
+        ops_one_time_burst,
+        ops_refill_time,
+    })
+}

@@ -1,0 +1,10 @@
+//! What an administrator asks of a daemon that runs.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod disks;
+mod growth;
+mod limits;
+mod setup;
+mod soak;
+mod stat;
