@@ -90,6 +90,23 @@ fn compressed_images_are_named_and_not_imported_unless_taken_as_raw() {
     }
 }
 
+/// In a file with labels, too, where a namespace is not made over another one.
+#[test]
+fn what_is_advised_for_an_image_of_another_sector_size_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("nvdimm");
+    let disk_name = disk.to_str().unwrap();
+    nvdimmctl_ok(&["create", disk_name, "--size", "32M", "--label-size", "128K"]);
+    nvdimmctl_ok(&["create-namespace", disk_name]);
+    let image = image(&folder, 512, b"EFI PART");
+    let why = refused(&disk, &image);
+    assert!(why.contains("'create-namespace -e NAMESPACE --force -l 512'"), "{why}");
+    let again = ["create-namespace", disk_name, "-e", "namespace0.0", "--force", "-l", "512"];
+    nvdimmctl_ok(&again);
+    nvdimmctl_ok(&[Path::new("import"), &disk, &image]);
+    assert!(exported(&disk).starts_with(&fs::read(&image).unwrap()));
+}
+
 /// Runs qemu-img, which is there.
 fn qemu_img(arguments: &[&str]) {
     let output = Command::new("qemu-img").args(arguments).output().unwrap();

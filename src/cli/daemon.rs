@@ -81,7 +81,7 @@ pub struct DeviceArgs {
     blk_file: Option<PathBuf>,
 
     /// One of several disks: socket=PATH (or fd=N) and namespace=NAME; optionally queues=N, read-only,
-    /// serial=TEXT, and nvdimm=FILE for another file; two commas in a value stand for one
+    /// serial=TEXT, rate-group=NAME, and nvdimm=FILE for another file; two commas in a value stand for one
     #[arg(long, value_name = "KEY=VALUE,...", conflicts_with_all = ["socket", "namespace", "serial"])]
     disk: Vec<DiskArg>,
 

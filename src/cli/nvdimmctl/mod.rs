@@ -211,7 +211,8 @@ pub enum Error {
     #[error(
         "the image begins with {content}, which needs sectors of {needed} bytes, and those of {path} have \
          {sector_size}: no guest could use it; make the namespace with '-l {needed}' \
-         ('create-namespace --force -l {needed}' makes it anew, its data are lost), or import with --force"
+         ('create-namespace -e NAMESPACE --force -l {needed}' makes it again, its data are lost), or import \
+         with --force"
     )]
     UnfitImage {
         /// The NVDIMM file.
