@@ -24,7 +24,7 @@ use super::space;
 use crate::pmem::{DurabilityRequest, Mapping, Protection};
 
 /// How long to wait while another process changes the labels.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A file whose labels no other process can change.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// How long to wait for bytes that an `nvdimmctl` has claimed. Less than for the labels, because a command may
 /// wait for a claim with the labels locked.
-const CLAIM_PATIENCE: Duration = Duration::from_secs(4);
+const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
 
 /// After how many searches in vain the holder is taken for one that cannot be seen.
 const MOST_UNSEEN: u32 = 8;
