@@ -219,12 +219,8 @@ fn device(name: &str, pages: u64) -> DeviceOptions {
 fn sample() -> &'static Contents {
     static SAMPLE: LazyLock<Contents> = LazyLock::new(|| {
         let medium = Arc::new(Simulated::new(SIZE));
-        let options = CreateOptions {
-            uuid: REGION,
-            align: Align::Page,
-            journal_order: 1,
-            file_offset: 0,
-        };
+        let options =
+            CreateOptions { uuid: REGION, align: Align::Page, journal_order: 1, file_offset: 0 };
         create(&medium, &options).expect("large enough");
         let region = Region::open(Arc::clone(&medium), false).expect("just made");
         for order in [0, 1, 0] {
