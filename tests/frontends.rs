@@ -1,6 +1,7 @@
 //! What each frontend sends, in its order, and that a request is carried out at the end of it.
 //!
-//! The orders are those of the frontends' sources. What differs is a row of [`FRONTENDS`].
+//! The orders were written down from descriptions of the frontends, and not recorded. What differs is a row of
+//! [`FRONTENDS`].
 
 mod common;
 
