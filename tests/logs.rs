@@ -24,7 +24,7 @@ fn a_connection_is_logged_with_its_process_and_the_features_by_name() {
     daemon.wait_for_log(&peer);
     daemon.wait_for_log("the driver accepts SEG_MAX BLK_SIZE FLUSH TOPOLOGY CONFIG_WCE MQ");
     daemon.wait_for_log("EVENT_IDX PROTOCOL_FEATURES VERSION_1 IN_ORDER");
-    daemon.wait_for_log("the frontend has disconnected");
+    daemon.wait_for_log("disconnected: 0 reads, 1 writes, 0 flushes, 0 others, 0 failed");
     assert!(daemon.terminate().0.success());
     // In the sandbox, /proc is closed, and the number is what there is.
     let mut daemon = Daemon::start(&file, &[]);

@@ -39,6 +39,7 @@ mod session;
 mod sharing;
 mod socket;
 mod stop;
+mod totals;
 mod wakeup;
 mod windows;
 

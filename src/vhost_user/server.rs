@@ -19,6 +19,7 @@ use super::protocol::message::MessageError;
 use super::session::{Session, SessionEnd};
 use super::socket::Endpoint;
 use super::stop::Stop;
+use super::totals::Totals;
 use crate::error_chain::in_one_line;
 use crate::sandbox::{ThreadKind, enter_thread};
 
@@ -162,17 +163,19 @@ impl Serving {
         };
         let peer = Peer::of(session.stream());
         log.line(Level::Info, &format_args!("a frontend has connected: {peer}"));
+        let before = Totals::of(&*self.device);
         let end = session.run();
         // Before the log says so, all that was held for the frontend is free.
         drop(session);
+        let done = Totals::of(&*self.device) - before;
         match end {
-            SessionEnd::Stopped => {}
+            SessionEnd::Stopped => log.line(Level::Info, &format_args!("stopped: {done}")),
             SessionEnd::Connection(MessageError::Disconnected) => {
-                log.line(Level::Info, &"the frontend has disconnected");
+                log.line(Level::Info, &format_args!("the frontend has disconnected: {done}"));
             }
             end => {
                 let text = in_one_line(&end);
-                log.line(Level::Warn, &format_args!("the connection has ended: {text}"));
+                log.line(Level::Warn, &format_args!("the connection has ended: {text}; {done}"));
             }
         }
     }
