@@ -308,7 +308,7 @@ fuzz_target!(|input: Input| {
             let _ =
                 store(&memory, address, result.as_ref().map_or_else(RequestError::status, |_| 0));
         }
-        let _ = ring.add_used(&memory, head, result.unwrap_or(0));
+        let _ = ring.add_used(&memory, head, result.map_or(0, |done| done.filled));
     }
     drop((btt, queues));
 
