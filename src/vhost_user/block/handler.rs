@@ -26,23 +26,30 @@ pub(in crate::vhost_user) struct BlockReply {
     /// Where its status byte goes.
     status: Option<GuestAddress>,
     operation: Operation,
-    result: Result<Done, RequestError>,
+    result: Result<Done, Failure>,
 }
+
+/// Why a request has failed. Apart from what each request carries along, which is moved several times.
+type Failure = Box<RequestError>;
 
 impl Reply for BlockReply {
     fn store(self, flushed: Result<(), SyncError>, memory: &GuestRam, log: &LimitedLog) -> Told {
         let BlockReply { status, operation, result } = self;
-        let result = result.and_then(|done| flushed.map(|()| done).map_err(Into::into));
+        let result = result.and_then(|done| flushed.map(|()| done).map_err(failure));
         if let Err(error) = &result {
             let level = if error.is_the_guests() { Level::Warn } else { Level::Error };
             log.line(level, error);
         }
         let done = result.as_ref().copied().unwrap_or_default();
         let outcome = Outcome { operation, bytes: done.bytes(), failed: result.is_err() };
-        let result = result.as_ref().map_or_else(RequestError::status, |_| 0);
+        let result = result.map_or_else(|error| error.status(), |_| 0);
         let length = store_status(status, result, memory, log).map_or(0, |()| done.filled + 1);
         Told { length, outcome }
     }
+}
+
+fn failure(error: impl Into<RequestError>) -> Failure {
+    Box::new(error.into())
 }
 
 /// Stores the status byte of a request, if the guest has left room for it.
@@ -76,11 +83,15 @@ fn operation(kind: Option<Kind>) -> Operation {
 struct Taken {
     /// `None`: it was not understood.
     kind: Option<Kind>,
-    result: Result<Done, RequestError>,
+    result: Result<Done, Failure>,
     flush: Option<Flush>,
 }
 
 impl Taken {
+    fn was_interrupted(&self) -> bool {
+        self.result.as_ref().is_err_and(|error| matches!(**error, RequestError::Interrupted))
+    }
+
     /// Returns whether the request has changed sectors.
     fn changes_sectors(&self) -> bool {
         matches!(self.kind, Some(Kind::Out | Kind::WriteZeroes | Kind::Discard))
@@ -198,7 +209,7 @@ impl BlockRequests {
                 self.executor.prepare(batch, ahead);
             }
             let taken = self.execute_one(requests, batch, tag);
-            if matches!(taken.result, Err(RequestError::Interrupted)) {
+            if taken.was_interrupted() {
                 break;
             }
             let goes_on = !requests.is_limited() || requests.charge(taken.charged());
@@ -218,7 +229,9 @@ impl BlockRequests {
     ) -> Taken {
         let request = match self.chains[tag].request() {
             Ok(request) => request,
-            Err(error) => return Taken { kind: None, result: Err(error.clone()), flush: None },
+            Err(error) => {
+                return Taken { kind: None, result: Err(failure(error.clone())), flush: None };
+            }
         };
         let kind = Some(request.kind);
         if request.kind == Kind::Flush
@@ -235,7 +248,7 @@ impl BlockRequests {
         let interrupt = requests.interrupt();
         let is_interrupted = || interrupt.is_due();
         let result = self.executor.execute(batch, requests.memory, &request, tag, &is_interrupted);
-        Taken { kind, result, flush: None }
+        Taken { kind, result: result.map_err(failure), flush: None }
     }
 
     /// Completes all writes, and fails those that could not be.
@@ -244,7 +257,7 @@ impl BlockRequests {
         for (tag, error) in batch.take_failures() {
             // One that was interrupted is carried out once more.
             if let Some(taken) = self.taken.get_mut(tag) {
-                taken.result = Err(error.into());
+                taken.result = Err(failure(error));
             }
         }
     }
@@ -267,7 +280,7 @@ impl BlockRequests {
         }
         let Err(error) = self.flusher.flush_now() else { return };
         for taken in self.taken.iter_mut().filter(|taken| taken.changes_sectors()) {
-            taken.result = Err(error.into());
+            taken.result = Err(failure(error));
         }
     }
 
