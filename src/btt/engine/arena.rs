@@ -108,16 +108,26 @@ impl Arena {
     }
 
     /// The map entry of `lba`, checked to name a block that exists.
+    // Every sector that is read comes here two or three times: what is rare stays out of line.
+    #[inline]
     pub(super) fn load_entry<M: PersistentMemory>(
         &self,
         medium: &M,
         lba: Lba,
     ) -> Result<MapEntry, Error> {
-        let entry = match self.replayed.binary_search_by_key(&lba, |(lba, _)| *lba) {
-            Ok(found) => self.replayed[found].1,
-            Err(_) => MapEntry(medium.load_u32(self.entry_offset(lba))?),
+        let replayed = if self.replayed.is_empty() { None } else { self.replayed_entry(lba) };
+        let entry = match replayed {
+            Some(entry) => entry,
+            None => MapEntry(medium.load_u32(self.entry_offset(lba))?),
         };
         self.check_entry(lba, entry)
+    }
+
+    /// The map entry of a pending write that was completed in memory.
+    #[cold]
+    fn replayed_entry(&self, lba: Lba) -> Option<MapEntry> {
+        let found = self.replayed.binary_search_by_key(&lba, |(lba, _)| *lba).ok()?;
+        Some(self.replayed[found].1)
     }
 
     /// As [`load_entry`](Self::load_entry), for an entry that is going to be replaced: where the map has a
@@ -131,14 +141,19 @@ impl Arena {
         self.check_entry(lba, MapEntry(medium.touch_u32(self.entry_offset(lba))?))
     }
 
+    #[inline]
     fn check_entry(&self, lba: Lba, entry: MapEntry) -> Result<MapEntry, Error> {
-        let block = entry.block(lba);
-        let blocks = self.info.geometry.internal_nlba;
-        if block.0 < blocks {
+        if entry.block(lba).0 < self.info.geometry.internal_nlba {
             Ok(entry)
         } else {
-            Err(Error::BadMapEntry { arena: self.number, lba, block, blocks })
+            Err(self.bad_entry(lba, entry))
         }
+    }
+
+    #[cold]
+    fn bad_entry(&self, lba: Lba, entry: MapEntry) -> Error {
+        let (block, blocks) = (entry.block(lba), self.info.geometry.internal_nlba);
+        Error::BadMapEntry { arena: self.number, lba, block, blocks }
     }
 
     /// Begins to fetch the map entry of `lba`, which is going to be looked at, or changed.

@@ -238,6 +238,12 @@ impl Mapping {
         }
     }
 
+    /// Returns whether the `length` bytes at `offset` lie in a hole of the file.
+    #[cold]
+    fn is_hole(&self, offset: u64, length: u64) -> bool {
+        self.next_stored(offset) >= offset + length
+    }
+
     /// Loads a word whose page cannot be mapped, as [`read_after_fault`](Self::read_after_fault).
     #[cold]
     fn load_from_file<const N: usize>(
@@ -458,9 +464,11 @@ impl PersistentMemory for Mapping {
         self.durability
     }
 
+    // The engine loads two words for each sector: what is rare stays out of line.
+    #[inline]
     fn load_u32(&self, offset: u64) -> Result<u32, MediaError> {
         let address = self.checked_word(Access::Read, offset, 4)?;
-        if self.spares_holes && self.next_stored(offset) >= offset + 4 {
+        if self.spares_holes && self.is_hole(offset, 4) {
             return Ok(0);
         }
         // SAFETY: checked to be aligned and inside the mapping.
@@ -470,9 +478,10 @@ impl PersistentMemory for Mapping {
         }
     }
 
+    #[inline]
     fn load_u64(&self, offset: u64) -> Result<u64, MediaError> {
         let address = self.checked_word(Access::Read, offset, 8)?;
-        if self.spares_holes && self.next_stored(offset) >= offset + 8 {
+        if self.spares_holes && self.is_hole(offset, 8) {
             return Ok(0);
         }
         // SAFETY: checked to be aligned and inside the mapping.
