@@ -35,7 +35,8 @@ type Failure = Box<RequestError>;
 impl Reply for BlockReply {
     fn store(self, flushed: Result<(), SyncError>, memory: &GuestRam, log: &LimitedLog) -> Told {
         let BlockReply { status, operation, result } = self;
-        let result = result.and_then(|done| flushed.map(|()| done).map_err(failure));
+        let result = result
+            .and_then(|done| flushed.map(|()| done).map_err(|error| Failure::new(error.into())));
         if let Err(error) = &result {
             let level = if error.is_the_guests() { Level::Warn } else { Level::Error };
             log.line(level, error);
@@ -46,10 +47,6 @@ impl Reply for BlockReply {
         let length = store_status(status, result, memory, log).map_or(0, |()| done.filled + 1);
         Told { length, outcome }
     }
-}
-
-fn failure(error: impl Into<RequestError>) -> Failure {
-    Box::new(error.into())
 }
 
 /// Stores the status byte of a request, if the guest has left room for it.
@@ -230,7 +227,7 @@ impl BlockRequests {
         let request = match self.chains[tag].request() {
             Ok(request) => request,
             Err(error) => {
-                return Taken { kind: None, result: Err(failure(error.clone())), flush: None };
+                return Taken { kind: None, result: Err(Failure::new(error.clone())), flush: None };
             }
         };
         let kind = Some(request.kind);
@@ -248,7 +245,7 @@ impl BlockRequests {
         let interrupt = requests.interrupt();
         let is_interrupted = || interrupt.is_due();
         let result = self.executor.execute(batch, requests.memory, &request, tag, &is_interrupted);
-        Taken { kind, result: result.map_err(failure), flush: None }
+        Taken { kind, result: result.map_err(Failure::new), flush: None }
     }
 
     /// Completes all writes, and fails those that could not be.
@@ -257,7 +254,7 @@ impl BlockRequests {
         for (tag, error) in batch.take_failures() {
             // One that was interrupted is carried out once more.
             if let Some(taken) = self.taken.get_mut(tag) {
-                taken.result = Err(failure(error));
+                taken.result = Err(Failure::new(error.into()));
             }
         }
     }
@@ -280,7 +277,7 @@ impl BlockRequests {
         }
         let Err(error) = self.flusher.flush_now() else { return };
         for taken in self.taken.iter_mut().filter(|taken| taken.changes_sectors()) {
-            taken.result = Err(failure(error));
+            taken.result = Err(Failure::new(error.into()));
         }
     }
 
