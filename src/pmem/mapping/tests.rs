@@ -1,6 +1,7 @@
 use std::io::Read;
 
 use super::*;
+use crate::pmem::Intent;
 
 const SIZE: u64 = 64 * 1024;
 
