@@ -67,6 +67,13 @@ impl List {
                 device.mappings.iter().for_each(print_mapping);
             }
         }
+        for device in devices.iter().filter(|device| device.is_misaligned()) {
+            let (name, align) = (&device.name, Size(device.align));
+            say!(
+                "note: {name} is not aligned to {align} in the file, and cannot be mapped by pages of {align}: the \
+                 region was made by an older version; a new namespace is aligned"
+            );
+        }
         if self.devices {
             return;
         }

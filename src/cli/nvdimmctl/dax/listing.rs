@@ -84,6 +84,12 @@ impl ListedDevice {
             contiguous: device.contiguous,
         }
     }
+
+    /// Returns whether an extent begins at a multiple of the alignment in the region and not in the file, as
+    /// in regions that were made before alignment counted from the file's start.
+    pub(super) fn is_misaligned(&self) -> bool {
+        self.mappings.iter().any(|mapping| !mapping.start.is_multiple_of(self.align))
+    }
 }
 
 impl ListedExtent {
@@ -161,5 +167,31 @@ impl fmt::Display for ListedRegion {
             self.fragmentation * 100.0
         )?;
         self.holder.iter().try_for_each(|holder| write!(f, "; held by {holder}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(align: u64, starts: &[u64]) -> ListedDevice {
+        let mapping = |&start| ListedExtent { page_offset: None, start, end: start, size: 1 };
+        ListedDevice {
+            name: "device".into(),
+            uuid: String::new(),
+            label: String::new(),
+            size: align,
+            align,
+            contiguous: true,
+            mappings: starts.iter().map(mapping).collect(),
+        }
+    }
+
+    #[test]
+    fn a_device_is_misaligned_if_any_of_its_extents_is_in_the_file() {
+        let huge = 2 << 20;
+        assert!(!device(huge, &[huge, 5 * huge]).is_misaligned());
+        assert!(device(huge, &[huge, 5 * huge + PAGE_SIZE]).is_misaligned());
+        assert!(!device(PAGE_SIZE, &[huge + PAGE_SIZE]).is_misaligned());
     }
 }
