@@ -296,7 +296,7 @@ impl DeviceArgs {
         })
     }
 
-    /// Returns whether somebody asks for something that a medium whose power fails cannot be.
+    /// Returns whether an option asks for what a medium whose power fails cannot give.
     #[must_use]
     pub fn asks_for_a_plain_medium(&self) -> bool {
         self.read_only || self.durability != DurabilityArg::Auto

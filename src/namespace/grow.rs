@@ -50,7 +50,7 @@ pub enum Contents {
 ///
 /// The new size is smaller, misaligned, or not free; what is free holds a BTT that has lost its label,
 /// and `force` does not give it up; a file without labels has data behind its BTT or region, likewise; the
-/// BTT is damaged; somebody holds a DAX region.
+/// BTT is damaged; another process holds a DAX region.
 pub fn grow_namespace(
     options: &NamespaceOptions,
     size: Option<u64>,
@@ -163,12 +163,12 @@ fn grow_whole_file(
 /// Lets the BTT of the namespace that `claim` holds grow into the bytes that the namespace has by now.
 /// Returns the namespace as it is to be opened again; `None`: it is as large as before.
 ///
-/// Whoever has the BTT open through `claim` does not write to it meanwhile, and goes on with the BTT
+/// The engine that has the BTT open through `claim` must not write to it meanwhile; it goes on with the BTT
 /// as it was if this fails.
 ///
 /// # Errors
 ///
-/// The labels cannot be read, somebody holds some of the new bytes, or the BTT is damaged.
+/// The labels cannot be read, another process holds some of the new bytes, or the BTT is damaged.
 pub fn grow_claimed(
     options: &NamespaceOptions,
     claim: &Claim,

@@ -87,7 +87,7 @@ impl SharedFile {
         self.file_offset + offset
     }
 
-    /// Returns whether `other` is the same file, whoever opened it.
+    /// Returns whether `other` is the same file, in whichever process it was opened.
     ///
     /// # Errors
     ///

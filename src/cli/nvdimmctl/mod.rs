@@ -283,7 +283,7 @@ impl ToolArgs {
         let failure = || if is_check { ExitCode::from(NOT_CHECKED) } else { ExitCode::FAILURE };
         match self.command.run(self.control.as_deref()) {
             Ok(status) if output::is_whole() => status,
-            // Who closes standard output does not want to be told of a change; that it failed would be wrong.
+            // A caller that closed standard output wants no report. The change is made, so this is no error.
             Ok(status) if is_change && output::was_closed() => status,
             Ok(_) => failure(),
             Err(error) => {
