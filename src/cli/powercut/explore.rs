@@ -133,11 +133,11 @@ impl ExploreArgs {
         let mut explorer = self.explorer(stage.clone(), &disk, &marks);
         let moments = Moments::new(&log, positions, self.with_marks);
         let served = Served::begin(&stage, &disk, &marks)?;
-        let explored = self.explore_all(&log, moments, &mut explorer);
+        let failed = self.explore_all(&log, moments, &mut explorer);
         // The check ends before its disks do.
         drop(explorer);
         served.end()?;
-        explored
+        failed
     }
 
     /// Opens the base image, to be shown in the states of `log`.
@@ -179,7 +179,7 @@ impl ExploreArgs {
         explorer: &mut Explorer,
     ) -> Result<usize, RecordingError> {
         let (mut total, mut cases) = (Total::default(), Vec::new());
-        while let Some(undecided) = moments.next()? {
+        while let Some(undecided) = moments.advance()? {
             let begun = Instant::now();
             let outcome = explorer.explore(&moments, undecided.clone(), self.budget)?;
             let position = moments.timeline().point().position;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -89,7 +89,8 @@ impl Explorer {
         let timeline = moments.timeline();
         let run = Explorer::first_run(timeline, undecided);
         let undecided = run.undecided.clone();
-        let states_log2 = undecided.values().map(|versions| (versions.len() as f64).log2()).sum();
+        let states_log2 =
+            undecided.values().map(|versions| f64::from(versions.len() as u32).log2()).sum();
         let mut outcome = Outcome {
             undecided: undecided.len(),
             states_log2,
@@ -198,7 +199,7 @@ impl Explorer {
                 // It may have given its verdict just before it ended.
                 return match self.stage.verdict(Duration::ZERO) {
                     Some(verdict) => Ok(verdict),
-                    None if self.is_once && status == Some(0) => Ok(Verdict::Passed),
+                    None if self.is_once && status.success() => Ok(Verdict::Passed),
                     None if has_begun || self.stage.has_begun() => {
                         Ok(Verdict::Failed("the command has ended without a verdict".into()))
                     }
@@ -243,9 +244,8 @@ impl Explorer {
     }
 
     /// The exit status of the command, if it has ended.
-    fn ended(&mut self) -> Option<Option<i32>> {
-        let status = self.child.as_mut()?.try_wait().ok()??;
-        Some(status.code())
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().ok()?
     }
 
     /// Ends the command and all that it has started.

@@ -34,7 +34,7 @@ impl<'l> Moments<'l> {
     /// # Errors
     ///
     /// The log cannot be read.
-    pub fn next(&mut self) -> Result<Option<Undecided>, LogError> {
+    pub fn advance(&mut self) -> Result<Option<Undecided>, LogError> {
         loop {
             if std::mem::replace(&mut self.has_begun, true) && self.timeline.advance()?.is_none() {
                 return Ok(None);

@@ -70,7 +70,8 @@ impl Search {
             self.path.push(Decision { sector, versions, taken: 0 });
         }
         self.runs += 1;
-        self.covered += self.path.iter().map(|it| 1.0 / it.versions as f64).product::<f64>();
+        self.covered +=
+            self.path.iter().map(|it| 1.0 / f64::from(it.versions as u32)).product::<f64>();
         let leaf = self.path.iter().map(|decision| (decision.sector, decision.taken)).collect();
         self.backtrack();
         Ok(Leaf { sectors: leaf })
