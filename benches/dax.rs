@@ -50,8 +50,7 @@ fn full() -> Shared {
         region.create_device(&device(number, DEVICE_SIZE)).expect("space");
     }
     for number in (0..DEVICES).step_by(10) {
-        let resized =
-            region.resize_device(&format!("device-{number}"), DEVICE_SIZE * 5 / 4);
+        let resized = region.resize_device(&format!("device-{number}"), DEVICE_SIZE * 5 / 4);
         resized.expect("space");
     }
     println!("{DEVICES} devices made, {} resized, in {:.1?}", DEVICES / 10, begun.elapsed());

@@ -241,7 +241,7 @@ fn a_pending_resize_changes_nothing_until_it_is_committed() {
     let layout = region.lock_layout();
     let pending = layout.begin_resize("d", 4 * PAGE).unwrap();
     assert_eq!(pending.device(), region.device("d").unwrap());
-    assert_eq!(pending.doomed(), [start + 4 * PAGE..start + 6 * PAGE]);
+    assert_eq!(pending.doomed(), std::slice::from_ref(&(start + 4 * PAGE..start + 6 * PAGE)));
     drop(pending);
     let pending = layout.begin_resize("d", 4 * PAGE).unwrap();
     // Look-ups do not wait for what the caller does meanwhile.
@@ -252,7 +252,10 @@ fn a_pending_resize_changes_nothing_until_it_is_committed() {
     pending.commit().unwrap();
     let info = region.device("d").unwrap();
     assert_eq!((info.size, info.held), (4 * PAGE, true));
-    assert_eq!(layout.begin_resize("d", 0).unwrap().doomed(), [start..start + 4 * PAGE]);
+    assert_eq!(
+        layout.begin_resize("d", 0).unwrap().doomed(),
+        std::slice::from_ref(&(start..start + 4 * PAGE))
+    );
     assert_eq!(layout.begin_resize("d", 9 * PAGE).unwrap().doomed(), []);
 }
 
