@@ -80,7 +80,7 @@ fn count_torn(load: &mut Load<'_>, daemon: &Daemon) -> (u64, bool) {
 
 /// Lets the power fail [`ROUNDS`] times under load.
 fn fail_again_and_again(seed: u64, kind: Kind, manner: Manner) -> Outcome {
-    let _replay = Replay { seed, command: "cargo test --release --test power_fail" };
+    let _replay = Replay { seed, command: "cargo test --profile suite --test power_fail" };
     let mut random = Random::new(seed);
     // The last two have metadata in every sector, which raw bytes have not.
     let lba_size = [512, 4096, 520, 4160][seed as usize % 4];

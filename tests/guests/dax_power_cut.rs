@@ -110,7 +110,7 @@ fn boot(
 fn cut_the_power(seed: u64) -> usize {
     let _replay = Replay {
         seed,
-        command: "cargo test --release --features guest-tests --test guests dax_power_cut",
+        command: "cargo test --profile suite --features guest-tests --test guests dax_power_cut",
     };
     let scratch = scratch();
     let file = scratch.path().join("dimm");

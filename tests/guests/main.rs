@@ -2,7 +2,7 @@
 //! NVDIMM under Linux's own driver.
 //!
 //! Needs `qemu/fetch` to have run. Compiled only with the feature `guest-tests`:
-//! `qemu/fetch && qemu/pack-programs && cargo test --release --features guest-tests --test guests`.
+//! `qemu/fetch && qemu/pack-programs && cargo test --profile suite --features guest-tests --test guests`.
 
 #[path = "../common/damage.rs"]
 #[allow(dead_code, reason = "what should come of the damage is for tests/damage")]

@@ -76,7 +76,7 @@ fn the_power_fails_and_sectors_of_a_btt_are_whole_where_raw_ones_are_torn() {
     for seed in seeds {
         let _replay = Replay {
             seed,
-            command: "cargo test --release --features guest-tests --test guests torn_sectors",
+            command: "cargo test --profile suite --features guest-tests --test guests torn_sectors",
         };
         let scratch = scratch();
         let mut random = Random::new(seed);
