@@ -38,6 +38,7 @@ impl<'m, T: ByteValued> GuestArray<'m, T> {
 
     /// The object at `index`, as it is in guest memory. An error if it is not there, or after the
     /// last.
+    #[inline]
     pub fn load(&self, index: usize) -> Result<T, BadAddress> {
         match self.together {
             Some(array) if index < array.len() => Ok(array.load(index)),
@@ -46,6 +47,7 @@ impl<'m, T: ByteValued> GuestArray<'m, T> {
     }
 
     /// Stores `object`, as it is to be in guest memory, at `index`; errors as of [`load`](Self::load).
+    #[inline]
     pub fn store(&self, index: usize, object: T) -> Result<(), BadAddress> {
         match self.together {
             Some(array) if index < array.len() => {

@@ -64,6 +64,7 @@ impl DescriptorChain<'_> {
     }
 
     /// Goes on at the start of the table that `descriptor` refers to.
+    #[inline(never)]
     fn enter(&mut self, descriptor: Descriptor) -> Option<()> {
         let size = u16::try_from(descriptor.len() / DESCRIPTOR_SIZE).ok()?;
         if self.is_indirect || !descriptor.len().is_multiple_of(DESCRIPTOR_SIZE) {
@@ -76,6 +77,7 @@ impl DescriptorChain<'_> {
     }
 
     /// The next descriptor, if there can be one.
+    #[inline]
     fn step(&self) -> Option<Descriptor> {
         if self.left == 0 {
             return None;
@@ -87,6 +89,8 @@ impl DescriptorChain<'_> {
 impl Iterator for DescriptorChain<'_> {
     type Item = Descriptor;
 
+    #[allow(clippy::inline_always, reason = "called for each descriptor, from one place")]
+    #[inline(always)]
     fn next(&mut self) -> Option<Descriptor> {
         let mut descriptor = self.step()?;
         if descriptor.refers_to_indirect_table() {

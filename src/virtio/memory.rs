@@ -2,7 +2,7 @@
 
 use vm_memory::{
     Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion,
-    GuestRegionCollection, VolatileArrayRef, VolatileMemory, VolatileSlice,
+    GuestRegionCollection, MemoryRegionAddress, VolatileArrayRef, VolatileMemory, VolatileSlice,
 };
 
 use crate::pmem::{GuestRegion, GuestRegionError};
@@ -66,8 +66,13 @@ impl<'a> Spans<'a> {
     /// All bytes of `spans`.
     #[must_use]
     pub fn new(spans: &'a [Span]) -> Spans<'a> {
-        let left = spans.iter().map(|span| u64::from(span.length)).sum();
-        let mut new = Spans { spans, place: Place { first: 0, taken: 0, left } };
+        Spans::of_length(spans, spans.iter().map(|span| u64::from(span.length)).sum())
+    }
+
+    /// All bytes of `spans`, which are `length` together.
+    #[must_use]
+    pub(super) fn of_length(spans: &'a [Span], length: u64) -> Spans<'a> {
+        let mut new = Spans { spans, place: Place { first: 0, taken: 0, left: length } };
         new.skip_empty();
         new
     }
@@ -174,14 +179,12 @@ impl<'a> Spans<'a> {
     fn skip_empty(&mut self) {
         self.advance(0);
     }
+}
 
-    /// Address of the last byte.
-    #[must_use]
-    pub fn last(&self) -> Option<GuestAddress> {
-        let rest = self.spans.get(self.place.first..)?;
-        let last = rest.iter().rev().find(|span| span.length > 0)?;
-        last.address.checked_add(u64::from(last.length) - 1)
-    }
+/// Address of the last byte of `spans`; `None`: they are empty, or it does not exist.
+pub(super) fn last_byte(spans: &[Span]) -> Option<GuestAddress> {
+    let last = spans.iter().rev().find(|span| span.length > 0)?;
+    last.address.checked_add(u64::from(last.length) - 1)
 }
 
 /// Those of `length` bytes at `address` that are in the region of the first; `None`: that one is not guest
@@ -189,9 +192,20 @@ impl<'a> Spans<'a> {
 ///
 /// What [`GuestMemoryBackend::get_slices`] yields first; its iterator costs more than all else here.
 fn front(memory: &GuestRam, address: GuestAddress, length: usize) -> Option<VolatileSlice<'_>> {
-    let (region, start) = memory.to_region_addr(address)?;
+    let (region, start) = region(memory, address)?;
     let here = (region.len() - start.raw_value()).min(length as u64);
     region.get_slice(start, here as usize).ok()
+}
+
+/// The region of `address`, and its place there. A search through all regions costs more than a look at the
+/// first one, which many guests have no other beside.
+#[inline]
+fn region(memory: &GuestRam, address: GuestAddress) -> Option<(&GuestRegion, MemoryRegionAddress)> {
+    let first = memory.iter().next()?;
+    match address.checked_offset_from(first.start_addr()) {
+        Some(offset) if offset < first.len() => Some((first, MemoryRegionAddress(offset))),
+        _ => memory.to_region_addr(address),
+    }
 }
 
 /// Stores `object` to guest memory.
@@ -215,7 +229,7 @@ pub(super) fn together<T: ByteValued>(
     address: GuestAddress,
     length: usize,
 ) -> Option<VolatileArrayRef<'_, T>> {
-    let (region, start) = memory.to_region_addr(address)?;
+    let (region, start) = region(memory, address)?;
     region.array(start.raw_value(), length)
 }
 
@@ -280,9 +294,9 @@ mod tests {
 
     #[test]
     fn the_last_byte_is_found_behind_empty_spans() {
-        assert_eq!(Spans::new(&[span(5, 3), span(9, 0)]).last(), Some(GuestAddress(7)));
-        assert_eq!(Spans::new(&[span(5, 0)]).last(), None);
-        assert_eq!(Spans::new(&[span(u64::MAX, 2)]).last(), None);
+        assert_eq!(last_byte(&[span(5, 3), span(9, 0)]), Some(GuestAddress(7)));
+        assert_eq!(last_byte(&[span(5, 0)]), None);
+        assert_eq!(last_byte(&[span(u64::MAX, 2)]), None);
     }
 
     /// Spans inside the memory, some of them empty, and some across its first two regions.
@@ -307,7 +321,7 @@ mod tests {
             let memory = memory();
             let mut rest = Spans::new(&spans);
             let mut expected = addresses(&spans);
-            prop_assert_eq!(rest.last().map(|last| last.0), expected.last().copied());
+            prop_assert_eq!(last_byte(&spans).map(|last| last.0), expected.last().copied());
             for step in steps {
                 prop_assert_eq!((rest.len(), rest.is_empty()), (expected.len() as u64, expected.is_empty()));
                 if let Some(first) = expected.first() {

@@ -10,7 +10,7 @@ use zerocopy::little_endian::{U32, U64};
 
 use super::error::RequestError;
 use crate::virtio::descriptors::DescriptorChain;
-use crate::virtio::memory::{GuestRam, Place, Span, Spans};
+use crate::virtio::memory::{GuestRam, Place, Span, Spans, last_byte};
 
 /// The header of every request (VIRTIO 1.2, 5.2.6).
 #[derive(FromBytes)]
@@ -75,6 +75,9 @@ pub struct Chain {
     head: u16,
     readable: Vec<Span>,
     writable: Vec<Span>,
+    /// Bytes of the spans.
+    readable_length: u64,
+    writable_length: u64,
     /// What it asks for, once it is parsed.
     found: Result<Found, RequestError>,
 }
@@ -93,7 +96,8 @@ struct Found {
 impl Default for Chain {
     fn default() -> Chain {
         let found = Err(RequestError::NotParsed);
-        Chain { head: 0, readable: Vec::new(), writable: Vec::new(), found }
+        let (readable, writable) = (Vec::new(), Vec::new());
+        Chain { head: 0, readable, writable, readable_length: 0, writable_length: 0, found }
     }
 }
 
@@ -103,6 +107,7 @@ impl Chain {
         self.head = descriptors.head();
         self.readable.clear();
         self.writable.clear();
+        let (mut readable_length, mut writable_length) = (0, 0);
         let mut ends = false;
         let mut in_order = true;
         for descriptor in descriptors {
@@ -110,13 +115,16 @@ impl Chain {
             ends = !descriptor.has_next();
             if descriptor.is_write_only() {
                 self.writable.push(span);
+                writable_length += u64::from(span.length);
             } else if self.writable.is_empty() {
                 self.readable.push(span);
+                readable_length += u64::from(span.length);
             } else {
                 // VIRTIO 1.2, 2.7.4.2: readable ones come first.
                 in_order = false;
             }
         }
+        (self.readable_length, self.writable_length) = (readable_length, writable_length);
         self.found = match (ends, in_order) {
             (true, true) => Err(RequestError::NotParsed),
             (true, false) => Err(RequestError::OutOfOrder),
@@ -132,12 +140,12 @@ impl Chain {
     }
 
     fn find(&self, memory: &GuestRam) -> Result<Found, RequestError> {
-        let mut data_out = Spans::new(&self.readable);
+        let mut data_out = Spans::of_length(&self.readable, self.readable_length);
         if data_out.len() < HEADER_SIZE as u64 {
             return Err(RequestError::NoHeader(data_out.len()));
         }
         let header: Header = zerocopy::transmute!(data_out.object::<[u64; 2]>(memory)?);
-        let writable = Spans::new(&self.writable);
+        let writable = Spans::of_length(&self.writable, self.writable_length);
         let status = u64::from(!writable.is_empty());
         Ok(Found {
             kind: Kind::new(header.kind.get()),
@@ -156,7 +164,7 @@ impl Chain {
     /// Where the status byte goes: the last byte that the device may write.
     #[must_use]
     pub fn status(&self) -> Option<GuestAddress> {
-        Spans::new(&self.writable).last()
+        last_byte(&self.writable)
     }
 
     /// The request in the chain, which was parsed.
