@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use uuid::Uuid;
 use vhost_user_btt::dax::{self, DeviceOptions};
-use vhost_user_btt::namespace::region::{NamespaceError, NamespaceOptions};
+use vhost_user_btt::namespace::{NamespaceError, NamespaceOptions};
 use vhost_user_btt::nvdimm::{self, ClaimKind, LabelSize, Selection};
 
 const M: u64 = 1 << 20;
@@ -50,11 +50,7 @@ fn refused(code: i32, arguments: &[&str]) -> String {
 }
 
 fn options(path: &Path) -> NamespaceOptions {
-    NamespaceOptions {
-        path: path.into(),
-        selection: Selection::Only,
-        label_size: LabelSize::Detect,
-    }
+    NamespaceOptions::new(path.into(), Selection::Only, LabelSize::Detect)
 }
 
 #[test]
@@ -81,7 +77,7 @@ fn a_namespace_in_dax_mode_has_a_label_that_says_so() {
     let disk =
         NamespaceOptions { selection: Selection::Named("disk".into()), ..options(path.as_ref()) };
     assert!(matches!(
-        disk.open(ClaimKind::Shared),
+        disk.open_region(ClaimKind::Shared),
         Err(NamespaceError::NotDax { mode: "sector", .. })
     ));
 
@@ -130,7 +126,7 @@ fn labels_of_version_1_1_say_nothing_and_the_region_is_found() {
     nvdimmctl_ok(&["init-labels", path, "-V", "1.1"]);
     let made = json(&["create-namespace", path, "-m", "dax", "-s", "32M", "--json"]);
     assert_eq!((&made["mode"], &made["label"]["version"]), (&"dax".into(), &"1.1".into()));
-    let (claim, region) = options(path.as_ref()).open(ClaimKind::Exclusive).unwrap();
+    let (claim, region) = options(path.as_ref()).open_region(ClaimKind::Exclusive).unwrap();
     assert_eq!(claim.namespace().uuid, Some(region.info().uuid));
 }
 
@@ -182,21 +178,21 @@ fn what_is_too_small_for_a_region_is_refused_before_anything_is_written() {
 #[test]
 fn whoever_has_a_region_open_holds_its_namespace_and_others_may_look() {
     let (_folder, path) = region();
-    let (claim, region) = options(&path).open(ClaimKind::Exclusive).unwrap();
+    let (claim, region) = options(&path).open_region(ClaimKind::Exclusive).unwrap();
     let name = String::from("a");
     let (uuid, label) = (uuid::Uuid::from_u128(7), String::new());
     let device = DeviceOptions { name, uuid, label, size: 2 * M, align: None, contiguous: false };
     region.create_device(&device).unwrap();
     assert!(matches!(
-        options(&path).open(ClaimKind::Shared),
+        options(&path).open_region(ClaimKind::Shared),
         Err(NamespaceError::Nvdimm(nvdimm::Error::Busy { .. }))
     ));
     assert_eq!(json(&["list", text(&path), "--json"])[0]["holder"]["pid"], std::process::id());
-    let (_, looked_at) = options(&path).look().unwrap();
+    let (_, looked_at) = options(&path).look_at_region().unwrap();
     assert_eq!(looked_at.devices(), region.devices());
     assert_eq!(looked_at.create_device(&device), Err(dax::Error::ReadOnly));
     drop((claim, region));
-    let (_, region) = options(&path).open(ClaimKind::Exclusive).unwrap();
+    let (_, region) = options(&path).open_region(ClaimKind::Exclusive).unwrap();
     assert_eq!(region.devices(), looked_at.devices());
 }
 
@@ -210,12 +206,12 @@ fn labels_that_a_guest_writes_into_its_device_are_not_believed() {
     let file = OpenOptions::new().write(true).open(&path).unwrap();
     file.write_all_at(labels, 256 * M - labels.len() as u64).unwrap();
     assert!(matches!(
-        options(&path).open(ClaimKind::Shared),
+        options(&path).open_region(ClaimKind::Shared),
         Err(NamespaceError::Ambiguous { .. })
     ));
     assert!(refused(1, &["create-namespace", text(&path)]).contains("--label-size"));
     let without = NamespaceOptions { label_size: LabelSize::None, ..options(&path) };
-    without.open(ClaimKind::Shared).unwrap();
+    without.open_region(ClaimKind::Shared).unwrap();
 }
 
 /// The first sector of a BTT of version 2.0 lies where the superblock would.
@@ -229,7 +225,10 @@ fn a_superblock_that_a_guest_writes_into_its_disk_is_not_believed() {
     nvdimmctl_ok(&["create-namespace", text(&disk), "--btt-version", "2.0"]);
     let file = OpenOptions::new().write(true).open(&disk).unwrap();
     file.write_all_at(&superblock[4096..], 4096).unwrap();
-    assert!(matches!(options(&disk).open(ClaimKind::Shared), Err(NamespaceError::NotDax { .. })));
+    assert!(matches!(
+        options(&disk).open_region(ClaimKind::Shared),
+        Err(NamespaceError::NotDax { .. })
+    ));
     assert_eq!(json(&["list", text(&disk), "--json"])[0]["mode"], "sector");
     nvdimmctl_ok(&["export", text(&disk), text(&folder.path().join("raw"))]);
 }
@@ -305,7 +304,7 @@ fn pages_of_an_owner_that_is_gone_are_freed() {
     let (_folder, path) = region();
     let (gone, here) = (Uuid::from_u128(0x60), Uuid::from_u128(0x4e));
     let place = {
-        let (claim, region) = options(&path).open(ClaimKind::Exclusive).unwrap();
+        let (claim, region) = options(&path).open_region(ClaimKind::Exclusive).unwrap();
         region.allocate(gone, "gone", 0).unwrap();
         let offset = region.allocate(gone, "", 3).unwrap();
         region.allocate(here, "here", 1).unwrap();
@@ -556,7 +555,7 @@ fn damage_is_found_and_repaired_as_far_as_nothing_is_lost_unless_forced() {
     let left = &dax_json(&path, "list", &[])["devices"];
     assert_eq!((left.as_array().unwrap().len(), &left[0]["name"]), (1, &"b".into()));
 
-    let (_claim, _region) = options(&path).open(ClaimKind::Exclusive).unwrap();
+    let (_claim, _region) = options(&path).open_region(ClaimKind::Exclusive).unwrap();
     assert!(refused(8, &["dax", "check", text(&path)]).contains("busy"));
 }
 

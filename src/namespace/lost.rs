@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use uuid::Uuid;
 
+use super::error::NamespaceError;
 use super::labels;
-use super::mapped::NamespaceError;
 use super::probe::{Signature, find_region};
 use crate::btt::{self};
 use crate::nvdimm::label::{LabelName, LabelVersion};

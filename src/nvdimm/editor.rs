@@ -21,6 +21,7 @@ use super::lock::{self, ClaimKind, duplicate};
 use super::lost::LostLabel;
 use super::namespace::{Abstraction, Namespace, PERSISTENT_MEMORY, Selection};
 use super::space;
+use crate::error_chain::in_one_line;
 use crate::pmem::{DurabilityRequest, Mapping, Protection};
 
 /// How long to wait while another process changes the labels.
@@ -386,7 +387,7 @@ impl Drop for LabelEditor {
         // Claims that were made here share the open file description, and live on with it; the lock
         // on the labels must not.
         if let Err(error) = self.file.unlock(&self.locked) {
-            log::warn!("{error}");
+            log::warn!("{}", in_one_line(&error));
         }
     }
 }

@@ -62,11 +62,11 @@ pub enum ResizeError {
         window: u64,
     },
     /// The region.
-    #[error("{title}: {source}")]
+    #[error("{title}")]
     Region {
         /// What the log calls the region.
         title: String,
-        /// What is wrong; part of the message.
+        /// What is wrong.
         source: dax::Error,
     },
 }

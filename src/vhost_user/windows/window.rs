@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::super::error::Error;
 use super::region::{Medium, OpenRegion};
 use crate::dax::{self, DeviceInfo, Hold, LayoutLock};
+use crate::error_chain::in_one_line;
 use crate::pmem::{MediaError, PersistentMemory, Protection, SharedFile};
 
 /// What the sizes of shared memory regions are multiples of, in bytes: the guest's larger pages, and the
@@ -141,7 +142,8 @@ impl Window {
         match self.hold(&layout) {
             Ok(contents) => *self.contents() = contents,
             Err(error) => {
-                log::error!("{}: window {:?} stays empty: {error}", self.region.title(), self.name);
+                let (title, error) = (self.region.title(), in_one_line(&error));
+                log::error!("{title}: window {:?} stays empty: {error}", self.name);
             }
         }
     }
