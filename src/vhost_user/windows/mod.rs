@@ -20,8 +20,8 @@ mod window;
 
 pub use config::WindowConfig;
 pub(super) use online_resize::{DeviceSelector, OnlineResize, Resized};
-pub use region::{RegionConfig, Regions};
 pub(super) use region::OpenRegion;
+pub use region::{RegionConfig, Regions};
 pub(super) use window::Window;
 
 use std::collections::BTreeMap;
