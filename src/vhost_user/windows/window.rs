@@ -42,7 +42,7 @@ struct Contents {
 
 /// Bytes that follow each other in the file, and in the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Piece {
+pub(super) struct Piece {
     /// Byte offset in the window.
     pub offset: u64,
     /// Byte offset in the file.
@@ -53,12 +53,12 @@ pub struct Piece {
 
 impl Piece {
     /// Byte offset of its end in the window.
-    pub fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.offset + self.length
     }
 
     /// The part of it at or after `offset`.
-    pub fn behind(self, offset: u64) -> Option<Piece> {
+    pub(super) fn behind(self, offset: u64) -> Option<Piece> {
         let skipped = offset.saturating_sub(self.offset);
         let length = self.length.checked_sub(skipped).filter(|length| *length > 0)?;
         Some(Piece {

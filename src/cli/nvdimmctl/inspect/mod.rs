@@ -35,7 +35,7 @@ use crate::pmem::{DurabilityRequest, Mapping};
 /// Show the structure of a namespace: arenas (as Linux shows them in debugfs), lanes and map of a disk; or
 /// journal, metadata, devices and free space of a DAX region
 #[derive(Debug, Args)]
-pub struct Inspect {
+pub(super) struct Inspect {
     /// The NVDIMM file
     file: PathBuf,
 
