@@ -3,21 +3,12 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Output;
 
 use serde_json::Value;
 use vhost_user_btt::nvdimm::ClaimKind;
 
-use super::common::daemon::{nvdimmctl, nvdimmctl_ok};
-use super::setup::{
-    M, dax_json, dax_ok, dax_refused, extents, folder, json, options, refused, region, text,
-};
-
-fn check(path: &Path, options: &[&str]) -> (i32, Value) {
-    let arguments = [&["dax", "check", text(path), "--json"], options].concat();
-    let Output { status, stdout, .. } = nvdimmctl(&arguments);
-    (status.code().unwrap(), serde_json::from_slice(&stdout).unwrap())
-}
+use super::common::daemon::nvdimmctl_ok;
+use super::setup::{M, check, dax_json, dax_ok, dax_refused, json, options, refused, region, text};
 
 fn damage(path: &Path, offset: u64, bytes: &[u8]) {
     let file = OpenOptions::new().write(true).open(path).unwrap();

@@ -8,7 +8,7 @@ use vhost_user_btt::nvdimm::ClaimKind;
 
 use super::common::daemon::nvdimmctl_ok;
 use super::setup::{
-    M, dax_json, dax_ok, dax_refused, extents, fill, folder, options, refused, region, text,
+    M, check, dax_json, dax_ok, dax_refused, extents, fill, folder, options, refused, region, text,
 };
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::process::{Child, Command, Stdio};
 
 use super::common::daemon::nvdimmctl_ok;
-use super::setup::{M, dax_json, dax_ok, dax_refused, fill, folder, region, text};
+use super::setup::{M, dax_json, dax_ok, dax_refused, fill, region, text};
 
 #[test]
 fn the_bytes_of_a_device_come_out_in_its_order() {

@@ -3,13 +3,12 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 
-use uuid::Uuid;
 use vhost_user_btt::dax::{self, DeviceOptions};
 use vhost_user_btt::namespace::{NamespaceError, NamespaceOptions};
 use vhost_user_btt::nvdimm::{self, ClaimKind, LabelSize, Selection};
 
 use super::common::daemon::nvdimmctl_ok;
-use super::setup::{M, dax_ok, folder, json, options, refused, region, text};
+use super::setup::{M, check, dax_ok, folder, json, options, refused, region, text};
 
 #[test]
 fn a_namespace_in_dax_mode_has_a_label_that_says_so() {

@@ -76,3 +76,9 @@ pub fn extents(device: &Value) -> Vec<(u64, u64)> {
     let mappings = device["mappings"].as_array().unwrap().iter();
     mappings.map(|mapping| (mib(&mapping["start"]), mib(&mapping["size"]))).collect()
 }
+
+pub fn check(path: &Path, options: &[&str]) -> (i32, Value) {
+    let arguments = [&["dax", "check", text(path), "--json"], options].concat();
+    let Output { status, stdout, .. } = nvdimmctl(&arguments);
+    (status.code().unwrap(), serde_json::from_slice(&stdout).unwrap())
+}
