@@ -209,7 +209,9 @@ fn subsets(
     let has_sectors = sectors.len() > requests.len();
     for pieces in [Some(requests), has_sectors.then_some(sectors)].into_iter().flatten() {
         if k == 1 {
-            pieces.iter().for_each(|piece| each(vec![*piece]));
+            for piece in pieces {
+                each(vec![piece]);
+            }
         } else {
             pairs(&pieces, stride, each);
         }
