@@ -99,9 +99,7 @@ impl PageTables {
 
     /// Begins to fill them in a thread of their own. `None`: there is nothing to fill, or no thread to be had.
     pub(super) fn fill(self: Arc<PageTables>) -> Option<Filling> {
-        if self.state().pages.is_none() {
-            return None;
-        }
+        self.state().pages.as_ref()?;
         let tables = self.clone();
         let run = move || {
             enter_thread(ThreadKind::Pages);

@@ -17,7 +17,7 @@ fn place_in_memory() -> Option<Place> {
     let place = Place::in_folder(folder, "128M", &["first"]);
     let file = OpenOptions::new().write(true).open(&place.file).unwrap();
     for at in 8..16 {
-        file.write_all_at(&[0x55; M as usize], at * M).unwrap();
+        file.write_all_at(&vec![0x55; M as usize], at * M).unwrap();
     }
     Some(place)
 }

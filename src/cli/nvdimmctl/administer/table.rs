@@ -32,7 +32,9 @@ pub(super) fn statistics(
         line(&mut text, device, before, seconds);
     }
     if since.is_none() {
-        devices.iter().for_each(|device| pages(&mut text, device));
+        for device in devices {
+            pages(&mut text, device);
+        }
     }
     text
 }
