@@ -38,12 +38,12 @@ pub enum Contents {
     Region(dax::Growth),
     /// There is no BTT.
     Raw,
-    /// Somebody holds the namespace: the BTT can grow when nobody does.
+    /// A process holds the namespace: the BTT can grow when none does.
     Held(Holder),
 }
 
 /// Gives a namespace `size` bytes in all; `None`: all that are free behind it, or that a file without
-/// labels has. Then the BTT in it grows, unless somebody holds it, or the DAX region.
+/// labels has. Then the BTT in it grows, or the DAX region, unless a process holds the namespace.
 ///
 /// # Errors
 ///
@@ -127,7 +127,7 @@ fn first_behind_region<M: PersistentMemory>(medium: &M) -> Result<Option<u64>, M
 }
 
 /// The claim on a namespace that holds a DAX region; `None`: it holds none. Unlike a BTT, it grows only
-/// while nobody has it open, so that is known before the namespace does.
+/// while no process has it open, which is checked before the namespace grows.
 fn claim_region(file: NvdimmFile, selection: &Selection) -> Result<Option<Claim>, NamespaceError> {
     let namespace = file.select(selection)?;
     if super::region::find_in(&file, namespace).is_none() {

@@ -40,8 +40,8 @@ impl NamespaceOptions {
         Ok((claim, region))
     }
 
-    /// Claims the device `name` alone, for a program that maps it: nobody else can claim it, and nobody
-    /// can change the region, but others can claim other devices.
+    /// Claims the device `name` alone, for a program that maps it: no other process can claim it or
+    /// change the region, but other devices can be claimed.
     pub fn claim_device(&self, name: &str) -> Result<(Claim, DeviceInfo), NamespaceError> {
         let file = self.open_file(ClaimKind::Exclusive)?;
         let selection = resolve(&file, &self.selection);

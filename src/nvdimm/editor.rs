@@ -131,7 +131,7 @@ impl LabelEditor {
         self.file.claim_as_read(selection)
     }
 
-    /// Refuses to give free bytes to anybody while those of a namespace whose label is lost may be
+    /// Refuses to allocate free bytes while those of a namespace whose label is lost may be
     /// among them.
     ///
     /// # Errors
@@ -251,8 +251,8 @@ impl LabelEditor {
         Ok(namespace.range.end..start + size)
     }
 
-    /// Gives a namespace the bytes `growth`, which [`growth`](Self::growth) has found for it. Whoever
-    /// holds it goes on with the bytes that it had.
+    /// Gives a namespace the bytes `growth`, which [`growth`](Self::growth) has found for it. A process
+    /// that holds it goes on with the bytes that it had.
     pub fn grow(&mut self, selection: &Selection, growth: &Range<u64>) -> Result<Namespace, Error> {
         let namespace = self.file.select(selection)?.clone();
         if growth.is_empty() {

@@ -333,8 +333,8 @@ impl NvdimmFile {
     ) -> Result<Claim, Error> {
         for _ in 0..MOST_ATTEMPTS {
             let claim = claim(self)?;
-            // Before the claim, somebody may have destroyed it, and made another there. Nobody can
-            // from now on.
+            // Before the claim, another process may have destroyed it, and made another there. From
+            // now on, that is impossible.
             self.refresh()?;
             if self.namespaces.contains(claim.namespace()) {
                 self.persist()?;

@@ -8,7 +8,7 @@
 //! * to change what one holds, or its uuid, it is destroyed and made again in the same place.
 //!
 //! What a crash in between leaves is a BTT in bytes that are free. Nothing refers to it, but it may
-//! also be what is left of a namespace whose label was lost: nobody writes over it unless forced.
+//! also be what is left of a namespace whose label was lost: it is overwritten only if that is forced.
 
 mod whole_file;
 
@@ -134,8 +134,8 @@ impl Plan {
 ///
 /// # Errors
 ///
-/// The file has no labels, or might have none ([`NamespaceError::Ambiguous`]), or somebody else is
-/// changing them.
+/// The file has no labels, or might have none ([`NamespaceError::Ambiguous`]), or another process
+/// is changing them.
 pub fn edit_labels(path: &Path, label_size: LabelSize) -> Result<LabelEditor, NamespaceError> {
     let file = NvdimmFile::open(path, ClaimKind::Exclusive, label_size)?;
     refuse_ambiguity(&file)?;
@@ -254,7 +254,7 @@ pub fn create_namespace(
 ///
 /// # Errors
 ///
-/// Somebody holds it, or it holds something that `force` does not give up.
+/// A process holds it, or it holds something that `force` does not give up.
 pub fn reconfigure_namespace(
     editor: &mut LabelEditor,
     selection: &Selection,
@@ -281,7 +281,7 @@ pub fn reconfigure_namespace(
 ///
 /// # Errors
 ///
-/// Somebody holds it, or it holds something that `force` does not give up.
+/// A process holds it, or it holds something that `force` does not give up.
 pub fn destroy_namespace(
     editor: &mut LabelEditor,
     selection: &Selection,
