@@ -24,7 +24,7 @@
 //! * [`dax::create`](fn@dax::create), [`dax::Region`], [`dax::check`]: a DAX region on any medium;
 //! * [`nvdimm::NvdimmFile`], [`nvdimm::Claim`]: labels, namespaces and claims of a file;
 //! * [`namespace::NamespaceOptions`], [`namespace::probe`](fn@namespace::probe): from a path to what a namespace holds;
-//! * [`pmem::PersistentMemory`], [`pmem::Mapping`], [`pmem::simulated`]: media, and a medium whose power fails;
+//! * [`pmem::PersistentMemory`], [`pmem::Mapping`]: what a medium has to do, and the one that is a mapped file;
 //! * [`vhost_user::Devices`]: devices that are served at sockets.
 
 #![deny(unreachable_pub)]
