@@ -425,7 +425,7 @@ mod tests {
         for (words_of_body, count) in [(2, 0), (2, 2), (1, 1), (3, 1)] {
             decode(FrontendReq::SET_LOG_BASE, &words(&vec![0; words_of_body]), count).unwrap_err();
         }
-        let state = |direction, phase, count| {
+        let state = |direction: u64, phase: u64, count| {
             decode(FrontendReq::SET_DEVICE_STATE_FD, &words(&[phase << 32 | direction]), count)
         };
         assert!(matches!(state(0, 0, 1), Ok(Request::SetDeviceStateFd)));
