@@ -45,7 +45,7 @@ pub use fletcher::{CHECKSUM_SIZE, fletcher64, fletcher64_without_field};
 pub use guest_region::{
     GuestRegion, GuestRegionError, GuestSlice, broken_pages, load_unlogged, store_logged,
 };
-pub use mapping::{Mapping, Protection};
+pub use mapping::{Collapse, Mapping, Pages, Protection, Resident};
 pub use migration_log::{LogBitmap, MigrationLog, RegionLog, SliceLog};
 pub use overlay::{Overlay, Saved};
 pub use shared_file::{ShareFile, SharedFile, SharedFileObserver};

@@ -29,6 +29,7 @@ mod memory_table;
 mod migration;
 #[cfg(feature = "mutants")]
 pub mod mutant;
+mod page_tables;
 mod pause;
 mod peer;
 mod pmem;
