@@ -114,7 +114,9 @@ fn measure_group(
     for cell in cells {
         if cell.is_aged && !is_aged {
             progress.set_message("ageing the disks");
-            peers.iter_mut().for_each(|peer| client::age(peer, group));
+            for peer in &mut peers {
+                client::age(peer, group);
+            }
             is_aged = true;
         }
         progress.set_message(cell.to_string());
