@@ -49,10 +49,10 @@ pub fn age(peer: &mut Peer, group: Group) {
     let (depth, polling, is_aged) = (32, true, true);
     let cell = Cell { operation, length, sector_size, depth, queues, polling, is_aged };
     let sectors = peer.size / u64::from(sector_size);
-    // The load is the same each time it begins, so the disk is written by one that is long enough.
-    let trial = measure(peer, cell, Duration::from_millis(100));
-    let rate = trial.requests.max(1) as f64 / trial.elapsed.as_secs_f64();
-    measure(peer, cell, Duration::from_secs_f64(sectors as f64 / rate));
+    let mut load = Load::new(peer, cell);
+    while (load.latencies.len() as u64) < sectors {
+        load.run(Duration::from_millis(50));
+    }
 }
 
 struct Load<'p> {
