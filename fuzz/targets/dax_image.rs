@@ -9,8 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use uuid::Uuid;
 use vhost_user_btt::dax::check::check;
 use vhost_user_btt::dax::{
-    Align, CreateOptions, DeviceOptions, Error, PAGE_SIZE, PAGES_OFFSET, Region, create,
-    repair,
+    Align, CreateOptions, DeviceOptions, Error, PAGE_SIZE, PAGES_OFFSET, Region, create, repair,
 };
 use vhost_user_btt::pmem::simulated::{Contents, Simulated};
 use vhost_user_btt::pmem::{PersistentMemory, fletcher64, fletcher64_without_field};

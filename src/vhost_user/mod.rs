@@ -26,8 +26,10 @@ mod inherited;
 mod limits;
 mod medium;
 mod memory_table;
+mod migration;
 #[cfg(feature = "mutants")]
 pub mod mutant;
+mod page_tables;
 mod pause;
 mod peer;
 mod pmem;

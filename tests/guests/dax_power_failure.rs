@@ -18,7 +18,8 @@ use crate::power_failure::{synced, violations};
 use crate::seeds::{Replay, figures, seeds};
 use crate::windows::make;
 
-const REPLAY: &str = "cargo test --profile suite --features guest-tests --test guests dax_power_failure";
+const REPLAY: &str =
+    "cargo test --profile suite --features guest-tests --test guests dax_power_failure";
 
 /// What a power failure was about.
 #[derive(Default)]

@@ -11,7 +11,8 @@ use vhost_user_btt::pmem::simulated::Random;
 use crate::harness::{Daemon, Guest, Said, Tool, programs, scratch};
 use crate::seeds::{Replay, figures, seeds};
 
-const REPLAY: &str = "cargo test --profile suite --features guest-tests --test guests power_failure";
+const REPLAY: &str =
+    "cargo test --profile suite --features guest-tests --test guests power_failure";
 
 /// What the guest has acknowledged of a file, by its path.
 #[derive(Debug, Clone, PartialEq, Eq)]

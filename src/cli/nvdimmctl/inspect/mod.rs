@@ -35,7 +35,7 @@ use crate::pmem::{DurabilityRequest, Mapping};
 /// Show the structure of a namespace: arenas (as Linux shows them in debugfs), lanes and map of a disk; or
 /// journal, metadata, devices and free space of a DAX region
 #[derive(Debug, Args)]
-pub struct Inspect {
+pub(super) struct Inspect {
     /// The NVDIMM file
     file: PathBuf,
 
@@ -180,11 +180,11 @@ impl Inspect {
     }
 
     fn read_region(&self, namespace: &Namespace) -> Result<Region, Error> {
-        Region::read(&crate::namespace::region::NamespaceOptions {
-            path: self.file.clone(),
-            selection: Selection::Named(namespace.device_name()),
-            label_size: self.namespace.label_size(),
-        })
+        Region::read(&NamespaceOptions::new(
+            self.file.clone(),
+            Selection::Named(namespace.device_name()),
+            self.namespace.label_size(),
+        ))
     }
 
     /// Draws the file into `out`; `-` is standard output.
@@ -369,6 +369,11 @@ impl Inspected {
     }
 }
 
+/// How many hundredths of `whole` a part is, rounded up; none of nothing.
+fn percent(part: u64, whole: u64) -> u64 {
+    (part * 100).div_ceil(whole.max(1))
+}
+
 impl InspectedArena {
     fn print(&self) {
         let numbers = [
@@ -395,10 +400,16 @@ impl InspectedArena {
              superseded, {pending} pending, {undecided} undecided; places {:?}",
             self.log_places
         );
-        let MapCounts { never_written, data, zero, error, out_of_range, unreadable } = self.map;
+        let MapCounts { never_written, data, zero, error, out_of_range, unreadable, .. } = self.map;
         say!(
             "  map                 {data} with data, {zero} zero, {error} with an error, \
              {never_written} never written, {out_of_range} out of range, {unreadable} unreadable"
+        );
+        let out_of_order = self.map.out_of_order;
+        say!(
+            "  order               {out_of_order} of {data} sectors with data do not lie behind the one \
+             before ({} %)",
+            percent(out_of_order, data)
         );
         for lane in self.lanes.iter().flatten() {
             let InspectedLane { lane, free, lba, old_map, new_map, seq } = lane;
