@@ -5,25 +5,28 @@ use std::ops::Range;
 
 use vhost_user_btt::btt::find;
 use vhost_user_btt::pmem::PersistentMemory;
-use vhost_user_btt::pmem::simulated::turns::{self, Run};
+use vhost_user_btt::pmem::simulated::turns::{self, AtRandom, Run, Schedule};
 use vhost_user_btt::pmem::simulated::{Contents, Effort, Simulated};
 
 use super::cuts::{Cutter, Violation};
-use super::exhaust;
 use super::figures::Figures;
 use super::killed::{Killed, Next};
 use super::mutants::AnyMutant;
 use super::scenario::Op::{self, Commit, Read, Trim, Write, Zeroes};
 use super::scenario::{Disk, Scenario};
-use super::trace::{Start, fault_of};
+use super::trace::{Start, Trace, fault_of};
 use super::value::Value;
 use super::verify::Verified;
 use super::worker::Seen;
 
 /// Sectors of the largest write that is all or nothing, in most scenarios.
 const UNIT: u64 = 4;
+/// What a round with groups leaves.
+const EFFORT: Effort = Effort { most: 100, random: 4, lines: 2 };
 /// What long traces leave.
 const LONG: Effort = Effort { most: 60, random: 2, lines: 1 };
+/// How many orders of their turns are tried where there are several queues.
+const SEEDS: u64 = 6;
 /// How many of the last events of a long history are cut off.
 const LAST: usize = 40;
 /// Most sectors that another implementation writes.
@@ -178,26 +181,44 @@ impl fmt::Display for Grouped {
 impl Grouped {
     /// The first violation there is.
     pub fn exhaust(&self, mutant: AnyMutant, figures: &mut Figures) -> Option<Violation> {
-        if !self.is_long {
-            return exhaust::exhaust(&self.scenario, mutant, 1, figures);
-        }
         let start = Start::of(&self.scenario);
         let mut verified = Verified::default();
         let mut violation = None;
-        turns::explore(1, &mut |schedule, _| {
-            if violation.is_some() {
-                return Run { steps: Vec::new(), result: Ok(()) };
-            }
+        let mut run = |schedule: Box<dyn Schedule>| {
             let (run, trace) = start.run(&self.scenario, mutant, schedule);
             figures.traces += 1;
-            let from = trace.events.len().saturating_sub(LAST);
-            violation = fault_of(&trace).or_else(|| {
-                let cutter = Cutter::new(&self.scenario, mutant, &trace);
-                cutter.from(from, &LONG, &mut verified, figures)
+            violation = self.cut(&trace, mutant, &mut verified, figures);
+            (run, violation.is_some())
+        };
+        if self.is_long {
+            let mut is_over = false;
+            turns::explore(1, &mut |schedule, _| {
+                if is_over {
+                    return Run { steps: Vec::new(), result: Ok(()) };
+                }
+                let (run, has_ended) = run(schedule);
+                is_over = has_ended;
+                run
             });
-            run
-        });
+        } else {
+            let seeds = if self.scenario.is_of_one_queue() { 1 } else { SEEDS };
+            let _ = (0..seeds).find(|seed| run(Box::new(AtRandom::new(*seed))).1);
+        }
         violation
+    }
+
+    fn cut(
+        &self,
+        trace: &Trace,
+        mutant: AnyMutant,
+        verified: &mut Verified,
+        figures: &mut Figures,
+    ) -> Option<Violation> {
+        let (effort, last) = if self.is_long { (&LONG, LAST) } else { (&EFFORT, usize::MAX) };
+        let from = trace.events.len().saturating_sub(last);
+        fault_of(trace).or_else(|| {
+            Cutter::new(&self.scenario, mutant, trace).from(from, effort, verified, figures)
+        })
     }
 }
 

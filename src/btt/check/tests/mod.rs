@@ -20,6 +20,7 @@ use crate::pmem::{Durability, MediaError};
 mod clean;
 mod flog;
 mod forged;
+mod groups;
 mod hostile;
 mod info;
 mod map;
