@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use uuid::Uuid;
-use vhost_user_btt::dax::{CreateOptions, DeviceOptions, Held, Region, create};
+use vhost_user_btt::dax::{CreateOptions, DeviceOptions, Region, create};
 use vhost_user_btt::pmem::{DurabilityRequest, Mapping, Protection};
 
 const SIZE: u64 = 1 << 40;
@@ -50,8 +50,7 @@ fn full() -> Shared {
         region.create_device(&device(number, DEVICE_SIZE)).expect("space");
     }
     for number in (0..DEVICES).step_by(10) {
-        let resized =
-            region.resize_device(&format!("device-{number}"), DEVICE_SIZE * 5 / 4, Held::Refuse);
+        let resized = region.resize_device(&format!("device-{number}"), DEVICE_SIZE * 5 / 4);
         resized.expect("space");
     }
     println!("{DEVICES} devices made, {} resized, in {:.1?}", DEVICES / 10, begun.elapsed());
@@ -91,13 +90,13 @@ fn regions(criterion: &mut Criterion) {
     group.bench_function("create and destroy a device of 8 MiB", |bencher| {
         bencher.iter(|| {
             region.create_device(&device(DEVICES, DEVICE_SIZE)).expect("space");
-            region.destroy_device(&format!("device-{DEVICES}"), Held::Refuse).expect("just made");
+            region.destroy_device(&format!("device-{DEVICES}")).expect("just made");
         });
     });
     group.bench_function("grow and shrink a device by 2 MiB", |bencher| {
         bencher.iter(|| {
             for size in [DEVICE_SIZE + (2 << 20), DEVICE_SIZE] {
-                region.resize_device("device-1", size, Held::Refuse).expect("space");
+                region.resize_device("device-1", size).expect("space");
             }
         });
     });

@@ -13,6 +13,7 @@ use clap::CommandFactory;
 use clap_complete::{Shell, generate_to};
 use vhost_user_btt::cli::daemon::DaemonArgs;
 use vhost_user_btt::cli::nvdimmctl::ToolArgs;
+use vhost_user_btt::cli::powercut::PowercutArgs;
 
 fn main() -> ExitCode {
     let Some(folder) = std::env::args_os().nth(1).map(PathBuf::from) else {
@@ -33,7 +34,7 @@ fn generate(folder: &Path) -> io::Result<()> {
     let completions = folder.join("completions");
     fs::create_dir_all(&manuals)?;
     fs::create_dir_all(&completions)?;
-    for command in [DaemonArgs::command(), ToolArgs::command()] {
+    for command in [DaemonArgs::command(), ToolArgs::command(), PowercutArgs::command()] {
         let name = command.get_name().to_owned();
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             generate_to(shell, &mut command.clone(), &name, &completions)?;

@@ -109,6 +109,38 @@ fn namespaces_are_named_without_an_option_and_all_at_once() {
 }
 
 #[test]
+fn all_namespaces_in_sector_mode_are_checked_and_the_worst_result_counts() {
+    let (_folder, path) = labelled("160M");
+    let path = text(&path);
+    for (name, mode) in [("a", "sector"), ("devices", "dax"), ("b", "sector")] {
+        nvdimmctl_ok(&["create-namespace", path, "-s", "32M", "-n", name, "-m", mode]);
+    }
+    let devices = |checked: &Value| -> Vec<Value> {
+        checked.as_array().unwrap().iter().map(|one| one["dev"].clone()).collect()
+    };
+    let checked = printed(&["check-namespace", path, "all", "-j"]);
+    assert_eq!(devices(&checked), [json!("namespace0.0"), json!("namespace0.2")]);
+
+    // An info block of the first namespace.
+    let start = printed(&["list", path, "-j", "-v", "-n", "a"])[0]["offset"].as_u64().unwrap_or(0);
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[0xff; 64], start).unwrap();
+    let output = nvdimmctl(&["check-namespace", path, "all", "-j"]);
+    assert_eq!(output.status.code(), Some(2));
+    let checked: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(devices(&checked).len(), 2);
+    let verdicts: Vec<_> = checked.as_array().unwrap().iter().map(|one| &one["verdict"]).collect();
+    assert_eq!(verdicts, ["problems", "clean"]);
+    let output = nvdimmctl(&["check-namespace", path, "all", "--repair"]);
+    assert_eq!(output.status.code(), Some(1));
+    nvdimmctl_ok(&["check-namespace", path, "all"]);
+
+    // For one namespace only.
+    let output = nvdimmctl(&["check-namespace", path, "all", "--repair", "--backup", "saved"]);
+    assert_eq!(output.status.code(), Some(8));
+}
+
+#[test]
 fn listings_take_the_options_of_ndctl() {
     let (_folder, path) = labelled("64M");
     let path = text(&path);

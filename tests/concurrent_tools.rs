@@ -3,10 +3,12 @@
 
 mod common;
 
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
 use common::daemon::{nvdimmctl, nvdimmctl_ok};
@@ -121,14 +123,69 @@ fn a_namespace_that_a_tool_keeps_is_busy() {
     import.wait().unwrap();
 }
 
+/// What a process of another user locks, who can read the file, is said together with the way out.
+#[test]
+fn the_lock_of_another_user_is_named_with_advice() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("this is not root: nothing was tested");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nvdimm");
+    nvdimmctl_ok(&["create", text(&path), "--size", "64M", "--label-size", "128K"]);
+    nvdimmctl_ok(&["create-namespace", text(&path)]);
+    assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+
+    let mut stranger = lock_as_another_user(folder.path(), &path);
+    let output = nvdimmctl(&["check-namespace", text(&path), "--repair"]);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(8), "{message}");
+    assert!(message.contains(&format!("(pid {})", stranger.id())), "{message}");
+    assert!(message.contains("chmod go-rwx"), "{message}");
+
+    drop(stranger.stdin.take());
+    assert!(stranger.wait().unwrap().success());
+    nvdimmctl_ok(&["check-namespace", text(&path), "--repair"]);
+}
+
+/// This program, as the user nobody, with a read lock on the whole of `path`, until its standard input ends.
+fn lock_as_another_user(folder: &Path, path: &Path) -> Child {
+    let program = folder.join("stranger");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o644)).unwrap();
+    let stranger = Command::new(program)
+        .args(["--exact", "--ignored", "stranger"])
+        .env("LOCKED_FILE", path)
+        .uid(65534)
+        .gid(65534)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    while !is_locked(&file) {
+        thread::yield_now();
+    }
+    stranger
+}
+
+#[test]
+#[ignore = "a process of the test above"]
+fn stranger() {
+    let Some(path) = std::env::var_os("LOCKED_FILE") else { return };
+    let file = File::open(path).unwrap();
+    fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(nix::libc::F_RDLCK))).unwrap();
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}
+
+fn whole_file(kind: i32) -> nix::libc::flock {
+    let (l_type, l_whence) = (kind as i16, nix::libc::SEEK_SET as i16);
+    nix::libc::flock { l_type, l_whence, l_start: 0, l_len: 0, l_pid: 0 }
+}
+
 fn is_locked(file: &std::fs::File) -> bool {
-    let mut lock = nix::libc::flock {
-        l_type: nix::libc::F_WRLCK as i16,
-        l_whence: nix::libc::SEEK_SET as i16,
-        l_start: 0,
-        l_len: 4096,
-        l_pid: 0,
-    };
+    let mut lock = whole_file(nix::libc::F_WRLCK);
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)).unwrap();
     lock.l_type != nix::libc::F_UNLCK as i16
 }

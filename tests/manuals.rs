@@ -7,6 +7,7 @@ use std::process::Command;
 use clap::CommandFactory;
 use vhost_user_btt::cli::daemon::DaemonArgs;
 use vhost_user_btt::cli::nvdimmctl::ToolArgs;
+use vhost_user_btt::cli::powercut::PowercutArgs;
 
 /// Runs the example that makes them, which cargo builds with the tests.
 fn generate(folder: &Path) {
@@ -20,7 +21,7 @@ fn generate(folder: &Path) {
 fn each_program_has_a_page_and_completions_with_all_its_options() {
     let folder = tempfile::tempdir().unwrap();
     generate(folder.path());
-    for command in [DaemonArgs::command(), ToolArgs::command()] {
+    for command in [DaemonArgs::command(), ToolArgs::command(), PowercutArgs::command()] {
         let name = command.get_name().to_owned();
         let page = fs::read_to_string(folder.path().join(format!("man/{name}.1"))).unwrap();
         let page = page.replace("\\-", "-");
@@ -38,12 +39,14 @@ fn each_program_has_a_page_and_completions_with_all_its_options() {
 }
 
 #[test]
-fn each_command_of_the_tool_has_a_page() {
+fn each_command_of_the_tools_has_a_page() {
     let folder = tempfile::tempdir().unwrap();
     generate(folder.path());
-    let tool = ToolArgs::command();
-    let commands = tool.get_subcommands().map(clap::Command::get_name);
-    for name in commands.filter(|name| *name != "help") {
-        assert!(folder.path().join(format!("man/nvdimmctl-{name}.1")).exists(), "{name}");
+    for tool in [ToolArgs::command(), PowercutArgs::command()] {
+        let commands = tool.get_subcommands().map(clap::Command::get_name);
+        for name in commands.filter(|name| *name != "help") {
+            let page = format!("man/{}-{name}.1", tool.get_name());
+            assert!(folder.path().join(&page).exists(), "{page}");
+        }
     }
 }

@@ -31,7 +31,9 @@ impl Intruded {
         std::fs::write(&report, [0]).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
         command.env("LD_PRELOAD", &*INTRUDER).env("INTRUDER", deed);
-        command.env("INTRUDER_REPORT", &report).args(options);
+        // A preloaded library alone leaves the sandbox open.
+        let sandbox = ["--sandbox=on"].into_iter().filter(|_| !is_chosen(options));
+        command.env("INTRUDER_REPORT", &report).args(options).args(sandbox);
         command.arg("--nvdimm").arg(&file).arg("--socket-path").arg(&socket);
         let mut daemon = Daemon::spawn(command, socket);
         daemon.wait_for_log("serving");
@@ -45,6 +47,10 @@ impl Intruded {
         assert_eq!(self.driver.request(0, T_FLUSH, 0, &[], 0).0, OK);
         std::fs::read(&self.report).unwrap()[0]
     }
+}
+
+fn is_chosen(options: &[&str]) -> bool {
+    options.iter().any(|option| option.starts_with("--sandbox"))
 }
 
 /// Offers a flush, and does not wait for it.
@@ -69,6 +75,16 @@ fn a_system_call_that_serving_does_not_need_kills_the_daemon() {
 fn a_system_call_is_only_logged_or_not_looked_at_where_that_was_asked_for() {
     for options in ["--seccomp=log", "--seccomp=none", "--sandbox=none"] {
         assert_eq!(Intruded::start("call", &[options]).report_after_flush(), 1, "{options}");
+    }
+}
+
+/// What an administrator preloads, such as another allocator, is not killed for what it does.
+#[test]
+fn a_preloaded_library_does_as_it_likes_unless_the_sandbox_is_asked_for() {
+    for deed in ["call", "open"] {
+        let mut intruded = Intruded::start(deed, &["--sandbox=auto"]);
+        intruded.daemon.wait_for_log("a preloaded library (LD_PRELOAD) may need");
+        assert_eq!(intruded.report_after_flush(), 1, "{deed}");
     }
 }
 

@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use uuid::Uuid;
 use vhost_user_btt::dax::check::check;
 use vhost_user_btt::dax::{
-    Align, CreateOptions, DeviceOptions, Error, Held, PAGE_SIZE, PAGES_OFFSET, Region, create,
+    Align, CreateOptions, DeviceOptions, Error, PAGE_SIZE, PAGES_OFFSET, Region, create,
     repair,
 };
 use vhost_user_btt::pmem::simulated::{Contents, Simulated};
@@ -232,7 +232,7 @@ fn sample() -> &'static Contents {
             region.create_device(&device(name, 1)).expect("space");
         }
         for name in ["1", "3", "5"] {
-            region.destroy_device(name, Held::Refuse).expect("just made");
+            region.destroy_device(name).expect("just made");
         }
         region.create_device(&device("many", 5)).expect("space");
         region.create_device(&device("none", 0)).expect("space");
@@ -275,7 +275,7 @@ fn use_it(medium: &Arc<Simulated>) {
     match region.create_device(&device("new", 3)) {
         Ok(()) => {
             examine(&region);
-            region.destroy_device("new", Held::Refuse).expect("just made");
+            region.destroy_device("new").expect("just made");
         }
         Err(error) => assert!(!matches!(error, Error::Media(_) | Error::Failed), "{error}"),
     }

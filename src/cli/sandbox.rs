@@ -11,7 +11,8 @@ use crate::vhost_user::{DeviceConfig, grants};
 #[derive(Debug, Clone, Args)]
 pub struct SandboxArgs {
     /// Whether the daemon gives up capabilities, files and system calls that serving does not need: 'auto'
-    /// as far as it can, 'on' also beneath the filter of a service manager, or 'none'
+    /// as far as it can, 'on' also beneath the filter of a service manager or with a preloaded library, or
+    /// 'none'
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     sandbox: SandboxArg,
 
@@ -28,9 +29,10 @@ pub struct SandboxArgs {
 /// The value of `--sandbox`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum SandboxArg {
-    /// All that can be had; only capabilities where a service manager filters system calls
+    /// All that can be had; only capabilities where a service manager filters system calls, or a library is
+    /// preloaded
     Auto,
-    /// All that the kernel has, also where a service manager filters system calls
+    /// All that the kernel has, also there
     On,
     /// Nothing
     None,

@@ -34,8 +34,8 @@ pub mod mutant;
 mod repair;
 
 pub use engine::{
-    CreateOptions, DeviceInfo, DeviceOptions, Growth, Held, Hold, OwnedBlock, OwnerInfo, Region,
-    RegionInfo, create, grow,
+    CreateOptions, DeviceInfo, DeviceOptions, Growth, Hold, LayoutLock, OwnedBlock, OwnerInfo,
+    PendingResize, Region, RegionInfo, create, grow,
 };
 pub use format::discovery::{Found, end, erase, find, is_there};
 pub use format::error::{Error, Space};

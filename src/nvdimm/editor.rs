@@ -90,7 +90,7 @@ impl NvdimmFile {
             Ok(true) => {}
             Ok(false) => {
                 let holder = Holder::find(self.file(), &locked);
-                return Err(Error::Busy { path, namespace: "the labels".into(), holder });
+                return Err(Error::Busy { path, namespace: "the label area".into(), holder });
             }
             Err(source) => return Err(Error::File { action: "lock the labels of", path, source }),
         }

@@ -3,10 +3,12 @@
 //! * [`nvdimm`] serves NVDIMM files on media whose power fails;
 //! * [`image`] serves raw disk images with a write cache that is lost, and records what is written;
 //! * [`log`] is what was recorded;
-//! * [`states`] are the disks that a power failure may have left, by a log.
+//! * [`states`] are the disks that a power failure may have left, by a log;
+//! * [`explore`] covers all of them, by what a check reads.
 
 #![forbid(unsafe_code)]
 
+pub mod explore;
 pub mod image;
 pub mod log;
 pub mod nvdimm;

@@ -30,7 +30,7 @@ pub use filter::{Seccomp, enter_thread};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// All that can be had. Where a service manager has installed a filter of system calls already, what
-    /// its filter may kill the process for is left out.
+    /// its filter may kill the process for is left out. So is what a preloaded library may break on.
     Auto,
     /// All that the kernel has, also beneath another filter.
     On,
@@ -71,6 +71,16 @@ pub enum SandboxError {
     Install(#[source] seccompiler::Error),
 }
 
+/// Why what would restrict files and system calls may break what the process has been started for.
+fn reason_to_leave_out() -> Option<&'static str> {
+    if privileges::is_filtered() {
+        return Some("the service manager's filter may not know the calls that install them");
+    }
+    let preloads = ["LD_PRELOAD", "LD_AUDIT"].into_iter().filter_map(std::env::var_os);
+    let has_preloads = preloads.into_iter().any(|libraries| !libraries.is_empty());
+    has_preloads.then_some("a preloaded library (LD_PRELOAD) may need files and calls of its own")
+}
+
 /// Enters the sandbox with the calling thread, which is the only one.
 ///
 /// # Errors
@@ -83,10 +93,12 @@ pub fn enter(sandbox: &Sandbox) -> Result<(), SandboxError> {
     }
     privileges::disable_core_dumps()?;
     privileges::drop_all()?;
-    if sandbox.mode == Mode::Auto && privileges::is_filtered() {
+    if sandbox.mode == Mode::Auto
+        && let Some(reason) = reason_to_leave_out()
+    {
         warn!(
-            "Landlock and the daemon's own filter of system calls are left out, since the service manager's \
-             filter may not know the calls that install them: --sandbox=on installs them nevertheless"
+            "Landlock and the daemon's own filter of system calls are left out, since {reason}: --sandbox=on \
+             installs them nevertheless"
         );
         return Ok(());
     }

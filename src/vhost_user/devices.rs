@@ -19,7 +19,7 @@ use super::server::Server;
 use super::sharing::refuse_sharing;
 use super::socket::SocketSource;
 use super::stop::Stop;
-use super::windows::{Live, RegionConfig, Regions, WindowConfig};
+use super::windows::{OnlineResize, RegionConfig, Regions, WindowConfig};
 
 /// A device to be served.
 #[derive(Debug, Clone)]
@@ -105,8 +105,8 @@ impl Devices {
         refuse_sharing(&configs, &mut regions)?;
         let servers = devices.into_iter().map(|(config, stop)| config.server(&mut regions, stop));
         let servers = servers.collect::<Result<_, _>>()?;
-        let (live, fleet) = (Live::new(regions), Arc::new(Fleet::default()));
-        let administration = Administration { live, fleet: fleet.clone() };
+        let (dax_devices, fleet) = (OnlineResize::new(regions), Arc::new(Fleet::default()));
+        let administration = Administration { dax_devices, fleet: fleet.clone() };
         let control = control.map(|path| BoundControl::open(path, administration)).transpose()?;
         Ok(Devices { servers, fleet, control })
     }

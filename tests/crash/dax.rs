@@ -13,8 +13,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 use vhost_user_btt::dax::check::check;
 use vhost_user_btt::dax::{
-    Align, CreateOptions, DeviceInfo, DeviceOptions, Error, Held, OwnedBlock, PAGE_SIZE,
-    PAGES_OFFSET, Region, create, mutant,
+    Align, CreateOptions, DeviceInfo, DeviceOptions, Error, OwnedBlock, PAGE_SIZE, PAGES_OFFSET,
+    Region, create, mutant,
 };
 use vhost_user_btt::pmem::PersistentMemory;
 use vhost_user_btt::pmem::simulated::{
@@ -225,10 +225,8 @@ fn act<M: PersistentMemory>(region: &Region<M>, op: &Op) {
             let uuid = u128::from(region.info().free) | u128::from(number) << 64;
             region.create_device(&device(&name(number), uuid, pages))
         }
-        Resize(number, pages) => {
-            region.resize_device(&name(number), pages * PAGE_SIZE, Held::Refuse)
-        }
-        Destroy(number) => region.destroy_device(&name(number), Held::Refuse),
+        Resize(number, pages) => region.resize_device(&name(number), pages * PAGE_SIZE),
+        Destroy(number) => region.destroy_device(&name(number)),
         Rename(from, to) => region.rename_device(&name(from), &name(to)),
     };
     if let (Create(number, _) | Resize(number, _), Ok(())) = (op, &result) {

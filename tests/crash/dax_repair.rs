@@ -6,8 +6,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 use vhost_user_btt::dax::check::check;
 use vhost_user_btt::dax::{
-    Align, CreateOptions, DeviceInfo, Held, OwnerInfo, PAGE_SIZE, PAGES_OFFSET, Region, create,
-    mutant, repair,
+    Align, CreateOptions, DeviceInfo, OwnerInfo, PAGE_SIZE, PAGES_OFFSET, Region, create, mutant,
+    repair,
 };
 use vhost_user_btt::pmem::simulated::{Contents, Recorder, Simulated};
 use vhost_user_btt::pmem::{PersistentMemory, fletcher64_without_field};
@@ -89,7 +89,7 @@ fn sample() -> (Arc<Simulated>, Region<Arc<Simulated>>) {
         }
     }
     region.create_device(&device("b", 12, 2)).unwrap();
-    region.resize_device("b", PAGE_SIZE, Held::Refuse).unwrap();
+    region.resize_device("b", PAGE_SIZE).unwrap();
     region.create_device(&device("c", 13, 2)).unwrap();
     (medium, region)
 }
@@ -115,7 +115,7 @@ impl Repair {
         let (medium, region) = sample();
         let before = medium.snapshot();
         // The newest change: of devices, and of the owner table.
-        region.resize_device("a", 4 * PAGE_SIZE, Held::Refuse).unwrap();
+        region.resize_device("a", 4 * PAGE_SIZE).unwrap();
         if self.pending {
             let mut journal = vec![0; JOURNAL_SIZE as usize];
             medium.read_bytes(JOURNAL, &mut journal).unwrap();
@@ -208,7 +208,7 @@ fn used(medium: &Arc<Simulated>) -> Result<State, String> {
     let found = state(&region);
     region.create_device(&device("new", 14, 1)).map_err(|error| error.to_string())?;
     let region = open()?;
-    region.destroy_device("new", Held::Refuse).map_err(|error| error.to_string())?;
+    region.destroy_device("new").map_err(|error| error.to_string())?;
     if state(&open()?) != found {
         return Err("opened again, it is another".to_owned());
     }

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use vhost_user_btt::dax::check::{Finding, check};
-use vhost_user_btt::dax::{Error, Held, PAGE_SIZE, PAGES_OFFSET, Region, create, grow, mutant};
+use vhost_user_btt::dax::{Error, PAGE_SIZE, PAGES_OFFSET, Region, create, grow, mutant};
 use vhost_user_btt::pmem::simulated::{
     Contents, CrashModel, Dropped, Effort, Event, Failing, FileFault, MediumKind, Random, Recorder,
     Simulated,
@@ -60,7 +60,7 @@ pub fn all() -> Vec<Resizing> {
 }
 
 fn resize<M: PersistentMemory>(region: &Region<M>, pages: u64) -> Result<(), Error> {
-    region.resize_device(NAME, pages * PAGE_SIZE, Held::Refuse)
+    region.resize_device(NAME, pages * PAGE_SIZE)
 }
 
 fn violation(position: usize, what: impl Into<String>) -> Violation {

@@ -10,9 +10,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 use vhost_user_btt::dax::check::check;
-use vhost_user_btt::dax::{
-    Align, CreateOptions, Held, PAGE_SIZE, PAGES_OFFSET, Region, create, mutant,
-};
+use vhost_user_btt::dax::{Align, CreateOptions, PAGE_SIZE, PAGES_OFFSET, Region, create, mutant};
 use vhost_user_btt::pmem::PersistentMemory;
 use vhost_user_btt::pmem::simulated::{Contents, Event, Recorder, Simulated};
 
@@ -90,7 +88,7 @@ impl Twice {
             region.create_device(&device(&name, 100 + number, 1 + number as u64 / 5 * 3)).unwrap();
         }
         for number in [0, 2, 4] {
-            region.destroy_device(&format!("device {number}"), Held::Refuse).unwrap();
+            region.destroy_device(&format!("device {number}")).unwrap();
         }
         for number in 0..2 {
             region.allocate(owner(number), "", 1).unwrap();
@@ -102,9 +100,7 @@ impl Twice {
     fn act<M: PersistentMemory>(self, region: &Region<M>, attempt: u64) {
         let done = match self {
             Twice::Creation(_) => region.create_device(&device("new", 7 + u128::from(attempt), 4)),
-            Twice::Shrinking(_) => {
-                region.resize_device("device 5", (1 + attempt) * PAGE_SIZE, Held::Refuse)
-            }
+            Twice::Shrinking(_) => region.resize_device("device 5", (1 + attempt) * PAGE_SIZE),
             Twice::Freeing(_) => region.free_all(owner(attempt.into())).map(drop),
         };
         done.unwrap();

@@ -6,6 +6,8 @@ use std::os::fd::AsFd;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use rustix::fs::{MemfdFlags, memfd_create};
+
 use crate::common::frontend::{OK, T_FLUSH, T_IN, T_OUT, readable, writable};
 use crate::common::raw::*;
 use crate::setup::House;
@@ -77,6 +79,62 @@ fn regions_that_are_longer_than_their_files_are_refused() {
     assert!(raw.call(SET_MEM_TABLE, &whole, &[file.as_fd()]));
     drop(raw);
     house.stands();
+}
+
+/// Pages of a hugetlbfs are handed out as they are touched, and a host has no more than were set aside.
+#[test]
+fn huge_pages_that_run_out_end_their_connection_alone() {
+    let Some(_pages) = HugePages::set_aside(1) else {
+        eprintln!("huge pages cannot be set aside here: nothing was tested");
+        return;
+    };
+    let house = House::new();
+    let raw = Raw::connect(&house.victim());
+    raw.negotiate();
+    let (memory, huge) = (new_memory(MEMORY), new_huge_memory(8 << 20));
+    let table =
+        memory_table(&[[0, MEMORY, USER_BASE, 0], [MEMORY, 8 << 20, USER_BASE + MEMORY, 0]]);
+    assert!(raw.call(SET_MEM_TABLE, &table, &[memory.as_fd(), huge.as_fd()]));
+    let mut guest = RawGuest::on(raw, memory, true);
+    guest.start_next_ring(new_eventfd(), new_eventfd());
+    // The first page is there; the second one is not.
+    assert_eq!(guest.request(0, T_IN, 0, Some(writable(MEMORY, 4096))), OK);
+    guest.put_request(0, T_IN, 0, Some(writable(MEMORY + (2 << 20), 4096)));
+    guest.offer(0, &[0]);
+    guest.raw.wait_until_closed();
+    house.stands();
+}
+
+/// Huge pages of 2 MiB that were set aside for a test, in addition to those that there were.
+struct HugePages {
+    before: u64,
+}
+
+const SET_ASIDE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+
+impl HugePages {
+    /// Returns `None` where other pages are free already, or none can be had.
+    fn set_aside(pages: u64) -> Option<HugePages> {
+        let read = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+        let free = SET_ASIDE.replace("nr_hugepages", "free_hugepages");
+        let before = read(SET_ASIDE).filter(|_| read(&free) == Some(0))?;
+        std::fs::write(SET_ASIDE, (before + pages).to_string()).ok()?;
+        let set_aside = HugePages { before };
+        (read(&free) == Some(pages)).then_some(set_aside)
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        std::fs::write(SET_ASIDE, self.before.to_string()).unwrap();
+    }
+}
+
+fn new_huge_memory(size: u64) -> File {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+    let file = File::from(memfd_create("guest", flags).unwrap());
+    file.set_len(size).unwrap();
+    file
 }
 
 #[test]

@@ -76,6 +76,16 @@ fn what_was_flushed_survives_and_of_the_rest_the_seed_says_what() {
 }
 
 #[test]
+fn a_model_says_what_is_left() {
+    let sector =
+        |model: &str, number: usize| fail_on_signal(7, &format!(",model={model}"))[number * 512];
+    assert_eq!((sector("prefix", 4), sector("prefix", 11)), (2, 2));
+    assert_eq!((sector("keep-0", 4), sector("keep-0", 11)), (1, 0));
+    assert_eq!((sector("drop-1", 4), sector("drop-1", 11)), (1, 0));
+    assert_eq!((sector("keep-1", 4), sector("keep-1", 11)), (2, 2));
+}
+
+#[test]
 fn what_was_flushed_is_lost_where_flushes_are() {
     let is_lost = |seed| fail_on_signal(seed, ",lose-flushes")[0] == 0;
     assert!((0..16).any(is_lost), "no flushed sector was lost");

@@ -5,12 +5,12 @@ use std::fs;
 use crate::setup::{Found, Guest, Place, text};
 
 /// Versions that a program writes.
-const VERSIONS: u8 = 4;
+pub const VERSIONS: u8 = 4;
 /// Where the pointer is.
-const POINTER: u64 = 8;
+pub const POINTER: u64 = 8;
 
 /// Where the data of a version are.
-fn data_of(version: u8) -> u64 {
+pub fn data_of(version: u8) -> u64 {
     100 + 8 * u64::from(version)
 }
 
@@ -24,7 +24,7 @@ fn update(guest: &mut Guest, version: u8, has_barrier: bool) {
 }
 
 /// The data are whole, and no version that was synced is lost.
-const CHECK: &str = r#"
+pub const CHECK: &str = r#"
 set -e
 pointer=$(od -An -tu1 -j4096 -N1 "$1" | tr -d ' ')
 synced=$(sed -n 's/^synced-//p' "$2" | tail -n 1)
@@ -33,7 +33,7 @@ synced=$(sed -n 's/^synced-//p' "$2" | tail -n 1)
     [ "$(dd if="$1" bs=512 skip=$((100 + 8 * pointer)) count=8 2>/dev/null | od -An -v -tu1 -w1 | sort -u | tr -d ' \n')" = "$pointer" ]
 "#;
 
-fn recorded(has_barrier: bool) -> Place {
+pub fn recorded(has_barrier: bool) -> Place {
     let place = Place::new();
     place.record(|guest, mark| {
         for version in 1..=VERSIONS {

@@ -4,6 +4,7 @@
 mod common;
 
 mod bad_input;
+mod exhaustive;
 mod failures;
 mod foreign;
 mod format;

@@ -6,19 +6,23 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Error, PROBLEMS_LEFT, REPAIRED, backup};
+use super::listing::Listing;
+use super::{CLEAN, Error, PROBLEMS_LEFT, REPAIRED, backup};
 use crate::btt::Version;
 use crate::btt::check::repair::{Plan, Repair, RepairOptions, advice};
 use crate::btt::check::{self, CheckOptions, PendingWrite, Report, Severity, Verdict};
 use crate::cli::escape::{shell_path, shell_word};
-use crate::cli::name::{NamespaceArgs, PositionalNamespace};
-use crate::cli::output::say;
+use crate::cli::name::{ALL, NamespaceArgs, PositionalNamespace};
+use crate::cli::one_line;
+use crate::cli::output::{remark, say};
 use crate::cli::progress::Progress;
 use crate::namespace::MappedNamespace;
-use crate::nvdimm::ClaimKind;
+use crate::nvdimm::{ClaimKind, NvdimmFile};
 use crate::pmem::{DurabilityRequest, MediaError};
 
 /// Check that a namespace is whole: info blocks, flog, map, and every block owned exactly once
+///
+/// 'all' stands for every namespace in sector mode, each checked by itself; the worst exit status counts.
 ///
 /// The check is independent of the engine that serves the namespace. Without --repair it writes nothing,
 /// and says what a repair would do, and what problems would be left. Writes that a crash interrupted are
@@ -34,7 +38,7 @@ use crate::pmem::{DurabilityRequest, MediaError};
 /// the error flag is cleared; remains of other BTTs are removed. See docs/damage.md.
 ///
 /// Exit status: 0 clean, 1 repaired, 2 problems (left), 8 could not be checked.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(verbatim_doc_comment)]
 #[allow(clippy::struct_excessive_bools, reason = "switches of a command line, each by itself")]
 pub struct CheckNamespace {
@@ -73,7 +77,7 @@ pub struct CheckNamespace {
     #[arg(long, value_name = "N", default_value_t = 20)]
     most: usize,
 
-    /// Print JSON: an object
+    /// Print JSON: an object; with 'all', an array of objects
     #[arg(short, long)]
     json: bool,
 }
@@ -140,6 +144,50 @@ impl CheckNamespace {
     }
 
     pub(super) fn run(&self) -> Result<ExitCode, Error> {
+        let mut reports = Vec::new();
+        let each = self.each()?;
+        let status = match &each {
+            Some(each) => check_each(each, &mut reports),
+            None => self.check(&mut reports),
+        };
+        match reports.as_slice() {
+            reports if self.json && each.is_some() => super::say_json(&reports)?,
+            [report] => super::say_json(report)?,
+            _ => {}
+        }
+        status.map(ExitCode::from)
+    }
+
+    fn is_all(&self) -> bool {
+        self.namespace.namespace.as_deref() == Some(ALL)
+    }
+
+    /// The commands that check one namespace each, if all are to be checked; those of other modes than sector are
+    /// left out.
+    fn each(&self) -> Result<Option<Vec<CheckNamespace>>, Error> {
+        if !self.is_all() {
+            return Ok(None);
+        }
+        let file = NvdimmFile::open(&self.file, ClaimKind::Shared, self.namespace.label_size())?;
+        if file.namespaces().iter().any(|namespace| namespace.goes_by(ALL)) {
+            return Ok(None);
+        }
+        if self.undo.is_some() || self.backup.is_some() {
+            return Err(Error::Usage("--undo and --backup are for one namespace, not for 'all'"));
+        }
+        let mut each = Vec::new();
+        for namespace in file.namespaces() {
+            let mut one = self.clone();
+            one.namespace.namespace = Some(namespace.device_name());
+            if Listing::describe(&file, namespace, None)?.mode == "sector" {
+                each.push(one);
+            }
+        }
+        Ok(Some(each))
+    }
+
+    /// Checks one namespace, and returns the exit status. With `--json`, adds the result to `reports`.
+    fn check(&self, reports: &mut Vec<Checked>) -> Result<u8, Error> {
         // Slow and sure: a repair has to be durable step by step, whatever the file is on.
         let options = self.namespace.options(&self.file, DurabilityRequest::Strict);
         let writes = self.repair || self.undo.is_some();
@@ -149,7 +197,7 @@ impl CheckNamespace {
         if let Some(path) = &self.undo {
             let bytes = backup::undo(path, &mapped.claim, &mapped.medium)?;
             say!("{}: {bytes} bytes are again as they were", self.file.display());
-            return Ok(ExitCode::SUCCESS);
+            return Ok(CLEAN);
         }
         let plan = self.plan(&mapped, mapped.version);
         if !self.force {
@@ -158,15 +206,15 @@ impl CheckNamespace {
         let backup = self.carry_out(&plan, &mapped)?;
         let device = mapped.claim.namespace().device_name();
         if self.json {
-            super::say_json(&self.describe(device, &plan, backup))?;
+            reports.push(self.describe(device, &plan, backup));
         } else {
             self.print(&device, &plan, backup);
         }
         let left = if self.repair { plan.after.verdict() } else { plan.before.verdict() };
         Ok(match left {
-            Verdict::Clean if self.repair && !plan.repairs.is_empty() => ExitCode::from(REPAIRED),
-            Verdict::Clean => ExitCode::SUCCESS,
-            Verdict::Problems => ExitCode::from(PROBLEMS_LEFT),
+            Verdict::Clean if self.repair && !plan.repairs.is_empty() => REPAIRED,
+            Verdict::Clean => CLEAN,
+            Verdict::Problems => PROBLEMS_LEFT,
         })
     }
 
@@ -305,6 +353,23 @@ impl CheckNamespace {
             );
         }
     }
+}
+
+/// Checks several namespaces one after another, and returns the worst exit status. One that cannot be checked
+/// does not keep the others from it; the last such error is for the caller.
+fn check_each(each: &[CheckNamespace], reports: &mut Vec<Checked>) -> Result<u8, Error> {
+    let (mut worst, mut failed) = (CLEAN, None);
+    for one in each {
+        match one.check(reports) {
+            Ok(status) => worst = worst.max(status),
+            Err(error) => {
+                if let Some(earlier) = failed.replace(error) {
+                    remark!("nvdimmctl: {}", one_line(&earlier));
+                }
+            }
+        }
+    }
+    failed.map_or(Ok(worst), Err)
 }
 
 fn verdict(report: &Report) -> &'static str {

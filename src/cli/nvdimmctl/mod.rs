@@ -363,6 +363,8 @@ impl Command {
     }
 }
 
+/// Exit status of a check: nothing was wrong.
+const CLEAN: u8 = 0;
 /// Exit status of a check: something was repaired, and nothing is wrong any more.
 const REPAIRED: u8 = 1;
 /// Exit status of a check: problems were found, and are still there.

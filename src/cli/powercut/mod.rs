@@ -1,17 +1,21 @@
 //! The command line of `powercut`.
 
 mod exit;
+mod explore;
 mod junit;
 mod mark;
+mod recording;
 mod serve;
 mod serve_image;
 mod show;
 mod states;
+mod words;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::explore::ExploreArgs;
 use self::mark::MarkArgs;
 use self::serve::ServeArgs;
 use self::show::ShowArgs;
@@ -32,6 +36,7 @@ enum Command {
     Serve(Box<ServeArgs>),
     Mark(MarkArgs),
     States(Box<StatesArgs>),
+    Explore(Box<ExploreArgs>),
     Show(ShowArgs),
 }
 
@@ -43,6 +48,7 @@ impl PowercutArgs {
             Command::Serve(args) => args.run(),
             Command::Mark(args) => args.run(),
             Command::States(args) => args.run(),
+            Command::Explore(args) => args.run(),
             Command::Show(args) => args.run(),
         }
     }

@@ -26,8 +26,9 @@ pub struct ServeArgs {
     /// When the power fails, and what is left then
     ///
     /// An image: 'after-writes=N', 'after-flushes=N' or 'at-mark=TEXT', and 'seed=S'. Each sector gets one
-    /// of the versions that were written since the last flush that covers it, or stays as it was. The
-    /// exit status is 3 then.
+    /// of the versions that were written since the last flush that covers it, or stays as it was; or,
+    /// with 'model=prefix', the newest, with 'model=drop-K' all but K requests are there, and with
+    /// 'model=keep-K' none but K. The exit status is 3 then.
     ///
     /// An NVDIMM file: 'after-fences=N' and 'seed=S'.
     /// The file is treated as if it were DAX: it gets what was flushed and fenced, and nothing else

@@ -165,24 +165,24 @@ impl ImageArgs {
         let log = File::create_new(record)
             .and_then(|file| LogWriter::create(file, self.sector_size))
             .and_then(|mut log| {
-                log.mark(&super::states::base_mark(&hash, size))?;
+                log.mark(&super::recording::base_mark(&hash, size))?;
                 Ok(log)
             });
         log.map(Some).map_err(fails("make the log", record))
     }
 }
 
-fn device(disk: &impl Disk, serial: Serial, queues: u16, queue_size: u16) -> Device {
+pub(super) fn device(disk: &impl Disk, serial: Serial, queues: u16, queue_size: u16) -> Device {
     let discard = Discard::On;
     Device::new(disk, &DeviceOptions { read_only: false, discard, serial, queues, queue_size })
 }
 
-fn device_of_marks(disk: &MarkDisk, serial: Serial, queue_size: u16) -> Device {
+pub(super) fn device_of_marks(disk: &MarkDisk, serial: Serial, queue_size: u16) -> Device {
     let (discard, queues) = (Discard::Off, 1);
     Device::new(disk, &DeviceOptions { read_only: false, discard, serial, queues, queue_size })
 }
 
-fn server<Q: DiskQueue + 'static>(
+pub(super) fn server<Q: DiskQueue + 'static>(
     name: &str,
     device: Device,
     queues: Vec<Q>,

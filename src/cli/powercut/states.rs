@@ -1,8 +1,7 @@
 //! `powercut states`.
 
-use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -11,21 +10,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::exit;
 use super::junit::{Case, Report};
+use super::recording::{self, Folder, RecordingError};
+use super::words::describe;
 use crate::cli::output::{is_whole, say};
 use crate::cli::{complain, one_line};
-use crate::powercut::log::{Log, LogError};
+use crate::powercut::log::Log;
 use crate::powercut::states::{
-    Check, CheckError, Choice, Image, ImageError, Model, NoSuchMark, Piece, Plan, Range, State,
-    Verdict, base_hash, reproducer,
+    Check, CheckError, Image, Model, Parts, Plan, Range, State, Verdict,
 };
-
-/// How the first mark of a recording begins.
-const BASE_MARK: &str = "powercut base=";
-
-/// The first mark of a recording whose base has this hash and size.
-pub(super) fn base_mark(hash: &str, size: u64) -> String {
-    format!("{BASE_MARK}{hash} size={size}")
-}
 
 /// Checks the states that a power failure may have left
 ///
@@ -116,33 +108,6 @@ fn shard(text: &str) -> Result<(usize, usize), String> {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-enum StatesError {
-    #[error(transparent)]
-    Log(#[from] LogError),
-    #[error(transparent)]
-    Mark(#[from] NoSuchMark),
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    #[error(transparent)]
-    Check(#[from] CheckError),
-    #[error("{base} is not the image that was recorded: its hash is {found}, and not {expected}")]
-    OtherBase { base: PathBuf, found: String, expected: String },
-    #[error("cannot {action} {path}")]
-    File { action: &'static str, path: PathBuf, source: io::Error },
-}
-
-impl StatesError {
-    fn status(&self) -> u8 {
-        match self {
-            StatesError::Check(CheckError::CannotRun { .. } | CheckError::NotFound { .. }) => {
-                exit::NO_COMMAND
-            }
-            _ => exit::BAD_INPUT,
-        }
-    }
-}
-
 /// What came of the states.
 #[derive(Default)]
 struct Results {
@@ -168,17 +133,8 @@ impl StatesArgs {
     }
 
     /// Checks the states. Returns how many failed.
-    fn check(&self) -> Result<usize, StatesError> {
-        let log = Log::open(&self.log)?;
-        if log.missing() > 0 {
-            complain(format_args!(
-                "powercut: {} is cut off: it lacks {} of its entries, and the first {} are used",
-                self.log.display(),
-                log.missing(),
-                log.entries().len()
-            ));
-        }
-        self.check_base(&log)?;
+    fn check(&self) -> Result<usize, RecordingError> {
+        let log = recording::open(&self.log, &self.base)?;
         if let (Some(state), Some(out)) = (&self.state, &self.out) {
             let mut image = Image::create(&log, self.model.ignores_flushes(), &self.base, out)?;
             image.set(state)?;
@@ -203,21 +159,7 @@ impl StatesArgs {
         Ok(results.failed.len())
     }
 
-    /// Refuses a base that is not the one that was recorded.
-    fn check_base(&self, log: &Log) -> Result<(), StatesError> {
-        let mut marks = log.entries().iter().filter_map(|entry| entry.mark.as_ref());
-        let first = marks.next().and_then(|mark| mark.strip_prefix(BASE_MARK));
-        let Some(expected) = first.and_then(|mark| mark.split(' ').next()) else { return Ok(()) };
-        let fails = |source| StatesError::File { action: "read", path: self.base.clone(), source };
-        let mut base = File::open(&self.base).map_err(fails)?;
-        let found = base_hash(&mut base).map_err(fails)?;
-        if found == expected {
-            return Ok(());
-        }
-        Err(StatesError::OtherBase { base: self.base.clone(), found, expected: expected.into() })
-    }
-
-    fn plan(&self, log: &Log, check: &Check) -> Result<Plan, StatesError> {
+    fn plan(&self, log: &Log, check: &Check) -> Result<Plan, RecordingError> {
         if let Some(state) = &self.state {
             return Ok(Plan { states: vec![state.clone()], duplicates: 0 });
         }
@@ -233,7 +175,7 @@ impl StatesArgs {
         plan: &Plan,
         check: &Check,
         image: &mut Image<'_>,
-    ) -> Result<Results, StatesError> {
+    ) -> Result<Results, RecordingError> {
         let (bar, begun) = (progress(plan.states.len()), Instant::now());
         let mut results = Results::default();
         for state in &plan.states {
@@ -268,10 +210,10 @@ impl StatesArgs {
         check: &Check,
         image: &mut Image<'_>,
         results: &Results,
-    ) -> Result<(), StatesError> {
+    ) -> Result<(), RecordingError> {
         let Results { cases, checked, failed } = results;
         for state in failed.iter().take(MINIMISED) {
-            let small = reproducer(check, image, state)?;
+            let small = smallest(check, image, state)?;
             say!("FAILED {state}");
             say!("  {} makes the check fail", describe(log, &small));
             say!(
@@ -293,11 +235,19 @@ impl StatesArgs {
         );
         if let Some(path) = &self.junit {
             let report = Report { suite: format!("powercut {}", self.model), cases };
-            let fails = |source| StatesError::File { action: "write", path: path.clone(), source };
+            let fails =
+                |source| RecordingError::File { action: "write", path: path.clone(), source };
             fs::write(path, report.to_string()).map_err(fails)?;
         }
         Ok(())
     }
+}
+
+/// The smallest state that fails like `state`.
+fn smallest(check: &Check, image: &mut Image<'_>, state: &State) -> Result<State, CheckError> {
+    image.set(state)?;
+    let Some(parts) = Parts::of(image.timeline(), &state.choice) else { return Ok(state.clone()) };
+    parts.reproducer(&mut |state| Ok(check.run(image, &state)? != Verdict::Passed))
 }
 
 fn progress(states: usize) -> ProgressBar {
@@ -307,78 +257,4 @@ fn progress(states: usize) -> ProgressBar {
     let bar = ProgressBar::new(states as u64).with_style(style).with_message("0 failed");
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
-}
-
-/// Says what a state is, in words.
-fn describe(log: &Log, state: &State) -> String {
-    let place = format!("at entry {}, {}", state.position, between(log, state.position));
-    match &state.choice {
-        Choice::Drop(pieces) if pieces.is_empty() => {
-            format!("having all that was written, {place},")
-        }
-        Choice::Drop(pieces) => format!("dropping only {}, {place},", list(log, pieces)),
-        Choice::Keep(pieces) if pieces.is_empty() => {
-            format!("keeping nothing that was not flushed, {place},")
-        }
-        Choice::Keep(pieces) => {
-            format!("keeping only {} of what was not flushed, {place},", list(log, pieces))
-        }
-        Choice::Random(seed) => format!("keeping what the seed {seed} says, {place},"),
-        Choice::Torn(piece, tear) => format!(
-            "tearing sector {} of request {} ({tear:?}), {place},",
-            piece.sector, piece.entry
-        ),
-    }
-}
-
-fn list(log: &Log, pieces: &[Piece]) -> String {
-    let words = pieces.iter().map(|piece| match piece {
-        Piece::Sector(piece) => {
-            format!(
-                "sector {} (request {}, {})",
-                piece.sector,
-                piece.entry,
-                between(log, piece.entry)
-            )
-        }
-        Piece::Request(entry) => format!("request {entry} ({})", between(log, *entry)),
-    });
-    words.collect::<Vec<_>>().join(" and ")
-}
-
-/// The marks around a position.
-fn between(log: &Log, position: usize) -> String {
-    let entries = log.entries();
-    let is_set = |mark: &&String| !mark.starts_with(BASE_MARK);
-    let position = position.min(entries.len());
-    let before = entries[..position].iter().filter_map(|it| it.mark.as_ref()).rfind(is_set);
-    let after = entries[position..].iter().filter_map(|it| it.mark.as_ref()).find(is_set);
-    match (before, after) {
-        (Some(before), Some(after)) => format!("between marks {before} and {after}"),
-        (Some(before), None) => format!("after mark {before}"),
-        (None, Some(after)) => format!("before mark {after}"),
-        (None, None) => "without marks".into(),
-    }
-}
-
-/// A folder of our own, which goes when this is dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Folder, StatesError> {
-        let name = format!("powercut-{}", uuid::Uuid::new_v4().simple());
-        let path = std::env::temp_dir().join(name);
-        let fails = |source| StatesError::File { action: "make", path: path.clone(), source };
-        fs::create_dir(&path).map_err(fails)?;
-        Ok(Folder(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let remove = |path: &Path| fs::remove_dir_all(path);
-        if let Err(error) = remove(&self.0) {
-            complain(format_args!("powercut: cannot remove {}: {error}", self.0.display()));
-        }
-    }
 }

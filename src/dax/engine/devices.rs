@@ -1,6 +1,5 @@
 //! Devices: named parts of the region that grow and shrink.
 
-use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,11 +7,11 @@ use uuid::Uuid;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
 
-use super::extents::{self, Preference, Relinked};
-use super::region::Region;
+use super::extents;
+use super::region::{LayoutLock, Region};
 use super::state::{Device, State, is_text};
 use super::transaction::Transaction;
-use crate::dax::format::error::{Error, Space};
+use crate::dax::format::error::Error;
 use crate::dax::format::layout::{self, CONTIGUOUS, DeviceSlot, ExtentOnMedia, INLINE_EXTENTS};
 use crate::dax::format::units::{Align, Extent, PAGE_SIZE};
 use crate::pmem::PersistentMemory;
@@ -62,15 +61,6 @@ pub struct Hold {
     _holder: Arc<()>,
 }
 
-/// What to do about a device that is held, before a part of it goes.
-pub enum Held<'a> {
-    /// Refuse: busy.
-    Refuse,
-    /// Take these bytes away from the holder, by device offset; whether that was done and
-    /// answered. It must not call this region.
-    TakeAway(&'a mut dyn FnMut(Range<u64>) -> bool),
-}
-
 impl<M: PersistentMemory> Region<M> {
     /// All devices, by name.
     #[must_use]
@@ -111,8 +101,7 @@ impl<M: PersistentMemory> Region<M> {
 
     /// Holds a device, as a guest does that has it mapped.
     pub fn hold(&self, name: &str) -> Result<Hold, Error> {
-        let state = self.look();
-        Ok(Hold { _holder: Arc::clone(&find(&state, name)?.holders) })
+        self.lock_layout().hold(name)
     }
 
     /// Makes a device. Its bytes are zero.
@@ -129,15 +118,18 @@ impl<M: PersistentMemory> Region<M> {
         }
         let align = align.unwrap_or(self.superblock.align);
         let pages = whole_pages(*size, align)?;
-        let state = &mut *self.change()?;
-        if state.devices.contains_key(name) {
-            return Err(Error::DeviceExists(name.clone()));
-        }
-        if state.is_in_use(*uuid) {
-            return Err(Error::UuidInUse(*uuid));
-        }
+        let layout = self.begin_change()?;
         let mut change = Transaction::default();
-        let filled = state.slots.fill(&state.pool, &mut change)?;
+        let filled = {
+            let state = self.look();
+            if state.devices.contains_key(name) {
+                return Err(Error::DeviceExists(name.clone()));
+            }
+            if state.is_in_use(*uuid) {
+                return Err(Error::UuidInUse(*uuid));
+            }
+            state.slots.fill(&state.pool, &mut change)?
+        };
         let device = Device {
             slot: filled.slot,
             uuid: *uuid,
@@ -148,62 +140,39 @@ impl<M: PersistentMemory> Region<M> {
             chain: Vec::new(),
             holders: Arc::default(),
         };
-        let device = self.grow(state, name, &device, pages, filled.page, &change)?;
+        let growth = layout.prepare_growth(&device, pages, filled.page, &change)?;
+        let state = &mut *layout.state_mut();
+        let device = self.commit_growth(state, name, growth)?;
         state.slots.filled(filled, &mut state.pool);
         state.names.insert(*uuid, name.clone());
         state.devices.insert(name.clone(), device);
         Ok(())
     }
 
-    /// Makes a device larger or smaller. What is new is zero, and at its end; it is taken from behind
-    /// the last extent if it can be, else from the lowest addresses. What goes, goes from the end.
+    /// Destroys a device that is not held.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownDevice`], [`Error::Misaligned`], [`Error::NoSpace`], [`Error::NoRoomFor`];
-    /// when it shrinks: [`Error::Busy`], [`Error::NotLetGo`]; the medium's.
-    pub fn resize_device(&self, name: &str, size: u64, held: Held<'_>) -> Result<(), Error> {
-        let state = &mut *self.change()?;
-        let device = find(state, name)?.clone_unheld();
-        let pages = whole_pages(size, device.align)?;
-        let change = Transaction::default();
-        let changed = match pages.checked_sub(device.pages()) {
-            Some(0) => return Ok(()),
-            Some(more) => self.grow(state, name, &device, more, None, &change)?,
-            None => {
-                take_away(name, find(state, name)?, size, held)?;
-                self.shrink(state, name, device, pages, change)?
+    /// [`Error::UnknownDevice`], [`Error::Busy`]; the medium's.
+    pub fn destroy_device(&self, name: &str) -> Result<(), Error> {
+        let layout = self.begin_change()?;
+        let extents = {
+            let state = &mut *layout.state_mut();
+            let device = find(state, name)?;
+            if device.is_held() {
+                return Err(Error::Busy { name: name.to_owned() });
             }
+            let (slot, uuid, chain) = (device.slot, device.uuid, device.chain.clone());
+            let extents = device.extents.clone();
+            let mut change = Transaction::default();
+            state.slots.empty(slot, &mut change);
+            self.commit_freed(state, change, &extents)?;
+            state.slots.emptied(slot, &mut state.pool);
+            state.pool.extend(chain);
+            state.devices.remove(name);
+            state.names.remove(&uuid);
+            extents
         };
-        if let Some(device) = state.devices.get_mut(name) {
-            let holders = Arc::clone(&device.holders);
-            *device = Device { holders, ..changed };
-        }
-        Ok(())
-    }
-
-    /// Destroys a device.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UnknownDevice`], [`Error::Busy`], [`Error::NotLetGo`]; the medium's.
-    pub fn destroy_device(&self, name: &str, held: Held<'_>) -> Result<(), Error> {
-        let state = &mut *self.change()?;
-        let device = find(state, name)?;
-        take_away(name, device, 0, held)?;
-        let (slot, uuid, chain) = (device.slot, device.uuid, device.chain.clone());
-        let extents = device.extents.clone();
-        let mut change = Transaction::default();
-        state.slots.empty(slot, &mut change);
-        if mutant!(dax::ZeroedBeforeFree) {
-            self.zero(&extents)?;
-        }
-        self.commit(state, change)?;
-        state.slots.emptied(slot, &mut state.pool);
-        state.pool.extend(chain);
-        state.devices.remove(name);
-        state.names.remove(&uuid);
-        state.give(&extents);
         self.give_back(&extents);
         Ok(())
     }
@@ -262,114 +231,25 @@ impl<M: PersistentMemory> Region<M> {
         }
         Ok(())
     }
+}
 
-    /// Grows `device` by `more` pages, and writes it to its slot; nothing changes unless all of it
-    /// does. The metadata page `reserved` is not to be had for extents.
-    ///
-    /// Where the small gaps that come first would take a metadata page that is not there, the device gets
-    /// as few extents as possible.
-    fn grow(
-        &self,
-        state: &mut State,
-        name: &str,
-        device: &Device,
-        more: u64,
-        reserved: Option<u64>,
-        change: &Transaction,
-    ) -> Result<Device, Error> {
-        let plan = |state: &mut State, preference| {
-            plan_growth(state, device, more, reserved, change.clone(), preference)
-        };
-        let planned = match plan(state, Preference::Lowest) {
-            Err(Error::NoRoomFor(Space::Metadata)) if !mutant!(dax::NoFewerExtents) => {
-                plan(state, Preference::Fewest)
-            }
-            planned => planned,
-        };
-        let Planned { device, taken, pages, mut change } = planned?;
-        change.store_bytes(device.slot, &encode(name, &device));
-        let done = self.zero_for_new_owner(&taken).map_err(Error::from);
-        if let Err(error) = done.and_then(|()| self.commit(state, change)) {
-            state.give(&taken);
-            return Err(error);
-        }
-        if mutant!(dax::ZeroedLate) {
-            self.zero(&taken)?;
-        }
-        state.pool.extend(pages.unlinked);
-        for page in &pages.linked {
-            state.pool.remove(page);
-        }
-        Ok(device)
-    }
-
-    /// Shrinks `device` to `pages` pages.
-    fn shrink(
-        &self,
-        state: &mut State,
-        name: &str,
-        mut device: Device,
-        pages: u64,
-        mut change: Transaction,
-    ) -> Result<Device, Error> {
-        let old = std::mem::take(&mut device.extents);
-        let (new, gone) = extents::cut(&old, pages);
-        let changed = extents::write(&mut device, &old, new, iter::empty(), &mut change)?;
-        change.store_bytes(device.slot, &encode(name, &device));
-        if mutant!(dax::ZeroedBeforeFree) {
-            self.zero(&gone)?;
-        }
-        self.commit(state, change)?;
-        state.pool.extend(changed.unlinked);
-        state.give(&gone);
-        self.give_back(&gone);
-        Ok(device)
+impl<M: PersistentMemory> LayoutLock<'_, M> {
+    /// Holds a device, as a guest does that has it mapped.
+    pub fn hold(&self, name: &str) -> Result<Hold, Error> {
+        let state = self.region.look();
+        Ok(Hold { _holder: Arc::clone(&find(&state, name)?.holders) })
     }
 }
 
 impl Device {
     /// A copy to change, which is not counted as held.
-    fn clone_unheld(&self) -> Device {
+    pub(super) fn clone_unheld(&self) -> Device {
         Device { holders: Arc::default(), ..self.clone() }
     }
 }
 
-/// A device that has grown, before that is committed.
-struct Planned {
-    device: Device,
-    /// What it grows by: taken from the free pages, but not from the pool of metadata pages.
-    taken: Vec<Extent>,
-    pages: Relinked,
-    change: Transaction,
-}
-
-/// Takes `more` pages for `device`, and adds to `change` what that changes outside its slot.
-fn plan_growth(
-    state: &mut State,
-    device: &Device,
-    more: u64,
-    reserved: Option<u64>,
-    mut change: Transaction,
-    preference: Preference,
-) -> Result<Planned, Error> {
-    let mut device = device.clone_unheld();
-    let old = std::mem::take(&mut device.extents);
-    let taken = extents::take(state, &device, &old, more, preference)?;
-    let mut new = old.clone();
-    for extent in &taken {
-        extents::append(&mut new, *extent);
-    }
-    let pool = state.pool.iter().copied().filter(|page| Some(*page) != reserved);
-    match extents::write(&mut device, &old, new, pool, &mut change) {
-        Ok(pages) => Ok(Planned { device, taken, pages, change }),
-        Err(error) => {
-            state.give(&taken);
-            Err(error)
-        }
-    }
-}
-
-fn find<'a>(state: &'a State, name: &str) -> Result<&'a Device, Error> {
+/// The device of this name.
+pub(super) fn find<'a>(state: &'a State, name: &str) -> Result<&'a Device, Error> {
     state.devices.get(name).ok_or_else(|| Error::UnknownDevice(name.to_owned()))
 }
 
@@ -380,7 +260,8 @@ fn check_name(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn whole_pages(size: u64, align: Align) -> Result<u64, Error> {
+/// A size in pages; it has to be a multiple of `align`.
+pub(super) fn whole_pages(size: u64, align: Align) -> Result<u64, Error> {
     if size.is_multiple_of(align.bytes()) {
         Ok(size / PAGE_SIZE)
     } else {
@@ -388,25 +269,8 @@ fn whole_pages(size: u64, align: Align) -> Result<u64, Error> {
     }
 }
 
-/// Takes what lies after `size` away from the holder of the device.
-fn take_away(name: &str, device: &Device, size: u64, held: Held<'_>) -> Result<(), Error> {
-    if !device.is_held() {
-        return Ok(());
-    }
-    match held {
-        Held::Refuse => Err(Error::Busy { name: name.to_owned() }),
-        Held::TakeAway(take_away) => {
-            let end = device.pages() * PAGE_SIZE;
-            if size == end || take_away(size..end) {
-                Ok(())
-            } else {
-                Err(Error::NotLetGo { name: name.to_owned() })
-            }
-        }
-    }
-}
-
-fn info(name: &str, device: &Device) -> DeviceInfo {
+/// What is told of a device.
+pub(super) fn info(name: &str, device: &Device) -> DeviceInfo {
     let mut merged: Vec<Extent> = Vec::with_capacity(device.extents.len());
     for extent in &device.extents {
         extents::append(&mut merged, *extent);
@@ -424,7 +288,7 @@ fn info(name: &str, device: &Device) -> DeviceInfo {
 }
 
 /// The slot of a device.
-fn encode(name: &str, device: &Device) -> [u8; layout::SLOT_SIZE as usize] {
+pub(super) fn encode(name: &str, device: &Device) -> [u8; layout::SLOT_SIZE as usize] {
     let mut inline = [ExtentOnMedia { first: U64::ZERO, pages: U64::ZERO }; INLINE_EXTENTS];
     for (inline, extent) in inline.iter_mut().zip(&device.extents) {
         *inline = (*extent).into();

@@ -9,11 +9,13 @@ mod grow;
 mod load;
 mod owners;
 mod region;
+mod resize;
 mod state;
 mod transaction;
 
 pub use create::{CreateOptions, create};
-pub use devices::{DeviceInfo, DeviceOptions, Held, Hold};
+pub use devices::{DeviceInfo, DeviceOptions, Hold};
 pub use grow::{Growth, grow};
 pub use owners::{OwnedBlock, OwnerInfo};
-pub use region::{Region, RegionInfo};
+pub use region::{LayoutLock, Region, RegionInfo};
+pub use resize::PendingResize;

@@ -54,16 +54,17 @@ impl<M: PersistentMemory> Region<M> {
         if !is_text(label) {
             return Err(Error::BadLabel(label.to_owned()));
         }
-        let state = &mut *self.change()?;
+        let layout = self.begin_change()?;
+        let state = self.look();
         if owner.is_nil() || owner == self.superblock.set_uuid || state.names.contains_key(&owner) {
             return Err(Error::UuidInUse(owner));
         }
         let Some(first) = state.buddy.best(order) else {
-            return Err(no_space(state, 1 << order, order));
+            return Err(no_space(&state, 1 << order, order));
         };
         let block = Extent { first, pages: 1 << order };
         let mut change = Transaction::default();
-        let (head, new) = head_for(state, owner, label, &mut change)?;
+        let (head, new) = head_for(&state, owner, label, &mut change)?;
         let records = match (&new, &state.owners[head]) {
             (Some(new), _) => &new.records,
             (None, Some(owner)) => &owner.records,
@@ -72,7 +73,9 @@ impl<M: PersistentMemory> Region<M> {
         let filled = records.fill(&state.pool, &mut change)?;
         let record = layout::encode_record(first, order, self.superblock.namespace);
         change.store(filled.slot, record);
+        drop(state);
         self.zero_for_new_owner(&[block])?;
+        let state = &mut *layout.state_mut();
         self.commit(state, change)?;
         if mutant!(dax::ZeroedLate) {
             self.zero(&[block])?;
@@ -99,7 +102,9 @@ impl<M: PersistentMemory> Region<M> {
     /// it has another owner; [`Error::NoBlock`] if it lies inside one; [`Error::WrongOrder`]; the
     /// medium's.
     pub fn free(&self, owner: Uuid, offset: u64, order: u32) -> Result<(), Error> {
-        let state = &mut *self.change()?;
+        let layout = self.begin_change()?;
+        let mut guard = layout.state_mut();
+        let state = &mut *guard;
         let (head, found) = match state.owner(owner) {
             Some((head, found)) if head > 0 => (head, found),
             _ => return Err(Error::UnknownOwner(owner)),
@@ -122,10 +127,7 @@ impl<M: PersistentMemory> Region<M> {
         } else {
             found.records.empty(block.record, &mut change);
         }
-        if mutant!(dax::ZeroedBeforeFree) {
-            self.zero(&[extent])?;
-        }
-        self.commit(state, change)?;
+        self.commit_freed(state, change, &[extent])?;
 
         if let Some(owner) = &mut state.owners[head] {
             owner.records.emptied(block.record, &mut state.pool);
@@ -134,7 +136,7 @@ impl<M: PersistentMemory> Region<M> {
         if is_last {
             state.owners[head] = None;
         }
-        state.give(&[extent]);
+        drop(guard);
         self.give_back(&[extent]);
         Ok(())
     }
@@ -146,7 +148,9 @@ impl<M: PersistentMemory> Region<M> {
     ///
     /// [`Error::UnknownOwner`], also for owner 0 and for devices; the medium's.
     pub fn free_all(&self, owner: Uuid) -> Result<Vec<OwnedBlock>, Error> {
-        let state = &mut *self.change()?;
+        let layout = self.begin_change()?;
+        let mut guard = layout.state_mut();
+        let state = &mut *guard;
         let Some((head, found)) = state.owner(owner).filter(|(head, _)| *head > 0) else {
             return Err(Error::UnknownOwner(owner));
         };
@@ -155,14 +159,11 @@ impl<M: PersistentMemory> Region<M> {
         let mut change = Transaction::default();
         // Its record pages are no longer reached.
         change.store_bytes(layout::head_offset(head), &[0; HEAD_SIZE as usize]);
-        if mutant!(dax::ZeroedBeforeFree) {
-            self.zero(&extents)?;
-        }
-        self.commit(state, change)?;
+        self.commit_freed(state, change, &extents)?;
         if let Some(owner) = state.owners[head].take() {
             state.pool.extend(owner.records.pages());
         }
-        state.give(&extents);
+        drop(guard);
         self.give_back(&extents);
         Ok(blocks)
     }

@@ -1,7 +1,8 @@
 //! An open region.
 
 use std::ops::Range;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use uuid::Uuid;
 
@@ -22,14 +23,45 @@ const MOST_LOOKS: usize = 100;
 /// An open region: owners and their pages, devices and their extents.
 ///
 /// All offsets are in bytes from the start of the namespace. Methods may be called from several
-/// threads; one change is made after the other, and a look-up sees the region before
-/// or after a change, for which it may have to wait.
+/// threads. Changes are made one after the other, under the layout lock; a look-up sees the region before
+/// or after a change, and waits for one transaction at most.
 #[derive(Debug)]
 pub struct Region<M> {
     pub(super) medium: M,
     pub(super) superblock: Superblock,
     read_only: bool,
+    /// Serialises changes. It is locked before the state.
+    layout: Mutex<()>,
     state: RwLock<State>,
+}
+
+/// The layout lock of a region: while it exists, no device or owner changes. Changes and holds take it, so
+/// a thread that has it makes them through it alone.
+#[derive(Debug)]
+pub struct LayoutLock<'a, M> {
+    pub(super) region: &'a Region<M>,
+    _guard: MutexGuard<'a, ()>,
+}
+
+/// A region's state, to change it.
+pub(in crate::dax) struct Change<'a, M> {
+    // Fields are dropped in this order.
+    state: RwLockWriteGuard<'a, State>,
+    _layout: LayoutLock<'a, M>,
+}
+
+impl<M> Deref for Change<'_, M> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl<M> DerefMut for Change<'_, M> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
 }
 
 /// What tells a region from the same one after a change.
@@ -110,7 +142,12 @@ impl<M: PersistentMemory> Region<M> {
             superblock.features.check_change()?;
         }
         let state = load::load(&medium, &superblock, read_only)?;
-        Ok(Region { medium, superblock, read_only, state: RwLock::new(state) })
+        Ok(Region::new(medium, superblock, read_only, state))
+    }
+
+    fn new(medium: M, superblock: Superblock, read_only: bool, state: State) -> Region<M> {
+        let (layout, state) = (Mutex::new(()), RwLock::new(state));
+        Region { medium, superblock, read_only, layout, state }
     }
 
     /// Opens, for reading only, a region that another process may be changing, in its state at one moment.
@@ -129,8 +166,7 @@ impl<M: PersistentMemory> Region<M> {
             });
             if Moment::of(&medium) == before || mutant!(dax::LookedAtOnce) {
                 let (superblock, state) = looked_at?;
-                let state = RwLock::new(state);
-                return Ok(Region { medium, superblock, read_only: true, state });
+                return Ok(Region::new(medium, superblock, true, state));
             }
         }
         Err(Error::Unsteady)
@@ -180,13 +216,25 @@ impl<M: PersistentMemory> Region<M> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state, to change it.
-    pub(in crate::dax) fn change(&self) -> Result<RwLockWriteGuard<'_, State>, Error> {
-        if self.read_only {
-            return Err(Error::ReadOnly);
-        }
+    /// Waits for the change that is being made, and keeps others from beginning.
+    pub fn lock_layout(&self) -> LayoutLock<'_, M> {
+        // What is guarded is not in the mutex, and a panic leaves it whole.
+        let guard = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
+        LayoutLock { region: self, _guard: guard }
+    }
+
+    /// The layout lock, for a change.
+    pub(super) fn begin_change(&self) -> Result<LayoutLock<'_, M>, Error> {
+        let layout = self.lock_layout();
+        layout.check_change()?;
+        Ok(layout)
+    }
+
+    /// The state, for a change that is one transaction.
+    pub(in crate::dax) fn change(&self) -> Result<Change<'_, M>, Error> {
+        let layout = self.begin_change()?;
         let state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        if state.failed { Err(Error::Failed) } else { Ok(state) }
+        Ok(Change { state, _layout: layout })
     }
 
     /// Commits. If it is unknown whether that succeeded, nothing more is changed; if the medium fails
@@ -198,29 +246,37 @@ impl<M: PersistentMemory> Region<M> {
         Ok(committed?)
     }
 
+    /// Commits a change that frees `extents`. Afterwards, they are to be given back.
+    pub(super) fn commit_freed(
+        &self,
+        state: &mut State,
+        change: Transaction,
+        extents: &[Extent],
+    ) -> Result<(), Error> {
+        if mutant!(dax::ZeroedBeforeFree) {
+            self.zero(extents)?;
+        }
+        self.commit(state, change)?;
+        state.give(extents);
+        Ok(())
+    }
+
     /// Zeroes free pages before they get an owner: what an earlier owner left is never seen,
     /// wherever a crash came between. What is known to be a hole is left alone.
     pub(super) fn zero_for_new_owner(&self, extents: &[Extent]) -> Result<(), MediaError> {
-        if mutant!(dax::ZeroedAtFreeOnly) {
-            return Ok(());
-        }
-        if mutant!(dax::ZeroedLate) {
-            return Ok(());
-        }
-        self.zero(extents)
+        let is_skipped = mutant!(dax::ZeroedAtFreeOnly) || mutant!(dax::ZeroedLate);
+        if is_skipped { Ok(()) } else { self.zero(extents) }
     }
 
     /// Gives pages that are free now back to the file system. That this may fail is no harm, since
     /// they are zeroed again before they get an owner.
     pub(super) fn give_back(&self, extents: &[Extent]) {
-        if mutant!(dax::ZeroedBeforeFree) {
-            return;
-        }
         if let Err(error) = self.zero(extents) {
             log::warn!("freed pages stay allocated in the file: {error}");
         }
     }
 
+    /// Zeroes pages.
     pub(super) fn zero(&self, extents: &[Extent]) -> Result<(), MediaError> {
         for extent in extents {
             let bytes = extent.bytes();
@@ -230,5 +286,20 @@ impl<M: PersistentMemory> Region<M> {
             }
         }
         Ok(())
+    }
+}
+
+impl<M: PersistentMemory> LayoutLock<'_, M> {
+    /// Refuses changes of a region that is open for reading only, or whose last change was cut short.
+    pub(super) fn check_change(&self) -> Result<(), Error> {
+        if self.region.read_only {
+            return Err(Error::ReadOnly);
+        }
+        if self.region.look().failed { Err(Error::Failed) } else { Ok(()) }
+    }
+
+    /// The state, to change it. Look-ups wait until it is dropped.
+    pub(super) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.region.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -141,12 +141,6 @@ pub enum Error {
         /// Name of the device.
         name: String,
     },
-    /// A holder did not let go.
-    #[error("busy: the holder of device {name:?} did not let go of it")]
-    NotLetGo {
-        /// Name of the device.
-        name: String,
-    },
     /// No such device.
     #[error("unknown device {0:?}: 'nvdimmctl dax list' lists them")]
     UnknownDevice(String),

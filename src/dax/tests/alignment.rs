@@ -25,7 +25,7 @@ fn devices_are_aligned_in_the_file_wherever_the_namespace_begins() {
         region.create_device(&device("small", 3)).unwrap();
         region.create_device(&huge("huge", 1)).unwrap();
         region.create_device(&device("between", 2)).unwrap();
-        region.resize_device("huge", 2 * UNIT * PAGE, Held::Refuse).unwrap();
+        region.resize_device("huge", 2 * UNIT * PAGE).unwrap();
         for extent in region.device("huge").unwrap().extents {
             let in_file = extent.start + start * PAGE;
             assert!(in_file.is_multiple_of(2 * MIB), "namespace at page {start}: {in_file:#x}");
@@ -61,7 +61,7 @@ fn an_old_region_keeps_its_alignment() {
     assert_eq!((superblock.align_base, superblock.features.incompat), (0, 0));
     let before = region.device("old").unwrap();
     let region = reopened(&region);
-    region.resize_device("old", 2 * UNIT * PAGE, Held::Refuse).unwrap();
+    region.resize_device("old", 2 * UNIT * PAGE).unwrap();
     assert_eq!(region.device("old").unwrap().extents[0].start, before.extents[0].start);
     assert!(check::check(region.medium()).is_clean());
 }
@@ -121,12 +121,12 @@ fn an_empty_device_takes_any_alignment_and_another_one_what_its_extents_have() {
     let region = reopened(&region);
     assert_eq!(region.device("d").unwrap().align, Align::Huge);
     let misaligned = Error::Misaligned { size: PAGE, align: 2 * MIB };
-    assert_eq!(region.resize_device("d", PAGE, Held::Refuse), Err(misaligned));
-    region.resize_device("d", 2 * MIB, Held::Refuse).unwrap();
+    assert_eq!(region.resize_device("d", PAGE), Err(misaligned));
+    region.resize_device("d", 2 * MIB).unwrap();
     region.align_device("d", Align::Page).unwrap();
     region.align_device("d", Align::Huge).unwrap();
     region.align_device("d", Align::Page).unwrap();
-    region.resize_device("d", 2 * MIB + PAGE, Held::Refuse).unwrap();
+    region.resize_device("d", 2 * MIB + PAGE).unwrap();
     let before = everything(&region);
     let extent = region.device("d").unwrap().extents[0].clone();
     let refused = Error::CannotAlign { name: "d".into(), align: 2 * MIB, extent };

@@ -23,7 +23,7 @@ fn sample() -> Arc<Simulated> {
         region.create_device(&device(name, 1)).unwrap();
     }
     for name in ["1", "3", "5"] {
-        region.destroy_device(name, Held::Refuse).unwrap();
+        region.destroy_device(name).unwrap();
     }
     region.create_device(&device("many", 5)).unwrap();
     medium
@@ -267,7 +267,7 @@ proptest! {
         if repaired.left.is_clean() {
             let region = open(&medium);
             for device in region.devices() {
-                region.destroy_device(&device.name, Held::Refuse).unwrap();
+                region.destroy_device(&device.name).unwrap();
             }
             prop_assert!(check(&medium).is_clean());
         }

@@ -12,7 +12,7 @@ fn fragmented(holes: u64, behind: u64) -> Region<Arc<Simulated>> {
         region.create_device(&device(&format!("{hole}.used"), 1)).unwrap();
     }
     for hole in 0..holes {
-        region.destroy_device(&format!("{hole}.free"), Held::Refuse).unwrap();
+        region.destroy_device(&format!("{hole}.free")).unwrap();
     }
     region
 }
@@ -30,7 +30,7 @@ fn a_device_is_there_again_with_all_that_it_was() {
     assert!(info.contiguous && !info.held);
     assert_eq!(reopened(&region).device_of(two.uuid), Some(two.name));
     region.rename_device("one", "eins").unwrap();
-    region.destroy_device("zwöi", Held::Refuse).unwrap();
+    region.destroy_device("zwöi").unwrap();
     let region = reopened(&region);
     let names: Vec<String> = region.devices().into_iter().map(|device| device.name).collect();
     assert_eq!(names, ["eins", "seed"]);
@@ -42,11 +42,11 @@ fn growth_beyond_what_is_available_is_no_space_and_changes_nothing() {
     region.create_device(&device("a", 3)).unwrap();
     let before = everything(&region);
     let full = Error::NoSpace { needed: 8 * PAGE, available: 7 * PAGE, largest: 7 * PAGE };
-    assert_eq!(region.resize_device("a", 11 * PAGE, Held::Refuse), Err(full.clone()));
+    assert_eq!(region.resize_device("a", 11 * PAGE), Err(full.clone()));
     assert_eq!(region.create_device(&device("b", 8)), Err(full));
     assert_eq!(before, everything(&region));
     assert_eq!(before, everything(&reopened(&region)));
-    region.resize_device("a", 10 * PAGE, Held::Refuse).unwrap();
+    region.resize_device("a", 10 * PAGE).unwrap();
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn growing_in_an_empty_region_works() {
     let region = region(10);
     region.create_device(&device("seed", 0)).unwrap();
     assert_eq!(region.device("seed").unwrap().size, 0);
-    region.resize_device("seed", 4 * PAGE, Held::Refuse).unwrap();
+    region.resize_device("seed", 4 * PAGE).unwrap();
     assert_eq!(extents(&region, "seed"), [(2, 4)]);
     assert_eq!(extents(&reopened(&region), "seed"), [(2, 4)]);
 }
@@ -67,7 +67,7 @@ fn a_size_that_is_no_multiple_of_the_alignment_is_misaligned() {
     assert_eq!(region.create_device(&huge), Err(misaligned));
     region.create_device(&device("page", 1)).unwrap();
     let misaligned = Error::Misaligned { size: 100, align: PAGE };
-    assert_eq!(region.resize_device("page", 100, Held::Refuse), Err(misaligned));
+    assert_eq!(region.resize_device("page", 100), Err(misaligned));
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn device_offsets_keep_the_alignment_of_the_device() {
     let huge = DeviceOptions { align: Some(Align::Huge), ..device("huge", 512) };
     region.create_device(&huge).unwrap();
     region.create_device(&device("between", 512 + 5)).unwrap();
-    region.resize_device("huge", 2 * 512 * PAGE, Held::Refuse).unwrap();
+    region.resize_device("huge", 2 * 512 * PAGE).unwrap();
     let huge = region.device("huge").unwrap();
     let mut offset = 0;
     for extent in huge.extents {
@@ -94,12 +94,12 @@ fn growth_prefers_extending_the_last_extent_and_then_the_lowest_address() {
     for (name, pages) in [("low", 3), ("a", 2), ("gap", 2), ("b", 1)] {
         region.create_device(&device(name, pages)).unwrap();
     }
-    region.destroy_device("low", Held::Refuse).unwrap();
-    region.destroy_device("gap", Held::Refuse).unwrap();
+    region.destroy_device("low").unwrap();
+    region.destroy_device("gap").unwrap();
     // Behind the last extent are pages 7 and 8; then come 2, 3 and 4; then those behind b.
-    region.resize_device("a", 3 * PAGE, Held::Refuse).unwrap();
+    region.resize_device("a", 3 * PAGE).unwrap();
     assert_eq!(extents(&region, "a"), [(5, 3)]);
-    region.resize_device("a", 8 * PAGE, Held::Refuse).unwrap();
+    region.resize_device("a", 8 * PAGE).unwrap();
     assert_eq!(extents(&region, "a"), [(5, 4), (2, 3), (10, 1)]);
     assert_eq!(everything(&region), everything(&reopened(&region)));
 }
@@ -118,8 +118,8 @@ pub(super) fn growth_behind_the_last_extent_takes_whole_units_only() {
     region.create_device(&device("gap", unit + 88)).unwrap();
     region.create_device(&device("used", 1)).unwrap();
     assert_eq!(extents(&region, "gap"), [(2 * unit, unit + 88)]);
-    region.destroy_device("gap", Held::Refuse).unwrap();
-    region.resize_device("huge", 3 * unit * PAGE, Held::Refuse).unwrap();
+    region.destroy_device("gap").unwrap();
+    region.resize_device("huge", 3 * unit * PAGE).unwrap();
     assert_eq!(extents(&region, "huge"), [(unit, 2 * unit), (4 * unit, unit)]);
     assert_eq!(everything(&region), everything(&reopened(&region)));
 }
@@ -131,15 +131,15 @@ pub(super) fn growth_takes_few_large_extents_where_small_ones_need_a_metadata_pa
     region.create_device(&device("d", 1)).unwrap();
     region.change().unwrap().pool.clear();
     let hold_up = region.info().free;
-    region.resize_device("d", 7 * PAGE, Held::Refuse).unwrap();
+    region.resize_device("d", 7 * PAGE).unwrap();
     assert_eq!(extents(&region, "d"), [(2, 1), (10, 6)]);
     assert_eq!(region.info().free, hold_up - 6 * PAGE);
     // Behind the last extent there is more, and then there is nothing without a page.
-    region.resize_device("d", 21 * PAGE, Held::Refuse).unwrap();
+    region.resize_device("d", 21 * PAGE).unwrap();
     assert_eq!(extents(&region, "d"), [(2, 1), (10, 20)]);
     let before = everything(&region);
     let full = Err(Error::NoRoomFor(Space::Metadata));
-    assert_eq!(region.resize_device("d", 22 * PAGE, Held::Refuse), full);
+    assert_eq!(region.resize_device("d", 22 * PAGE), full);
     assert_eq!(before, everything(&region));
     assert_eq!(region.devices(), reopened(&region).devices());
     assert!(check::check(region.medium()).is_clean());
@@ -167,12 +167,12 @@ fn shrinking_frees_from_the_highest_device_offset() {
     for (name, pages) in [("low", 3), ("a", 2), ("b", 1)] {
         region.create_device(&device(name, pages)).unwrap();
     }
-    region.destroy_device("low", Held::Refuse).unwrap();
-    region.resize_device("a", 4 * PAGE, Held::Refuse).unwrap();
+    region.destroy_device("low").unwrap();
+    region.resize_device("a", 4 * PAGE).unwrap();
     assert_eq!(extents(&region, "a"), [(5, 2), (2, 2)]);
-    region.resize_device("a", 3 * PAGE, Held::Refuse).unwrap();
+    region.resize_device("a", 3 * PAGE).unwrap();
     assert_eq!(extents(&region, "a"), [(5, 2), (2, 1)]);
-    region.resize_device("a", PAGE, Held::Refuse).unwrap();
+    region.resize_device("a", PAGE).unwrap();
     assert_eq!(extents(&region, "a"), [(5, 1)]);
     assert_eq!(everything(&region), everything(&reopened(&region)));
 }
@@ -187,12 +187,12 @@ fn a_device_has_as_many_extents_as_it_takes_in_one_transaction_of_few_stores() {
     let all = region.info().free_metadata_pages;
     let sizes = [holes - 1, holes + 3, 700, 701, 510, 511, 3, 2, 1, 2, 3, holes, 0, holes];
     for size in sizes {
-        region.resize_device("d", size * PAGE, Held::Refuse).unwrap();
+        region.resize_device("d", size * PAGE).unwrap();
         assert_eq!(region.device("d").unwrap().size, size * PAGE);
         assert_eq!(everything(&region), everything(&reopened(&region)), "size {size}");
     }
     assert_eq!(region.info().free_metadata_pages, all);
-    region.destroy_device("d", Held::Refuse).unwrap();
+    region.destroy_device("d").unwrap();
     assert_eq!(region.info().free_metadata_pages, all + 3);
     assert_eq!(everything(&region), everything(&reopened(&region)));
 }
@@ -205,9 +205,9 @@ fn a_contiguous_device_is_one_extent_or_there_is_no_space() {
     assert_eq!(region.create_device(&contiguous("c", 5)), Err(full));
     region.create_device(&contiguous("c", 2)).unwrap();
     assert_eq!(extents(&region, "c"), [(12, 2)]);
-    region.resize_device("c", 4 * PAGE, Held::Refuse).unwrap();
+    region.resize_device("c", 4 * PAGE).unwrap();
     let full = Error::NoSpace { needed: PAGE, available: 5 * PAGE, largest: PAGE };
-    assert_eq!(region.resize_device("c", 5 * PAGE, Held::Refuse), Err(full));
+    assert_eq!(region.resize_device("c", 5 * PAGE), Err(full));
     assert_eq!(everything(&region), everything(&reopened(&region)));
 }
 
@@ -218,19 +218,19 @@ fn a_held_device_can_grow_and_neither_shrink_nor_go() {
     let hold = region.hold("d").unwrap();
     assert!(region.device("d").unwrap().held);
     let busy = Err(Error::Busy { name: "d".into() });
-    region.resize_device("d", 6 * PAGE, Held::Refuse).unwrap();
-    assert_eq!(region.resize_device("d", 5 * PAGE, Held::Refuse), busy);
-    assert_eq!(region.destroy_device("d", Held::Refuse), busy);
+    region.resize_device("d", 6 * PAGE).unwrap();
+    assert_eq!(region.resize_device("d", 5 * PAGE), busy);
+    assert_eq!(region.destroy_device("d"), busy);
     region.rename_device("d", "e").unwrap();
     assert!(region.device("e").unwrap().held);
     drop(hold);
     assert!(!region.device("e").unwrap().held);
-    region.resize_device("e", 5 * PAGE, Held::Refuse).unwrap();
-    region.destroy_device("e", Held::Refuse).unwrap();
+    region.resize_device("e", 5 * PAGE).unwrap();
+    region.destroy_device("e").unwrap();
 }
 
 #[test]
-fn a_range_is_taken_away_from_its_holder_before_it_is_freed() {
+fn a_pending_resize_changes_nothing_until_it_is_committed() {
     let medium = medium(20);
     let region = open(&medium);
     region.create_device(&device("d", 6)).unwrap();
@@ -238,27 +238,61 @@ fn a_range_is_taken_away_from_its_holder_before_it_is_freed() {
     medium.write_bytes(start + 4 * PAGE, b"still there").unwrap();
     let _hold = region.hold("d").unwrap();
     let before = everything(&region);
-    let mut refuse = |_| false;
-    let refused = region.resize_device("d", 4 * PAGE, Held::TakeAway(&mut refuse));
-    assert_eq!(refused, Err(Error::NotLetGo { name: "d".into() }));
+    let layout = region.lock_layout();
+    let pending = layout.begin_resize("d", 4 * PAGE).unwrap();
+    assert_eq!(pending.device(), region.device("d").unwrap());
+    assert_eq!(pending.doomed(), std::slice::from_ref(&(start + 4 * PAGE..start + 6 * PAGE)));
+    drop(pending);
+    let pending = layout.begin_resize("d", 4 * PAGE).unwrap();
+    // Look-ups do not wait for what the caller does meanwhile.
     assert_eq!(before, everything(&region));
-    let mut taken = Vec::new();
-    let mut take = |range| {
-        let mut bytes = [0; 11];
-        medium.read_bytes(start + 4 * PAGE, &mut bytes).unwrap();
-        assert_eq!(&bytes, b"still there");
-        taken.push(range);
-        true
-    };
-    region.resize_device("d", 4 * PAGE, Held::TakeAway(&mut take)).unwrap();
-    assert_eq!((taken.len(), taken[0].clone()), (1, 4 * PAGE..6 * PAGE));
-    let mut taken = Vec::new();
-    let mut take = |range| {
-        taken.push(range);
-        true
-    };
-    region.destroy_device("d", Held::TakeAway(&mut take)).unwrap();
-    assert_eq!((taken.len(), taken[0].clone()), (1, 0..4 * PAGE));
+    let mut bytes = [0; 11];
+    medium.read_bytes(start + 4 * PAGE, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"still there");
+    pending.commit().unwrap();
+    let info = region.device("d").unwrap();
+    assert_eq!((info.size, info.held), (4 * PAGE, true));
+    assert_eq!(
+        layout.begin_resize("d", 0).unwrap().doomed(),
+        std::slice::from_ref(&(start..start + 4 * PAGE))
+    );
+    assert_eq!(layout.begin_resize("d", 9 * PAGE).unwrap().doomed(), []);
+}
+
+#[test]
+fn what_a_resize_dooms_is_the_rest_of_an_extent_and_all_that_follow() {
+    let region = fragmented(3, 4);
+    region.create_device(&device("d", 3)).unwrap();
+    region.resize_device("d", 6 * PAGE).unwrap();
+    let info = region.device("d").unwrap();
+    let layout = region.lock_layout();
+    for kept in 0..=6 {
+        let pending = layout.begin_resize("d", kept * PAGE).unwrap();
+        let pages = |ranges: &[std::ops::Range<u64>]| -> Vec<u64> {
+            ranges.iter().flat_map(|range| range.clone().step_by(PAGE as usize)).collect()
+        };
+        assert_eq!(pages(&pending.doomed()), pages(&info.extents)[kept as usize..]);
+    }
+}
+
+#[test]
+fn no_device_is_held_while_the_layout_is_locked() {
+    let region = &region(20);
+    region.create_device(&device("d", 6)).unwrap();
+    let is_held = &AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let layout = region.lock_layout();
+        let holder = scope.spawn(move || {
+            let hold = region.hold("d").unwrap();
+            is_held.store(true, Ordering::Release);
+            (region.device("d").unwrap().size, hold)
+        });
+        layout.begin_resize("d", 2 * PAGE).unwrap().commit().unwrap();
+        assert!(!is_held.load(Ordering::Acquire));
+        drop(layout);
+        assert_eq!(holder.join().unwrap().0, 2 * PAGE);
+    });
+    assert!(is_held.load(Ordering::Acquire));
 }
 
 #[test]
@@ -277,8 +311,8 @@ fn names_and_uuids_are_checked_and_there_once() {
     assert_eq!(region.rename_device("e", "d"), Err(Error::DeviceExists("d".into())));
     let unknown = Error::UnknownDevice("x".into());
     assert_eq!(region.rename_device("x", "y"), Err(unknown.clone()));
-    assert_eq!(region.resize_device("x", 0, Held::Refuse), Err(unknown.clone()));
-    assert_eq!(region.destroy_device("x", Held::Refuse), Err(unknown.clone()));
+    assert_eq!(region.resize_device("x", 0), Err(unknown.clone()));
+    assert_eq!(region.destroy_device("x"), Err(unknown.clone()));
     assert_eq!(region.resolve("x", 0), Err(unknown));
     let behind = Error::BehindEnd { name: "d".into(), offset: PAGE, size: PAGE };
     assert_eq!(region.resolve("d", PAGE), Err(behind));
@@ -289,7 +323,7 @@ fn a_look_up_while_resizing_never_sees_a_half_made_state() {
     let region = &fragmented(8, 0);
     region.create_device(&device("d", 2)).unwrap();
     let [small, large] = [2, 7].map(|pages| {
-        region.resize_device("d", pages * PAGE, Held::Refuse).unwrap();
+        region.resize_device("d", pages * PAGE).unwrap();
         region.device("d").unwrap()
     });
     let done = &AtomicBool::new(false);
@@ -305,7 +339,7 @@ fn a_look_up_while_resizing_never_sees_a_half_made_state() {
         });
         for _ in 0..100 {
             for pages in [2, 7] {
-                region.resize_device("d", pages * PAGE, Held::Refuse).unwrap();
+                region.resize_device("d", pages * PAGE).unwrap();
             }
         }
         done.store(true, Ordering::Relaxed);
@@ -327,10 +361,10 @@ fn a_region_can_be_looked_at_while_its_holder_changes_it() {
                 let pages = sizes.next().unwrap();
                 region.create_device(&device("a", pages / 4)).unwrap();
                 region.create_device(&device("b", 2)).unwrap();
-                region.resize_device("a", pages * PAGE, Held::Refuse).unwrap();
+                region.resize_device("a", pages * PAGE).unwrap();
                 region.rename_device("b", "c").unwrap();
                 for name in ["a", "c"] {
-                    region.destroy_device(name, Held::Refuse).unwrap();
+                    region.destroy_device(name).unwrap();
                 }
                 std::thread::yield_now();
             }

@@ -59,8 +59,8 @@ fn sample() -> Arc<Simulated> {
 pub(super) fn changes_are_seen_wholly_or_not_at_all() {
     let (before, after) = before_or_after(sample, |medium| {
         let region = open(medium);
-        region.destroy_device("a", Held::Refuse).unwrap();
-        region.resize_device("c", 6 * PAGE, Held::Refuse).unwrap();
+        region.destroy_device("a").unwrap();
+        region.resize_device("c", 6 * PAGE).unwrap();
         region.rename_device("b", "a").unwrap();
         region.allocate(A, "", 1).unwrap();
     });
@@ -72,7 +72,7 @@ pub(super) fn changes_are_seen_wholly_or_not_at_all() {
 fn a_change_that_is_undone_is_seen_wholly_or_not_at_all() {
     before_or_after(sample, |medium| {
         let region = open(medium);
-        region.destroy_device("a", Held::Refuse).unwrap();
+        region.destroy_device("a").unwrap();
         region.create_device(&device("a", 2)).unwrap();
     });
 }

@@ -25,7 +25,7 @@ fn one_of_everything() -> Arc<Simulated> {
         region.create_device(&device(name, 1)).unwrap();
     }
     for name in ["a", "c"] {
-        region.destroy_device(name, Held::Refuse).unwrap();
+        region.destroy_device(name).unwrap();
     }
     region.create_device(&device("d", 4)).unwrap();
     assert_eq!(extents(&region, "d").len(), 3);
@@ -258,6 +258,6 @@ fn a_region_is_not_changed_on_a_medium_whose_fences_make_nothing_durable() {
     Region::look_at(cached).unwrap();
     for durability in [Durability::Strict, Durability::Dax] {
         let medium = Hooked::of_durability(&medium, durability);
-        Region::open(medium, false).unwrap().resize_device("d", PAGE, Held::Refuse).unwrap();
+        Region::open(medium, false).unwrap().resize_device("d", PAGE).unwrap();
     }
 }

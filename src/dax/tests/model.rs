@@ -181,7 +181,7 @@ proptest! {
                     }
                 }
                 Op::Resize(number, pages) => {
-                    let resized = region.resize_device(&name(number), pages * PAGE, Held::Refuse);
+                    let resized = region.resize_device(&name(number), pages * PAGE);
                     failed = resized.is_err();
                     let known = model.devices.get(&number);
                     match resized {
@@ -205,7 +205,7 @@ proptest! {
                     }
                 }
                 Op::Destroy(number) => {
-                    let destroyed = region.destroy_device(&name(number), Held::Refuse);
+                    let destroyed = region.destroy_device(&name(number));
                     prop_assert_eq!(destroyed.is_ok(), model.devices.remove(&number).is_some());
                 }
                 Op::Rename(from, to) => {

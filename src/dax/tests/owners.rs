@@ -176,7 +176,7 @@ fn all_pages_of_an_owner_that_is_gone_are_freed_at_once() {
         assert_eq!(region.free_all(other), Err(Error::UnknownOwner(other)));
     }
     region.free_all(B).unwrap();
-    region.destroy_device("d", Held::Refuse).unwrap();
+    region.destroy_device("d").unwrap();
     assert_eq!(everything(&region), before);
 }
 

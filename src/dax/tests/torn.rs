@@ -62,7 +62,7 @@ fn fragmented(version: Version) -> Arc<Simulated> {
         region.create_device(&device(name, 1)).unwrap();
     }
     for name in ["a", "c", "e"] {
-        region.destroy_device(name, Held::Refuse).unwrap();
+        region.destroy_device(name).unwrap();
     }
     medium
 }
@@ -108,10 +108,10 @@ fn a_shrink_that_was_cut_off_does_not_come_back_after_data_were_stored() {
         open(&medium).create_device(&device(name, 8)).unwrap();
     }
     let shrink = |region: &Region<Arc<Recorder>>| {
-        region.resize_device("x", 2 * PAGE, Held::Refuse).unwrap();
+        region.resize_device("x", 2 * PAGE).unwrap();
     };
     let grow = |region: &Region<Arc<Recorder>>| {
-        region.resize_device("x", 12 * PAGE, Held::Refuse).unwrap();
+        region.resize_device("x", 12 * PAGE).unwrap();
     };
     let words = torn(&medium, 8, |_| true, shrink).entry.len() / 8;
     for missing in 0..words {

@@ -15,8 +15,7 @@ use std::time::Instant;
 use log::warn;
 
 use super::super::log::{LogWriter, Note};
-use super::failure::{Failure, Moment};
-use crate::pmem::cache_model::Random;
+use super::failure::{Choice, Failure, Moment};
 
 /// Exit status after a power failure.
 const POWER_HAS_FAILED: i32 = 3;
@@ -363,18 +362,11 @@ impl Cache {
     /// them have a new version.
     fn leave(&self, state: &mut State) -> (usize, usize) {
         let size = self.options.sector_size;
-        let mut random = Random::new(self.options.failure.seed);
-        // Whole failures are all, or none, now and then: each sector by itself rarely comes to that.
-        let manner = random.within(0..4);
+        let mut choice = Choice::new(&self.options.failure, state.writes.keys().copied());
         let mut kept = 0;
         for (sector, versions) in &state.versions {
-            let version = match manner {
-                0 => 0,
-                1 => versions.len() as u64,
-                _ => random.within(0..versions.len() as u64 + 1),
-            };
-            let chosen = version.checked_sub(1).and_then(|index| versions.get(index as usize));
-            let Some(write) = chosen.and_then(|number| state.writes.get(number)) else { continue };
+            let chosen = choice.of(versions);
+            let Some(write) = chosen.and_then(|number| state.writes.get(&number)) else { continue };
             let mut bytes = vec![0; size as usize];
             write.copy_sector(*sector, &mut bytes);
             // An image that does not answer keeps nothing, power or no power.

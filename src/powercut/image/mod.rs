@@ -13,6 +13,6 @@ mod socket;
 
 pub use cache::{Cache, CacheError, CacheOptions};
 pub use disk::{ImageDisk, ImageQueue};
-pub use failure::{Failure, FailureError, Moment};
-pub use marks::{MarkDisk, MarkQueue};
+pub use failure::{Failure, FailureError, Moment, Remains};
+pub use marks::{MarkDisk, MarkQueue, Marks};
 pub use socket::{MarkSocket, send_mark};

@@ -6,7 +6,7 @@
 //! * [`Plan`] collects the states of all points, each content once;
 //! * [`Image`] is a copy of the disk that is patched from state to state;
 //! * [`Check`] runs the user's command on it;
-//! * [`reproducer()`] finds the few sectors that a failure is about ([`minimise()`]).
+//! * [`Parts`] finds the few sectors that a failure is about ([`minimise()`]).
 
 mod check;
 mod choice;
@@ -23,5 +23,5 @@ pub use image::{Image, ImageError};
 pub use minimise::minimise;
 pub use model::{Model, ModelError};
 pub use plan::{NoSuchMark, Plan, Range};
-pub use reproducer::reproducer;
+pub use reproducer::Parts;
 pub use timeline::{Content, Pending, Point, Timeline, base_hash};

@@ -1,6 +1,6 @@
 //! What is durable and what is pending, at each point of a log.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hasher;
 use std::io::{self, Read};
 
@@ -64,6 +64,16 @@ impl Point {
     pub fn durable(&self, sector: u64) -> Content {
         self.durable.get(&sector).copied().unwrap_or(Content::Base)
     }
+
+    /// The sectors that are durable, and not as in the base image.
+    pub fn all_durable(&self) -> impl Iterator<Item = (u64, Content)> + '_ {
+        self.durable.iter().map(|(sector, content)| (*sector, *content))
+    }
+
+    /// Returns whether `sector` durably holds what an entry after `number` has written.
+    fn is_newer(&self, sector: u64, number: usize) -> bool {
+        matches!(self.durable(sector), Content::Written { entry, .. } if entry > number)
+    }
 }
 
 impl<'l> Timeline<'l> {
@@ -113,8 +123,8 @@ impl<'l> Timeline<'l> {
         }
         if entry.changes() {
             if entry.has(flag::FUA) && !self.ignores_flushes {
-                self.supersede(entry);
                 self.settle(number, &mut changed)?;
+                self.supersede(entry);
             } else {
                 self.point.pending.push(number);
                 self.note_versions(number);
@@ -123,11 +133,14 @@ impl<'l> Timeline<'l> {
         Ok(Some(changed))
     }
 
-    /// What an entry has written is durable.
+    /// What an entry has written is durable, but for sectors whose durable content is newer.
     fn settle(&mut self, number: usize, changed: &mut Vec<u64>) -> Result<(), LogError> {
         let entry = &self.log.entries()[number];
         for index in 0..entry.sectors {
             let (sector, new) = (entry.sector + index, Content::Written { entry: number, index });
+            if self.point.is_newer(sector, number) {
+                continue;
+            }
             let old = self.point.durable(sector);
             self.point.hash ^= self.hash_of(sector, old)? ^ self.hash_of(sector, new)?;
             self.point.durable.insert(sector, new);
@@ -159,9 +172,34 @@ impl<'l> Timeline<'l> {
     fn note_versions(&mut self, number: usize) {
         let entry = &self.log.entries()[number];
         for index in 0..entry.sectors {
-            let content = Content::Written { entry: number, index };
-            self.versions.entry(entry.sector + index).or_default().push(content);
+            let (sector, content) =
+                (entry.sector + index, Content::Written { entry: number, index });
+            if !self.point.is_newer(sector, number) {
+                self.versions.entry(sector).or_default().push(content);
+            }
         }
+    }
+
+    /// The sectors whose content is not certain, and what each may hold, the newest first and each content once.
+    ///
+    /// # Errors
+    ///
+    /// The log cannot be read.
+    pub fn undecided(&mut self) -> Result<BTreeMap<u64, Vec<Content>>, LogError> {
+        let mut undecided = BTreeMap::new();
+        for (sector, versions) in self.versions.clone() {
+            let durable = self.point.durable(sector);
+            let (mut contents, mut seen) = (Vec::new(), HashSet::new());
+            for content in versions.into_iter().rev().chain([durable]) {
+                if seen.insert(self.hash_of(sector, content)?) {
+                    contents.push(content);
+                }
+            }
+            if contents.len() > 1 {
+                undecided.insert(sector, contents);
+            }
+        }
+        Ok(undecided)
     }
 
     /// Hash of a disk whose sectors are as durable here, but for `sectors`.

@@ -8,7 +8,7 @@ use log::{LevelFilter, info};
 
 use super::super::fleet::{Fleet, FleetError};
 use super::super::queue::{BucketConfig, RateLimit};
-use super::super::windows::{Live, Resized, Wanted};
+use super::super::windows::{DeviceSelector, OnlineResize, Resized};
 use super::protocol::{Answer, Request, VERSION};
 use super::report::RateReport;
 use crate::error_chain::in_one_line;
@@ -16,7 +16,7 @@ use crate::error_chain::in_one_line;
 /// What an administrator can have changed.
 pub struct Administration {
     /// The DAX devices.
-    pub(in crate::vhost_user) live: Live,
+    pub(in crate::vhost_user) dax_devices: OnlineResize,
     /// The devices that are served.
     pub(in crate::vhost_user) fleet: Arc<Fleet>,
 }
@@ -40,8 +40,8 @@ impl Administration {
         let answer = match request {
             Request::ResizeDevice { file, namespace, device, size, force } => {
                 let (file, namespace) = (file.as_deref(), namespace.as_deref());
-                let wanted = Wanted { file, namespace, name: &device };
-                return self.resize_device(&wanted, size, force);
+                let selector = DeviceSelector { file, namespace, name: &device };
+                return self.resize_device(&selector, size, force);
             }
             Request::Version => {
                 Ok(Answer::Version { protocol: VERSION, program: env!("CARGO_PKG_VERSION").into() })
@@ -87,9 +87,9 @@ impl Administration {
         Ok(Answer::Done)
     }
 
-    fn resize_device(&self, wanted: &Wanted<'_>, size: u64, force: bool) -> Answer {
-        let device = wanted.name;
-        match self.live.resize(wanted, size, force) {
+    fn resize_device(&self, selector: &DeviceSelector<'_>, size: u64, force: bool) -> Answer {
+        let device = selector.name;
+        match self.dax_devices.resize(selector, size, force) {
             Ok(Resized { before, size, windows }) => {
                 info!(
                     "device {device:?}: resized from {before} to {size} bytes, {windows} windows to it"

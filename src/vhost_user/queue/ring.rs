@@ -5,8 +5,9 @@
 //! ([`Ring::is_wanted`]).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use virtio_queue::{Error, Queue, QueueT};
 use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryAtomic};
@@ -16,6 +17,9 @@ use crate::virtio::GuestRam;
 
 /// Guest memory that the frontend can exchange.
 pub type Memory = GuestMemoryAtomic<GuestRam>;
+
+/// How often the lock is tried by a thread that waits for it until a deadline.
+const LOCK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A ring.
 #[derive(Debug)]
@@ -126,6 +130,24 @@ impl Ring {
     pub(in crate::vhost_user) fn lock(&self) -> MutexGuard<'_, RingState> {
         let _wanted = Wanted::new(&self.wanted);
         self.state()
+    }
+
+    /// Locks the ring before its queue does, if that is possible until `deadline`.
+    pub(in crate::vhost_user) fn lock_until(
+        &self,
+        deadline: Instant,
+    ) -> Option<MutexGuard<'_, RingState>> {
+        let _wanted = Wanted::new(&self.wanted);
+        loop {
+            match self.state.try_lock() {
+                Ok(state) => return Some(state),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    thread::sleep(LOCK_INTERVAL);
+                }
+                Err(TryLockError::WouldBlock) => return None,
+            }
+        }
     }
 
     /// Locks the ring for its queue, after every other thread that wants it.

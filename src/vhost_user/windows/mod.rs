@@ -11,15 +11,15 @@
 //! * it unmaps only what was mapped by one request, and all of it: pieces are remembered (`mapper`).
 
 mod config;
-mod live;
 mod mapped;
 mod mapper;
-mod quiet;
+mod online_resize;
+mod quiesce;
 mod region;
 mod window;
 
 pub use config::WindowConfig;
-pub use live::{Live, Resized, Wanted};
+pub use online_resize::{DeviceSelector, OnlineResize, Resized};
 pub use region::{OpenRegion, RegionConfig, Regions};
 pub use window::Window;
 
@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::Instant;
 
 use log::warn;
 
@@ -46,9 +46,6 @@ use mapper::{Mapper, Order};
 /// Most windows of a device: the number of a shared memory region is one byte, and one region fills up what
 /// the others leave.
 pub const MOST_WINDOWS: usize = 255;
-
-/// How long a frontend may take to let go of a part of a window. QEMU takes a millisecond.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The windows of a device.
 pub struct Windows {
@@ -187,12 +184,14 @@ impl Windows {
         }
     }
 
-    /// Waits until what the device had in hand is done. Returns whether nothing that its guest asks for from then on
-    /// gets at the bytes `ranges` of `file`, whatever device it has them from.
-    fn lets_go_of(&self, file: &SharedFile, ranges: &[Range<u64>]) -> bool {
-        // Not while the connection is locked: a ring that starts wants it.
+    /// Waits for the requests of the device that are under way, until `deadline` at most. Returns whether they
+    /// have ended, and no later one can access the bytes `ranges` of `file`, whatever device mapped them.
+    fn quiesce(&self, file: &SharedFile, ranges: &[Range<u64>], deadline: Instant) -> bool {
+        // The connection is not locked meanwhile: a ring that starts locks it.
         let rings = self.connection().rings.clone();
-        rings.values().all(|(ring, memory)| quiet::lets_go_of(ring, memory, file, ranges))
+        rings.values().all(|(ring, memory)| {
+            quiesce::wait_until_unmapped(ring, memory, file, ranges, deadline)
+        })
     }
 
     /// Waits until the frontend has answered to what it was asked to map. Returns whether the guest has all
@@ -259,8 +258,9 @@ impl Windows {
         connection.mapping.as_ref().is_some_and(order)
     }
 
-    /// Has the frontend unmap what lies behind `size` in a window. Returns whether it has.
-    fn unmap(&self, window: usize, size: u64) -> bool {
+    /// Has the frontend unmap what lies after `size` in a window, until `deadline` at most. Returns whether it
+    /// has.
+    fn unmap(&self, window: usize, size: u64, deadline: Instant) -> bool {
         let (answer, done) = sync_channel(1);
         let order = Order::Unmap { window, size, answer };
         match &self.connection().mapping {
@@ -268,7 +268,7 @@ impl Windows {
             // Without a thread, nothing was ever mapped.
             None => return true,
         }
-        done.recv_timeout(PATIENCE).unwrap_or(false)
+        done.recv_timeout(deadline.saturating_duration_since(Instant::now())).unwrap_or(false)
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {

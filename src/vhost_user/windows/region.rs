@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::super::error::Error;
 use super::super::medium::OpenMedium;
@@ -13,7 +13,7 @@ use crate::nvdimm::{self, Claim, ClaimKind, LabelSize, NvdimmFile, Selection};
 use crate::pmem::{PersistentMemory, Protection, SharedFile};
 
 /// Any medium: nothing that a window does is worth one kind of code for each.
-type Medium = Arc<dyn PersistentMemory>;
+pub(super) type Medium = Arc<dyn PersistentMemory>;
 
 /// A region, as it is asked for.
 #[derive(Debug, Clone)]
@@ -38,8 +38,6 @@ pub struct OpenRegion {
     read_only: Arc<SharedFile>,
     /// `None`: the region is open for reading only.
     writable: Option<Arc<SharedFile>>,
-    /// Held while a device changes its size, or while a window begins to map one.
-    changes: Mutex<()>,
 }
 
 impl OpenRegion {
@@ -67,12 +65,6 @@ impl OpenRegion {
     pub(super) fn is_in(&self, file: &Path) -> bool {
         let same = |path: &Path| path.canonicalize();
         same(self.claim.path()).is_ok_and(|ours| same(file).is_ok_and(|theirs| ours == theirs))
-    }
-
-    /// Until this is dropped, no device changes its size, and no window begins to map one.
-    pub(super) fn steady(&self) -> MutexGuard<'_, ()> {
-        // What is guarded is not in the mutex, and whole after every panic.
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The file that it is in.
@@ -172,7 +164,6 @@ impl RegionConfig {
             region,
             read_only: Arc::new(read_only),
             writable: writable.map(Arc::new),
-            changes: Mutex::new(()),
         })
     }
 }

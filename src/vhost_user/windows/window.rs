@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use super::super::error::Error;
-use super::region::OpenRegion;
-use crate::dax::{self, DeviceInfo, Hold};
+use super::region::{Medium, OpenRegion};
+use crate::dax::{self, DeviceInfo, Hold, LayoutLock};
 use crate::pmem::{MediaError, PersistentMemory, Protection, SharedFile};
 
 /// What the sizes of shared memory regions are multiples of, in bytes: the guest's larger pages, and the
@@ -136,8 +136,9 @@ impl Window {
 
     /// Holds the device for a frontend.
     pub(super) fn attach(&self) {
-        let _steady = self.region.steady();
-        match self.hold() {
+        // Until the window has its contents, the device does not change.
+        let layout = self.region.region().lock_layout();
+        match self.hold(&layout) {
             Ok(contents) => *self.contents() = contents,
             Err(error) => {
                 log::error!("{}: window {:?} stays empty: {error}", self.region.title(), self.name);
@@ -145,13 +146,13 @@ impl Window {
         }
     }
 
-    fn hold(&self) -> Result<Contents, Error> {
+    fn hold(&self, layout: &LayoutLock<'_, Medium>) -> Result<Contents, Error> {
         let region = self.region.region();
         let title = || self.region.title().to_owned();
         let fails = |source| Error::Region { title: title(), source: Box::new(source) };
         let name = region.device_of(self.uuid);
         let name = name.ok_or_else(|| fails(dax::Error::UnknownDevice(self.name.clone())))?;
-        let hold = region.hold(&name).map_err(fails)?;
+        let hold = layout.hold(&name).map_err(fails)?;
         let device = region.device(&name).map_err(fails)?;
         let size = region_size(&device, self.reserve)?;
         Ok(Contents { hold: Some(hold), size, pieces: self.pieces_of(&device.extents, size) })

@@ -11,7 +11,7 @@ use super::{Open, RegionArgs, device_alignment};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
-use crate::dax::{self, Align, DeviceInfo, DeviceOptions, Held};
+use crate::dax::{self, Align, DeviceInfo, DeviceOptions};
 use crate::nvdimm::{self, ClaimKind, Namespace};
 use crate::vhost_user::control::{self, Request};
 
@@ -160,7 +160,7 @@ impl ResizeDevice {
             return Err(holds_data(&open, &self.device, "in the part that is cut off"));
         }
         let progress = Progress::new("zeroing", None);
-        let resized = open.region.resize_device(&self.device, self.size.0, Held::Refuse);
+        let resized = open.region.resize_device(&self.device, self.size.0);
         resized.map_err(|error| open.error(error))?;
         drop(progress);
         report(&open, &self.device, "resized", self.json)
@@ -197,7 +197,7 @@ impl DestroyDevice {
         for device in &self.devices {
             let DeviceInfo { size, .. } =
                 open.region.device(device).map_err(|error| open.error(error))?;
-            let destroyed = open.region.destroy_device(device, Held::Refuse);
+            let destroyed = open.region.destroy_device(device);
             destroyed.map_err(|error| open.error(error))?;
             say!("{}: destroyed {device}: {} are free", self.region.file.display(), Size(size));
         }

@@ -3,11 +3,15 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Windows;
 use super::region::{OpenRegion, Regions};
 use super::window::Window;
-use crate::dax::{self, DeviceInfo, Held};
+use crate::dax::{self, DeviceInfo};
+
+/// How long all frontends together may take to release what a device loses. QEMU takes a millisecond.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a device keeps its size.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +44,12 @@ pub enum ResizeError {
          its frontend has taken it out"
     )]
     InUse(String),
+    /// A frontend has not unmapped what would be freed, or a request that uses it has not ended.
+    #[error(
+        "busy: a guest's frontend did not let go of the part of device {0:?} that would be freed; try again \
+         when it answers"
+    )]
+    NotReleased(String),
     /// A window is too small.
     #[error(
         "busy: a guest has a window of {window} bytes to device {device:?}, which cannot show more; \
@@ -61,9 +71,9 @@ pub enum ResizeError {
     },
 }
 
-/// Which device.
+/// Selects a device.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+pub struct DeviceSelector<'a> {
     /// The NVDIMM file that it is in; `None`: any.
     pub file: Option<&'a Path>,
     /// The namespace that it is in; `None`: any.
@@ -83,8 +93,8 @@ pub struct Resized {
     pub windows: usize,
 }
 
-/// The regions of a process and all windows into them.
-pub struct Live {
+/// The regions of a process and all windows into them, whose devices are resized while guests use them.
+pub struct OnlineResize {
     regions: Vec<Arc<OpenRegion>>,
     windows: Vec<Arc<Windows>>,
 }
@@ -101,83 +111,99 @@ impl User<'_> {
     }
 }
 
-impl Live {
-    /// What is open in `regions`.
-    pub fn new(regions: Regions) -> Live {
+impl OnlineResize {
+    /// The regions that are open in `regions`.
+    pub fn new(regions: Regions) -> OnlineResize {
         let (regions, windows) = regions.into_parts();
-        Live { regions, windows }
+        OnlineResize { regions, windows }
     }
 
     /// Makes a device larger or smaller, and the windows to it.
     ///
-    /// What is new can be mapped by the guests at once. What goes is taken away from them before, and they
-    /// have let go of it when it is freed; if one does not, nothing changes. `force`: also where data go
-    /// with it, and where a guest's driver is not prepared for the change.
+    /// What is new can be mapped by the guests at once. What goes is revoked before it is freed: frontends
+    /// unmap it, and requests that use it end. If that does not happen in time, nothing changes. `force`:
+    /// also where data go with it, and where a guest's driver is not prepared for the change.
     ///
     /// # Errors
     ///
     /// [`ResizeError`].
     pub fn resize(
         &self,
-        wanted: &Wanted<'_>,
+        selector: &DeviceSelector<'_>,
         size: u64,
         force: bool,
     ) -> Result<Resized, ResizeError> {
-        let region = self.find(wanted)?;
-        let _steady = region.steady();
+        let region = self.find(selector)?;
         let fails = |source| ResizeError::Region { title: region.title().to_owned(), source };
-        let before = region.region().device(wanted.name).map_err(fails)?;
+        // Until this is dropped, no window begins to map a device of the region.
+        let layout = region.region().lock_layout();
+        let pending = layout.begin_resize(selector.name, size).map_err(fails)?;
+        let before = pending.device();
         let users = self.users(region, &before);
+        let doomed = Doomed { region, device: &before, size, ranges: pending.doomed() };
         if !force {
             refuse_surprise(&users, &before, size)?;
-            refuse_loss(region, &before, size)?;
+            doomed.refuse_loss()?;
         }
-        let gone = behind(&before, size);
-        // A guest whose frontend has just gone has left its devices one by one.
-        if users.is_empty() && !self.is_unused(region, &gone) {
-            return Err(ResizeError::InUse(wanted.name.to_owned()));
-        }
-        let mut take_away = |cut: Range<u64>| {
-            for user in &users {
-                user.window().cut(cut.start);
-            }
-            users.iter().all(|user| user.windows.unmap(user.number, cut.start))
-                && self.is_unused(region, &gone)
-        };
-        let held = Held::TakeAway(&mut take_away);
-        let resized = region.region().resize_device(wanted.name, size, held);
-        // As it is now, whatever came of it.
-        let now = region.region().device(wanted.name).map_err(fails)?;
+        let revoked = self.revoke(&users, &doomed, Instant::now() + PATIENCE);
+        let resized = revoked.and_then(|()| pending.commit().map_err(fails));
+        // The windows show what the device has now, whatever came of it.
+        let now = region.region().device(selector.name).map_err(fails)?;
         for user in &users {
             user.window().has_extents(&now.extents);
             user.windows.map_more();
         }
-        resized.map_err(fails)?;
+        resized?;
         Ok(Resized { before: before.size, size: now.size, windows: users.len() })
     }
 
+    /// Takes what a device loses away from the guests: cuts the windows, has the frontends unmap it, and
+    /// waits for requests that may use it, all of that until `deadline`.
+    fn revoke(
+        &self,
+        users: &[User<'_>],
+        doomed: &Doomed<'_>,
+        deadline: Instant,
+    ) -> Result<(), ResizeError> {
+        if doomed.ranges.is_empty() {
+            return Ok(());
+        }
+        let start = doomed.size;
+        for user in users {
+            user.window().cut(start);
+        }
+        let unmapped = users.iter().all(|user| user.windows.unmap(user.number, start, deadline));
+        if unmapped && self.is_unused(doomed, deadline) {
+            return Ok(());
+        }
+        let device = doomed.device.name.clone();
+        // A guest whose frontend has just gone has left its devices one by one.
+        let is_left = users.is_empty();
+        Err(if is_left { ResizeError::InUse(device) } else { ResizeError::NotReleased(device) })
+    }
+
     /// The region that a device is in.
-    fn find(&self, wanted: &Wanted<'_>) -> Result<&Arc<OpenRegion>, ResizeError> {
+    fn find(&self, selector: &DeviceSelector<'_>) -> Result<&Arc<OpenRegion>, ResizeError> {
         let mut found = self.regions.iter().filter(|region| {
-            wanted.file.is_none_or(|file| region.is_in(file))
-                && wanted.namespace.is_none_or(|namespace| region.goes_by(namespace))
-                && region.region().device(wanted.name).is_ok()
+            selector.file.is_none_or(|file| region.is_in(file))
+                && selector.namespace.is_none_or(|namespace| region.goes_by(namespace))
+                && region.region().device(selector.name).is_ok()
         });
         match (found.next(), found.next()) {
             (Some(region), None) => Ok(region),
-            (None, _) => Err(ResizeError::Unknown(wanted.name.to_owned())),
-            (Some(_), Some(_)) => Err(ResizeError::Several(wanted.name.to_owned())),
+            (None, _) => Err(ResizeError::Unknown(selector.name.to_owned())),
+            (Some(_), Some(_)) => Err(ResizeError::Several(selector.name.to_owned())),
         }
     }
 
-    /// Waits until what guests have asked for is done. Returns whether nothing that they ask for from then on gets
-    /// at the bytes `ranges` of the region.
-    fn is_unused(&self, region: &OpenRegion, ranges: &[Range<u64>]) -> bool {
-        let file = region.file();
+    /// Waits, until `deadline` at most, for the requests that are under way. Returns whether no later request
+    /// can access what is doomed.
+    fn is_unused(&self, doomed: &Doomed<'_>, deadline: Instant) -> bool {
+        let file = doomed.region.file();
         let in_file =
             |range: &Range<u64>| file.file_offset(range.start)..file.file_offset(range.end);
-        let ranges: Vec<_> = ranges.iter().map(in_file).collect();
-        ranges.is_empty() || self.windows.iter().all(|windows| windows.lets_go_of(file, &ranges))
+        let ranges: Vec<_> = doomed.ranges.iter().map(in_file).collect();
+        self.windows.iter().all(|windows| windows.quiesce(file, &ranges, deadline))
     }
 
     /// The windows that guests have to `device`.
@@ -210,49 +236,24 @@ fn refuse_surprise(users: &[User<'_>], device: &DeviceInfo, size: u64) -> Result
     Ok(())
 }
 
-/// Refuses to give up what is stored behind `size`, as far as it is known that something is.
-fn refuse_loss(region: &OpenRegion, device: &DeviceInfo, size: u64) -> Result<(), ResizeError> {
-    let region = region.region();
-    if behind(device, size).iter().any(|gone| region.next_stored(gone.start) < gone.end) {
-        return Err(ResizeError::HoldsData { device: device.name.clone(), size });
-    }
-    Ok(())
+/// What a device will lose.
+struct Doomed<'a> {
+    region: &'a OpenRegion,
+    device: &'a DeviceInfo,
+    /// The new size of the device.
+    size: u64,
+    /// The bytes of the region that the device has after `size`.
+    ranges: Vec<Range<u64>>,
 }
 
-/// The bytes of the region that are the device's behind its byte `size`.
-fn behind(device: &DeviceInfo, size: u64) -> Vec<Range<u64>> {
-    let mut end = 0;
-    let behind = |extent: &Range<u64>| {
-        let start = end;
-        end += extent.end - extent.start;
-        extent.start + size.saturating_sub(start).min(end - start)..extent.end
-    };
-    device.extents.iter().map(behind).filter(|range| !range.is_empty()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dax::Align;
-
-    #[test]
-    fn what_is_behind_a_size_is_the_rest_of_an_extent_and_all_that_follow() {
-        let extents = vec![100..200, 1000..1200, 50..60];
-        let device = DeviceInfo {
-            name: "data".into(),
-            uuid: uuid::Uuid::nil(),
-            label: String::new(),
-            size: 310,
-            align: Align::default(),
-            contiguous: false,
-            held: false,
-            extents,
-        };
-        assert_eq!(behind(&device, 0), device.extents);
-        assert_eq!(behind(&device, 40), [140..200, 1000..1200, 50..60]);
-        assert_eq!(behind(&device, 100), [1000..1200, 50..60]);
-        assert_eq!(behind(&device, 250), [1150..1200, 50..60]);
-        assert_eq!(behind(&device, 310), []);
-        assert_eq!(behind(&device, 1000), []);
+impl Doomed<'_> {
+    /// Refuses to discard what is stored there, as far as it is known that something is.
+    fn refuse_loss(&self) -> Result<(), ResizeError> {
+        let region = self.region.region();
+        if self.ranges.iter().any(|range| region.next_stored(range.start) < range.end) {
+            let device = self.device.name.clone();
+            return Err(ResizeError::HoldsData { device, size: self.size });
+        }
+        Ok(())
     }
 }

@@ -6,32 +6,34 @@
 //! it from guest memory: a batch that began before may still store to it.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use vm_memory::{GuestAddressSpace, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::super::queue::{Memory, Ring};
 use crate::pmem::{GuestRegion, SharedFile};
 
-/// Waits until the batch of `ring` that is under way is over. Returns whether those that come after it cannot get at
-/// the bytes `ranges` of `file`: guest memory shows none of them, or the ring is stopped, and frontends say
-/// anew what guest memory is before they start one.
-pub(super) fn lets_go_of(
+/// Waits until the batch of `ring` that is under way has ended, until `deadline` at most. Returns whether it
+/// has, and later batches cannot access the bytes `ranges` of `file`: guest memory has none of them, or the ring
+/// is stopped, and a frontend sends a new memory table before it starts one.
+pub(super) fn wait_until_unmapped(
     ring: &Ring,
     memory: &Memory,
     file: &SharedFile,
     ranges: &[Range<u64>],
+    deadline: Instant,
 ) -> bool {
-    let state = ring.lock();
-    !state.is_running() || !memory.memory().iter().any(|region| shows(region, file, ranges))
+    let Some(state) = ring.lock_until(deadline) else { return false };
+    !state.is_running() || !memory.memory().iter().any(|region| overlaps(region, file, ranges))
 }
 
-/// Returns whether a part of guest memory is one of `file`, too.
-fn shows(region: &GuestRegion, file: &SharedFile, ranges: &[Range<u64>]) -> bool {
+/// Returns whether a region of guest memory is mapped from the bytes `ranges` of `file`.
+fn overlaps(region: &GuestRegion, file: &SharedFile, ranges: &[Range<u64>]) -> bool {
     let Some(place) = region.file_offset() else { return false };
     let (start, end) = (place.start(), place.start().saturating_add(region.len()));
-    let overlaps = |range: &Range<u64>| range.start < end && start < range.end;
-    // If that is not known, it is not known to be another.
-    ranges.iter().any(overlaps) && file.is(place.file()).unwrap_or(true)
+    let overlap = |range: &Range<u64>| range.start < end && start < range.end;
+    // A file that cannot be compared may be the same one.
+    ranges.iter().any(overlap) && file.is(place.file()).unwrap_or(true)
 }
 
 #[cfg(test)]
@@ -41,6 +43,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
+    use std::time::Duration;
 
     use vm_memory::{Bytes, GuestAddress};
 
@@ -49,6 +52,9 @@ mod tests {
     use crate::pmem::{DurabilityRequest, Mapping, Protection};
     use crate::vhost_user::queue::RingPlaces;
     use crate::virtio::GuestRam;
+
+    /// Longer than any batch of these tests.
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     const SIZE: u64 = 16384;
     const PLACE: GuestAddress = GuestAddress(0);
@@ -75,13 +81,13 @@ mod tests {
             let ring = Arc::new(Ring::new(16).unwrap());
             let places = RingPlaces { descriptors: 0, available: 0x100, used: 0x200 };
             ring.start(16, places, false).unwrap();
-            let windows = Windows::new("quiet", Vec::new());
+            let windows = Windows::new("quiesce", Vec::new());
             windows.start(0, &ring, &memory);
             Scenario { file, shared_file, memory, ring, windows }
         }
 
-        fn lets_go_of(&self, range: Range<u64>) -> bool {
-            self.windows.lets_go_of(&self.shared_file, &[range])
+        fn quiesce(&self, range: Range<u64>) -> bool {
+            self.windows.quiesce(&self.shared_file, &[range], Instant::now() + PATIENCE)
         }
     }
 
@@ -93,9 +99,9 @@ mod tests {
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
             let asked = scope.spawn(|| {
-                let lets_go = scenario.lets_go_of(4096..8192);
+                let is_quiet = scenario.quiesce(4096..8192);
                 is_over.store(true, Ordering::Release);
-                lets_go
+                is_quiet
             });
             while !scenario.ring.is_wanted() && !is_over.load(Ordering::Acquire) {
                 thread::yield_now();
@@ -109,21 +115,34 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_that_does_not_end_is_waited_for_until_the_deadline() {
+        let scenario = Scenario::new();
+        scenario.memory.lock().unwrap().replace(GuestRam::new());
+        let batch = scenario.ring.lock_for_worker();
+        let deadline = Instant::now() + Duration::from_millis(5);
+        let range = slice::from_ref(&(4096..8192));
+        assert!(!scenario.windows.quiesce(&scenario.shared_file, range, deadline));
+        assert!(Instant::now() >= deadline);
+        drop(batch);
+        assert!(scenario.quiesce(4096..8192));
+    }
+
+    #[test]
     fn what_is_guest_memory_still_is_not_let_go_while_its_rings_run() {
         let scenario = Scenario::new();
-        assert!(!scenario.lets_go_of(0..4097));
-        assert!(!scenario.lets_go_of(8191..8192));
+        assert!(!scenario.quiesce(0..4097));
+        assert!(!scenario.quiesce(8191..8192));
         // Its neighbours, and the same bytes of another file.
-        assert!(scenario.lets_go_of(0..4096) && scenario.lets_go_of(8192..SIZE));
+        assert!(scenario.quiesce(0..4096) && scenario.quiesce(8192..SIZE));
         let Scenario { shared_file: other, .. } = Scenario::new();
-        assert!(scenario.windows.lets_go_of(&other, slice::from_ref(&(4096..8192))));
+        assert!(scenario.windows.quiesce(&other, slice::from_ref(&(4096..8192)), Instant::now()));
         // The same file, opened by another process.
         assert!(scenario.shared_file.is(&scenario.file).unwrap());
         scenario.ring.lock().is_enabled = false;
-        assert!(scenario.lets_go_of(4096..8192));
+        assert!(scenario.quiesce(4096..8192));
         scenario.ring.lock().is_enabled = true;
-        assert!(!scenario.lets_go_of(4096..8192));
+        assert!(!scenario.quiesce(4096..8192));
         scenario.memory.lock().unwrap().replace(GuestRam::new());
-        assert!(scenario.lets_go_of(4096..8192));
+        assert!(scenario.quiesce(4096..8192));
     }
 }
