@@ -89,8 +89,6 @@ mutants! {
         RecordOfOneSet,
         /// Recovery takes a record's window to begin with the set's first lane.
         RecordFromFirstLane,
-        /// Opening takes what it sees of records for durable.
-        RecordsTrusted,
         /// Opening leaves the records.
         RecordsKept,
         /// A group is complete if all its members but the last have an entry.

@@ -22,11 +22,13 @@ use super::worker::Seen;
 /// Sectors of the largest write that is all or nothing, in most scenarios.
 const UNIT: u64 = 4;
 /// What a round with groups leaves.
-const EFFORT: Effort = Effort { most: 100, random: 4, lines: 2 };
+const EFFORT: Effort = Effort { most: 40, random: 4, lines: 2 };
 /// What long traces leave.
 const LONG: Effort = Effort { most: 60, random: 2, lines: 1 };
 /// How many orders of their turns are tried where there are several queues.
-const SEEDS: u64 = 6;
+const SEEDS: u64 = 2;
+/// Scenarios on disks that are only looked at in a deep run.
+const FEW: usize = 3;
 /// How many of the last events of a long history are cut off.
 const LAST: usize = 40;
 /// Most sectors that another implementation writes.
@@ -223,21 +225,25 @@ impl Grouped {
 }
 
 pub fn all(deep: bool) -> Vec<Grouped> {
-    let mut disks = vec![
-        Disk::of(512),
+    let others = [
         Disk::of(4096).old_layout(),
         Disk::of(520).two_arenas(),
         Disk::of(512).strict(512),
+        Disk::of(4096).strict(4096),
+        Disk::of(4160).two_arenas().old_layout(),
     ];
+    let mut all = of_disk(Disk::of(512), deep);
     if deep {
-        disks.extend([Disk::of(4096).strict(4096), Disk::of(4160).two_arenas().old_layout()]);
+        all.extend(others.into_iter().flat_map(|disk| of_disk(disk, deep)));
+    } else {
+        let shortest = |disk| of_disk(disk, deep).into_iter().take(FEW);
+        all.extend(others[..3].iter().copied().flat_map(shortest));
     }
-    disks.into_iter().flat_map(|disk| of_disk(disk, deep)).collect()
+    all
 }
 
 pub fn for_mutants() -> Vec<Grouped> {
-    let disks = [Disk::of(512), Disk::of(512).two_arenas()];
-    disks.into_iter().flat_map(|disk| of_disk(disk, true)).collect()
+    of_disk(Disk::of(512), true)
 }
 
 fn of_disk(disk: Disk, deep: bool) -> Vec<Grouped> {
@@ -247,31 +253,39 @@ fn of_disk(disk: Disk, deep: bool) -> Vec<Grouped> {
     };
     let leave = vhost_user_btt::btt::NeverWritten::Leave;
     let mut all = vec![
-        named("a page over written sectors", vec![vec![Write(0..4), Commit]]).then_linux(),
-        named("a page of new sectors", vec![vec![Write(8..12), Commit]]),
-        named("two pages and a sector", vec![vec![Write(0..2), Write(9..10), Write(4..6), Commit]])
-            .then_linux(),
         named("one page twice", vec![vec![Write(0..2), Write(0..2), Commit, Write(0..2), Commit]]),
+        named("two pages and a sector", vec![vec![Write(0..2), Write(9..10), Write(4..6), Commit]]),
+        named("a page of new sectors", vec![vec![Write(8..12), Commit]]),
+        named("trimmed pages", vec![vec![Trim(0..2, leave), Commit, Write(0..2), Commit]]),
         named("a write that is not aligned", vec![vec![Write(3..9), Commit]]),
         named(
             "a page and its last sector again",
             vec![vec![Write(3..4), Write(8..12), Write(7..8), Write(4..8), Commit]],
         ),
-        named(
-            "pages over more lanes than there are",
-            vec![vec![Write(0..4), Write(4..8), Write(8..12), Commit, Write(0..4), Commit]],
-        )
-        .lanes(11),
-        named("trimmed pages", vec![vec![Trim(0..2, leave), Commit, Write(0..2), Commit]]),
-        named("pages of two queues", vec![vec![Write(0..2), Commit], vec![Write(0..2), Commit]]),
-        named(
-            "a page and single sectors of another queue",
-            vec![
-                vec![Write(0..2), Commit, Write(0..2), Commit],
-                vec![Write(20..21), Read(0..2), Commit],
-            ],
-        ),
     ];
+    let ops = vec![Write(0..4), Write(4..8), Write(8..12), Commit, Write(0..4), Commit];
+    let pages = named("pages over more lanes than there are", vec![ops]).lanes(11);
+    let two = vec![Write(0..2), Commit];
+    let others = vec![Write(20..21), Read(0..2), Commit];
+    let one = [two.clone(), two.clone()].concat();
+    if deep {
+        all.push(
+            named("a page, and another implementation", vec![vec![Write(0..2), Commit]])
+                .then_linux(),
+        );
+        all.push(pages);
+        all.push(
+            named("four sectors, and another implementation", vec![vec![Write(0..4), Commit]])
+                .then_linux(),
+        );
+        all.push(named("a page and single sectors of another queue", vec![one, others]));
+    } else if disk == Disk::of(512) {
+        all.push(
+            named("a page, and another implementation", vec![vec![Write(0..2), Commit]])
+                .then_linux(),
+        );
+    }
+    all.push(named("pages of two queues", vec![two.clone(), two]));
     if disk.arenas == 2 {
         let next = u64::from(disk.arenas().next().unwrap().external_nlba);
         let first = next / UNIT * UNIT;
@@ -283,7 +297,7 @@ fn of_disk(disk: Disk, deep: bool) -> Vec<Grouped> {
     }
     let grouped = |scenario| Grouped { scenario, is_long: false };
     let mut all: Vec<Grouped> = all.into_iter().map(grouped).collect();
-    if deep || disk == Disk::of(512) {
+    if deep {
         all.push(Grouped { scenario: outlived(disk), is_long: true });
     }
     all

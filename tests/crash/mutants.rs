@@ -93,8 +93,8 @@ impl AnyMutant {
         use Mutant::{
             AllButLastSuffices, FirstOfGroupLookedAt, GroupOverRounds, OneSuffices, PieceUncut,
             RecordAfterFence, RecordFromFirstLane, RecordIgnored, RecordOfOneSet, RecordOutlived,
-            RecordUnflushed, RecordsKept, RecordsTrusted, UndoUnfenced, UndoneAsSuccessor,
-            UndoneByRawEntry, UndoneFirstNumbered, UndoneUnlessPending,
+            RecordUnflushed, RecordsKept, UndoUnfenced, UndoneAsSuccessor, UndoneByRawEntry,
+            UndoneFirstNumbered, UndoneUnlessPending,
         };
         self.of_engine().is_some_and(|mutant| {
             matches!(
@@ -111,7 +111,6 @@ impl AnyMutant {
                     | RecordOutlived
                     | RecordUnflushed
                     | RecordsKept
-                    | RecordsTrusted
                     | UndoUnfenced
                     | UndoneAsSuccessor
                     | UndoneByRawEntry

@@ -68,7 +68,7 @@ pub(super) fn take_back(
             }
             for member @ (lane, _) in &group {
                 let index = lane.0 as usize;
-                if !is_present(member, newest) {
+                if !is_present(*member, newest) {
                     continue;
                 }
                 let is_again = undone.iter().any(|(undo, _)| undo.lane == *lane);
@@ -96,7 +96,7 @@ fn groups(record: &Record, nfree: u32) -> Vec<Vec<(LaneIndex, u32)>> {
     record.groups(nfree)
 }
 
-fn is_present(&(lane, sequence): &(LaneIndex, u32), newest: &[Newest]) -> bool {
+fn is_present((lane, sequence): (LaneIndex, u32), newest: &[Newest]) -> bool {
     newest[lane.0 as usize].entry.seq == sequence
 }
 
@@ -104,9 +104,9 @@ fn is_complete(group: &[(LaneIndex, u32)], newest: &[Newest]) -> bool {
     let needed = if mutant!(btt::AllButLastSuffices) { group.len() - 1 } else { group.len() };
     let mut members = group[..needed].iter();
     if mutant!(btt::OneSuffices) {
-        return members.any(|member| is_present(member, newest));
+        return members.any(|member| is_present(*member, newest));
     }
-    members.all(|member| is_present(member, newest))
+    members.all(|member| is_present(*member, newest))
 }
 
 /// Returns whether the write of an entry is in the flog, and not in the map.
