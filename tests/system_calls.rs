@@ -66,6 +66,7 @@ fn kind_of(name: &str) -> Option<ThreadKind> {
         "vhost-user-btt" | "device" => ThreadKind::Device,
         name if name.starts_with("queue ") => ThreadKind::Queue,
         "flusher" => ThreadKind::Flusher,
+        "pages" => ThreadKind::Pages,
         "windows" => ThreadKind::Windows,
         "control" | "control-client" => ThreadKind::Control,
         "signals" | "stop-limit" => ThreadKind::Signals,

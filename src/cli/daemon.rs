@@ -152,6 +152,11 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "KIND", default_value = "auto")]
     durability: DurabilityArg,
 
+    /// Whether what is in memory of a file in the page cache gets mapped by pages of 2 MiB: 'auto' has the kernel
+    /// copy it into such pages in the background, where it can, as on tmpfs
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    huge_pages: HugePagesArg,
+
     /// How long a worker polls an empty ring before it sleeps, in microseconds, 0 to 1000; it sleeps at once
     /// where polling does not pay, or another thread needs the CPU
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u16).range(..=1000))]
@@ -181,6 +186,15 @@ impl From<DiscardArg> for Discard {
             DiscardArg::Off => Discard::Off,
         }
     }
+}
+
+/// The value of `--huge-pages`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum HugePagesArg {
+    /// Where the kernel can
+    Auto,
+    /// Only what the kernel maps by itself
+    Off,
 }
 
 /// The value of `--durability`.
@@ -407,6 +421,7 @@ impl DeviceArgs {
             atomic: self.atomic,
             serial: self.serial,
             discard: self.discard.into(),
+            huge_pages: self.huge_pages == HugePagesArg::Auto,
             poll: Duration::from_micros(self.poll_us.into()),
             rate_limit: self.rate_limit(),
             rate_group: None,
@@ -452,6 +467,7 @@ impl DeviceArgs {
             atomic: self.atomic,
             serial: disk.serial,
             discard: self.discard.into(),
+            huge_pages: self.huge_pages == HugePagesArg::Auto,
             poll: Duration::from_micros(self.poll_us.into()),
             rate_limit: self.rate_limit(),
             rate_group: Self::rate_group(disk.rate_group.as_deref(), groups)?,

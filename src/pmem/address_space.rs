@@ -13,7 +13,7 @@ use super::{MapError, PAGE, Protection};
 
 /// Size of a huge page (a PMD entry): an address that is congruent with its file offset modulo this
 /// can be mapped by one.
-const HUGE_PAGE: usize = 2 << 20;
+pub(super) const HUGE_PAGE: usize = 2 << 20;
 
 /// How often to look for a better place when another thread has taken the one that was found.
 const MOST_ATTEMPTS: usize = 8;
@@ -24,6 +24,12 @@ pub(super) struct AddressSpace {
     start: NonNull<c_void>,
     length: usize,
 }
+
+// SAFETY: the value is an address and a length, which nothing changes; what is done to the pages by the
+// methods of several threads at once, the kernel orders.
+unsafe impl Send for AddressSpace {}
+// SAFETY: as above.
+unsafe impl Sync for AddressSpace {}
 
 /// What is mapped, and how.
 struct Wanted<'a> {
@@ -71,6 +77,40 @@ impl AddressSpace {
         let called = unsafe { libc::mincore(start.cast(), page, &raw mut resident) };
         // Where the kernel does not say, the page may be.
         called != 0 || resident & 1 != 0
+    }
+
+    /// Which of the pages of `range` are in the page cache, one after another; none if the kernel does not say.
+    /// The range begins on a page, and ends in the mapping. The answer is out of date as soon as it is given.
+    pub(super) fn resident_pages(&self, range: &Range<u64>) -> Vec<bool> {
+        let length = (range.end.min(self.length as u64)).saturating_sub(range.start) as usize;
+        let mut resident = vec![0u8; length.div_ceil(PAGE as usize)];
+        // SAFETY: the pages are mapped, and the vector has a byte for each.
+        let called =
+            unsafe { libc::mincore(self.at(range.start).cast(), length, resident.as_mut_ptr()) };
+        if called != 0 {
+            return Vec::new();
+        }
+        resident.into_iter().map(|byte| byte & 1 != 0).collect()
+    }
+
+    /// Gives `advice` of whole pages inside the mapping, which changes how they are mapped, and not what they
+    /// hold.
+    fn advise(&self, range: &Range<u64>, advice: libc::c_int) -> Result<(), Errno> {
+        let length = range.end.min(self.length as u64).saturating_sub(range.start) as usize;
+        // SAFETY: the callers give advice that leaves the contents of pages as they are, and the range is
+        // inside the mapping.
+        let called = unsafe { libc::madvise(self.at(range.start).cast(), length, advice) };
+        Errno::result(called).map(drop)
+    }
+
+    /// Fills the page tables of a range for reading, as if each of its pages had been read.
+    pub(super) fn populate(&self, range: &Range<u64>) -> Result<(), Errno> {
+        self.advise(range, libc::MADV_POPULATE_READ)
+    }
+
+    /// Has a range, which is a multiple of a huge page, mapped by huge pages, into which its pages are copied.
+    pub(super) fn collapse(&self, range: &Range<u64>) -> Result<(), Errno> {
+        self.advise(range, libc::MADV_COLLAPSE)
     }
 
     /// Address of the byte at `offset` of the mapping.

@@ -42,7 +42,7 @@ pub use durability::{Durability, DurabilityRequest};
 pub use error::{Access, Cause, MapError, MediaError};
 pub use fletcher::{CHECKSUM_SIZE, fletcher64, fletcher64_without_field};
 pub use guest_region::{GuestRegion, GuestRegionError, broken_pages};
-pub use mapping::{Mapping, Protection};
+pub use mapping::{Collapse, Mapping, Pages, Protection, Resident};
 pub use overlay::{Overlay, Saved};
 pub use shared_file::{ShareFile, SharedFile, SharedFileObserver};
 pub use standard_streams::StandardStream;

@@ -17,6 +17,8 @@ pub enum ThreadKind {
     Queue,
     /// Syncs the file of a disk.
     Flusher,
+    /// Fills page tables.
+    Pages,
     /// Has the frontend map shared memory regions.
     Windows,
     /// Accepts clients of the control socket, or serves one.
@@ -29,11 +31,12 @@ pub enum ThreadKind {
 
 impl ThreadKind {
     /// All of them.
-    pub const ALL: [ThreadKind; 8] = [
+    pub const ALL: [ThreadKind; 9] = [
         ThreadKind::Process,
         ThreadKind::Device,
         ThreadKind::Queue,
         ThreadKind::Flusher,
+        ThreadKind::Pages,
         ThreadKind::Windows,
         ThreadKind::Control,
         ThreadKind::Signals,
@@ -49,11 +52,14 @@ impl ThreadKind {
                 ThreadKind::Signals,
                 ThreadKind::Watchdog,
             ],
-            ThreadKind::Device => &[ThreadKind::Queue, ThreadKind::Windows],
+            ThreadKind::Device => &[ThreadKind::Queue, ThreadKind::Pages, ThreadKind::Windows],
             ThreadKind::Queue => &[ThreadKind::Flusher],
             ThreadKind::Control => &[ThreadKind::Control],
             ThreadKind::Signals => &[ThreadKind::Signals],
-            ThreadKind::Flusher | ThreadKind::Windows | ThreadKind::Watchdog => &[],
+            ThreadKind::Flusher
+            | ThreadKind::Pages
+            | ThreadKind::Windows
+            | ThreadKind::Watchdog => &[],
         }
     }
 
@@ -64,6 +70,7 @@ impl ThreadKind {
             ThreadKind::Device => &[CONNECTION, OPENING, FILE, END],
             ThreadKind::Queue => &[QUEUE, FILE, READING],
             ThreadKind::Flusher => &[FILE],
+            ThreadKind::Pages => &[PAGES],
             ThreadKind::Windows => &[WINDOWS],
             ThreadKind::Control => &[CONTROL, FILE, READING, OPENING, GROWING],
             ThreadKind::Signals => &[NOTIFYING, SIGNALS, END],
@@ -206,6 +213,9 @@ const GROWING: &[&[Call]] = &[
 
 /// Syncing a file, and finding out why bytes of it cannot be read.
 const FILE: &[&[Call]] = &[calls![SYS_fdatasync, SYS_lseek, SYS_mincore]];
+
+/// Finding the pages of a file that are in memory.
+const PAGES: &[&[Call]] = &[calls![SYS_lseek, SYS_mincore]];
 
 /// Reading bytes of a file again that could not be read.
 const READING: &[&[Call]] = &[calls![SYS_pread64]];

@@ -11,6 +11,7 @@ use super::control::{
     DeviceReport, Identity, LimitsReport, OperationReport, QueueReport, RateReport, SyncReport,
 };
 use super::device::VhostDevice;
+use super::page_tables::PageTables;
 use super::pause::Pause;
 use super::queue::{BucketConfig, Counter, Operation, QueueCounters, RateLimit};
 use super::stop::Stop;
@@ -116,6 +117,8 @@ pub(super) struct Description {
     pub growth: Option<Arc<dyn Growth>>,
     /// Name of its group of rate limits.
     pub group: Option<String>,
+    /// `None`: its medium has none that could be filled.
+    pub page_tables: Option<Arc<PageTables>>,
 }
 
 /// A device that is served.
@@ -279,7 +282,7 @@ impl Member {
     }
 
     fn report(&self) -> DeviceReport {
-        let Description { identity, facts, group, .. } = &self.description;
+        let Description { identity, facts, group, page_tables, .. } = &self.description;
         let (limits, syncs) = (self.device.gate().limits(), self.device.syncs());
         let queues = 0..self.device.queues();
         DeviceReport {
@@ -293,6 +296,7 @@ impl Member {
                 group_name: group.clone(),
                 group: limits.group().and_then(|group| rate_report(group.limit())),
             },
+            pages: page_tables.as_ref().and_then(|tables| tables.report()),
             syncs: SyncReport {
                 count: syncs.syncs.get(),
                 errors: syncs.errors.get(),

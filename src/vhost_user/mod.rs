@@ -28,6 +28,7 @@ mod medium;
 mod memory_table;
 #[cfg(feature = "mutants")]
 pub mod mutant;
+mod page_tables;
 mod pause;
 mod peer;
 mod pmem;

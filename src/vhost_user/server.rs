@@ -14,6 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::device::VhostDevice;
 use super::error::Error;
 use super::fleet::{Description, Growth, Member};
+use super::page_tables::PageTables;
 use super::peer::Peer;
 use super::protocol::message::MessageError;
 use super::session::{Session, SessionEnd};
@@ -33,17 +34,24 @@ pub struct Server {
     stop: Stop,
     /// `None`: no administrator can ask of it.
     description: Option<Description>,
+    /// `None`: the medium has none that could be filled.
+    page_tables: Option<Arc<PageTables>>,
 }
 
 impl Server {
     /// A server for `device` at `endpoint`, which `stop` stops.
     pub(super) fn new(device: Arc<dyn VhostDevice>, endpoint: Endpoint, stop: Stop) -> Server {
-        Server { device, endpoint, stop, description: None }
+        Server { device, endpoint, stop, description: None, page_tables: None }
     }
 
     /// Says what the device is, for the administrator, and how it grows.
     pub(super) fn described(self, description: Description) -> Server {
         Server { description: Some(description), ..self }
+    }
+
+    /// Fills `page_tables` while it serves.
+    pub(super) fn filling(self, page_tables: Arc<PageTables>) -> Server {
+        Server { page_tables: Some(page_tables), ..self }
     }
 
     /// What the administrator sees of it, once.
@@ -73,7 +81,8 @@ impl Server {
     /// As [`run`](Self::run), with the growth of the disk.
     pub(super) fn run_with(self, growth: Option<Arc<dyn Growth>>) -> Result<(), Error> {
         enter_thread(ThreadKind::Device);
-        let Server { device, endpoint, stop, description } = self;
+        let Server { device, endpoint, stop, description, page_tables } = self;
+        let _filling = page_tables.and_then(PageTables::fill);
         let growth = growth.or_else(|| description.and_then(|description| description.growth));
         let serving = Serving { device, growth, stop };
         match endpoint {

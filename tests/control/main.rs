@@ -5,6 +5,7 @@ mod common;
 mod disks;
 mod growth;
 mod limits;
+mod pages;
 mod setup;
 mod soak;
 mod stat;

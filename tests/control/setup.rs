@@ -17,7 +17,11 @@ pub struct Place {
 impl Place {
     /// A file of `size` with a namespace of 32 MiB for each of `names`.
     pub fn new(size: &str, names: &[&str]) -> Place {
-        let folder = tempfile::tempdir().unwrap();
+        Place::in_folder(tempfile::tempdir().unwrap(), size, names)
+    }
+
+    /// The same in a folder of its own.
+    pub fn in_folder(folder: TempDir, size: &str, names: &[&str]) -> Place {
         let file = folder.path().join("nvdimm");
         let path = file.to_str().unwrap();
         nvdimmctl_ok(&["create", path, "--size", size, "--label-size", "128K"]);

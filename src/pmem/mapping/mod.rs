@@ -11,6 +11,9 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use vm_memory::VolatileSlice;
 
 mod access;
+mod pages;
+
+pub use pages::{Collapse, Pages, Resident};
 
 use super::address_space::AddressSpace;
 use super::backing::Mappable;
@@ -42,9 +45,9 @@ pub enum Protection {
 /// A range of an NVDIMM file as [`PersistentMemory`].
 #[derive(Debug)]
 pub struct Mapping {
-    file: File,
+    file: Arc<File>,
     /// Keeps the range mapped.
-    address_space: AddressSpace,
+    address_space: Arc<AddressSpace>,
     /// Address of the range's first byte.
     base: *mut u8,
     /// Offset of the range in the file.
@@ -107,7 +110,7 @@ impl Mapping {
         };
         Ok(Mapping {
             base: address_space.at(range.start - start),
-            address_space,
+            address_space: Arc::new(address_space),
             file_offset: range.start,
             size: range.end - range.start,
             protection,
@@ -120,7 +123,7 @@ impl Mapping {
                 && backing != Backing::DeviceDax
                 && keeps_files_in_memory(&file),
             unread: OnceLock::new(),
-            file,
+            file: Arc::new(file),
         })
     }
 
@@ -137,7 +140,7 @@ impl Mapping {
         let address_space = AddressSpace::map_private(&file, &range)?;
         Ok(Mapping {
             base: address_space.at(0),
-            address_space,
+            address_space: Arc::new(address_space),
             file_offset: self.file_offset,
             size: self.size,
             protection: Protection::ReadWrite,
@@ -148,7 +151,7 @@ impl Mapping {
             writeback: Arc::new(Writeback::new()),
             spares_holes: false,
             unread: OnceLock::new(),
-            file,
+            file: Arc::new(file),
         })
     }
 
@@ -163,6 +166,14 @@ impl Mapping {
     #[must_use]
     pub fn failed_read(&self) -> Option<MediaError> {
         self.unread.get().copied()
+    }
+
+    /// The page tables of the mapping, for another thread to fill; they do not keep it mapped. `None`: there is
+    /// nothing to gain, since the medium is no page cache, or is only read.
+    #[must_use]
+    pub fn pages(&self) -> Option<Pages> {
+        let fills = self.backing == Backing::PageCache && self.protection == Protection::ReadWrite;
+        fills.then(|| Pages::new(&self.file, &self.address_space, self.file_offset, self.size))
     }
 
     /// The file, for others to map parts of it as `protection` says; as the mapping can, at most.

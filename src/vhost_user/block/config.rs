@@ -13,6 +13,7 @@ use super::super::device::VhostDevice;
 use super::super::error::Error;
 use super::super::fleet::{Description, Growth};
 use super::super::medium::OpenMedium;
+use super::super::page_tables::PageTables;
 use super::super::queue::{Limiter, RateLimit};
 use super::super::server::Server;
 use super::super::socket::{Endpoint, SocketSource};
@@ -49,6 +50,8 @@ pub struct DiskConfig {
     pub serial: Option<Serial>,
     /// What the guest may discard.
     pub discard: Discard,
+    /// Have what is in memory mapped by huge pages, where the kernel can.
+    pub huge_pages: bool,
     /// How long a worker waits for requests at an empty ring before it goes to sleep.
     pub poll: Duration,
     /// How fast it may be.
@@ -133,7 +136,7 @@ impl DiskConfig {
         growth: Option<Arc<dyn Growth>>,
     ) -> Description {
         let group = self.rate_group.as_ref().map(|group| group.name.clone());
-        Description { identity, facts: Some(facts), growth, group }
+        Description { identity, facts: Some(facts), growth, group, page_tables: None }
     }
 
     /// What the administrator knows the disk by.
@@ -234,18 +237,24 @@ impl<'a> MappedDisk<'a> {
     pub fn serve_growing(self) -> Result<Server, Error> {
         let MappedDisk { config, mapped, endpoint, regions, stop } = self;
         let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
+        let pages = mapped.medium.pages();
         let OpenDisk { claim, version, device, facts } = config.open_btt(mapped)?;
         config.check_blocks(device.sector_size())?;
+        let page_tables = PageTables::new(title(&claim), pages, config.huge_pages);
+        let page_tables = Arc::new(page_tables);
         warn_of_losses(&config.namespace.path, durability, backing);
         let windows = config.open_windows(&claim, regions)?;
         let identity = config.identity(&claim);
         let (device, facts) = (device.with_windows(windows).share(), Arc::new(facts));
         config.limit(&*device);
-        let server = Server::new(device.clone(), endpoint, stop);
+        let server = Server::new(device.clone(), endpoint, stop).filling(page_tables.clone());
         let growth = (!config.read_only).then(|| -> Arc<dyn Growth> {
-            Arc::new(DiskGrowth::new(config.clone(), device, facts.clone(), (claim, version)))
+            let (config, facts) = (config.clone(), facts.clone());
+            let pages = page_tables.clone();
+            Arc::new(DiskGrowth::new(config, device, facts, (claim, version), pages))
         });
-        Ok(server.described(config.description(identity, facts, growth)))
+        let description = config.description(identity, facts, growth);
+        Ok(server.described(Description { page_tables: Some(page_tables), ..description }))
     }
 }
 

@@ -6,6 +6,7 @@ use log::info;
 
 use super::super::device::{DeviceBackend, VhostDevice};
 use super::super::fleet::{Grown, Growth, GrowthError};
+use super::super::page_tables::PageTables;
 use super::super::pause::Pause;
 use super::config::{DiskConfig, OpenDisk};
 use super::device::BlockModel;
@@ -23,6 +24,7 @@ pub(super) struct DiskGrowth {
     /// The claim on the namespace, which says how large it was.
     claim: Mutex<Claim>,
     version: Option<Version>,
+    page_tables: Arc<PageTables>,
 }
 
 impl DiskGrowth {
@@ -32,8 +34,9 @@ impl DiskGrowth {
         device: Arc<DeviceBackend<BlockModel<btt::Queue<Mapping>>>>,
         facts: Arc<DiskFacts>,
         (claim, version): (Claim, Option<Version>),
+        page_tables: Arc<PageTables>,
     ) -> DiskGrowth {
-        DiskGrowth { config, device, facts, claim: Mutex::new(claim), version }
+        DiskGrowth { config, device, facts, claim: Mutex::new(claim), version, page_tables }
     }
 
     /// Opens the disk again if its namespace is larger than `claim` says, and hands it to the device.
@@ -44,11 +47,13 @@ impl DiskGrowth {
         let Some(mapped) = grown else { return Ok(false) };
         // The one that is opened knows nothing of writes that are not durable yet.
         self.device.sync()?;
+        let pages = mapped.medium.pages();
         let OpenDisk { claim: larger, device, facts, .. } = self.config.open_btt(mapped)?;
         *claim = larger;
         self.facts.become_those_of(&facts);
         let (device, queues) = device.into_parts();
         self.device.take_over(device, queues);
+        self.page_tables.are_of(pages);
         Ok(true)
     }
 }

@@ -16,6 +16,6 @@ pub use client::{ClientError, request};
 pub use protocol::{Answer, Request, VERSION};
 pub use report::{
     ArenaReport, DeviceReport, DiskReport, FrontendReport, Identity, LimitsReport, OperationReport,
-    QueueReport, RateReport, SyncReport,
+    PagesReport, QueueReport, RateReport, SyncReport,
 };
 pub use server::{BoundControl, Control};

@@ -26,6 +26,9 @@ pub struct DeviceReport {
     /// Its rate limits, and those of its group.
     #[serde(default, skip_serializing_if = "LimitsReport::is_empty")]
     pub limits: LimitsReport,
+    /// How its medium is mapped; `None`: the medium is no page cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pages: Option<PagesReport>,
     /// Its syncs.
     pub syncs: SyncReport,
     /// Its queues.
@@ -151,6 +154,18 @@ pub struct RateReport {
     /// Milliseconds.
     #[serde(default)]
     pub ops_refill_time: u64,
+}
+
+/// How a medium in the page cache is mapped, as it was when it was last gone through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PagesReport {
+    /// How often it has been gone through from end to end.
+    pub passes: u64,
+    /// Bytes that were in memory, and were entered in the page tables.
+    pub filled: u64,
+    /// Bytes that are mapped by pages of 2 MiB.
+    pub huge: u64,
 }
 
 /// The syncs of a device.

@@ -48,7 +48,8 @@ impl PmemConfig {
         let identity = self.identity(&window);
         let windows = Arc::new(Windows::new(&title, vec![window]));
         regions.used_by(&windows);
-        let description = Description { identity, facts: None, growth: None, group: None };
+        let description =
+            Description { identity, facts: None, growth: None, group: None, page_tables: None };
         Ok(Server::new(pmem_device(&title, windows), endpoint, stop).described(description))
     }
 

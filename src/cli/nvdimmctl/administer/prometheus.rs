@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use crate::vhost_user::control::{DeviceReport, OperationReport, QueueReport};
+use crate::vhost_user::control::{DeviceReport, OperationReport, PagesReport, QueueReport};
 
 /// One sample: its labels, and its value.
 type Sample = (Vec<(&'static str, String)>, f64);
@@ -38,9 +38,24 @@ pub(super) fn text(devices: &[DeviceReport]) -> String {
     family(&mut text, "sync_errors_total", "counter", "Syncs that have failed", &failed);
     let time = gauge(|device| seconds(device.syncs.time));
     family(&mut text, "sync_seconds_total", "counter", "Time of the syncs", &time);
+    pages(&mut text, devices);
     operations(&mut text, devices);
     queues(&mut text, devices);
     text
+}
+
+/// How media in the page cache are mapped.
+fn pages(text: &mut String, devices: &[DeviceReport]) {
+    let metrics: [Metric<PagesReport>; 2] = [
+        ("filled_bytes", "Bytes in memory that were entered in the page tables", |pages| {
+            pages.filled as f64
+        }),
+        ("huge_bytes", "Bytes that are mapped by pages of 2 MiB", |pages| pages.huge as f64),
+    ];
+    for (name, help, value) in metrics {
+        let sample = |device: &DeviceReport| Some((labels(device), value(&device.pages?)));
+        family(text, name, "gauge", help, &devices.iter().filter_map(sample).collect::<Vec<_>>());
+    }
 }
 
 /// What is counted by kind of requests.

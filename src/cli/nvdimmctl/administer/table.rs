@@ -31,7 +31,22 @@ pub(super) fn statistics(
         let seconds = since.map_or(1.0, |(_, taken)| taken.as_secs_f64().max(0.001));
         line(&mut text, device, before, seconds);
     }
+    if since.is_none() {
+        for device in devices {
+            pages(&mut text, device);
+        }
+    }
     text
+}
+
+/// How the medium of a device is mapped.
+fn pages(text: &mut String, device: &DeviceReport) {
+    let Some(pages) = device.pages.filter(|pages| pages.passes > 0) else { return };
+    let (name, filled, huge) = (&device.identity.name, pages.filled >> 20, pages.huge >> 20);
+    let _ = writeln!(
+        text,
+        "Pages of {name}: {filled} MiB in memory and mapped, {huge} MiB by 2 MiB pages"
+    );
 }
 
 /// The line of one device.
