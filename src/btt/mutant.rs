@@ -75,14 +75,10 @@ mutants! {
         RecordAfterFence,
         /// The record of a round's groups is not flushed.
         RecordUnflushed,
-        /// A round without groups leaves the record of the one before.
-        RecordOutlived,
         /// A write is cut into groups from its first sector on, wherever that is.
         PieceUncut,
         /// Of a group, only the first sector is looked for in the round.
         FirstOfGroupLookedAt,
-        /// A group that does not fit the round is begun in it all the same.
-        GroupOverRounds,
         /// Recovery does not know records.
         RecordIgnored,
         /// Recovery takes a record for one of as many sets as lanes have now.

@@ -5,16 +5,16 @@ use std::ops::Range;
 
 use vhost_user_btt::btt::find;
 use vhost_user_btt::pmem::PersistentMemory;
-use vhost_user_btt::pmem::simulated::turns::{self, AtRandom, Run, Schedule};
+use vhost_user_btt::pmem::simulated::turns::AtRandom;
 use vhost_user_btt::pmem::simulated::{Contents, Effort, Simulated};
 
 use super::cuts::{Cutter, Violation};
 use super::figures::Figures;
 use super::killed::{Killed, Next};
 use super::mutants::AnyMutant;
-use super::scenario::Op::{self, Commit, Read, Trim, Write, Zeroes};
+use super::scenario::Op::{self, Commit, Read, Trim, Write};
 use super::scenario::{Disk, Scenario};
-use super::trace::{Start, Trace, fault_of};
+use super::trace::{Start, fault_of};
 use super::value::Value;
 use super::verify::Verified;
 use super::worker::Seen;
@@ -23,14 +23,10 @@ use super::worker::Seen;
 const UNIT: u64 = 4;
 /// What a round with groups leaves.
 const EFFORT: Effort = Effort { most: 40, random: 4, lines: 2 };
-/// What long traces leave.
-const LONG: Effort = Effort { most: 60, random: 2, lines: 1 };
 /// How many orders of their turns are tried where there are several queues.
 const SEEDS: u64 = 2;
 /// Scenarios on disks that are only looked at in a deep run.
 const FEW: usize = 3;
-/// How many of the last events of a long history are cut off.
-const LAST: usize = 40;
 /// Most sectors that another implementation writes.
 const BY_LINUX: usize = 7;
 
@@ -168,58 +164,26 @@ pub fn sectors_for_linux(values: &[(u64, Value)]) -> Vec<u64> {
 }
 
 /// A scenario with groups.
-pub struct Grouped {
-    scenario: Scenario,
-    /// Only its last events are cut off.
-    is_long: bool,
-}
+pub struct Grouped(Scenario);
 
 impl fmt::Display for Grouped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "groups: {}", self.scenario)
+        write!(f, "groups: {}", self.0)
     }
 }
 
 impl Grouped {
     /// The first violation there is.
     pub fn exhaust(&self, mutant: AnyMutant, figures: &mut Figures) -> Option<Violation> {
-        let start = Start::of(&self.scenario);
+        let start = Start::of(&self.0);
         let mut verified = Verified::default();
-        let mut violation = None;
-        let mut run = |schedule: Box<dyn Schedule>| {
-            let (run, trace) = start.run(&self.scenario, mutant, schedule);
+        let seeds = if self.0.is_of_one_queue() { 1 } else { SEEDS };
+        (0..seeds).find_map(|seed| {
+            let (_, trace) = start.run(&self.0, mutant, Box::new(AtRandom::new(seed)));
             figures.traces += 1;
-            violation = self.cut(&trace, mutant, &mut verified, figures);
-            (run, violation.is_some())
-        };
-        if self.is_long {
-            let mut is_over = false;
-            turns::explore(1, &mut |schedule, _| {
-                if is_over {
-                    return Run { steps: Vec::new(), result: Ok(()) };
-                }
-                let (run, has_ended) = run(schedule);
-                is_over = has_ended;
-                run
-            });
-        } else {
-            let seeds = if self.scenario.is_of_one_queue() { 1 } else { SEEDS };
-            let _ = (0..seeds).find(|seed| run(Box::new(AtRandom::new(*seed))).1);
-        }
-        violation
-    }
-
-    fn cut(
-        &self,
-        trace: &Trace,
-        mutant: AnyMutant,
-        verified: &mut Verified,
-        figures: &mut Figures,
-    ) -> Option<Violation> {
-        let (effort, last) = if self.is_long { (&LONG, LAST) } else { (&EFFORT, usize::MAX) };
-        let from = trace.events.len().saturating_sub(last);
-        fault_of(trace).or_else(|| {
-            Cutter::new(&self.scenario, mutant, trace).from(from, effort, verified, figures)
+            fault_of(&trace).or_else(|| {
+                Cutter::new(&self.0, mutant, &trace).from(0, &EFFORT, &mut verified, figures)
+            })
         })
     }
 }
@@ -269,11 +233,11 @@ fn of_disk(disk: Disk, deep: bool) -> Vec<Grouped> {
     let others = vec![Write(20..21), Read(0..2), Commit];
     let one = [two.clone(), two.clone()].concat();
     if deep {
+        all.push(pages);
         all.push(
             named("a page, and another implementation", vec![vec![Write(0..2), Commit]])
                 .then_linux(),
         );
-        all.push(pages);
         all.push(
             named("four sectors, and another implementation", vec![vec![Write(0..4), Commit]])
                 .then_linux(),
@@ -295,36 +259,11 @@ fn of_disk(disk: Disk, deep: bool) -> Vec<Grouped> {
         ));
         all.push(named("over two arenas", vec![vec![Write(first - 4..first + 8), Commit]]));
     }
-    let grouped = |scenario| Grouped { scenario, is_long: false };
-    let mut all: Vec<Grouped> = all.into_iter().map(grouped).collect();
-    if deep {
-        all.push(Grouped { scenario: outlived(disk), is_long: true });
-    }
-    all
+    all.into_iter().map(Grouped).collect()
 }
 
 /// Lanes of a queue: as few as leave room for a record of each set.
 const LANES: usize = 16;
-
-/// A page, and then single sectors, until the lanes have the numbers again that they had then; another queue
-/// reads the last of them.
-fn outlived(disk: Disk) -> Scenario {
-    let lap = LANES as u64;
-    let writer = vec![
-        Write(0..2),
-        Commit,
-        Zeroes(4..2 + lap),
-        Commit,
-        Zeroes(4..4 + lap),
-        Commit,
-        Zeroes(4..4 + lap),
-        Commit,
-        Write(1..2),
-        Commit,
-    ];
-    let name = format!("a page, and single sectors ({disk})");
-    Scenario::new(&name, disk, vec![writer, vec![Read(1..2), Commit]]).lanes(LANES).atomic(UNIT)
-}
 
 /// Daemons that are killed while they write pages.
 pub fn killed() -> Vec<Killed> {

@@ -91,24 +91,22 @@ impl AnyMutant {
     /// Returns whether it is about groups, so that nothing else can notice it.
     fn is_of_groups(self) -> bool {
         use Mutant::{
-            AllButLastSuffices, FirstOfGroupLookedAt, GroupOverRounds, OneSuffices, PieceUncut,
-            RecordAfterFence, RecordFromFirstLane, RecordIgnored, RecordOfOneSet, RecordOutlived,
-            RecordUnflushed, RecordsKept, UndoUnfenced, UndoneAsSuccessor, UndoneByRawEntry,
-            UndoneFirstNumbered, UndoneUnlessPending,
+            AllButLastSuffices, FirstOfGroupLookedAt, OneSuffices, PieceUncut, RecordAfterFence,
+            RecordFromFirstLane, RecordIgnored, RecordOfOneSet, RecordUnflushed, RecordsKept,
+            UndoUnfenced, UndoneAsSuccessor, UndoneByRawEntry, UndoneFirstNumbered,
+            UndoneUnlessPending,
         };
         self.of_engine().is_some_and(|mutant| {
             matches!(
                 mutant,
                 AllButLastSuffices
                     | FirstOfGroupLookedAt
-                    | GroupOverRounds
                     | OneSuffices
                     | PieceUncut
                     | RecordAfterFence
                     | RecordFromFirstLane
                     | RecordIgnored
                     | RecordOfOneSet
-                    | RecordOutlived
                     | RecordUnflushed
                     | RecordsKept
                     | UndoUnfenced

@@ -60,9 +60,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let mut lbas = (place.lba.0..place.lba.0 + looked_at).map(Lba);
         // Two writes of one sector must not commit together: recovery could take either for the last.
         let again = lbas.any(|lba| self.round.holds(arena, lba)) && !mutant!(btt::SameSectorTwice);
-        let fits = count == 1 && !self.round.is_full()
-            || self.fits(arena, count)
-            || mutant!(btt::GroupOverRounds);
+        let fits = count == 1 && !self.round.is_full() || self.fits(arena, count);
         if again || !fits {
             self.commit();
             if count > 1 && !self.lanes.arenas[arena].make_room(count) {
@@ -112,7 +110,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
             lanes.record_is_live = true;
             return place.store_record(medium, set, &record);
         }
-        if !self.lanes.arenas[arena].record_is_live || mutant!(btt::RecordOutlived) {
+        if !self.lanes.arenas[arena].record_is_live {
             return Ok(());
         }
         match place.clear_record(medium, set) {

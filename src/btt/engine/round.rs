@@ -100,9 +100,6 @@ impl Round {
     pub(super) fn abandon_group(&mut self) {
         if !self.awaited.is_empty() {
             self.awaited = 0..0;
-            if mutant!(btt::GroupOverRounds) {
-                return;
-            }
             self.staged.truncate(self.group_start);
         }
     }
