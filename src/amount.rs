@@ -2,7 +2,7 @@
 
 /// A number of bytes as an option takes it: exact, with the largest suffix that leaves no rest.
 #[must_use]
-pub fn amount(bytes: u64) -> String {
+pub(crate) fn amount(bytes: u64) -> String {
     let units = [('T', 40), ('G', 30), ('M', 20), ('K', 10)];
     let fitting =
         units.into_iter().find(|(_, shift)| bytes != 0 && bytes.is_multiple_of(1 << shift));

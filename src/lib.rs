@@ -18,6 +18,8 @@
 //!
 //! `unsafe` code lives in [`pmem`] alone.
 
+#![deny(unreachable_pub)]
+
 #[macro_use]
 mod mutants;
 

@@ -19,7 +19,6 @@
 //! | `check` | the checker and the repair, which share none of the engine's logic | `format` |
 
 #![forbid(unsafe_code)]
-#![deny(unreachable_pub)]
 
 pub mod check;
 mod engine;

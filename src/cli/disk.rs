@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::key_value::{self, KeyValueError, given, parsed, switch};
+use super::key_value::{self, KeyValueError, ValueError, given, parsed, switch};
 use crate::vhost_user::{MOST_QUEUES, SocketSource};
 use crate::virtio::block::Serial;
 
@@ -44,16 +44,16 @@ impl FromStr for DiskArg {
 }
 
 /// A number of queues.
-pub(super) fn queue_count(text: &str) -> Result<u16, String> {
+pub(super) fn queue_count(text: &str) -> Result<u16, ValueError> {
     match text.parse() {
         Ok(count) if (1..=MOST_QUEUES).contains(&count) => Ok(count),
-        _ => Err(format!("not a number from 1 to {MOST_QUEUES}")),
+        _ => Err(ValueError::Queues),
     }
 }
 
 /// A serial number.
-pub(super) fn serial(text: &str) -> Result<Serial, String> {
-    Serial::new(text).ok_or_else(|| "not 1 to 20 printable ASCII characters".into())
+pub(super) fn serial(text: &str) -> Result<Serial, ValueError> {
+    Serial::new(text).ok_or(ValueError::Serial)
 }
 
 #[cfg(test)]
@@ -94,7 +94,7 @@ mod tests {
             ("socket=/a,socket=/b", KeyValueError::Twice("socket")),
             ("socket", KeyValueError::NoValue("socket")),
             ("socket=/a,namespace=", KeyValueError::NoValue("namespace")),
-            ("socket=/a,fd=1", KeyValueError::TwoSockets),
+            ("socket=/a,fd=1", KeyValueError::Both("socket", "fd")),
         ] {
             assert_eq!(text.parse::<DiskArg>(), Err(error), "{text:?}");
         }

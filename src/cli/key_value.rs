@@ -1,6 +1,7 @@
 //! Option values of the form `KEY=VALUE,KEY,...`, as QEMU has them.
 
-use crate::vhost_user::SocketSource;
+use super::size::SizeError;
+use crate::vhost_user::{MOST_QUEUES, SocketSource};
 
 /// Why a text is no such value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,11 +13,31 @@ pub(super) enum KeyValueError {
     #[error("{0} needs a value: {0}=VALUE")]
     NoValue(&'static str),
     #[error("{key}={value}: {reason}")]
-    BadValue { key: &'static str, value: String, reason: String },
-    #[error("socket and fd exclude each other")]
-    TwoSockets,
-    #[error("say which DAX device it is: device=NAME")]
-    NoDevice,
+    // clap shows this message alone, so it has the reason in it, which is no source.
+    BadValue { key: &'static str, value: String, reason: ValueError },
+    #[error("{0} and {1} exclude each other")]
+    Both(&'static str, &'static str),
+    #[error("say which {what} it is: {key}=NAME")]
+    Missing { key: &'static str, what: &'static str },
+}
+
+/// Why a value is not possible.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ValueError {
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    #[error("not a number")]
+    Number,
+    #[error("not a number from 1 to {MOST_QUEUES}")]
+    Queues,
+    #[error("not a descriptor")]
+    Descriptor,
+    #[error("not 1 to 20 printable ASCII characters")]
+    Serial,
+    #[error("neither on nor off")]
+    Switch,
+    #[error("a size and the milliseconds of its refill_time belong together")]
+    RefillTime,
 }
 
 /// The values of the keys `known` in `text`, in that order. Empty: the key stands alone.
@@ -64,7 +85,7 @@ pub(super) fn given(
 pub(super) fn parsed<T>(
     key: &'static str,
     value: Option<String>,
-    parse: impl FnOnce(&str) -> Result<T, String>,
+    parse: impl FnOnce(&str) -> Result<T, ValueError>,
 ) -> Result<Option<T>, KeyValueError> {
     let Some(value) = given(key, value)? else { return Ok(None) };
     match parse(&value) {
@@ -79,7 +100,7 @@ pub(super) fn switch(key: &'static str, value: Option<&str>) -> Result<bool, Key
         None | Some("off") => Ok(false),
         Some("" | "on") => Ok(true),
         Some(value) => {
-            let (value, reason) = (value.to_owned(), "neither on nor off".to_owned());
+            let (value, reason) = (value.to_owned(), ValueError::Switch);
             Err(KeyValueError::BadValue { key, value, reason })
         }
     }
@@ -91,13 +112,13 @@ pub(super) fn socket(
     fd: Option<String>,
 ) -> Result<SocketSource, KeyValueError> {
     match (given("socket", socket)?, parsed("fd", fd, descriptor)?) {
-        (Some(_), Some(_)) => Err(KeyValueError::TwoSockets),
+        (Some(_), Some(_)) => Err(KeyValueError::Both("socket", "fd")),
         (Some(path), None) => Ok(SocketSource::Path(path.into())),
         (None, Some(number)) => Ok(SocketSource::Descriptor(number)),
         (None, None) => Ok(SocketSource::Passed),
     }
 }
 
-fn descriptor(text: &str) -> Result<i32, String> {
-    text.parse().ok().filter(|number| *number >= 0).ok_or_else(|| "not a descriptor".into())
+fn descriptor(text: &str) -> Result<i32, ValueError> {
+    text.parse().ok().filter(|number| *number >= 0).ok_or(ValueError::Descriptor)
 }

@@ -12,11 +12,11 @@ use crate::nvdimm::{LabelSize, Selection};
 use crate::pmem::DurabilityRequest;
 
 /// Stands for all namespaces of a file, as in ndctl, where a command can take several.
-pub const ALL: &str = "all";
+pub(super) const ALL: &str = "all";
 
 /// Which namespace of a file, and how to find it.
 #[derive(Debug, Clone, Default, Args)]
-pub struct NamespaceArgs {
+pub(super) struct NamespaceArgs {
     /// The namespace, by device name (namespace0.0), name or uuid; not needed where there is only one
     #[arg(short, long, value_name = "NAME")]
     pub namespace: Option<String>,
@@ -32,7 +32,7 @@ pub struct NamespaceArgs {
 
 /// The namespace as ndctl takes it: after the file, without an option.
 #[derive(Debug, Clone, Default, Args)]
-pub struct PositionalNamespace {
+pub(super) struct PositionalNamespace {
     /// The namespace, as with --namespace
     #[arg(value_name = "NAMESPACE", conflicts_with = "namespace")]
     wanted: Option<String>,
@@ -40,7 +40,7 @@ pub struct PositionalNamespace {
 
 impl PositionalNamespace {
     /// Puts the namespace, if there is one, where `--namespace` would have put it.
-    pub fn move_into(&mut self, arguments: &mut NamespaceArgs) {
+    pub(super) fn move_into(&mut self, arguments: &mut NamespaceArgs) {
         if let Some(wanted) = self.wanted.take() {
             arguments.namespace = Some(wanted);
         }
@@ -50,7 +50,7 @@ impl PositionalNamespace {
 impl NamespaceArgs {
     /// The options for a namespace of the file `path`.
     #[must_use]
-    pub fn options(&self, path: &Path, durability: DurabilityRequest) -> NamespaceOptions {
+    pub(super) fn options(&self, path: &Path, durability: DurabilityRequest) -> NamespaceOptions {
         NamespaceOptions {
             path: path.into(),
             selection: self.selection(),
@@ -62,25 +62,25 @@ impl NamespaceArgs {
 
     /// The namespace that is meant.
     #[must_use]
-    pub fn selection(&self) -> Selection {
+    pub(super) fn selection(&self) -> Selection {
         self.namespace.clone().map_or(Selection::Only, Selection::Named)
     }
 
     /// Where the file's labels are.
     #[must_use]
-    pub fn label_size(&self) -> LabelSize {
+    pub(super) fn label_size(&self) -> LabelSize {
         self.label_size.map(LabelSizeArg::get).unwrap_or_default()
     }
 }
 
 /// The value of `--label-size`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LabelSizeArg(LabelSize);
+pub(super) struct LabelSizeArg(LabelSize);
 
 impl LabelSizeArg {
     /// Where the labels are.
     #[must_use]
-    pub fn get(self) -> LabelSize {
+    pub(super) fn get(self) -> LabelSize {
         self.0
     }
 }

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::key_value::{self, KeyValueError, given, parsed};
+use super::key_value::{self, KeyValueError, ValueError, given, parsed};
 use super::size::Size;
 use crate::vhost_user::control::RateReport;
 use crate::vhost_user::{BucketConfig, RateLimit};
@@ -46,7 +46,7 @@ impl FromStr for RateArg {
             ("ops_refill_time", limit.ops_size, limit.ops_refill_time),
         ] {
             if (size == 0) != (time == 0) {
-                let (value, reason) = (time.to_string(), NOT_BOTH.to_owned());
+                let (value, reason) = (time.to_string(), ValueError::RefillTime);
                 return Err(KeyValueError::BadValue { key, value, reason });
             }
         }
@@ -54,14 +54,13 @@ impl FromStr for RateArg {
     }
 }
 
-const NOT_BOTH: &str = "a size and the milliseconds of its refill_time belong together";
-
-fn bytes(text: &str) -> Result<u64, String> {
-    text.parse::<Size>().map(|size| size.0).map_err(|error| error.to_string())
+fn bytes(text: &str) -> Result<u64, ValueError> {
+    let Size(bytes) = text.parse()?;
+    Ok(bytes)
 }
 
-fn number(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| "not a number".to_owned())
+fn number(text: &str) -> Result<u64, ValueError> {
+    text.parse().map_err(|_| ValueError::Number)
 }
 
 impl RateArg {

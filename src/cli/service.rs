@@ -15,7 +15,7 @@ use crate::sandbox::{ThreadKind, enter_thread};
 /// # Errors
 ///
 /// There are not enough threads.
-pub fn ready(devices: usize) -> io::Result<()> {
+pub(super) fn ready(devices: usize) -> io::Result<()> {
     tell(&[NotifyState::Ready, NotifyState::Status(&format!("serving {devices} devices"))]);
     let Some(interval) = sd_notify::watchdog_enabled() else { return Ok(()) };
     let run = move || keep_awake(interval / 2);
@@ -23,7 +23,7 @@ pub fn ready(devices: usize) -> io::Result<()> {
 }
 
 /// Says that the process ends as it was told to.
-pub fn stopping() {
+pub(super) fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("completing requests in flight")]);
 }
 

@@ -29,7 +29,7 @@ pub fn outlive_file_size_limit() -> io::Result<()> {
 }
 
 /// The signals of a daemon: SIGTERM and SIGINT stop it, and SIGHUP does nothing.
-pub struct StopSignals(Signals);
+pub(super) struct StopSignals(Signals);
 
 impl StopSignals {
     /// Catches the signals. Those that come before [`watch`](Self::watch) are kept for it.
@@ -37,7 +37,7 @@ impl StopSignals {
     /// # Errors
     ///
     /// There are no descriptors left.
-    pub fn catch() -> io::Result<StopSignals> {
+    pub(super) fn catch() -> io::Result<StopSignals> {
         Signals::new([SIGTERM, SIGINT, SIGHUP]).map(StopSignals)
     }
 
@@ -47,7 +47,7 @@ impl StopSignals {
     /// # Errors
     ///
     /// There are not enough threads.
-    pub fn watch(self, stop: impl Fn() + Send + 'static) -> io::Result<()> {
+    pub(super) fn watch(self, stop: impl Fn() + Send + 'static) -> io::Result<()> {
         thread::Builder::new().name("signals".into()).spawn(move || self.wait(&stop)).map(drop)
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::key_value::{self, KeyValueError, given, parsed, switch};
+use super::key_value::{self, KeyValueError, ValueError, given, parsed, switch};
 use super::size::Size;
 use crate::vhost_user::SocketSource;
 
@@ -48,7 +48,8 @@ impl DeviceArg {
         [read_only, expose_file, share_rw]: [Option<String>; 3],
     ) -> Result<DeviceArg, KeyValueError> {
         Ok(DeviceArg {
-            name: given("device", name)?.ok_or(KeyValueError::NoDevice)?,
+            name: given("device", name)?
+                .ok_or(KeyValueError::Missing { key: "device", what: "DAX device" })?,
             namespace: given("namespace", namespace)?,
             file: given("nvdimm", file)?.map(PathBuf::from),
             read_only: switch("read-only", read_only.as_deref())?,
@@ -108,8 +109,9 @@ impl FromStr for WindowArg {
     }
 }
 
-fn size(text: &str) -> Result<u64, String> {
-    text.parse().map(|Size(bytes)| bytes).map_err(|error| format!("{error}"))
+fn size(text: &str) -> Result<u64, ValueError> {
+    let Size(bytes) = text.parse()?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -139,8 +141,9 @@ mod tests {
         assert_eq!(pmem.socket, SocketSource::Path("/run/p".into()));
         assert_eq!((pmem.device.name.as_str(), pmem.device.read_only), ("data", false));
         assert_eq!("device=data".parse::<PmemArg>().unwrap().socket, SocketSource::Passed);
-        assert_eq!("socket=/run/p".parse::<PmemArg>(), Err(KeyValueError::NoDevice));
-        assert_eq!("read-only".parse::<WindowArg>(), Err(KeyValueError::NoDevice));
+        let missing = KeyValueError::Missing { key: "device", what: "DAX device" };
+        assert_eq!("socket=/run/p".parse::<PmemArg>(), Err(missing.clone()));
+        assert_eq!("read-only".parse::<WindowArg>(), Err(missing));
         let bad = "scratch,reserve=much".parse::<WindowArg>();
         assert!(matches!(bad, Err(KeyValueError::BadValue { key: "reserve", .. })), "{bad:?}");
     }

@@ -7,11 +7,10 @@
 use std::ops::Range;
 use std::path::Path;
 
+use super::error::NamespaceError;
 use super::make::{edit_labels, refuse_contents};
-use super::mapped::{
-    MappedNamespace, NamespaceError, NamespaceOptions, btt_error, refuse_ambiguity, region_error,
-    resolve,
-};
+use super::mapped::{MappedNamespace, resolve};
+use super::options::{NamespaceOptions, refuse_ambiguity};
 use crate::btt::{self, ARENA_MAX_SIZE, FoundArena, Growth, Version};
 use crate::dax;
 use crate::nvdimm::{
@@ -39,12 +38,12 @@ pub enum Contents {
     Region(dax::Growth),
     /// There is no BTT.
     Raw,
-    /// Somebody holds the namespace: the BTT can grow when nobody does.
+    /// A process holds the namespace: the BTT can grow when none does.
     Held(Holder),
 }
 
 /// Gives a namespace `size` bytes in all; `None`: all that are free behind it, or that a file without
-/// labels has. Then the BTT in it grows, unless somebody holds it, or the DAX region.
+/// labels has. Then the BTT in it grows, or the DAX region, unless a process holds the namespace.
 ///
 /// # Errors
 ///
@@ -58,7 +57,7 @@ pub fn grow_namespace(
     progress: impl FnMut(u64, u64),
 ) -> Result<Grown, NamespaceError> {
     let file = NvdimmFile::open(&options.path, ClaimKind::Exclusive, options.label_size)?;
-    refuse_ambiguity(&file, options.label_size)?;
+    refuse_ambiguity(&file)?;
     let selection = resolve(&file, &options.selection);
     let has_labels = file.labels().is_some();
     let region = claim_region(file, &selection)?;
@@ -128,7 +127,7 @@ fn first_behind_region<M: PersistentMemory>(medium: &M) -> Result<Option<u64>, M
 }
 
 /// The claim on a namespace that holds a DAX region; `None`: it holds none. Unlike a BTT, it grows only
-/// while nobody has it open, so that is known before the namespace does.
+/// while no process has it open, which is checked before the namespace grows.
 fn claim_region(file: NvdimmFile, selection: &Selection) -> Result<Option<Claim>, NamespaceError> {
     let namespace = file.select(selection)?;
     if super::region::find_in(&file, namespace).is_none() {
@@ -145,7 +144,7 @@ fn claim_region(file: NvdimmFile, selection: &Selection) -> Result<Option<Claim>
 
 fn grow_region(claim: &Claim) -> Result<dax::Growth, NamespaceError> {
     let medium = claim.map(DurabilityRequest::Strict)?;
-    dax::grow(&medium).map_err(|source| region_error(claim, source))
+    dax::grow(&medium).map_err(|source| NamespaceError::claimed_region(claim, source))
 }
 
 fn grow_whole_file(
@@ -198,7 +197,8 @@ pub fn grow_claimed(
 impl MappedNamespace {
     /// Whether there are bytes behind the BTT into which it could grow.
     pub fn has_room(&self) -> Result<bool, NamespaceError> {
-        btt::has_room(&self.medium, self.version).map_err(|error| btt_error(&self.claim, error))
+        btt::has_room(&self.medium, self.version)
+            .map_err(|error| NamespaceError::btt(&self.claim, error))
     }
 
     /// Refuses to grow over data, in a file without labels. A label says whose the bytes are.
@@ -208,7 +208,7 @@ impl MappedNamespace {
         }
         self.refuse_lost_labels()?;
         let found = btt::first_foreign(&self.medium, self.version, ARENA_MAX_SIZE)
-            .map_err(|error| btt_error(&self.claim, error))?;
+            .map_err(|error| NamespaceError::btt(&self.claim, error))?;
         let (path, what) = (self.claim.path().into(), "BTT");
         found.map_or(Ok(()), |offset| Err(NamespaceError::DataBehind { path, what, offset }))
     }
@@ -231,7 +231,7 @@ impl MappedNamespace {
         match btt::grow(&self.medium, self.version, ARENA_MAX_SIZE, progress) {
             Ok(growth) => Ok(Contents::Grown(growth)),
             Err(btt::Error::NoRoom { .. }) => Ok(Contents::Full),
-            Err(error) => Err(btt_error(&self.claim, error)),
+            Err(error) => Err(NamespaceError::btt(&self.claim, error)),
         }
     }
 }

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use uuid::Uuid;
 
+use super::error::NamespaceError;
 use super::labels;
-use super::mapped::NamespaceError;
 use super::probe::{Signature, find_region};
 use crate::btt::{self};
 use crate::nvdimm::label::{LabelName, LabelVersion};
@@ -121,11 +121,11 @@ fn candidates(extent: &Range<u64>, lost: &[LostLabel]) -> Vec<(u64, Vec<u64>)> {
     starts.into_iter().map(|start| (start, ends(start))).collect()
 }
 
-/// Gives `orphan` a label again: with the name that it seems to have had, if nobody else has it.
+/// Gives `orphan` a label again: with the name that it seems to have had, if no other namespace has it.
 ///
 /// # Errors
 ///
-/// Linux would not find the BTT by a label of that version; there is no slot; somebody holds the bytes.
+/// Linux would not find the BTT by a label of that version; there is no slot; a process holds the bytes.
 pub fn restore_label(
     editor: &mut LabelEditor,
     orphan: &Orphan,

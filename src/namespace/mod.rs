@@ -4,16 +4,18 @@
 //! namespace, mapping what is in one, growing it, and finding one whose label was lost.
 
 #![forbid(unsafe_code)]
-#![deny(unreachable_pub)]
 
+mod error;
 mod grow;
 mod labels;
 mod lost;
 mod make;
 mod mapped;
+mod options;
 mod probe;
 pub mod region;
 
+pub use error::NamespaceError;
 pub use grow::{Contents, Grown, grow_claimed, grow_namespace};
 pub use labels::expected_version;
 pub use lost::{Orphan, restore_label};
@@ -21,5 +23,6 @@ pub use make::{
     Made, Mode, Provision, create, create_namespace, destroy_namespace, edit_labels, init_labels,
     reconfigure_namespace, refuse_stray_labels,
 };
-pub use mapped::{MappedNamespace, NamespaceError, NamespaceOptions, resolve};
+pub use mapped::{MappedNamespace, resolve};
+pub use options::NamespaceOptions;
 pub use probe::{Signature, erase, find_region, probe};

@@ -8,74 +8,22 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use super::error::NamespaceError;
+use super::options::NamespaceOptions;
 use super::probe::find_region;
 use crate::btt;
 use crate::dax::{DeviceInfo, Error, Found, PAGES_OFFSET, Region};
-use crate::nvdimm::{
-    self, Abstraction, Claim, ClaimKind, LabelSize, Namespace, NvdimmFile, Selection,
-};
+use crate::nvdimm::{Abstraction, Claim, ClaimKind, Namespace, NvdimmFile, Selection};
 use crate::pmem::{DurabilityRequest, Mapping};
-
-/// Which namespace, and how.
-#[derive(Debug, Clone)]
-pub struct NamespaceOptions {
-    /// The NVDIMM file.
-    pub path: PathBuf,
-    /// The namespace in it.
-    pub selection: Selection,
-    /// Where its labels are.
-    pub label_size: LabelSize,
-}
 
 /// How regions are mapped: whatever the file is on, what changes a region is ordered and durable. What
 /// guests store to their windows goes through mappings of their own and is as durable as they make it.
 const DURABILITY: DurabilityRequest = DurabilityRequest::Strict;
 
-/// Why the region in a namespace cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum NamespaceError {
-    /// The file, or the claim.
-    #[error(transparent)]
-    Nvdimm(#[from] nvdimm::Error),
-    /// The region.
-    #[error("{path}: {namespace}: {source}")]
-    Region {
-        /// The file.
-        path: PathBuf,
-        /// The namespace.
-        namespace: String,
-        /// What is wrong; part of the message.
-        source: Box<Error>,
-    },
-    /// The namespace holds something else.
-    #[error(
-        "{path}: {namespace} is in {mode} mode, not in dax mode; 'nvdimmctl create-namespace --mode \
-         dax' makes one that is"
-    )]
-    NotDax {
-        /// The file.
-        path: PathBuf,
-        /// The namespace.
-        namespace: String,
-        /// Its mode, as far as its label tells.
-        mode: &'static str,
-    },
-    /// The file can be read in two ways.
-    #[error(
-        "{path}: there are labels at the end of the file, and a DAX region that takes up the whole \
-         file; say with --label-size whether it has labels ('none', or their size)"
-    )]
-    Ambiguous {
-        /// The file.
-        path: PathBuf,
-    },
-}
-
 impl NamespaceOptions {
     /// Claims the namespace, which is to hold a region, and maps it.
-    pub fn map(&self, kind: ClaimKind) -> Result<(Claim, Mapping), NamespaceError> {
-        let file = NvdimmFile::open(&self.path, kind, self.label_size)?;
-        refuse_ambiguity(&file, self.label_size)?;
+    pub fn map_region(&self, kind: ClaimKind) -> Result<(Claim, Mapping), NamespaceError> {
+        let file = self.open_file(kind)?;
         let selection = resolve(&file, &self.selection);
         let claim = file.claim(&selection)?;
         let medium = claim.map(DURABILITY)?;
@@ -85,60 +33,49 @@ impl NamespaceOptions {
 
     /// Claims the namespace and opens the region in it: to change it, or for reading only if the
     /// claim is shared.
-    pub fn open(&self, kind: ClaimKind) -> Result<(Claim, Region<Mapping>), NamespaceError> {
-        let (claim, medium) = self.map(kind)?;
+    pub fn open_region(&self, kind: ClaimKind) -> Result<(Claim, Region<Mapping>), NamespaceError> {
+        let (claim, medium) = self.map_region(kind)?;
         let opened = Region::open(medium, kind == ClaimKind::Shared);
-        let region =
-            opened.map_err(|source| region_error(claim.path(), claim.namespace(), source))?;
+        let region = opened.map_err(|source| NamespaceError::claimed_region(&claim, source))?;
         Ok((claim, region))
     }
 
-    /// Claims the device `name` alone, for a program that maps it: nobody else can claim it, and nobody
-    /// can change the region, but others can claim other devices.
+    /// Claims the device `name` alone, for a program that maps it: no other process can claim it or
+    /// change the region, but other devices can be claimed.
     pub fn claim_device(&self, name: &str) -> Result<(Claim, DeviceInfo), NamespaceError> {
-        let file = NvdimmFile::open(&self.path, ClaimKind::Exclusive, self.label_size)?;
-        refuse_ambiguity(&file, self.label_size)?;
+        let file = self.open_file(ClaimKind::Exclusive)?;
         let selection = resolve(&file, &self.selection);
         let claim = file.claim_head(&selection, PAGES_OFFSET)?;
         let medium = claim.map(DURABILITY)?;
         refuse_other_mode(claim.path(), claim.namespace(), &medium)?;
         let device = Region::open(medium, true).and_then(|region| region.device(name));
-        let device =
-            device.map_err(|source| region_error(claim.path(), claim.namespace(), source))?;
+        let device = device.map_err(|source| NamespaceError::claimed_region(&claim, source))?;
         device.extents.iter().try_for_each(|extent| claim.add(extent.clone()))?;
         Ok((claim, device))
     }
 
     /// Opens the region for reading only and without a claim, also while another process changes it: as it
     /// is at one moment.
-    pub fn look(&self) -> Result<(Namespace, Region<Mapping>), NamespaceError> {
+    pub fn look_at_region(&self) -> Result<(Namespace, Region<Mapping>), NamespaceError> {
         let mut before = None;
         loop {
-            let (path, namespace, medium) = self.map_to_look()?;
+            let (path, namespace, medium) = self.map_region_to_look()?;
             match Region::look_at(medium) {
                 Ok(region) => return Ok((namespace, region)),
                 // It may have grown after its label was read.
                 Err(_) if before.as_ref() != Some(&namespace) => before = Some(namespace),
-                Err(source) => return Err(region_error(&path, &namespace, source)),
+                Err(source) => return Err(NamespaceError::region(&path, &namespace, source)),
             }
         }
     }
 
-    fn map_to_look(&self) -> Result<(PathBuf, Namespace, Mapping), NamespaceError> {
-        let file = NvdimmFile::open(&self.path, ClaimKind::Shared, self.label_size)?;
-        refuse_ambiguity(&file, self.label_size)?;
+    fn map_region_to_look(&self) -> Result<(PathBuf, Namespace, Mapping), NamespaceError> {
+        let file = self.open_file(ClaimKind::Shared)?;
         let namespace = file.select(&resolve(&file, &self.selection))?;
         let medium = file.map_to_look(namespace)?;
         refuse_other_mode(file.path(), namespace, &medium)?;
         Ok((file.path().into(), namespace.clone(), medium))
     }
-}
-
-/// What went wrong with the region in a namespace.
-#[must_use]
-pub fn region_error(path: &Path, namespace: &Namespace, source: Error) -> NamespaceError {
-    let (path, namespace) = (path.into(), namespace.device_name());
-    NamespaceError::Region { path, namespace, source: source.into() }
 }
 
 fn refuse_other_mode(
@@ -187,23 +124,4 @@ pub fn resolve(file: &NvdimmFile, selection: &Selection) -> Selection {
         }
     };
     meant.map_or_else(|| selection.clone(), named)
-}
-
-/// Whether a file that has labels, as it seems, holds a region that reaches beyond their start: either
-/// the region is left from before the labels, or a guest has written labels into its device.
-pub fn is_ambiguous(file: &NvdimmFile, label_size: LabelSize) -> Result<bool, nvdimm::Error> {
-    let (Some(area), LabelSize::Detect) = (file.labels(), label_size) else {
-        return Ok(false);
-    };
-    let labels = file.size() - area.size;
-    let whole = NvdimmFile::open(file.path(), ClaimKind::Shared, LabelSize::None)?;
-    let medium = whole.map_to_look(whole.select(&Selection::Only)?)?;
-    Ok(find_region(&medium).is_ok_and(|found| found.end > labels))
-}
-
-fn refuse_ambiguity(file: &NvdimmFile, label_size: LabelSize) -> Result<(), NamespaceError> {
-    if is_ambiguous(file, label_size)? {
-        return Err(NamespaceError::Ambiguous { path: file.path().into() });
-    }
-    Ok(())
 }

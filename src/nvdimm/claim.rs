@@ -53,7 +53,7 @@ impl Claim {
         Ok(Claim { path, file, namespace, kind: ClaimKind::Shared })
     }
 
-    /// Claims some bytes of the namespace against everybody else, in addition to its head
+    /// Claims some bytes of the namespace against all other processes, in addition to its head
     /// ([`claim_head`](super::NvdimmFile::claim_head)). The file was opened for writing.
     ///
     /// # Errors

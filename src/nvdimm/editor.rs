@@ -21,6 +21,7 @@ use super::lock::{self, ClaimKind, duplicate};
 use super::lost::LostLabel;
 use super::namespace::{Abstraction, Namespace, PERSISTENT_MEMORY, Selection};
 use super::space;
+use crate::error_chain::in_one_line;
 use crate::pmem::{DurabilityRequest, Mapping, Protection};
 
 /// How long to wait while another process changes the labels.
@@ -130,7 +131,7 @@ impl LabelEditor {
         self.file.claim_as_read(selection)
     }
 
-    /// Refuses to give free bytes to anybody while those of a namespace whose label is lost may be
+    /// Refuses to allocate free bytes while those of a namespace whose label is lost may be
     /// among them.
     ///
     /// # Errors
@@ -250,8 +251,8 @@ impl LabelEditor {
         Ok(namespace.range.end..start + size)
     }
 
-    /// Gives a namespace the bytes `growth`, which [`growth`](Self::growth) has found for it. Whoever
-    /// holds it goes on with the bytes that it had.
+    /// Gives a namespace the bytes `growth`, which [`growth`](Self::growth) has found for it. A process
+    /// that holds it goes on with the bytes that it had.
     pub fn grow(&mut self, selection: &Selection, growth: &Range<u64>) -> Result<Namespace, Error> {
         let namespace = self.file.select(selection)?.clone();
         if growth.is_empty() {
@@ -386,7 +387,7 @@ impl Drop for LabelEditor {
         // Claims that were made here share the open file description, and live on with it; the lock
         // on the labels must not.
         if let Err(error) = self.file.unlock(&self.locked) {
-            log::warn!("{error}");
+            log::warn!("{}", in_one_line(&error));
         }
     }
 }

@@ -38,19 +38,19 @@ pub enum Error {
         size: u64,
     },
     /// The end of the file, where labels would be, cannot be read.
-    #[error("{path}: cannot read the labels: {source}")]
+    #[error("{path}: cannot read the labels")]
     LabelMedia {
         /// The file.
         path: PathBuf,
-        /// Why; part of the message.
+        /// Why.
         source: MediaError,
     },
     /// Bytes that belong to no namespace cannot be read.
-    #[error("{path}: cannot examine the free bytes: {source}")]
+    #[error("{path}: cannot examine the free bytes")]
     FreeMedia {
         /// The file.
         path: PathBuf,
-        /// Why; part of the message.
+        /// Why.
         source: MediaError,
     },
     /// There is a label storage area, and none of its index blocks can be used.
@@ -139,11 +139,11 @@ pub enum Error {
         path: PathBuf,
     },
     /// The labels could not be changed.
-    #[error("{path}: cannot change the labels: {source}")]
+    #[error("{path}: cannot change the labels")]
     Update {
         /// The file.
         path: PathBuf,
-        /// Why; part of the message.
+        /// Why.
         source: UpdateError,
     },
     /// A label is lost, and the bytes of its namespace look free.

@@ -172,6 +172,17 @@ impl NvdimmFile {
             .map_err(|source| Error::Map { path: self.path.clone(), source })
     }
 
+    /// As [`map_to_look`](Self::map_to_look), of all whole pages of the file, as if it had no labels.
+    pub fn map_whole_to_look(&self) -> Result<Mapping, Error> {
+        self.map_bytes_to_look(0..self.size / PAGE * PAGE)
+    }
+
+    /// Where the labels were said to be when the file was opened.
+    #[must_use]
+    pub fn label_size(&self) -> LabelSize {
+        self.label_size
+    }
+
     /// Bytes of the file, label storage area included.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -322,8 +333,8 @@ impl NvdimmFile {
     ) -> Result<Claim, Error> {
         for _ in 0..MOST_ATTEMPTS {
             let claim = claim(self)?;
-            // Before the claim, somebody may have destroyed it, and made another there. Nobody can
-            // from now on.
+            // Before the claim, another process may have destroyed it, and made another there. From
+            // now on, that is impossible.
             self.refresh()?;
             if self.namespaces.contains(claim.namespace()) {
                 self.persist()?;

@@ -31,7 +31,7 @@ const TOOL: &str = "nvdimmctl";
 pub enum ClaimKind {
     /// Reading; excludes writers.
     Shared,
-    /// Reading and writing; excludes everybody else.
+    /// Reading and writing; excludes all other processes.
     Exclusive,
 }
 
@@ -48,7 +48,7 @@ pub(super) fn try_lock(file: &File, range: &Range<u64>, kind: ClaimKind) -> io::
     }
 }
 
-/// As [`try_lock`] with a lock that excludes everybody else, for up to `patience`.
+/// As [`try_lock`] with a lock that excludes all other processes, for up to `patience`.
 pub(super) fn lock_within(file: &File, range: &Range<u64>, patience: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + patience;
     while !try_lock(file, range, ClaimKind::Exclusive)? {

@@ -21,8 +21,8 @@ pub struct LostLabel {
     pub fault: LabelFault,
     /// What it says, which need not be so.
     pub label: NamespaceLabel,
-    /// It is whole in itself: the bytes that it names are not free. Otherwise nobody knows where its
-    /// namespace is.
+    /// It is whole in itself: the bytes that it names are not free. Otherwise the location of its
+    /// namespace is unknown.
     pub is_whole: bool,
 }
 

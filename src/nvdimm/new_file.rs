@@ -111,7 +111,7 @@ impl NewFile {
 impl Drop for NewFile {
     fn drop(&mut self) {
         if let Some(name) = &self.temporary {
-            // It is of no use to anybody, and the failure that led here is the one to be told of.
+            // The file is of no use, and the failure that led here is the one to report.
             let _ = fs::remove_file(name);
         }
     }

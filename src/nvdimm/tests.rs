@@ -68,7 +68,7 @@ fn named(name: &str) -> Selection {
     Selection::Named(name.into())
 }
 
-/// Returns whether anybody has claimed a byte of `range`, seen from another open file.
+/// Returns whether a process has claimed a byte of `range`, seen from another open file.
 fn is_claimed(file: &Labelled, range: &Range<u64>) -> bool {
     is_locked(file.open(ClaimKind::Exclusive).file(), range).unwrap()
 }

@@ -8,7 +8,7 @@ use super::{Durability, MediaError, PAGE, PersistentMemory};
 /// durable without a sync, it does nothing.
 ///
 /// When the kernel cannot write a page back, it marks it clean all the same: the page is newer than the
-/// storage device, and no later sync writes it, although it succeeds. Nobody else may store to the words
+/// storage device, and no later sync writes it, although it succeeds. No other thread may store to the words
 /// that this stores to, the first of the range and the first of each further page.
 ///
 /// # Errors

@@ -107,8 +107,8 @@ fn map_zeroes(start: usize, length: usize) -> bool {
     let place = std::ptr::without_provenance_mut::<c_void>(start);
     // SAFETY: `errno` is this thread's own.
     let errno = unsafe { *libc::__errno_location() };
-    // SAFETY: the page is in a range that is watched, and whose owner keeps it mapped while somebody
-    // accesses it; the page that was there does not answer, so that nothing is lost with it.
+    // SAFETY: the page is in a range that is watched, and whose owner keeps it mapped while it
+    // is accessed; the page that was there does not answer, so that nothing is lost with it.
     let mapped = unsafe { libc::mmap(place, length, access, flags, -1, 0) };
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };

@@ -18,8 +18,8 @@ pub(super) struct Connection {
     /// How many there were.
     count: AtomicU64,
     frontend: Mutex<Option<Frontend>>,
-    /// The socket for requests to it; beside the frontend, so that a request that is under way holds up nobody
-    /// who asks for that.
+    /// The socket for requests to it; beside the frontend, so that a thread that asks for that does not wait
+    /// for a request that is under way.
     channel: Mutex<Option<BackChannel>>,
 }
 

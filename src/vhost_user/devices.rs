@@ -20,6 +20,7 @@ use super::sharing::refuse_sharing;
 use super::socket::SocketSource;
 use super::stop::Stop;
 use super::windows::{OnlineResize, RegionConfig, Regions, WindowConfig};
+use crate::error_chain::in_one_line;
 
 /// A device to be served.
 #[derive(Debug, Clone)]
@@ -190,7 +191,7 @@ fn serve_one_of_several(server: Server, member: Option<&Arc<Member>>, fleet: &Fl
     match serve(server, member, fleet) {
         Ok(()) => true,
         Err(error) => {
-            error!("{title}: {error}");
+            error!("{title}: {}", in_one_line(&error));
             false
         }
     }

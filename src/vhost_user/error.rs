@@ -10,21 +10,18 @@ use crate::{dax, nvdimm};
 /// Why the device cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The namespace, or the BTT in it.
+    /// The namespace, or what is in it.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
     /// The file, as far as it is not one namespace's.
     #[error(transparent)]
     Nvdimm(#[from] nvdimm::Error),
-    /// The namespace that is to hold a DAX region.
-    #[error(transparent)]
-    Dax(#[from] crate::namespace::region::NamespaceError),
     /// The DAX device.
-    #[error("{title}: {source}")]
+    #[error("{title}")]
     Region {
         /// What the log calls the region.
         title: String,
-        /// What is wrong; part of the message.
+        /// What is wrong.
         source: Box<dax::Error>,
     },
     /// A size that no shared memory region can have.

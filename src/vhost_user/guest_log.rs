@@ -13,7 +13,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 /// A log whose lines begin with a name, limited in rate.
 #[derive(Debug)]
-pub struct LimitedLog {
+pub(super) struct LimitedLog {
     name: Arc<str>,
     window: Mutex<Window>,
 }

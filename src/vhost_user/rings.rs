@@ -9,6 +9,7 @@ use super::eventfd::{Eventfd, EventfdError};
 use super::protocol::request::{Request, RingAddresses, RingDescriptor, RingState};
 use super::queue::{self, Ring, RingPlaces};
 use super::session::{Session, SessionError};
+use crate::error_chain::in_one_line;
 
 /// Why a ring stays as it is.
 #[derive(Debug, thiserror::Error)]
@@ -164,7 +165,10 @@ impl Session<'_> {
     pub(super) fn update_all(&mut self) {
         for number in 0..self.rings.len() {
             if let Err(error) = self.update(number) {
-                self.device.log().line(log::Level::Error, &format_args!("ring {number}: {error}"));
+                self.device.log().line(
+                    log::Level::Error,
+                    &format_args!("ring {number}: {}", in_one_line(&error)),
+                );
             }
         }
     }

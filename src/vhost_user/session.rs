@@ -40,16 +40,16 @@ const F_EVENT_IDX: u64 = 1 << 29;
 
 /// Protocol features that every device has.
 pub(super) mod protocol_features {
-    pub const MQ: u64 = 1 << 0;
-    pub const REPLY_ACK: u64 = 1 << 3;
-    pub const BACKEND_REQ: u64 = 1 << 5;
-    pub const CONFIG: u64 = 1 << 9;
-    pub const RESET_DEVICE: u64 = 1 << 13;
-    pub const BACKEND_SEND_FD: u64 = 1 << 10;
-    pub const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
-    pub const SHMEM: u64 = 1 << 22;
+    pub(crate) const MQ: u64 = 1 << 0;
+    pub(crate) const REPLY_ACK: u64 = 1 << 3;
+    pub(crate) const BACKEND_REQ: u64 = 1 << 5;
+    pub(crate) const CONFIG: u64 = 1 << 9;
+    pub(crate) const RESET_DEVICE: u64 = 1 << 13;
+    pub(crate) const BACKEND_SEND_FD: u64 = 1 << 10;
+    pub(crate) const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
+    pub(crate) const SHMEM: u64 = 1 << 22;
     /// Of every device.
-    pub const COMMON: u64 = MQ | REPLY_ACK | CONFIG | RESET_DEVICE | CONFIGURE_MEM_SLOTS;
+    pub(crate) const COMMON: u64 = MQ | REPLY_ACK | CONFIG | RESET_DEVICE | CONFIGURE_MEM_SLOTS;
 }
 
 /// Why a session has ended.

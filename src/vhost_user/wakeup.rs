@@ -7,7 +7,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 /// Wakes the thread that listens to it.
 #[derive(Debug)]
-pub struct Wakeup(OwnedFd);
+pub(super) struct Wakeup(OwnedFd);
 
 impl Wakeup {
     /// A wakeup that has not been asked for.

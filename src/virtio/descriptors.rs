@@ -13,7 +13,7 @@ const DESCRIPTOR_SIZE: u32 = 16;
 
 /// Most descriptors of a chain, indirect ones included. A driver must not exceed the size of its ring
 /// (VIRTIO 1.2, 2.7.5.3.1); Linux keeps to the segments of a request instead, with rings that are smaller.
-pub const MOST_DESCRIPTORS: usize = 1024;
+pub(super) const MOST_DESCRIPTORS: usize = 1024;
 
 const _: () = assert!(size_of::<Descriptor>() == DESCRIPTOR_SIZE as usize);
 

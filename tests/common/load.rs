@@ -68,47 +68,68 @@ impl<'l> Load<'l> {
 
     /// Reads all sectors of the ledger, while nothing is in flight.
     pub fn read_all(&mut self, each: &mut dyn FnMut(u64, &[u8])) {
-        let (size, first, end) =
-            (self.shape.sector_size, self.ledger.first, self.ledger.first + self.ledger.count());
-        for start in (first..end).step_by(MOST_SECTORS) {
-            let count = ((end - start) as usize).min(MOST_SECTORS);
-            let buffer = &mut self.disk.buffers[..count * size];
-            self.disk.queues[0].read(start * size as u64, buffer, 0).unwrap();
-            self.disk.finish(0, 1);
-            for (sector, data) in (start..).zip(self.disk.buffers[..count * size].chunks(size)) {
-                each(sector, data);
-            }
-        }
+        self.read_until(None, &mut |_, sector, data| each(sector, data));
     }
 
     /// Checks all sectors of the ledger, while nothing is in flight.
     pub fn check_all(&mut self) -> Vec<Violation> {
-        let contents = self.contents();
-        let check = |(sector, data): &(u64, Vec<u8>)| self.ledger.check_settled(*sector, data);
-        contents.iter().map(check).filter_map(Result::err).collect()
+        self.check(None).0
     }
 
     /// As [`check_all`](Self::check_all), of as many sectors as can be read before the daemon ends, of
     /// which `gone` tells. Also returns whether it has ended.
     pub fn check_until(&mut self, gone: BorrowedFd<'_>) -> (Vec<Violation>, bool) {
+        self.check(Some(gone))
+    }
+
+    fn check(&mut self, gone: Option<BorrowedFd<'_>>) -> (Vec<Violation>, bool) {
+        let mut violations = Vec::new();
+        let is_gone = self.read_until(gone, &mut |ledger, sector, data| {
+            violations.extend(ledger.check_settled(sector, data).err());
+        });
+        (violations, is_gone)
+    }
+
+    /// Reads the sectors of the ledger, until the daemon ends, of which `gone` tells. Returns whether it has
+    /// ended.
+    fn read_until(
+        &mut self,
+        gone: Option<BorrowedFd<'_>>,
+        each: &mut dyn FnMut(&mut Ledger, u64, &[u8]),
+    ) -> bool {
         let (size, first, end) =
             (self.shape.sector_size, self.ledger.first, self.ledger.first + self.ledger.count());
-        let mut violations = Vec::new();
         for start in (first..end).step_by(MOST_SECTORS) {
             let count = ((end - start) as usize).min(MOST_SECTORS);
             let buffer = &mut self.disk.buffers[..count * size];
             self.disk.queues[0].read(start * size as u64, buffer, 0).unwrap();
+            let Some(gone) = gone else {
+                self.disk.finish(0, 1);
+                self.each_sector(start, count, each);
+                continue;
+            };
             self.disk.kick(0);
             if !wait_unless_gone(&self.disk.completion_fd(0), gone) {
-                return (violations, true);
+                return true;
             }
             let done: Vec<_> = self.disk.queues[0].completions().map(|done| done.ret).collect();
             assert_eq!(done, [0]);
-            let data = self.disk.buffers[..count * size].chunks(size);
-            let checks = (start..).zip(data).map(|(at, data)| self.ledger.check_settled(at, data));
-            violations.extend(checks.filter_map(Result::err));
+            self.each_sector(start, count, each);
         }
-        (violations, false)
+        false
+    }
+
+    /// Hands out `count` sectors from `start` on that were read.
+    fn each_sector(
+        &mut self,
+        start: u64,
+        count: usize,
+        each: &mut dyn FnMut(&mut Ledger, u64, &[u8]),
+    ) {
+        let size = self.shape.sector_size;
+        for (sector, data) in (start..).zip(self.disk.buffers[..count * size].chunks(size)) {
+            each(self.ledger, sector, data);
+        }
     }
 
     /// Takes all sectors of the ledger for what they are, while nothing is in flight.

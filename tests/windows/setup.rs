@@ -8,7 +8,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 use vhost::vhost_user::VhostUserFrontend;
-use vhost_user_btt::namespace::region::NamespaceOptions;
+use vhost_user_btt::namespace::NamespaceOptions;
 use vhost_user_btt::nvdimm::{LabelSize, Selection};
 use vhost_user_btt::vhost_user::control::{self, Answer, Request};
 
@@ -43,7 +43,7 @@ impl Place {
         dax("create-device", "data", "4M");
         dax("create-device", "log", "2M");
         dax("resize-device", "data", "8M");
-        let (_, region) = pool(&file).look().unwrap();
+        let (_, region) = pool(&file).look_at_region().unwrap();
         assert_eq!(region.device("data").unwrap().extents.len(), 2);
         drop(region);
         Place { folder, file }
@@ -98,7 +98,7 @@ impl Place {
 
     /// Where byte `offset` of a device is in the file.
     pub fn place_of(&self, device: &str, offset: u64) -> u64 {
-        let (namespace, region) = pool(&self.file).look().unwrap();
+        let (namespace, region) = pool(&self.file).look_at_region().unwrap();
         namespace.range.start + region.resolve(device, offset).unwrap().start
     }
 
@@ -111,16 +111,12 @@ impl Place {
     }
 
     pub fn size_of(&self, device: &str) -> u64 {
-        pool(&self.file).look().unwrap().1.device(device).unwrap().size
+        pool(&self.file).look_at_region().unwrap().1.device(device).unwrap().size
     }
 }
 
 pub fn pool(file: &Path) -> NamespaceOptions {
-    NamespaceOptions {
-        path: file.into(),
-        selection: Selection::Named("pool".into()),
-        label_size: LabelSize::Detect,
-    }
+    NamespaceOptions::new(file.into(), Selection::Named("pool".into()), LabelSize::Detect)
 }
 
 /// A frontend that knows shared memory regions, and the regions that it was told of.

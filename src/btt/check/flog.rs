@@ -262,7 +262,7 @@ fn judge<M: PersistentMemory>(
 }
 
 /// Returns whether a lane has a legal pair of entries in the layout that is not the arena's, and none in that:
-/// somebody was about to rewrite the flog. Of the two entries it may be either that is meant.
+/// a rewrite of the flog was interrupted. Either of the two entries may be the valid one.
 fn is_of_other_layout(layout: LogLayout, entries: &Entries) -> bool {
     let other = match layout {
         LogLayout::Standard => LogLayout::Old,

@@ -41,7 +41,7 @@ use crate::pmem::{DurabilityRequest, MediaError};
 #[derive(Debug, Clone, Args)]
 #[command(verbatim_doc_comment)]
 #[allow(clippy::struct_excessive_bools, reason = "switches of a command line, each by itself")]
-pub struct CheckNamespace {
+pub(super) struct CheckNamespace {
     /// The NVDIMM file
     file: PathBuf,
 

@@ -30,7 +30,7 @@ use crate::nvdimm::{self, ClaimKind, LabelEditor, LabelSize, LostLabel, NvdimmFi
 /// Exit status: 0 clean, 1 repaired, 2 problems (left), 8 could not be checked.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
-pub struct CheckLabels {
+pub(super) struct CheckLabels {
     /// The NVDIMM file
     file: PathBuf,
 

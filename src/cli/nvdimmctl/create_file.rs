@@ -24,7 +24,7 @@ const LEAST_LABELLED_SIZE: u64 = 16 << 20;
 /// Without labels, the whole file is one namespace. With labels, 'create-namespace' makes several. QEMU needs
 /// to know the size of the labels: '-device nvdimm,label-size=SIZE'.
 #[derive(Debug, Args)]
-pub struct CreateFile {
+pub(super) struct CreateFile {
     /// The file; it must not exist yet
     file: PathBuf,
 
@@ -50,7 +50,7 @@ pub struct CreateFile {
 /// All namespaces of the file are lost, and a disk that fills a file without labels loses its end. Without
 /// --force, a file that contains data is refused.
 #[derive(Debug, Args)]
-pub struct InitLabels {
+pub(super) struct InitLabels {
     /// The NVDIMM file
     file: PathBuf,
 

@@ -26,7 +26,7 @@ use crate::nvdimm::{LINUX_ALIGNMENT, LabelSize, Place, Selection};
 /// labels is one namespace, and the BTT or DAX region fills it. A crash leaves no namespace or a complete
 /// one. 'nvdimmctl dax --help' describes devices in dax mode.
 #[derive(Debug, Args)]
-pub struct CreateNamespace {
+pub(super) struct CreateNamespace {
     /// The NVDIMM file
     file: PathBuf,
 

@@ -19,7 +19,7 @@ use crate::pmem::DurabilityRequest;
 /// with --force only. A namespace that a process holds is never destroyed. Its bytes are given back to the
 /// file system; on a device, the data stay until they are overwritten.
 #[derive(Debug, Args)]
-pub struct DestroyNamespace {
+pub(super) struct DestroyNamespace {
     /// The NVDIMM file
     file: PathBuf,
 
@@ -38,7 +38,7 @@ pub struct DestroyNamespace {
 
 /// Rename a namespace; its contents do not change
 #[derive(Debug, Args)]
-pub struct RenameNamespace {
+pub(super) struct RenameNamespace {
     /// The NVDIMM file
     file: PathBuf,
 

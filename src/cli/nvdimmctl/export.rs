@@ -23,7 +23,7 @@ use crate::pmem::DurabilityRequest;
 /// In a file, zeroes become holes. A write that a crash interrupted appears as completed; the NVDIMM file is
 /// not changed. Of a namespace in raw mode, the bytes themselves are written.
 #[derive(Debug, Args)]
-pub struct Export {
+pub(super) struct Export {
     /// The NVDIMM file
     file: PathBuf,
 

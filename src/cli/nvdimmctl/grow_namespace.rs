@@ -22,7 +22,7 @@ use crate::pmem::DurabilityRequest;
 /// its guest sees the new size after QEMU was restarted, or after the device and its chardev were removed and
 /// added again.
 #[derive(Debug, Args)]
-pub struct GrowNamespace {
+pub(super) struct GrowNamespace {
     /// The NVDIMM file
     file: PathBuf,
 

@@ -27,7 +27,7 @@ pub(super) const CHUNK: usize = 1 << 20;
 ///
 /// An image whose partition table or file system does not fit the sector size of the disk is refused.
 #[derive(Debug, Args)]
-pub struct Import {
+pub(super) struct Import {
     /// The NVDIMM file
     file: PathBuf,
 

@@ -20,7 +20,7 @@ use crate::nvdimm::{self, ClaimKind, LINUX_ALIGNMENT, NvdimmFile};
 /// SIZE is the usable size: the data of the sectors in sector mode, the memory for devices in dax mode,
 /// otherwise the size of the namespace.
 #[derive(Debug, Args)]
-pub struct List {
+pub(super) struct List {
     /// The NVDIMM files
     #[arg(required = true)]
     files: Vec<PathBuf>,

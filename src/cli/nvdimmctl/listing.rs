@@ -13,7 +13,7 @@ use crate::dax;
 use crate::namespace;
 use crate::nvdimm::label::{NO_COOKIE, NamespaceLabel, qemu_slot};
 use crate::nvdimm::{Abstraction, Holder, Namespace, NvdimmFile, PfnInfo};
-use crate::pmem::PersistentMemory;
+use crate::pmem::{Mapping, PersistentMemory};
 
 /// A namespace as it is listed. Names as in ndctl, where it has them.
 #[derive(Debug, Serialize)]
@@ -118,29 +118,7 @@ impl Listing {
         requested: Option<Version>,
     ) -> Result<Listing, Error> {
         let medium = file.map_to_look(namespace)?;
-        let mut listing = Listing {
-            file: file.path().into(),
-            dev: namespace.device_name(),
-            name: namespace.name.clone(),
-            mode: namespace.abstraction.mode(),
-            map: None,
-            size: namespace.size(),
-            raw_size: namespace.size(),
-            start: namespace.range.start,
-            uuid: namespace.uuid.map(|uuid| uuid.to_string()),
-            raw_uuid: namespace.uuid.map(|uuid| uuid.to_string()),
-            sector_size: None,
-            btt_version: None,
-            arenas: None,
-            align: None,
-            atomic_sectors: false,
-            health: Health::Ok,
-            problem: None,
-            label: namespace.label.as_ref().map(ListedLabel::from),
-            backing: medium.backing().name(),
-            durability: medium.durability().name(),
-            holder: Holder::search(file.file(), &namespace.range).map(ListedHolder::from),
-        };
+        let mut listing = Listing::of_label(file, namespace, &medium);
         if namespace.abstraction.may_be_btt() {
             let version = namespace::expected_version(namespace, requested);
             let found = btt::find(&medium, version).and_then(|arenas| {
@@ -169,6 +147,33 @@ impl Listing {
             listing.sector_size = Some(disk_sector_size(namespace));
         }
         Ok(listing)
+    }
+
+    /// What is known of a namespace without a look at what it holds.
+    fn of_label(file: &NvdimmFile, namespace: &Namespace, medium: &Mapping) -> Listing {
+        Listing {
+            file: file.path().into(),
+            dev: namespace.device_name(),
+            name: namespace.name.clone(),
+            mode: namespace.abstraction.mode(),
+            map: None,
+            size: namespace.size(),
+            raw_size: namespace.size(),
+            start: namespace.range.start,
+            uuid: namespace.uuid.map(|uuid| uuid.to_string()),
+            raw_uuid: namespace.uuid.map(|uuid| uuid.to_string()),
+            sector_size: None,
+            btt_version: None,
+            arenas: None,
+            align: None,
+            atomic_sectors: false,
+            health: Health::Ok,
+            problem: None,
+            label: namespace.label.as_ref().map(ListedLabel::from),
+            backing: medium.backing().name(),
+            durability: medium.durability().name(),
+            holder: Holder::search(file.file(), &namespace.range).map(ListedHolder::from),
+        }
     }
 
     fn describe_btt(

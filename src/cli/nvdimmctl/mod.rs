@@ -27,7 +27,6 @@ use super::logging::LogLevel;
 use super::output::{self, remark};
 use super::{escape, one_line};
 use crate::namespace::NamespaceError;
-use crate::namespace::region::NamespaceError as NoRegion;
 use crate::nvdimm::{self, Claim, Content};
 use crate::pmem::{Mapping, MediaError};
 use crate::vhost_user::control::ClientError;
@@ -78,12 +77,9 @@ pub enum Error {
     /// The file, or the claim.
     #[error(transparent)]
     Nvdimm(#[from] nvdimm::Error),
-    /// The namespace, or the BTT in it.
+    /// The namespace, or what is in it.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
-    /// The DAX region in a namespace.
-    #[error(transparent)]
-    Dax(#[from] NoRegion),
     /// A device that is not empty is to go, or a part of it.
     #[error(
         "{path}: device {device:?} holds data{}{place}; --force discards them",
@@ -127,11 +123,11 @@ pub enum Error {
     #[error(transparent)]
     Control(#[from] ClientError),
     /// Reading or writing sectors.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     Sectors {
         /// The file.
         path: PathBuf,
-        /// What is wrong; part of the message.
+        /// What is wrong.
         source: crate::btt::Error,
     },
     /// The other side of an import or export, or standard output.
@@ -158,12 +154,12 @@ pub enum Error {
     },
     /// A device of a namespace that is held.
     #[error(
-        "{source}; a daemon with a control socket resizes the devices of the namespace that it holds: \
+        "{busy}; a daemon with a control socket resizes the devices of the namespace that it holds: \
          'nvdimmctl --control PATH dax resize-device ...'"
     )]
     AskTheDaemon {
-        /// Who holds it; part of the message.
-        source: NoRegion,
+        /// Who holds it.
+        busy: NamespaceError,
     },
     /// A file that is to be made.
     #[error("cannot create {path}")]
@@ -174,16 +170,16 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Sectors that cannot be read, in an export.
-    #[error("{path}: {source}; with --skip-unreadable, what cannot be read becomes zeroes")]
+    #[error("{path}: cannot be read; with --skip-unreadable, what cannot be read becomes zeroes")]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What is wrong; part of the message.
+        /// What is wrong.
         source: crate::btt::Error,
     },
     /// A check that could not be made.
     #[error(
-        "{path}: {namespace} could not be checked: {source}; that may pass, and says nothing of what the \
+        "{path}: {namespace} could not be checked; that may pass, and says nothing of what the \
          namespace holds: check again when the file can be read; if it never can, --force takes what \
          cannot be read for lost"
     )]
@@ -192,7 +188,7 @@ pub enum Error {
         path: PathBuf,
         /// The namespace.
         namespace: String,
-        /// What could not be read; part of the message.
+        /// What could not be read.
         source: MediaError,
     },
     /// An image that has to be converted, or unpacked, before it can be imported.

@@ -19,7 +19,7 @@ use crate::vhost_user::OpenMedium;
 /// The power fails at SIGUSR1, or as --fail says. What had been flushed by then is in the file, and of all else
 /// a part that could be there; the process is gone, as by SIGKILL.
 #[derive(Debug, Args)]
-pub struct ServeArgs {
+pub(super) struct ServeArgs {
     #[command(flatten)]
     devices: DeviceArgs,
 

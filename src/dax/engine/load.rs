@@ -63,18 +63,23 @@ pub(super) fn load<M: PersistentMemory>(
         failed: false,
     };
     loader.devices(first_device_page, &mut state)?;
-    let Loader { pool, mut used, .. } = loader;
+    let Loader { pool, used, .. } = loader;
+    state.pool = pool;
+    state.buddy = free_pages(superblock, used)?;
+    Ok(state)
+}
+
+/// The pages that no owner and no device has. `used`: those that one has, each with the byte offset of what says
+/// so.
+fn free_pages(superblock: &Superblock, mut used: Vec<(Extent, u64)>) -> Result<Buddy, Error> {
     used.sort_unstable_by_key(|(extent, _)| *extent);
     let extents: Vec<Extent> = used.iter().map(|(extent, _)| *extent).collect();
-    state.pool = pool;
-    state.buddy =
-        Buddy::new(PAGES_OFFSET / PAGE_SIZE, superblock.bounds(), &extents).map_err(|page| {
-            // The later one of the two in the order of their addresses.
-            let found = used.partition_point(|(extent, _)| extent.first < page);
-            let offset = used.get(found).map_or(0, |(_, offset)| *offset);
-            Error::Damaged { offset, fault: Fault::Overlap { page } }
-        })?;
-    Ok(state)
+    Buddy::new(PAGES_OFFSET / PAGE_SIZE, superblock.bounds(), &extents).map_err(|page| {
+        // The later one of the two in the order of their addresses.
+        let found = used.partition_point(|(extent, _)| extent.first < page);
+        let offset = used.get(found).map_or(0, |(_, offset)| *offset);
+        Error::Damaged { offset, fault: Fault::Overlap { page } }
+    })
 }
 
 struct Loader<'a, M> {

@@ -164,14 +164,10 @@ impl Superblock {
         check("page_count", page_count, page_count <= room)?;
         let (first, order) = (raw.journal_first.get(), raw.journal_order.get());
         check("journal_order", order.into(), (1..=MOST_ORDER).contains(&order))?;
-        let end = PAGES_OFFSET / PAGE_SIZE + page_count;
         let align_base = raw.align_base.get();
         let has_base = features.incompat & Features::ALIGN_BASE != 0;
         check("align_base", align_base, align_base < if has_base { 1 << MOST_ORDER } else { 1 })?;
-        let inside = first >= PAGES_OFFSET / PAGE_SIZE
-            && first.checked_add(1 << order).is_some_and(|behind| behind <= end)
-            && (first + align_base).is_multiple_of(1 << order);
-        check("journal_first", first, inside)?;
+        check("journal_first", first, is_block(first, order, page_count, align_base))?;
         Ok(Superblock {
             version,
             set_uuid: Uuid::from_bytes(raw.set_uuid),
@@ -241,4 +237,13 @@ impl Superblock {
         medium.write_bytes(offset, &self.encode())?;
         medium.fence()
     }
+}
+
+/// Returns whether the 2^`order` pages from page `first` on are a block of a region of `page_count` pages: inside it,
+/// and aligned to their number.
+fn is_block(first: u64, order: u32, page_count: u64, align_base: u64) -> bool {
+    let start = PAGES_OFFSET / PAGE_SIZE;
+    first >= start
+        && first.checked_add(1 << order).is_some_and(|after| after <= start + page_count)
+        && (first + align_base).is_multiple_of(1 << order)
 }

@@ -8,7 +8,7 @@
 //! * to change what one holds, or its uuid, it is destroyed and made again in the same place.
 //!
 //! What a crash in between leaves is a BTT in bytes that are free. Nothing refers to it, but it may
-//! also be what is left of a namespace whose label was lost: nobody writes over it unless forced.
+//! also be what is left of a namespace whose label was lost: it is overwritten only if that is forced.
 
 mod whole_file;
 
@@ -17,8 +17,10 @@ use std::path::Path;
 
 use uuid::Uuid;
 
+use super::error::NamespaceError;
 use super::labels;
-use super::mapped::{self, NamespaceError, btt_error, region_error};
+use super::mapped;
+use super::options::refuse_ambiguity;
 use super::probe::{Signature, erase, probe};
 use crate::btt::{self, ARENA_MAX_SIZE, ARENA_MIN_SIZE, CreateOptions, Error, LbaSize, Version};
 use crate::dax::{self, Align};
@@ -112,14 +114,15 @@ impl Plan {
         match self.contents {
             Contents::Btt(_, version) => {
                 let needed = version.first_arena() + ARENA_MIN_SIZE;
-                let too_small = || btt_error(claim, Error::TooSmall { size, needed });
+                let too_small = || NamespaceError::btt(claim, Error::TooSmall { size, needed });
                 if size < needed { Err(too_small()) } else { Ok(()) }
             }
             Contents::Region(align) => {
                 let needed =
                     region_options(claim.namespace().uuid, claim.namespace().range.start, align)
                         .least_size();
-                let too_small = || region_error(claim, dax::Error::TooSmall { size, needed });
+                let too_small =
+                    || NamespaceError::claimed_region(claim, dax::Error::TooSmall { size, needed });
                 if size < needed { Err(too_small()) } else { Ok(()) }
             }
             Contents::Bytes => Ok(()),
@@ -131,11 +134,11 @@ impl Plan {
 ///
 /// # Errors
 ///
-/// The file has no labels, or might have none ([`NamespaceError::Ambiguous`]), or somebody else is
-/// changing them.
+/// The file has no labels, or might have none ([`NamespaceError::Ambiguous`]), or another process
+/// is changing them.
 pub fn edit_labels(path: &Path, label_size: LabelSize) -> Result<LabelEditor, NamespaceError> {
     let file = NvdimmFile::open(path, ClaimKind::Exclusive, label_size)?;
-    mapped::refuse_ambiguity(&file, label_size)?;
+    refuse_ambiguity(&file)?;
     Ok(file.edit_labels()?)
 }
 
@@ -216,7 +219,7 @@ pub fn create(
         let selection = replaced.cloned().unwrap_or(Selection::Only);
         return whole_file::create(file, &selection, provision, progress);
     }
-    mapped::refuse_ambiguity(&file, label_size)?;
+    refuse_ambiguity(&file)?;
     let mut editor = file.edit_labels()?;
     let namespace = match replaced {
         Some(old) => reconfigure_namespace(&mut editor, old, provision, progress)?,
@@ -251,7 +254,7 @@ pub fn create_namespace(
 ///
 /// # Errors
 ///
-/// Somebody holds it, or it holds something that `force` does not give up.
+/// A process holds it, or it holds something that `force` does not give up.
 pub fn reconfigure_namespace(
     editor: &mut LabelEditor,
     selection: &Selection,
@@ -278,7 +281,7 @@ pub fn reconfigure_namespace(
 ///
 /// # Errors
 ///
-/// Somebody holds it, or it holds something that `force` does not give up.
+/// A process holds it, or it holds something that `force` does not give up.
 pub fn destroy_namespace(
     editor: &mut LabelEditor,
     selection: &Selection,
@@ -288,9 +291,9 @@ pub fn destroy_namespace(
     let medium = claim.map(DurabilityRequest::Strict)?;
     check_dispensable(&claim, &medium, force)?;
     unmake(&medium, || editor.delete(&claim))
-        .map_err(|source| btt_error(&claim, source.into()))??;
+        .map_err(|source| NamespaceError::btt(&claim, source.into()))??;
     // Also, so that what was given up here does not have to be given up again by what is made next.
-    medium.discard().map_err(|source| btt_error(&claim, source.into()))?;
+    medium.discard().map_err(|source| NamespaceError::btt(&claim, source.into()))?;
     Ok(claim.namespace().clone())
 }
 
@@ -337,8 +340,8 @@ enum MakeError {
 impl MakeError {
     fn of(self, claim: &Claim) -> NamespaceError {
         match self {
-            MakeError::Btt(source) => btt_error(claim, source),
-            MakeError::Region(source) => region_error(claim, source),
+            MakeError::Btt(source) => NamespaceError::btt(claim, source),
+            MakeError::Region(source) => NamespaceError::claimed_region(claim, source),
         }
     }
 }
@@ -418,7 +421,8 @@ fn check_dispensable(claim: &Claim, medium: &Mapping, force: bool) -> Result<(),
             format!("what Linux keeps in {} mode", namespace.abstraction.mode())
         }
         (_, Signature::Nothing) => {
-            let found = found_content(medium).map_err(|source| btt_error(claim, source.into()))?;
+            let found = found_content(medium)
+                .map_err(|source| NamespaceError::btt(claim, source.into()))?;
             let Some(what) = found else { return Ok(()) };
             what
         }
@@ -456,7 +460,7 @@ fn found_content<M: PersistentMemory>(medium: &M) -> Result<Option<String>, Medi
 }
 
 fn signature_of(claim: &Claim, medium: &Mapping) -> Result<Signature, NamespaceError> {
-    probe(medium).map_err(|source| btt_error(claim, source.into()))
+    probe(medium).map_err(|source| NamespaceError::btt(claim, source.into()))
 }
 
 #[cfg(test)]

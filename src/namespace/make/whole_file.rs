@@ -5,7 +5,8 @@ use std::path::Path;
 use super::{
     Identity, Made, MadeIn, Plan, Provision, check_dispensable, make, refuse_stray_labels,
 };
-use crate::namespace::mapped::{self, MappedNamespace, NamespaceError, btt_error};
+use crate::namespace::error::NamespaceError;
+use crate::namespace::mapped::{self, MappedNamespace};
 use crate::namespace::probe::erase;
 use crate::nvdimm::{NvdimmFile, Place, Selection};
 use crate::pmem::DurabilityRequest;
@@ -51,7 +52,7 @@ impl MappedNamespace {
     /// The namespace holds something that `force` does not give up.
     pub fn empty(&self, force: bool) -> Result<(), NamespaceError> {
         check_dispensable(&self.claim, &self.medium, force)?;
-        erase(&self.medium).map_err(|source| btt_error(&self.claim, source.into()))?;
-        self.medium.discard().map_err(|source| btt_error(&self.claim, source.into()))
+        erase(&self.medium).map_err(|source| NamespaceError::btt(&self.claim, source.into()))?;
+        self.medium.discard().map_err(|source| NamespaceError::btt(&self.claim, source.into()))
     }
 }

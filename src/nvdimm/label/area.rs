@@ -86,7 +86,7 @@ impl LabelArea {
     /// Makes durable what was read from `medium`: the index blocks that can be used, and the labels.
     ///
     /// A tool that was killed, or Linux in a guest that was, has stored some of it and not come to its
-    /// fence. Such stores are seen by everybody, and a power failure still takes them away, with what was
+    /// fence. Such stores are visible to all processes, and a power failure still takes them away, with what was
     /// built on them: every writer of the file makes them durable first.
     pub fn persist<M: PersistentMemory>(&self, medium: &M) -> Result<(), MediaError> {
         let start = medium.size() - self.size;

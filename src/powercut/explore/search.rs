@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::super::states::Content;
 
 /// The undecided sectors of a moment, and what each may hold, the newest first.
-pub type Undecided = BTreeMap<u64, Vec<Content>>;
+pub(super) type Undecided = BTreeMap<u64, Vec<Content>>;
 
 /// A depth-first search of all states of a moment.
 #[derive(Debug)]

@@ -72,7 +72,7 @@ enum Data {
 }
 
 /// Number of a write, in the order of submission.
-pub type WriteNumber = u64;
+pub(super) type WriteNumber = u64;
 
 /// An image and its write cache.
 #[derive(Debug)]

@@ -41,7 +41,7 @@ pub(super) fn fail_all(seed: u64) -> Left {
 
 /// Bytes of a file that others store to, and what is durable of them.
 #[derive(Debug)]
-pub struct Shadow {
+pub(super) struct Shadow {
     file: Arc<Mapping>,
     /// What is flushed is as likely lost as all else.
     loses_flushes: bool,

@@ -29,7 +29,7 @@ impl Scenario {
         Scenario { file, medium: PowerFail::new(mapping, failure).unwrap() }
     }
 
-    /// What somebody else stores, who has mapped the file.
+    /// What another process stores, which has mapped the file.
     fn others_store(&self, range: Range<u64>, value: u8) {
         let bytes = vec![value; (range.end - range.start) as usize];
         self.file.write_all_at(&bytes, range.start).unwrap();

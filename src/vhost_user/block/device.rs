@@ -46,7 +46,7 @@ pub(super) struct Shared {
 impl Shared {
     /// Returns whether a write has to be durable when it completes. A guest that keeps its rings full can
     /// change that at any time.
-    pub fn must_sync(&self) -> bool {
+    pub(super) fn must_sync(&self) -> bool {
         let accepted = self.accepted.load(Ordering::Relaxed);
         let writeback = self.cache_mode.is_writeback();
         !self.device.is_write_through && self.device.must_write_through(accepted, writeback)

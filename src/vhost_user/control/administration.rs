@@ -97,7 +97,7 @@ impl Administration {
                 Answer::Resized { before, size, windows }
             }
             Err(error) => {
-                let reason = error.to_string();
+                let reason = in_one_line(&error);
                 info!("device {device:?}: not resized: {reason}");
                 Answer::Refused { reason }
             }

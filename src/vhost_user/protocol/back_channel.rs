@@ -66,17 +66,17 @@ pub(in crate::vhost_user) struct Closer(UnixStream);
 
 impl BackChannel {
     /// The channel at the other end of `descriptor`.
-    pub fn new(descriptor: OwnedFd) -> BackChannel {
+    pub(crate) fn new(descriptor: OwnedFd) -> BackChannel {
         BackChannel { stream: UnixStream::from(descriptor), is_closed: false }
     }
 
     /// A handle that closes it.
-    pub fn closer(&self) -> io::Result<Closer> {
+    pub(crate) fn closer(&self) -> io::Result<Closer> {
         self.stream.try_clone().map(Closer)
     }
 
     /// Has the frontend map a part of `file`.
-    pub fn map(
+    pub(crate) fn map(
         &mut self,
         range: &SharedRange,
         file: BorrowedFd<'_>,
@@ -85,13 +85,13 @@ impl BackChannel {
     }
 
     /// Has the frontend unmap what it has mapped.
-    pub fn unmap(&mut self, range: &SharedRange) -> Result<(), BackChannelError> {
+    pub(crate) fn unmap(&mut self, range: &SharedRange) -> Result<(), BackChannelError> {
         self.ask(BackendReq::SHMEM_UNMAP, range.as_bytes(), &[])
     }
 
     /// Tells the frontend that the configuration space has changed. It gives no answer: QEMU reads the space
     /// while it handles the message.
-    pub fn config_changed(&mut self) -> Result<(), BackChannelError> {
+    pub(crate) fn config_changed(&mut self) -> Result<(), BackChannelError> {
         if self.is_closed {
             return Err(BackChannelError::Closed);
         }
@@ -144,7 +144,7 @@ impl BackChannel {
 
 impl Closer {
     /// Closes the channel.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         // It may be closed at the other end already.
         let _ = shutdown(&self.0, Shutdown::Both);
     }

@@ -87,32 +87,32 @@ pub(in crate::vhost_user) struct Message {
 
 impl Message {
     /// A message `request` with `body`.
-    pub fn new(request: u32, body: &[u8]) -> Message {
+    pub(crate) fn new(request: u32, body: &[u8]) -> Message {
         Message { request, flags: VERSION, body: body.to_vec(), descriptors: Vec::new() }
     }
 
     /// The message, whose sender wants to hear whether it was carried out.
-    pub fn asking_for_reply(self) -> Message {
+    pub(crate) fn asking_for_reply(self) -> Message {
         Message { flags: self.flags | NEED_REPLY, ..self }
     }
 
     /// Returns whether the sender wants to hear whether the request was carried out.
-    pub fn needs_reply(&self) -> bool {
+    pub(crate) fn needs_reply(&self) -> bool {
         self.flags & NEED_REPLY != 0
     }
 
     /// Returns whether it answers a request.
-    pub fn is_reply(&self) -> bool {
+    pub(crate) fn is_reply(&self) -> bool {
         self.flags & REPLY != 0
     }
 
     /// The answer to it.
-    pub fn reply(&self, body: &[u8]) -> Message {
+    pub(crate) fn reply(&self, body: &[u8]) -> Message {
         Message { flags: VERSION | REPLY, ..Message::new(self.request, body) }
     }
 
     /// Receives the message whose first byte has come.
-    pub fn receive(stream: &UnixStream) -> Result<Message, MessageError> {
+    pub(crate) fn receive(stream: &UnixStream) -> Result<Message, MessageError> {
         let mut receiver = Receiver::new(stream);
         let mut header = [0; size_of::<Header>()];
         receiver.fill(&mut header)?;
@@ -127,7 +127,7 @@ impl Message {
     }
 
     /// Sends the message, with `descriptors`.
-    pub fn send(
+    pub(crate) fn send(
         &self,
         stream: &UnixStream,
         descriptors: &[BorrowedFd<'_>],

@@ -73,7 +73,7 @@ pub(in crate::vhost_user) struct ConfigRange {
 impl ConfigRange {
     /// Byte offset in the device's configuration, for frontends of both kinds. The answer to a request
     /// repeats the offset as it was sent.
-    pub fn place(&self) -> u32 {
+    pub(crate) fn place(&self) -> u32 {
         if self.offset >= MMIO_CONFIG { self.offset - MMIO_CONFIG } else { self.offset }
     }
 }
@@ -153,7 +153,7 @@ pub(in crate::vhost_user) enum RequestError {
 
 impl Request {
     /// What `message` asks for.
-    pub fn decode(message: Message) -> Result<Request, RequestError> {
+    pub(crate) fn decode(message: Message) -> Result<Request, RequestError> {
         if message.is_reply() {
             return Err(RequestError::Reply(message.request));
         }

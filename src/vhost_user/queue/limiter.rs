@@ -77,7 +77,7 @@ impl Bucket {
         self.burst > 0 || self.balance > 0
     }
 
-    /// When there is a token, if nobody else takes one.
+    /// When there is a token, if no other queue takes one.
     fn ready_at(&self) -> Option<Instant> {
         if self.has_some() {
             return None;

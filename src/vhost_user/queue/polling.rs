@@ -7,7 +7,7 @@
 //!
 //! * A guest that comes too late several times running is not waited for any more, until a request
 //!   comes so soon after the worker has gone to sleep that waiting would have caught it.
-//! * Between looks the CPU is offered to whoever is ready to run on it. If somebody takes it, the
+//! * Between polls, the CPU is offered to the threads that are ready to run on it. If one takes it, the
 //!   machine is short of CPUs, and the worker goes to sleep: the guest's own CPU may be what waits.
 
 use std::hint::spin_loop;

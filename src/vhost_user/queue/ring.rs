@@ -31,7 +31,7 @@ pub struct Ring {
 
 /// What is known of a ring.
 #[derive(Debug)]
-pub struct RingState {
+pub(crate) struct RingState {
     /// Size, addresses and indexes.
     pub(in crate::vhost_user) queue: Queue,
     /// The guest writes to it when it has offered requests.

@@ -27,7 +27,7 @@ impl WindowConfig {
     ///
     /// # Errors
     ///
-    /// The region is not there, is somebody else's or cannot be used; or there is no such device, or none
+    /// The region is not there, belongs to another process, or cannot be used; or there is no such device, or none
     /// of a size that can be mapped.
     pub fn open(&self, regions: &mut Regions) -> Result<Window, Error> {
         let protection = if self.read_only { Protection::ReadOnly } else { Protection::ReadWrite };

@@ -19,9 +19,10 @@ mod region;
 mod window;
 
 pub use config::WindowConfig;
-pub use online_resize::{DeviceSelector, OnlineResize, Resized};
-pub use region::{OpenRegion, RegionConfig, Regions};
-pub use window::Window;
+pub(super) use online_resize::{DeviceSelector, OnlineResize, Resized};
+pub(super) use region::OpenRegion;
+pub use region::{RegionConfig, Regions};
+pub(super) use window::Window;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a device keeps its size.
 #[derive(Debug, thiserror::Error)]
-pub enum ResizeError {
+pub(crate) enum ResizeError {
     /// No open region has it.
     #[error("this daemon serves no DAX device {0:?}")]
     Unknown(String),
@@ -62,18 +62,18 @@ pub enum ResizeError {
         window: u64,
     },
     /// The region.
-    #[error("{title}: {source}")]
+    #[error("{title}")]
     Region {
         /// What the log calls the region.
         title: String,
-        /// What is wrong; part of the message.
+        /// What is wrong.
         source: dax::Error,
     },
 }
 
 /// Selects a device.
 #[derive(Debug, Clone, Copy)]
-pub struct DeviceSelector<'a> {
+pub(crate) struct DeviceSelector<'a> {
     /// The NVDIMM file that it is in; `None`: any.
     pub file: Option<&'a Path>,
     /// The namespace that it is in; `None`: any.
@@ -84,7 +84,7 @@ pub struct DeviceSelector<'a> {
 
 /// What a device has become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Resized {
+pub(crate) struct Resized {
     /// Its size before, in bytes.
     pub before: u64,
     /// Its size now.
@@ -94,7 +94,7 @@ pub struct Resized {
 }
 
 /// The regions of a process and all windows into them, whose devices are resized while guests use them.
-pub struct OnlineResize {
+pub(crate) struct OnlineResize {
     regions: Vec<Arc<OpenRegion>>,
     windows: Vec<Arc<Windows>>,
 }
@@ -113,7 +113,7 @@ impl User<'_> {
 
 impl OnlineResize {
     /// The regions that are open in `regions`.
-    pub fn new(regions: Regions) -> OnlineResize {
+    pub(crate) fn new(regions: Regions) -> OnlineResize {
         let (regions, windows) = regions.into_parts();
         OnlineResize { regions, windows }
     }
@@ -127,7 +127,7 @@ impl OnlineResize {
     /// # Errors
     ///
     /// [`ResizeError`].
-    pub fn resize(
+    pub(crate) fn resize(
         &self,
         selector: &DeviceSelector<'_>,
         size: u64,

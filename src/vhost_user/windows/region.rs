@@ -8,7 +8,7 @@ use super::super::error::Error;
 use super::super::medium::OpenMedium;
 use super::Windows;
 use crate::dax::Region;
-use crate::namespace::region::NamespaceOptions;
+use crate::namespace::{NamespaceError, NamespaceOptions};
 use crate::nvdimm::{self, Claim, ClaimKind, LabelSize, NvdimmFile, Selection};
 use crate::pmem::{PersistentMemory, Protection, SharedFile};
 
@@ -143,21 +143,17 @@ impl RegionConfig {
     }
 
     fn open(&self, kind: ClaimKind) -> Result<OpenRegion, Error> {
-        let options = NamespaceOptions {
-            path: self.path.clone(),
-            selection: self.namespace.clone(),
-            label_size: self.label_size,
-        };
-        let (claim, mapping) = options.map(kind)?;
+        let options =
+            NamespaceOptions::new(self.path.clone(), self.namespace.clone(), self.label_size);
+        let (claim, mapping) = options.map_region(kind)?;
         let fails = |source| nvdimm::Error::Map { path: self.path.clone(), source };
         let (medium, share_file) = self.medium.region(mapping).map_err(fails)?;
         let read_only = share_file(Protection::ReadOnly).map_err(fails)?;
         let writable = (kind == ClaimKind::Exclusive)
             .then(|| share_file(Protection::ReadWrite).map_err(fails))
             .transpose()?;
-        let region = Region::open(medium, kind == ClaimKind::Shared).map_err(|source| {
-            crate::namespace::region::region_error(&self.path, claim.namespace(), source)
-        })?;
+        let region = Region::open(medium, kind == ClaimKind::Shared)
+            .map_err(|source| NamespaceError::region(&self.path, claim.namespace(), source))?;
         Ok(OpenRegion {
             title: super::super::announce::title(&claim),
             claim,

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::super::error::Error;
 use super::region::{Medium, OpenRegion};
 use crate::dax::{self, DeviceInfo, Hold, LayoutLock};
+use crate::error_chain::in_one_line;
 use crate::pmem::{MediaError, PersistentMemory, Protection, SharedFile};
 
 /// What the sizes of shared memory regions are multiples of, in bytes: the guest's larger pages, and the
@@ -41,7 +42,7 @@ struct Contents {
 
 /// Bytes that follow each other in the file, and in the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Piece {
+pub(super) struct Piece {
     /// Byte offset in the window.
     pub offset: u64,
     /// Byte offset in the file.
@@ -52,12 +53,12 @@ pub struct Piece {
 
 impl Piece {
     /// Byte offset of its end in the window.
-    pub fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.offset + self.length
     }
 
     /// The part of it at or after `offset`.
-    pub fn behind(self, offset: u64) -> Option<Piece> {
+    pub(super) fn behind(self, offset: u64) -> Option<Piece> {
         let skipped = offset.saturating_sub(self.offset);
         let length = self.length.checked_sub(skipped).filter(|length| *length > 0)?;
         Some(Piece {
@@ -141,7 +142,8 @@ impl Window {
         match self.hold(&layout) {
             Ok(contents) => *self.contents() = contents,
             Err(error) => {
-                log::error!("{}: window {:?} stays empty: {error}", self.region.title(), self.name);
+                let (title, error) = (self.region.title(), in_one_line(&error));
+                log::error!("{title}: window {:?} stays empty: {error}", self.name);
             }
         }
     }

@@ -10,8 +10,8 @@ use crate::btt::format::geometry::{ARENA_MAX_SIZE, INFO_SIZE};
 use crate::btt::format::info_block::{InfoBlock, InfoFault};
 use crate::pmem::{Overlay, PersistentMemory};
 
-/// Makes both info blocks of an arena say `info`; the second first, for the first is the one that
-/// everybody uses, and one of them is always whole.
+/// Makes both info blocks of an arena say `info`. The second is written first: readers use the first one,
+/// and one of them is always whole.
 pub(super) fn write_both(start: u64, info: &InfoBlock) -> Vec<Store> {
     let bytes = info.encode().to_vec();
     let backup = start + info.geometry.info2off;
@@ -77,8 +77,8 @@ impl<M: PersistentMemory> Round<'_, M> {
         Some(stores)
     }
 
-    /// Makes the backup the same as the primary. If only the backup has the ERROR flag, whoever set it
-    /// did not come to the primary: then that gets it.
+    /// Makes the backup the same as the primary. If only the backup has the ERROR flag, the process
+    /// that set it ended before it set that of the primary, which then gets it.
     fn equalised(&self, arena: usize, primary: u64, backup: u64) -> Option<Vec<Store>> {
         let ArenaReport { start, primary: Ok(info), info: judged, .. } = self.report.arenas[arena]
         else {

@@ -14,7 +14,7 @@ use crate::btt::format::map::{MapEntry, strip_flags};
 use crate::btt::format::units::{Block, LaneIndex, Lba};
 use crate::pmem::{MediaError, PersistentMemory};
 
-/// A sequence number that nobody takes for one, beside whichever other: Linux goes by sum and
+/// A sequence number that no reader accepts, whatever the other one is: Linux goes by sum and
 /// difference, and its sums are never more than 5.
 const NO_SEQUENCE: u32 = 6;
 

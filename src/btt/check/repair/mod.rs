@@ -9,8 +9,8 @@
 //! There are as many blocks as sectors and lanes together. So whenever one of these names a block
 //! that does not exist, or one that is another's, exactly as many blocks are left that are not named.
 //!
-//! * *Info blocks*: a bad copy is written from the good one. Of two valid ones that differ the first
-//!   counts, for everybody who opens a BTT uses that.
+//! * *Info blocks*: a bad copy is written from the good one. Of two valid ones that differ, the first
+//!   counts, because it is the one that is used when a BTT is opened.
 //! * *Pending writes* are completed, as opening does. Those that belong to a write that is all or nothing, and
 //!   is not complete, are taken back.
 //! * *Lanes*: a lane needs nothing but a free block of its own. Where all sectors have one block each,

@@ -171,7 +171,7 @@ impl<M: PersistentMemory> Round<'_, M> {
         needy.iter().zip(free).filter_map(repair).collect()
     }
 
-    /// Marks all sectors in doubt as lost, and gives everybody a block.
+    /// Marks all sectors in doubt as lost, and gives each sector and lane a block.
     ///
     /// In steps, each durable before the next, so that a power failure in between leaves nothing that
     /// looks better than it is: first all are marked where they are. Only then the sectors without a

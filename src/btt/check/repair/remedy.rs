@@ -37,8 +37,8 @@ pub enum Remedy {
         /// Where it is.
         offset: u64,
     },
-    /// Of two valid info blocks that differ, the second becomes as the first, which is the one that
-    /// everybody uses. The ERROR flag of either stays.
+    /// Of two valid info blocks that differ, the second becomes the same as the first, which is the one that
+    /// is used. The ERROR flag of either stays.
     #[error("make the backup info block at {backup:#x} the same as the primary")]
     EqualiseInfo {
         /// Where the second is.

@@ -14,7 +14,7 @@ use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::dax::check::{Finding, Report, check};
 use crate::dax::{PAGE_SIZE, Repaired, preview_repair, repair};
-use crate::namespace::region::region_error;
+use crate::namespace::NamespaceError;
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::Mapping;
 
@@ -93,7 +93,7 @@ impl Check {
     pub(super) fn run(&self) -> Result<ExitCode, Error> {
         let writes = self.repair || self.undo.is_some();
         let kind = if writes { ClaimKind::Exclusive } else { ClaimKind::Shared };
-        let (claim, medium) = self.region.options().map(kind)?;
+        let (claim, medium) = self.region.options().map_region(kind)?;
         if let Some(path) = &self.undo {
             let bytes = backup::undo(path, &claim, &medium)?;
             say!("{}: {bytes} bytes are again as they were", self.region.file.display());
@@ -129,7 +129,7 @@ impl Check {
         claim: &Claim,
         medium: &Mapping,
     ) -> Result<(Repaired, Option<PathBuf>), Error> {
-        let fails = |source| region_error(claim.path(), claim.namespace(), source);
+        let fails = |source| NamespaceError::region(claim.path(), claim.namespace(), source);
         let saved = preview_repair(medium, self.force).map_err(fails)?;
         let backup = match &saved[..] {
             [] => None,

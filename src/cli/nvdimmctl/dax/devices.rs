@@ -12,6 +12,7 @@ use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::dax::{self, Align, DeviceInfo, DeviceOptions};
+use crate::namespace::NamespaceError;
 use crate::nvdimm::{self, ClaimKind, Namespace};
 use crate::vhost_user::control::{self, Request};
 
@@ -177,11 +178,10 @@ impl ResizeDevice {
             force: self.force,
         };
         control::request(socket, &request)?;
-        let (namespace, region) = self.region.options().look()?;
+        let (namespace, region) = self.region.options().look_at_region()?;
         let path = &self.region.file;
         let device = region.device(&self.device);
-        let device = device
-            .map_err(|error| crate::namespace::region::region_error(path, &namespace, error))?;
+        let device = device.map_err(|error| NamespaceError::region(path, &namespace, error))?;
         say_what_became(path, &namespace, device, "resized", self.json)
     }
 }
@@ -218,11 +218,9 @@ impl RenameDevice {
 /// Adds to the error of a namespace that is held how its holder can be asked.
 fn hint_at_control(error: Error) -> Error {
     match error {
-        Error::Dax(
-            source @ crate::namespace::region::NamespaceError::Nvdimm(nvdimm::Error::Busy {
-                ..
-            }),
-        ) => Error::AskTheDaemon { source },
+        Error::Namespace(busy @ NamespaceError::Nvdimm(nvdimm::Error::Busy { .. })) => {
+            Error::AskTheDaemon { busy }
+        }
         error => error,
     }
 }

@@ -17,7 +17,7 @@ use crate::cli::output::{self, remark};
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
 use crate::dax::DeviceInfo;
-use crate::namespace::region::NamespaceError;
+use crate::namespace::NamespaceError;
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::PersistentMemory;
 

@@ -38,7 +38,7 @@ const HEADER: [&str; 6] = ["DEVICE", "SIZE", "ALIGN", "EXTENTS", "CONTIGUOUS", "
 impl List {
     pub(super) fn run(&self) -> Result<(), Error> {
         let options = self.region.options();
-        let (namespace, region) = options.look()?;
+        let (namespace, region) = options.look_at_region()?;
         let file = NvdimmFile::open(&options.path, ClaimKind::Shared, options.label_size)?;
         let mut listed = ListedRegion::describe(&file, &namespace, &region);
         if self.regions {

@@ -17,7 +17,7 @@ use super::Error;
 use crate::cli::name::LabelSizeArg;
 use crate::cli::size::Size;
 use crate::dax::{self, Align, Region};
-use crate::namespace::region::{NamespaceOptions, region_error};
+use crate::namespace::{NamespaceError, NamespaceOptions};
 use crate::nvdimm::{Claim, ClaimKind, Selection};
 use crate::pmem::Mapping;
 
@@ -107,16 +107,14 @@ struct RegionArgs {
 
 impl RegionArgs {
     fn options(&self) -> NamespaceOptions {
-        NamespaceOptions {
-            path: self.file.clone(),
-            selection: self.namespace.clone().map_or(Selection::Only, Selection::Named),
-            label_size: self.label_size.map(LabelSizeArg::get).unwrap_or_default(),
-        }
+        let selection = self.namespace.clone().map_or(Selection::Only, Selection::Named);
+        let label_size = self.label_size.map(LabelSizeArg::get).unwrap_or_default();
+        NamespaceOptions::new(self.file.clone(), selection, label_size)
     }
 
     /// Opens the region, to change it or to read what is in it.
     fn open(&self, kind: ClaimKind) -> Result<Open, Error> {
-        let (claim, region) = self.options().open(kind)?;
+        let (claim, region) = self.options().open_region(kind)?;
         Ok(Open { claim, region })
     }
 }
@@ -130,7 +128,7 @@ struct Open {
 impl Open {
     /// The error that says in which namespace it was.
     fn error(&self, source: dax::Error) -> Error {
-        region_error(self.claim.path(), self.claim.namespace(), source).into()
+        NamespaceError::region(self.claim.path(), self.claim.namespace(), source).into()
     }
 
     /// Returns whether something was stored in the device's bytes from `offset` on, as far as is known

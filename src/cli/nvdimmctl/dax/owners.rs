@@ -9,7 +9,7 @@ use super::RegionArgs;
 use crate::cli::output::{columns, say};
 use crate::cli::size::Size;
 use crate::dax::{OwnedBlock, OwnerInfo, PAGE_SIZE, Region};
-use crate::namespace::region::region_error;
+use crate::namespace::NamespaceError;
 use crate::nvdimm::{ClaimKind, Namespace};
 use crate::pmem::Mapping;
 
@@ -71,11 +71,12 @@ const HEADER: [&str; 4] = ["OWNER", "SIZE", "BLOCKS", "LABEL"];
 impl Owners {
     pub(super) fn run(&self) -> Result<(), Error> {
         let options = self.region.options();
-        let (namespace, region) = options.look()?;
+        let (namespace, region) = options.look_at_region()?;
         let owners = region.owners().into_iter();
         let listed = owners.map(|owner| ListedOwner::describe(owner, &region, &namespace));
         let listed: Result<Vec<ListedOwner>, crate::dax::Error> = listed.collect();
-        let listed = listed.map_err(|error| region_error(&options.path, &namespace, error))?;
+        let listed =
+            listed.map_err(|error| NamespaceError::region(&options.path, &namespace, error))?;
         if self.json {
             say_json(&listed)?;
         } else {

@@ -35,7 +35,7 @@ use crate::pmem::{DurabilityRequest, Mapping};
 /// Show the structure of a namespace: arenas (as Linux shows them in debugfs), lanes and map of a disk; or
 /// journal, metadata, devices and free space of a DAX region
 #[derive(Debug, Args)]
-pub struct Inspect {
+pub(super) struct Inspect {
     /// The NVDIMM file
     file: PathBuf,
 
@@ -186,11 +186,11 @@ impl Inspect {
     }
 
     fn read_region(&self, namespace: &Namespace) -> Result<Region, Error> {
-        Region::read(&crate::namespace::region::NamespaceOptions {
-            path: self.file.clone(),
-            selection: Selection::Named(namespace.device_name()),
-            label_size: self.namespace.label_size(),
-        })
+        Region::read(&NamespaceOptions::new(
+            self.file.clone(),
+            Selection::Named(namespace.device_name()),
+            self.namespace.label_size(),
+        ))
     }
 
     /// Draws the file into `out`; `-` is standard output.

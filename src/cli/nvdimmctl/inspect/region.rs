@@ -10,8 +10,7 @@ use crate::cli::size::Size;
 use crate::dax::check::{Report, check};
 use crate::dax::{DeviceInfo, OwnedBlock, OwnerInfo, PAGE_SIZE, RegionInfo};
 use crate::dax::{PAGES_OFFSET, Region as OpenRegion};
-use crate::namespace::region::NamespaceOptions;
-use crate::namespace::region::region_error;
+use crate::namespace::{NamespaceError, NamespaceOptions};
 use crate::nvdimm::{ClaimKind, Namespace};
 
 /// A region, and what the check of it says.
@@ -26,9 +25,9 @@ pub(super) struct Region {
 impl Region {
     /// Reads a region that no process changes meanwhile.
     pub(super) fn read(options: &NamespaceOptions) -> Result<Region, Error> {
-        let (claim, medium) = options.map(ClaimKind::Shared)?;
+        let (claim, medium) = options.map_region(ClaimKind::Shared)?;
         let report = check(&medium);
-        let error = |source| region_error(claim.path(), claim.namespace(), source);
+        let error = |source| NamespaceError::region(claim.path(), claim.namespace(), source);
         let region = OpenRegion::open(medium, true).map_err(error)?;
         let owners = region.owners().into_iter().map(|owner| {
             let blocks = region.pages_of(owner.uuid).map_err(error)?;

@@ -53,8 +53,8 @@ pub enum UpdateError {
     },
 }
 
-/// A label storage area that can be written. Whoever has one must be alone in changing the labels;
-/// readers may read meanwhile.
+/// A label storage area that can be written. Its owner must be the only one that changes the
+/// labels; readers may read meanwhile.
 #[derive(Debug)]
 pub struct LabelWriter<'m, M> {
     medium: &'m M,
@@ -182,7 +182,7 @@ pub fn erase<M: PersistentMemory>(medium: &M, size: u64) -> Result<u64, UpdateEr
             medium.flush(start, index_bytes(size))?;
             medium.fence()?;
         }
-        // What cannot be read is nothing that anybody could take for labels.
+        // What cannot be read is not mistaken for labels.
         Err(_) => {}
     }
     medium.zero(start, size)?;
