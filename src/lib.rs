@@ -17,6 +17,15 @@
 //! | [`pmem`] | the mapped NVDIMM file: loads, stores, streaming copies, flush, fence, media errors |
 //!
 //! `unsafe` code lives in [`pmem`] alone.
+//!
+//! What it offers beside the programs' command lines ([`cli`]), each for use by itself:
+//!
+//! * [`btt::create`], [`btt::Btt`], [`btt::Queue`], [`btt::check`]: a BTT on any medium;
+//! * [`dax::create`](fn@dax::create), [`dax::Region`], [`dax::check`]: a DAX region on any medium;
+//! * [`nvdimm::NvdimmFile`], [`nvdimm::Claim`]: labels, namespaces and claims of a file;
+//! * [`namespace::NamespaceOptions`], [`namespace::probe`](fn@namespace::probe): from a path to what a namespace holds;
+//! * [`pmem::PersistentMemory`], [`pmem::Mapping`]: what a medium has to do, and the one that is a mapped file;
+//! * [`vhost_user::Devices`]: devices that are served at sockets.
 
 #![deny(unreachable_pub)]
 

@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -21,6 +22,8 @@ const SET_VRING_NUM: u32 = 8;
 const GET_CONFIG: u32 = 24;
 const SET_CONFIG: u32 = 25;
 const RESET_DEVICE: u32 = 34;
+const SET_DEVICE_STATE_FD: u32 = 42;
+const CHECK_DEVICE_STATE: u32 = 43;
 
 /// Protocol features.
 const MQ: u64 = 1 << 0;
@@ -269,6 +272,62 @@ fn a_device_that_is_reset_starts_anew_on_the_same_connection() {
         }
         assert!(guest.raw.ask_number(GET_FEATURES) != 0, "{}: the connection is gone", kind.name);
     }
+}
+
+/// Saves the state of the device, or loads it. It has none.
+fn transfer_state(kind: &Kind, raw: &Raw, is_saved: bool) {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let direction = u32::from(!is_saved);
+    let pipe = if is_saved { writer.as_fd() } else { reader.as_fd() };
+    assert!(raw.send(SET_DEVICE_STATE_FD, VERSION, &halves(&[direction, 0]), &[pipe]));
+    // No other pipe is used, and it has worked.
+    assert_eq!(raw.receive(), Some(0x100u64.to_ne_bytes().to_vec()), "{}", kind.name);
+    drop(writer);
+    if is_saved {
+        let mut state = Vec::new();
+        reader.read_to_end(&mut state).unwrap();
+        assert!(state.is_empty(), "{}", kind.name);
+    }
+    assert_eq!(raw.ask_number(CHECK_DEVICE_STATE), 0, "{}", kind.name);
+}
+
+#[test]
+fn a_snapshot_has_all_requests_that_were_offered_and_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = make_namespace(folder.path(), "32M", 4096);
+    let daemon = Daemon::start(&file, &[]);
+    let mut tried = 0;
+    for kind in FRONTENDS.iter().filter(|kind| kind.protocol & DEVICE_STATE != 0) {
+        let mut guest = start(kind, &daemon.socket, true);
+        use_disk(kind, &mut guest, 7);
+        let rings = 0..kind.queues as usize;
+        let bases: Vec<u32> = rings.clone().map(|ring| guest.stop_ring(ring as u32)).collect();
+        // The guest offers a request that the device does not take any more.
+        guest.put(DATA, &[0; 4096]);
+        guest.put_request(0, T_IN, 0, Some(writable(DATA, 4096)));
+        guest.offer(0, &[0]);
+        transfer_state(kind, &guest.raw, true);
+        assert_eq!(guest.get(DATA, 4096), [0; 4096], "{}: a stopped ring was served", kind.name);
+        let offered: Vec<u16> = rings.clone().map(|ring| guest.offered(ring)).collect();
+        // Another process restores it.
+        let memory = guest.memory.try_clone().unwrap();
+        drop(guest);
+        let frontend = Frontend { kind, raw: Raw::connect(&daemon.socket) };
+        frontend.negotiate(true);
+        let table = memory_table(&[[0, MEMORY, USER_BASE, 0]]);
+        assert!(frontend.raw.send(SET_MEM_TABLE, VERSION, &table, &[memory.as_fd()]));
+        transfer_state(kind, &frontend.raw, false);
+        let mut guest = RawGuest::on(frontend.raw, memory, kind.wants_replies);
+        for ring in rings {
+            guest.restore_next_ring(bases[ring], offered[ring]);
+        }
+        guest.wait(0);
+        assert_eq!(guest.get(DATA, 4096), [7; 4096], "{}", kind.name);
+        use_disk(kind, &mut guest, 8);
+        tried += 1;
+    }
+    assert_eq!(tried, 2);
+    assert!(!daemon.log().contains("refused"), "{}", daemon.log());
 }
 
 #[test]

@@ -18,7 +18,7 @@ const ROOMS: [Room; 13] = [
     ("mutants", &[]),
     ("pmem", &[]),
     ("sandbox", &["pmem"]),
-    ("nvdimm", &["amount", "pmem"]),
+    ("nvdimm", &["amount", "error_chain", "pmem"]),
     ("btt", &["pmem"]),
     ("dax", &["amount", "pmem"]),
     ("namespace", &["btt", "dax", "nvdimm", "pmem"]),

@@ -146,6 +146,8 @@ fn inspection_shows_what_debugfs_shows_and_the_map() {
     }
     assert_eq!(arena["map"]["data"], 100);
     assert_eq!(arena["map"]["never_written"], 129_736 - 100);
+    // Each lane's free block takes one sector, and leaves the next the block that it has had.
+    assert!(arena["map"]["out_of_order"].as_u64().unwrap() < 100);
     assert_eq!(arena["lanes"].as_array().unwrap().len(), 256);
     let shown = String::from_utf8(nvdimmctl_ok(&["inspect", text(&path)])).unwrap();
     assert!(shown.contains("mapoff") && shown.contains("100 with data"), "{shown}");

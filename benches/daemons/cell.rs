@@ -36,6 +36,9 @@ pub struct Cell {
     pub queues: usize,
     /// Whether the client polls for completions, or sleeps until it is interrupted.
     pub polling: bool,
+    /// Whether all of the disk was written at random before, instead of from end to end. What is read or written
+    /// at random is always so.
+    pub is_aged: bool,
 }
 
 /// Bytes of a sequential request, the longest there is.
@@ -57,10 +60,18 @@ impl Cell {
     pub fn all() -> Vec<Cell> {
         let mut cells = Vec::new();
         for Group { sector_size, queues } in Group::ALL {
-            for (operation, length) in loads(sector_size) {
+            for (operation, length, is_aged) in loads(sector_size) {
                 for depth in [1, 8, 32, MOST_DEPTH] {
                     for polling in [true, false] {
-                        cells.push(Cell { operation, length, sector_size, depth, queues, polling });
+                        cells.push(Cell {
+                            operation,
+                            length,
+                            sector_size,
+                            depth,
+                            queues,
+                            polling,
+                            is_aged,
+                        });
                     }
                 }
             }
@@ -77,12 +88,21 @@ impl Cell {
     }
 }
 
-/// Operations on disks of a sector size, and the length of their requests.
-fn loads(sector_size: u32) -> Vec<(Operation, usize)> {
+/// Operations on disks of a sector size, the length of their requests, and whether the disk is aged. What needs a
+/// fresh disk comes first.
+fn loads(sector_size: u32) -> Vec<(Operation, usize, bool)> {
     use Operation::{Mixed, RandRead, RandWrite, SeqRead, SeqWrite};
-    let random = [RandRead, RandWrite, Mixed].map(|operation| (operation, sector_size as usize));
-    let sequential = [SeqRead, SeqWrite].map(|operation| (operation, LONGEST));
-    random.into_iter().chain(sequential).collect()
+    let sequential = |is_aged| [SeqRead, SeqWrite].map(|operation| (operation, LONGEST, is_aged));
+    let single = sector_size as usize;
+    let random = [RandRead, RandWrite, Mixed].map(|operation| (operation, single, true));
+    let mut loads = [&sequential(false)[..], &random, &sequential(true)].concat();
+    if sector_size == 4096 {
+        let lengths = [16 << 10, 64 << 10];
+        loads.extend(
+            lengths.map(|length| [(RandRead, length, true), (RandWrite, length, true)]).concat(),
+        );
+    }
+    loads
 }
 
 impl Operation {
@@ -99,10 +119,13 @@ impl Operation {
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Cell { operation, length, sector_size, depth, queues, polling } = self;
+        let Cell { operation, length, sector_size, depth, queues, polling, is_aged } = self;
         write!(f, "{} {length}", operation.name())?;
         if *length != *sector_size as usize {
             write!(f, " on {sector_size}")?;
+        }
+        if self.is_sequential() {
+            f.write_str(if *is_aged { ", aged" } else { ", fresh" })?;
         }
         let client = if *polling { "polling" } else { "sleeping" };
         let plural = if *queues == 1 { "" } else { "s" };

@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vhost_user_btt::pmem::simulated::Random;
 use virtio_driver::EventFd;
 
-use crate::cell::{Cell, MOST_DEPTH, Operation};
+use crate::cell::{Cell, Group, MOST_DEPTH, Operation};
 use crate::patience::PATIENCE;
 use crate::peer::Peer;
 
@@ -40,6 +40,19 @@ pub fn measure(peer: &mut Peer, cell: Cell, duration: Duration) -> Sample {
     let mut latencies = load.latencies;
     latencies.sort_unstable();
     Sample { requests: latencies.len() as u64, elapsed, cpu, latencies }
+}
+
+/// Writes as many sectors of a disk at random as it has, so that sectors that follow one another are scattered.
+pub fn age(peer: &mut Peer, group: Group) {
+    let Group { sector_size, queues } = group;
+    let (operation, length) = (Operation::RandWrite, sector_size as usize);
+    let (depth, polling, is_aged) = (32, true, true);
+    let cell = Cell { operation, length, sector_size, depth, queues, polling, is_aged };
+    let sectors = peer.size / u64::from(sector_size);
+    let mut load = Load::new(peer, cell);
+    while (load.latencies.len() as u64) < sectors {
+        load.run(Duration::from_millis(50));
+    }
 }
 
 struct Load<'p> {

@@ -51,7 +51,8 @@ impl Figure {
 }
 
 fn random(operation: Operation, sector_size: u32, depth: usize, queues: usize) -> Cell {
-    Cell { operation, length: sector_size as usize, sector_size, depth, queues, polling: true }
+    let (length, polling, is_aged) = (sector_size as usize, true, true);
+    Cell { operation, length, sector_size, depth, queues, polling, is_aged }
 }
 
 fn goals() -> Vec<Goal> {

@@ -59,7 +59,7 @@ struct Options {
     #[arg(long, default_value = "/dev/shm")]
     folder: PathBuf,
 
-    /// Write table.md, results.json and the plots here
+    /// Write table.md, the plots, and results-CPU.json, named after the model of the CPU, here
     #[arg(long, default_value = "target/bench")]
     output: PathBuf,
 
@@ -110,7 +110,15 @@ fn measure_group(
             Peer::start(kind, group, options.mebibytes << 20, options.poll_us, folder.path())
         })
         .collect();
+    let mut is_aged = false;
     for cell in cells {
+        if cell.is_aged && !is_aged {
+            progress.set_message("ageing the disks");
+            for peer in &mut peers {
+                client::age(peer, group);
+            }
+            is_aged = true;
+        }
         progress.set_message(cell.to_string());
         let mut samples: Vec<Vec<Sample>> = peers.iter().map(|_| Vec::new()).collect();
         for _ in 0..options.rounds {
@@ -129,7 +137,7 @@ fn measure_group(
 /// Writes results, table and plots into `folder`.
 fn save(report: &Report, folder: &Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    std::fs::write(folder.join("results.json"), serde_json::to_string_pretty(report)? + "\n")?;
+    std::fs::write(folder.join(report.file_name()), serde_json::to_string_pretty(report)? + "\n")?;
     let (goals, cells) = (goals::table(report), report.table());
     std::fs::write(
         folder.join("table.md"),

@@ -80,7 +80,8 @@ fn plot(report: &Report, title: &str, cells: &[Cell]) -> String {
 /// The length of a cell's requests, and the sector size if that is not it.
 fn length(cell: &Cell) -> String {
     if cell.is_sequential() {
-        format!("128 KiB ({})", cell.sector_size)
+        let state = if cell.is_aged { "aged" } else { "fresh" };
+        format!("128 KiB ({}, {state})", cell.sector_size)
     } else {
         cell.length.to_string()
     }

@@ -105,6 +105,14 @@ impl Report {
         Some(self.of(cell, daemon)?.rate / self.of(cell, Kind::QemuStorageDaemon)?.rate)
     }
 
+    /// Name of the file of the results: those of each model of CPU have their own.
+    pub fn file_name(&self) -> String {
+        let model = self.cpu_model.split_once(" × ").map_or(&*self.cpu_model, |(_, model)| model);
+        let words = model.split(|letter: char| !letter.is_ascii_alphanumeric());
+        let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+        format!("results-{}.json", words.join("-").to_lowercase())
+    }
+
     /// Where these figures come from.
     pub fn origin(&self) -> String {
         let Report { cpu_model, kernel, storage_daemon, rounds, milliseconds, mebibytes, .. } =

@@ -7,14 +7,17 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
+use std::sync::Arc;
 
+use vm_memory::bitmap::{BS, Bitmap};
 use vm_memory::guest_memory::Result as GuestMemoryResult;
 use vm_memory::mmap::{GuestRegionMmap, MmapRegionError};
 use vm_memory::{
     ByteValued, FileOffset, GuestAddress, GuestMemoryRegion, GuestMemoryRegionBytes, GuestUsize,
-    MemoryRegionAddress, MmapRegion, VolatileArrayRef, VolatileMemory, VolatileSlice,
+    MemoryRegionAddress, MmapRegion, VolatileArrayRef, VolatileSlice,
 };
 
+use super::migration_log::{MigrationLog, RegionLog, SliceLog};
 use super::sigbus;
 use super::watched::{self, Watch};
 
@@ -61,7 +64,11 @@ pub struct GuestRegion {
     /// Dropped first: the range is not watched any more when it is unmapped.
     watch: Watch,
     region: GuestRegionMmap<()>,
+    log: RegionLog,
 }
+
+/// A part of guest memory that lies together in host memory; what is stored through it is logged.
+pub type GuestSlice<'a> = VolatileSlice<'a, SliceLog<'a>>;
 
 impl GuestRegion {
     /// Maps `length` bytes at byte `offset` of `file`, which the guest has at guest-physical `address`.
@@ -75,11 +82,8 @@ impl GuestRegion {
         address: GuestAddress,
         length: u64,
     ) -> Result<GuestRegion, GuestRegionError> {
-        check_file(&file, offset, length)?;
-        let page = page_size(&file).map_err(GuestRegionError::File)?;
-        let place = FileOffset::new(file, offset);
-        let mapped = MmapRegion::from_file(place, length as usize);
-        GuestRegion::new(mapped.map_err(GuestRegionError::Map)?, address, page)
+        let (watch, mapped) = map_watched(file, offset, length)?;
+        GuestRegion::new(watch, mapped, address)
     }
 
     /// A region of memory of our own, of zeroes.
@@ -92,21 +96,25 @@ impl GuestRegion {
         length: usize,
     ) -> Result<GuestRegion, GuestRegionError> {
         let mapped = MmapRegion::new(length).map_err(GuestRegionError::Map)?;
-        GuestRegion::new(mapped, address, super::PAGE as usize)
+        GuestRegion::new(watch(&mapped, super::PAGE as usize)?, mapped, address)
     }
 
     fn new(
+        watch: Watch,
         mapped: MmapRegion,
         address: GuestAddress,
-        page: usize,
     ) -> Result<GuestRegion, GuestRegionError> {
-        let installed = sigbus::install();
-        installed.map_err(|errno| GuestRegionError::File(errno.into()))?;
-        let (start, length) = (mapped.as_ptr(), mapped.size());
-        let range = GuestRegionError::Range { address: address.0, length: length as u64 };
+        let range = GuestRegionError::Range { address: address.0, length: mapped.size() as u64 };
         let region = GuestRegionMmap::new(mapped, address).ok_or(range)?;
-        let watch = Watch::new(start, length, page).ok_or(GuestRegionError::TooMany)?;
-        Ok(GuestRegion { watch, region })
+        let log = RegionLog { start: address.0, ..RegionLog::default() };
+        Ok(GuestRegion { watch, region, log })
+    }
+
+    /// The region, whose stores are recorded by `log`.
+    #[must_use]
+    pub fn logged_by(self, log: &Arc<MigrationLog>) -> GuestRegion {
+        let log = RegionLog { log: log.clone(), ..self.log };
+        GuestRegion { log, ..self }
     }
 
     /// `length` objects at byte `offset`, if they are inside the region.
@@ -116,16 +124,58 @@ impl GuestRegion {
         &self,
         offset: u64,
         length: usize,
-    ) -> Option<VolatileArrayRef<'_, T>> {
-        self.region.get_array_ref(offset as usize, length).ok()
+    ) -> Option<VolatileArrayRef<'_, T, SliceLog<'_>>> {
+        let bytes = length.checked_mul(size_of::<T>())?;
+        let slice = self.get_slice(MemoryRegionAddress(offset), bytes).ok()?;
+        let (start, bitmap) = (slice.ptr_guard_mut().as_ptr(), *slice.bitmap());
+        // SAFETY: the slice has as many bytes as the objects, of any alignment, and lives as long.
+        Some(unsafe { VolatileArrayRef::with_bitmap(start, length, bitmap, None) })
     }
 
-    /// Returns whether a part of the region did not answer: what was read of it may be zeroes that the
-    /// guest never stored, and what was written to it is lost.
+    /// Returns whether a part of the region, or of the log of its stores, did not answer: what was read of
+    /// it may be zeroes that the guest never stored, and what was written to it is lost.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        self.watch.is_broken()
+        self.watch.is_broken() || self.log.log.is_broken()
     }
+}
+
+/// Has `copy` store to `slice`, as to any memory, and records that.
+pub fn store_logged<R>(slice: &GuestSlice<'_>, copy: impl FnOnce(&VolatileSlice<'_>) -> R) -> R {
+    let copied = copy(&unlogged(slice));
+    // If it has failed, too: it may have stored some of it.
+    slice.bitmap().mark_dirty(0, slice.len());
+    copied
+}
+
+/// Has `copy` load from `slice`, as from any memory.
+pub fn load_unlogged<R>(slice: &GuestSlice<'_>, copy: impl FnOnce(&VolatileSlice<'_>) -> R) -> R {
+    copy(&unlogged(slice))
+}
+
+#[inline]
+fn unlogged<'a>(slice: &GuestSlice<'a>) -> VolatileSlice<'a> {
+    // SAFETY: the same memory, for as long.
+    unsafe { VolatileSlice::new(slice.ptr_guard_mut().as_ptr(), slice.len()) }
+}
+
+/// Maps `length` bytes at byte `offset` of a file of the frontend, and watches them.
+pub(super) fn map_watched(
+    file: File,
+    offset: u64,
+    length: u64,
+) -> Result<(Watch, MmapRegion), GuestRegionError> {
+    check_file(&file, offset, length)?;
+    let page = page_size(&file).map_err(GuestRegionError::File)?;
+    let place = FileOffset::new(file, offset);
+    let mapped = MmapRegion::from_file(place, length as usize).map_err(GuestRegionError::Map)?;
+    Ok((watch(&mapped, page)?, mapped))
+}
+
+fn watch(mapped: &MmapRegion, page: usize) -> Result<Watch, GuestRegionError> {
+    let installed = sigbus::install();
+    installed.map_err(|errno| GuestRegionError::File(errno.into()))?;
+    Watch::new(mapped.as_ptr(), mapped.size(), page).ok_or(GuestRegionError::TooMany)
 }
 
 /// Returns how many pages of guest memory did not answer so far, of all guests of the process: a region
@@ -157,7 +207,7 @@ fn page_size(file: &File) -> io::Result<usize> {
 }
 
 impl GuestMemoryRegion for GuestRegion {
-    type B = ();
+    type B = RegionLog;
 
     #[inline]
     fn len(&self) -> GuestUsize {
@@ -169,7 +219,10 @@ impl GuestMemoryRegion for GuestRegion {
         self.region.start_addr()
     }
 
-    fn bitmap(&self) {}
+    #[inline]
+    fn bitmap(&self) -> BS<'_, RegionLog> {
+        self.log.slice_at(0)
+    }
 
     #[inline]
     fn get_host_address(&self, address: MemoryRegionAddress) -> GuestMemoryResult<*mut u8> {
@@ -185,8 +238,12 @@ impl GuestMemoryRegion for GuestRegion {
         &self,
         offset: MemoryRegionAddress,
         count: usize,
-    ) -> GuestMemoryResult<VolatileSlice<'_>> {
-        GuestMemoryRegion::get_slice(&self.region, offset, count)
+    ) -> GuestMemoryResult<GuestSlice<'_>> {
+        let plain = GuestMemoryRegion::get_slice(&self.region, offset, count)?;
+        let (start, bitmap) =
+            (plain.ptr_guard_mut().as_ptr(), self.log.slice_at(offset.0 as usize));
+        // SAFETY: the same memory as of `plain`, for as long.
+        Ok(unsafe { VolatileSlice::with_bitmap(start, count, bitmap, None) })
     }
 }
 

@@ -24,6 +24,7 @@ mod error;
 mod fletcher;
 mod guest_region;
 mod mapping;
+mod migration_log;
 mod overlay;
 mod shared;
 mod shared_file;
@@ -41,8 +42,11 @@ pub use dirty::make_dirty;
 pub use durability::{Durability, DurabilityRequest};
 pub use error::{Access, Cause, MapError, MediaError};
 pub use fletcher::{CHECKSUM_SIZE, fletcher64, fletcher64_without_field};
-pub use guest_region::{GuestRegion, GuestRegionError, broken_pages};
+pub use guest_region::{
+    GuestRegion, GuestRegionError, GuestSlice, broken_pages, load_unlogged, store_logged,
+};
 pub use mapping::{Collapse, Mapping, Pages, Protection, Resident};
+pub use migration_log::{LogBitmap, MigrationLog, RegionLog, SliceLog};
 pub use overlay::{Overlay, Saved};
 pub use shared_file::{ShareFile, SharedFile, SharedFileObserver};
 pub use standard_streams::StandardStream;

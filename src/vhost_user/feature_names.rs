@@ -33,12 +33,14 @@ pub(super) const BLOCK: &[(u32, &str)] = &[
 /// Features of the vhost-user protocol.
 const PROTOCOL: &[(u32, &str)] = &[
     (0, "MQ"),
+    (1, "LOG_SHMFD"),
     (3, "REPLY_ACK"),
     (5, "BACKEND_REQ"),
     (9, "CONFIG"),
     (10, "BACKEND_SEND_FD"),
     (13, "RESET_DEVICE"),
     (15, "CONFIGURE_MEM_SLOTS"),
+    (19, "DEVICE_STATE"),
     (22, "SHMEM"),
 ];
 

@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryRegion, GuestRegionCollectionError};
 
 use super::protocol::request::MemoryRegion;
 use super::queue::Memory;
-use crate::pmem::{GuestRegion, GuestRegionError};
+use crate::pmem::{GuestRegion, GuestRegionError, MigrationLog};
 use crate::virtio::GuestRam;
 
 /// Most regions of guest memory: what libvhost-user offers, and more than QEMU has slots for.
@@ -47,12 +47,14 @@ pub(super) struct MemoryTable {
     /// Guest memory, as the queues see it.
     memory: Memory,
     regions: Vec<MemoryRegion>,
+    /// Records what is stored in any region, also in those that are added later.
+    log: Arc<MigrationLog>,
 }
 
 impl MemoryTable {
     /// The table of a session that has not said what guest memory is: `memory` is empty.
     pub(super) fn new(memory: Memory) -> MemoryTable {
-        MemoryTable { memory, regions: Vec::new() }
+        MemoryTable { memory, regions: Vec::new(), log: Arc::default() }
     }
 
     /// Returns whether the frontend has not said yet what guest memory is.
@@ -65,13 +67,25 @@ impl MemoryTable {
         &self.memory
     }
 
+    /// Records what is stored.
+    pub(super) fn log(&self) -> &MigrationLog {
+        &self.log
+    }
+
+    /// The guest-physical address after the last.
+    pub(super) fn end(&self) -> u64 {
+        let ends =
+            self.regions.iter().map(|region| region.guest_address.saturating_add(region.size));
+        ends.max().unwrap_or(0)
+    }
+
     /// Replaces all regions.
     pub(super) fn set(
         &mut self,
         regions: Vec<(MemoryRegion, OwnedFd)>,
     ) -> Result<(), MemoryTableError> {
         let places = regions.iter().map(|(region, _)| *region).collect();
-        let mapped = regions.into_iter().map(|(region, file)| map(&region, file));
+        let mapped = regions.into_iter().map(|(region, file)| self.map(&region, file));
         let mut mapped: Vec<GuestRegion> = mapped.collect::<Result<_, _>>()?;
         mapped.sort_by_key(GuestRegion::start_addr);
         let ram = if mapped.is_empty() { GuestRam::new() } else { GuestRam::from_regions(mapped)? };
@@ -89,7 +103,7 @@ impl MemoryTable {
         if self.regions.len() >= MOST_SLOTS {
             return Err(MemoryTableError::Full);
         }
-        let mapped = map(&region, file)?.into();
+        let mapped = self.map(&region, file)?.into();
         let ram = self.memory.memory().insert_region(mapped)?;
         self.replace(ram);
         self.regions.push(region);
@@ -122,16 +136,17 @@ impl MemoryTable {
         })
     }
 
+    fn map(&self, region: &MemoryRegion, file: OwnedFd) -> Result<GuestRegion, MemoryTableError> {
+        let address = region.guest_address;
+        GuestRegion::map(File::from(file), region.offset, GuestAddress(address), region.size)
+            .map(|mapped| mapped.logged_by(&self.log))
+            .map_err(|source| MemoryTableError::Region { address, source })
+    }
+
     fn replace(&self, ram: GuestRam) {
         // The lock only orders those who replace the memory; each does so in one go.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).replace(ram);
     }
-}
-
-fn map(region: &MemoryRegion, file: OwnedFd) -> Result<GuestRegion, MemoryTableError> {
-    let address = region.guest_address;
-    GuestRegion::map(File::from(file), region.offset, GuestAddress(address), region.size)
-        .map_err(|source| MemoryTableError::Region { address, source })
 }
 
 #[cfg(test)]

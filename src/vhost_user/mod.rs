@@ -26,6 +26,7 @@ mod inherited;
 mod limits;
 mod medium;
 mod memory_table;
+mod migration;
 #[cfg(feature = "mutants")]
 pub mod mutant;
 mod page_tables;

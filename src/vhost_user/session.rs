@@ -19,6 +19,7 @@ use virtio_queue::QueueT;
 use super::device::VhostDevice;
 use super::feature_names;
 use super::memory_table::{MemoryTable, MemoryTableError};
+use super::migration::LogError;
 use super::protocol::message::{Message, MessageError};
 use super::protocol::request::{Request, RequestError};
 use super::queue::{Memory, Queue, QueueThread, Ring};
@@ -37,19 +38,27 @@ const SETUP_IF_WAITED_FOR: Duration = Duration::from_secs(60);
 /// Virtio features that concern the rings, and not the device.
 pub(super) const F_PROTOCOL_FEATURES: u64 = 1 << 30;
 const F_EVENT_IDX: u64 = 1 << 29;
+/// The frontend wants all stores to guest memory in its log (vhost-user, "Migration").
+pub(super) const F_LOG_ALL: u64 = 1 << 26;
+
+/// The answer to `SET_DEVICE_STATE_FD` that no other pipe is used.
+const NO_PIPE: u64 = 1 << 8;
 
 /// Protocol features that every device has.
 pub(super) mod protocol_features {
     pub(crate) const MQ: u64 = 1 << 0;
+    pub(crate) const LOG_SHMFD: u64 = 1 << 1;
     pub(crate) const REPLY_ACK: u64 = 1 << 3;
     pub(crate) const BACKEND_REQ: u64 = 1 << 5;
     pub(crate) const CONFIG: u64 = 1 << 9;
     pub(crate) const RESET_DEVICE: u64 = 1 << 13;
     pub(crate) const BACKEND_SEND_FD: u64 = 1 << 10;
     pub(crate) const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
+    pub(crate) const DEVICE_STATE: u64 = 1 << 19;
     pub(crate) const SHMEM: u64 = 1 << 22;
     /// Of every device.
-    pub(crate) const COMMON: u64 = MQ | REPLY_ACK | CONFIG | RESET_DEVICE | CONFIGURE_MEM_SLOTS;
+    pub(crate) const COMMON: u64 =
+        MQ | REPLY_ACK | CONFIG | RESET_DEVICE | CONFIGURE_MEM_SLOTS | DEVICE_STATE;
 }
 
 /// Why a session has ended.
@@ -63,10 +72,13 @@ pub(super) enum SessionEnd {
     Unanswerable(#[source] SessionError),
     /// A part of guest memory does not answer any more.
     #[error(
-        "a part of guest memory does not answer: the frontend has truncated its file, or its huge pages have \
-         run out"
+        "a part of guest memory, or of the log of a migration, does not answer: the frontend has truncated \
+         its file, or its huge pages have run out"
     )]
     MemoryLost,
+    /// What is stored cannot be logged.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// The frontend has not said anything for too long.
     #[error("the frontend has said nothing for {} s", .0.as_secs())]
     Silent(Duration),
@@ -98,6 +110,9 @@ pub(super) enum SessionError {
     /// Features that were not offered.
     #[error("features {0:#x} were not offered")]
     Features(u64),
+    /// What is stored cannot be logged.
+    #[error("the log of a migration")]
+    Log(#[from] LogError),
     /// The frontend's socket for requests of the device cannot be used.
     #[error("the channel for requests to the frontend")]
     BackChannel(#[source] io::Error),
@@ -249,6 +264,7 @@ impl<'s> Session<'s> {
         let carried_out = Request::decode(message)
             .map_err(SessionError::from)
             .and_then(|request| self.carry_out(request));
+        self.check_log()?;
         if self.has_lost_memory() {
             return Err(SessionEnd::MemoryLost);
         }
@@ -288,6 +304,13 @@ impl<'s> Session<'s> {
                 let base = self.stop_ring(state.index)?;
                 Answer::Body([state.index, base.into()].map(u32::to_ne_bytes).concat())
             }
+            Request::SetLogBase(range, file) => {
+                self.set_log(range, file)?;
+                Answer::number(0)
+            }
+            // The rings are all the state there is, and the frontend has that.
+            Request::SetDeviceStateFd => Answer::number(NO_PIPE),
+            Request::CheckDeviceState => Answer::number(0),
             other => return self.change(other).map(|()| Answer::Done),
         };
         Ok(answer)
@@ -322,11 +345,12 @@ impl<'s> Session<'s> {
     }
 
     fn offered_features(&self) -> u64 {
-        self.device.features() | F_PROTOCOL_FEATURES
+        self.device.features() | F_PROTOCOL_FEATURES | self.if_migratable(F_LOG_ALL)
     }
 
     fn offered_protocol_features(&self) -> u64 {
-        protocol_features::COMMON | self.device.protocol_features()
+        let log = self.if_migratable(protocol_features::LOG_SHMFD);
+        protocol_features::COMMON | self.device.protocol_features() | log
     }
 
     fn set_features(&mut self, features: u64) -> Result<(), SessionError> {
@@ -334,6 +358,8 @@ impl<'s> Session<'s> {
         if surplus != 0 {
             return Err(SessionError::Features(surplus));
         }
+        self.switch_log(features & F_LOG_ALL != 0);
+        let features = features & !F_LOG_ALL;
         if self.features != features {
             let names = feature_names::names(features, self.device.feature_names());
             self.device.log().line(Level::Info, &format_args!("the driver accepts {names}"));
@@ -437,6 +463,7 @@ fn has_own_answer(request: u32) -> bool {
             | FrontendReq::GET_QUEUE_NUM
             | FrontendReq::GET_CONFIG
             | FrontendReq::GET_INFLIGHT_FD
+            | FrontendReq::SET_LOG_BASE
             | FrontendReq::GET_MAX_MEM_SLOTS
             | FrontendReq::GET_STATUS
             | FrontendReq::GET_SHARED_OBJECT

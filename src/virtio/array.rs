@@ -3,6 +3,7 @@
 use vm_memory::{Address, ByteValued, Bytes, GuestAddress, VolatileArrayRef};
 
 use super::memory::{BadAddress, GuestRam, together};
+use crate::pmem::SliceLog;
 
 /// Objects that follow each other in guest memory.
 ///
@@ -14,7 +15,7 @@ pub struct GuestArray<'m, T> {
     address: GuestAddress,
     length: usize,
     /// `None`: they are in several regions, or not all of them are guest memory.
-    together: Option<VolatileArrayRef<'m, T>>,
+    together: Option<VolatileArrayRef<'m, T, SliceLog<'m>>>,
 }
 
 impl<'m, T: ByteValued> GuestArray<'m, T> {

@@ -2,10 +2,10 @@
 
 use vm_memory::{
     Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion,
-    GuestRegionCollection, VolatileArrayRef, VolatileMemory, VolatileSlice,
+    GuestRegionCollection, VolatileArrayRef, VolatileMemory,
 };
 
-use crate::pmem::{GuestRegion, GuestRegionError};
+use crate::pmem::{GuestRegion, GuestRegionError, GuestSlice, SliceLog};
 
 /// Guest memory, mapped.
 pub type GuestRam = GuestRegionCollection<GuestRegion>;
@@ -107,7 +107,7 @@ impl<'a> Spans<'a> {
     }
 
     /// The bytes at the front that lie together in host memory: at least one, if any are left.
-    pub fn front<'m>(&self, memory: &'m GuestRam) -> Result<VolatileSlice<'m>, BadAddress> {
+    pub fn front<'m>(&self, memory: &'m GuestRam) -> Result<GuestSlice<'m>, BadAddress> {
         let Some(span) = self.first() else {
             return Err(BadAddress { address: 0, length: 0 });
         };
@@ -188,7 +188,7 @@ impl<'a> Spans<'a> {
 /// memory.
 ///
 /// What [`GuestMemoryBackend::get_slices`] yields first; its iterator costs more than all else here.
-fn front(memory: &GuestRam, address: GuestAddress, length: usize) -> Option<VolatileSlice<'_>> {
+fn front(memory: &GuestRam, address: GuestAddress, length: usize) -> Option<GuestSlice<'_>> {
     let (region, start) = memory.to_region_addr(address)?;
     let here = (region.len() - start.raw_value()).min(length as u64);
     region.get_slice(start, here as usize).ok()
@@ -214,7 +214,7 @@ pub(super) fn together<T: ByteValued>(
     memory: &GuestRam,
     address: GuestAddress,
     length: usize,
-) -> Option<VolatileArrayRef<'_, T>> {
+) -> Option<VolatileArrayRef<'_, T, SliceLog<'_>>> {
     let (region, start) = memory.to_region_addr(address)?;
     region.array(start.raw_value(), length)
 }

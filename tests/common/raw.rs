@@ -232,6 +232,34 @@ impl RawGuest {
         self.next.push(0);
     }
 
+    /// Stops a ring; returns the index of its next request.
+    pub fn stop_ring(&self, ring: u32) -> u32 {
+        let answer = self.raw.ask(GET_VRING_BASE, &halves(&[ring, 0])).expect("an open connection");
+        u32::from_ne_bytes(answer[4..].try_into().unwrap())
+    }
+
+    /// Starts the next ring where one was stopped, in the same memory: `base` is the index of its next request,
+    /// and `offered` that of the next that the guest offers.
+    pub fn restore_next_ring(&mut self, base: u32, offered: u16) {
+        let ring = self.kicks.len() as u32;
+        let (kick, call) = (new_eventfd(), new_eventfd());
+        assert!(self.tell(SET_VRING_NUM, &halves(&[ring, SIZE.into()]), &[]));
+        assert!(self.tell(SET_VRING_BASE, &halves(&[ring, base]), &[]));
+        assert!(self.tell(SET_VRING_ADDR, &addresses(ring), &[]));
+        let index = words(&[u64::from(ring)]);
+        assert!(self.tell(SET_VRING_CALL, &index, &[call.as_fd()]));
+        assert!(self.tell(SET_VRING_KICK, &index, &[kick.as_fd()]));
+        assert!(self.tell(SET_VRING_ENABLE, &halves(&[ring, 1]), &[]));
+        self.kicks.push(kick);
+        self.calls.push(call);
+        self.next.push(offered);
+    }
+
+    /// How many requests the guest has offered in a ring.
+    pub fn offered(&self, ring: usize) -> u16 {
+        self.next[ring]
+    }
+
     fn set_up(&self, ring: u32) -> bool {
         self.tell(SET_VRING_NUM, &halves(&[ring, SIZE.into()]), &[])
             && self.tell(SET_VRING_BASE, &halves(&[ring, 0]), &[])

@@ -4,7 +4,7 @@ use crate::harness::{Daemon, Guest, Tool, scratch};
 
 /// Every round writes the same 16 MiB anew by four writers at once, so that the disk always has requests in
 /// flight, and says so when it is in the middle of them.
-const WRITE_IN_ROUNDS: &str = r#"
+pub const WRITE_IN_ROUNDS: &str = r#"
 writes() { awk '{ print $5 }' /sys/block/vda/stat; }
 for round in 1 2 3 4 5; do
     random 16m >/tmp/source

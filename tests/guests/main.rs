@@ -27,6 +27,7 @@ mod disk_features;
 mod ext4;
 mod growth;
 mod linux_btt;
+mod migration;
 mod namespaces;
 mod older_frontends;
 mod power_failure;

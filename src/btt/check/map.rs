@@ -103,6 +103,7 @@ impl<M: PersistentMemory> Map<'_, M> {
             claims: Claims::new(self.arena.geometry.internal_nlba),
             lanes: HashMap::new(),
             counts: MapCounts::default(),
+            before: None,
             shared: Vec::new(),
             shared_unlisted: 0,
             gap: None,
@@ -208,6 +209,8 @@ struct FirstPass<'a, M> {
     /// The first lanes that own a block.
     lanes: HashMap<Block, LaneIndex>,
     counts: MapCounts,
+    /// The block of the sector before this one, if it has data.
+    before: Option<Block>,
     /// Blocks of sectors that have another owner already.
     shared: Vec<(Block, Lba)>,
     /// More of them.
@@ -233,6 +236,7 @@ impl<M: PersistentMemory> FirstPass<'_, M> {
     fn never_written(&mut self, first: Lba, count: u32, room: usize) {
         self.close_gap();
         self.counts.never_written += u64::from(count);
+        self.before = None;
         let (shared, unlisted) = (&mut self.shared, &mut self.shared_unlisted);
         self.claims.claim_range(first.0, count, |block| {
             note_shared(shared, unlisted, room, block, Lba(block.0));
@@ -241,6 +245,7 @@ impl<M: PersistentMemory> FirstPass<'_, M> {
 
     fn entry(&mut self, lba: Lba, entry: MapEntry, room: usize) {
         self.close_gap();
+        let before = self.before.take();
         match entry.mapped() {
             Mapped::NeverWritten => {
                 self.counts.never_written += 1;
@@ -250,7 +255,12 @@ impl<M: PersistentMemory> FirstPass<'_, M> {
                     self.findings.add(self.arena.number, fault);
                 }
             }
-            Mapped::Data(_) => self.counts.data += 1,
+            Mapped::Data(block) => {
+                self.counts.data += 1;
+                let follows = before.is_none_or(|before| before.0.checked_add(1) == Some(block.0));
+                self.counts.out_of_order += u64::from(!follows);
+                self.before = Some(block);
+            }
             Mapped::Zero(_) => self.counts.zero += 1,
             Mapped::Error(block) => {
                 self.counts.error += 1;
@@ -275,6 +285,7 @@ impl<M: PersistentMemory> FirstPass<'_, M> {
 
     fn unreadable(&mut self, first: Lba, count: u64) {
         self.counts.unreadable += count;
+        self.before = None;
         self.gap = match self.gap {
             Some((start, before)) => Some((start, before + count)),
             None => Some((first, count)),

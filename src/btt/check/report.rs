@@ -101,6 +101,9 @@ pub struct MapCounts {
     pub out_of_range: u64,
     /// Not readable, and of no kind.
     pub unreadable: u64,
+    /// Of those with data, in another block than the one behind the block of the sector before, which has data,
+    /// too: where a read in sequence has to jump.
+    pub out_of_order: u64,
 }
 
 /// A write that was committed in the flog, and whose map entry was not written yet: normal after a

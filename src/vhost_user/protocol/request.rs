@@ -48,6 +48,16 @@ pub(in crate::vhost_user) struct RingAddresses {
     pub log: u64,
 }
 
+/// Which part of a file the log of a migration is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(in crate::vhost_user) struct LogRange {
+    /// Number of bytes.
+    pub size: u64,
+    /// Byte offset.
+    pub offset: u64,
+}
+
 /// A ring, and a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -99,6 +109,9 @@ pub(in crate::vhost_user) enum Request {
     GetMaxMemSlots,
     AddMemReg(MemoryRegion, OwnedFd),
     RemMemReg(MemoryRegion),
+    SetLogBase(LogRange, OwnedFd),
+    SetDeviceStateFd,
+    CheckDeviceState,
     SetVringNum(RingState),
     SetVringAddr(RingAddresses),
     SetVringBase(RingState),
@@ -176,6 +189,9 @@ impl Request {
                 parts.descriptors.clear();
                 Request::RemMemReg(parts.memory_region()?)
             }
+            FrontendReq::SET_LOG_BASE => Request::SetLogBase(parts.take()?, parts.descriptor()?),
+            FrontendReq::SET_DEVICE_STATE_FD => parts.device_state()?,
+            FrontendReq::CHECK_DEVICE_STATE => Request::CheckDeviceState,
             FrontendReq::SET_VRING_NUM => Request::SetVringNum(parts.take()?),
             FrontendReq::SET_VRING_ADDR => Request::SetVringAddr(parts.take()?),
             FrontendReq::SET_VRING_BASE => Request::SetVringBase(parts.take()?),
@@ -273,6 +289,16 @@ impl Parts {
         let index = (value & RING_INDEX_MASK) as u8;
         let descriptor = if value & NO_DESCRIPTOR == 0 { Some(self.descriptor()?) } else { None };
         Ok(RingDescriptor { index, descriptor })
+    }
+
+    /// The pipe for the device's state is closed: there is no state. A frontend that loads one of another
+    /// kind of device finds that it cannot write it.
+    fn device_state(&mut self) -> Result<Request, RequestError> {
+        let [direction, phase] = self.take::<[u32; 2]>()?;
+        if direction > 1 || phase != 0 {
+            return Err(self.bad_value(u64::from(phase) << 32 | u64::from(direction)));
+        }
+        self.descriptor().map(|_pipe| Request::SetDeviceStateFd)
     }
 
     fn enable(&mut self) -> Result<Request, RequestError> {
@@ -389,6 +415,24 @@ mod tests {
         }
         let reply = Message::new(1, &[]).reply(&[]);
         assert_eq!(Request::decode(reply).unwrap_err(), RequestError::Reply(1));
+    }
+
+    #[test]
+    fn the_log_and_the_device_state_come_with_one_descriptor() {
+        let log = decode(FrontendReq::SET_LOG_BASE, &words(&[4096, 8192]), 1).unwrap();
+        let Request::SetLogBase(range, _) = log else { panic!("{log:?}") };
+        assert_eq!(range, LogRange { size: 4096, offset: 8192 });
+        for (words_of_body, count) in [(2, 0), (2, 2), (1, 1), (3, 1)] {
+            decode(FrontendReq::SET_LOG_BASE, &words(&vec![0; words_of_body]), count).unwrap_err();
+        }
+        let state = |direction: u64, phase: u64, count| {
+            decode(FrontendReq::SET_DEVICE_STATE_FD, &words(&[phase << 32 | direction]), count)
+        };
+        assert!(matches!(state(0, 0, 1), Ok(Request::SetDeviceStateFd)));
+        assert!(matches!(state(1, 0, 1), Ok(Request::SetDeviceStateFd)));
+        for (direction, phase, count) in [(2, 0, 1), (0, 1, 1), (0, 0, 0)] {
+            state(direction, phase, count).unwrap_err();
+        }
     }
 
     proptest! {

@@ -13,6 +13,7 @@ use super::disk::DiskBatch;
 use super::error::RequestError;
 use super::execute::{STEP, Steps};
 use crate::btt::{self, Tag};
+use crate::pmem::{GuestSlice, load_unlogged, store_logged};
 use crate::virtio::memory::{BadAddress, GuestRam, Spans};
 
 /// A part of a sector, or several whole ones.
@@ -47,7 +48,7 @@ impl<'a> Cursor<'a> {
     fn next<'m>(
         &self,
         memory: &'m GuestRam,
-    ) -> Result<Option<(Part, Option<VolatileSlice<'m>>)>, BadAddress> {
+    ) -> Result<Option<(Part, Option<GuestSlice<'m>>)>, BadAddress> {
         if self.spans.is_empty() {
             return Ok(None);
         }
@@ -95,7 +96,7 @@ pub(super) fn write<B: DiskBatch>(
     batch.begin_write(whole.start, whole.end.saturating_sub(whole.start));
     while let Some((part, together)) = cursor.next(memory)? {
         if let Some(data) = together {
-            write_part(batch, part, &data, tag)?;
+            load_unlogged(&data, |data| write_part(batch, part, data, tag))?;
         } else {
             let data = &mut scratch[..part.length];
             cursor.spans.clone().gather(memory, data)?;
@@ -119,7 +120,7 @@ pub(super) fn read<B: DiskBatch>(
     let mut cursor = Cursor::new(sector, into, batch.sector_size());
     while let Some((part, together)) = cursor.next(memory)? {
         if let Some(data) = together {
-            read_part(batch, part, &data)?;
+            store_logged(&data, |data| read_part(batch, part, data))?;
         } else {
             let data = &mut scratch[..part.length];
             read_part(batch, part, &VolatileSlice::from(&mut *data))?;

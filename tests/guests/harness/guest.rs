@@ -209,13 +209,19 @@ impl Machine<'_> {
 
     /// Boots, and runs the script; it stops at the first command that fails.
     #[track_caller]
-    pub fn boot(mut self, script: &str) -> Guest {
+    pub fn boot(self, script: &str) -> Guest {
+        let mut guest = self.resume(script);
+        guest.wait_for("guest-ready");
+        guest
+    }
+
+    /// As [`Machine::boot`], for a guest that does not boot, but goes on where it was saved.
+    #[track_caller]
+    pub fn resume(mut self, script: &str) -> Guest {
         let path: PathBuf = self.scratch.join("script.sh");
         std::fs::write(&path, format!("{PRELUDE}\n{script}")).expect("a script file");
         self.command.arg("--script").arg(&path).arg("--cpus").arg(self.cpus.to_string());
         self.command.arg("--").args(&self.arguments);
-        let mut guest = Guest { process: Process::start("the guest", &self.command) };
-        guest.wait_for("guest-ready");
-        guest
+        Guest { process: Process::start("the guest", &self.command) }
     }
 }

@@ -6,10 +6,12 @@
 mod daemon;
 mod guest;
 mod process;
+mod qmp;
 mod tool;
 
 pub use daemon::Daemon;
 pub use guest::{Guest, Labels, Nvdimm, Said};
+pub use qmp::Qmp;
 pub use tool::Tool;
 
 use std::path::{Path, PathBuf};

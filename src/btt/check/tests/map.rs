@@ -36,6 +36,20 @@ fn a_block_that_does_not_exist_is_found() {
 }
 
 #[test]
+fn sectors_that_do_not_lie_behind_the_one_before_are_counted() {
+    let image = Image::fresh();
+    for (lba, block) in [(10, 10), (11, 11), (12, 20), (13, 21), (15, 40), (16, 5)] {
+        image.set_map(lba, MapEntry::data(Block(block)));
+    }
+    // Behind sector 14, which has no data, any place is as good as another.
+    image.set_map(14, MapEntry::zero(Block(22)));
+    let map = image.check().arenas[0].map;
+    assert_eq!((map.data, map.zero, map.out_of_order), (6, 1, 2));
+    image.set_map(14, MapEntry::data(Block(22)));
+    assert_eq!(image.check().arenas[0].map.out_of_order, 3);
+}
+
+#[test]
 fn two_sectors_of_one_block_are_found_and_named() {
     let image = Image::fresh();
     // Below and above the other owner, which was never written, and in the next page of the map.

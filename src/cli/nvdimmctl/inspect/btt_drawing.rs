@@ -141,9 +141,9 @@ fn draw_arena(svg: &mut Svg, y: f64, from: Rect, number: usize, btt: &Btt) -> f6
         let LaneCounts { pristine, applied, superseded, pending, undecided } = arena.lanes;
         let map = arena.map;
         let text = format!(
-            "sectors: {} with data, {} zero, {} lost, {} never written; lanes: {pristine} never used, \
+            "sectors: {} with data ({} out of order), {} zero, {} lost, {} never written; lanes: {pristine} never used, \
              {applied} applied, {superseded} superseded, {pending} pending, {undecided} undecided",
-            map.data, map.zero, map.error, map.never_written
+            map.data, map.out_of_order, map.zero, map.error, map.never_written
         );
         let is_bad = map.error > 0 || undecided > 0;
         svg.text(if is_bad { "bad" } else { "small" }, MARGIN, y + 12.0, &text);

@@ -378,6 +378,11 @@ impl Inspected {
     }
 }
 
+/// How many hundredths of `whole` a part is, rounded up; none of nothing.
+fn percent(part: u64, whole: u64) -> u64 {
+    (part * 100).div_ceil(whole.max(1))
+}
+
 impl InspectedArena {
     fn print(&self) {
         let numbers = [
@@ -404,7 +409,7 @@ impl InspectedArena {
              superseded, {pending} pending, {undecided} undecided; places {:?}",
             self.log_places
         );
-        let MapCounts { never_written, data, zero, error, out_of_range, unreadable } = self.map;
+        let MapCounts { never_written, data, zero, error, out_of_range, unreadable, .. } = self.map;
         say!(
             "  map                 {data} with data, {zero} zero, {error} with an error, \
              {never_written} never written, {out_of_range} out of range, {unreadable} unreadable"
@@ -415,6 +420,12 @@ impl InspectedArena {
              16, 32, 64 queues",
             self.slack,
             self.group_records
+        );
+        let out_of_order = self.map.out_of_order;
+        say!(
+            "  order               {out_of_order} of {data} sectors with data do not lie behind the one \
+             before ({} %)",
+            percent(out_of_order, data)
         );
         for lane in self.lanes.iter().flatten() {
             let InspectedLane { lane, free, lba, old_map, new_map, seq } = lane;
