@@ -70,7 +70,7 @@ fn labels_of_both_versions_are_read() {
         let (_, (btt, _queues)) = options(&path, LabelSize::Detect)
             .map(ClaimKind::Shared)
             .unwrap()
-            .open(true, 1)
+            .open(true, 1, 0)
             .unwrap();
         assert_eq!(btt.infos().next().unwrap().parent_uuid, uuid);
     }
@@ -203,7 +203,7 @@ fn labels_that_a_guest_wrote_into_its_disk_are_not_believed() {
     let claimed = options(&label_less, LabelSize::Detect).map(ClaimKind::Exclusive);
     assert!(matches!(claimed, Err(NamespaceError::Ambiguous { .. })));
     let mapped = options(&label_less, LabelSize::None).map(ClaimKind::Exclusive).unwrap();
-    let (_, (btt, _queues)) = mapped.open(false, 1).unwrap();
+    let (_, (btt, _queues)) = mapped.open(false, 1, 0).unwrap();
     assert_eq!(btt.sectors(), fixture.sectors);
 }
 
@@ -213,7 +213,7 @@ fn the_label_says_which_version_of_the_btt_counts() {
     let (_, (btt, queues)) = options(&path, LabelSize::Detect)
         .map(ClaimKind::Exclusive)
         .unwrap()
-        .open(false, 1)
+        .open(false, 1, 0)
         .unwrap();
     let info = *btt.infos().next().unwrap();
     assert_eq!(info.version, Version::V2_0);
@@ -227,7 +227,7 @@ fn the_label_says_which_version_of_the_btt_counts() {
     let (_, (btt, _queues)) = options(&path, LabelSize::Detect)
         .map(ClaimKind::Exclusive)
         .unwrap()
-        .open(false, 1)
+        .open(false, 1, 0)
         .unwrap();
     assert_eq!(btt.infos().next().unwrap().uuid, info.uuid);
 }

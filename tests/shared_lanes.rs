@@ -32,7 +32,8 @@ fn create(medium: &impl PersistentMemory, nfree: u32) {
 }
 
 fn open<M: PersistentMemory>(medium: M, queues: usize) -> (std::sync::Arc<Btt<M>>, Vec<Queue<M>>) {
-    let options = OpenOptions { version: None, namespace: None, read_only: false, queues };
+    let options =
+        OpenOptions { version: None, namespace: None, read_only: false, queues, atomic: 0 };
     Btt::open(medium, &options).unwrap()
 }
 

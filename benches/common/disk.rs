@@ -40,7 +40,8 @@ pub fn new_disk(
         arena_size: ARENA_MAX_SIZE,
     };
     create(&medium, &options, |_, _| {}).expect("the medium is large enough");
-    let options = OpenOptions { version: None, namespace: None, read_only: false, queues };
+    let options =
+        OpenOptions { version: None, namespace: None, read_only: false, queues, atomic: 0 };
     Btt::open(medium, &options).expect("it was just made")
 }
 

@@ -83,7 +83,7 @@ fn open(
     medium: &Arc<Simulated>,
     version: Option<Version>,
 ) -> Result<Opened<Arc<Simulated>>, Error> {
-    let options = OpenOptions { version, namespace: None, read_only: false, queues: 1 };
+    let options = OpenOptions { version, namespace: None, read_only: false, queues: 1, atomic: 0 };
     Btt::open(Arc::clone(medium), &options)
 }
 

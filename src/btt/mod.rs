@@ -33,7 +33,7 @@ pub use format::discovery::{Copies, FoundArena, check_parent, find, is_signed};
 pub use format::error::{Error, FlogFault, PlacesInUse};
 pub use format::geometry::{
     ARENA_MAX_SIZE, ARENA_MIN_SIZE, DEFAULT_NFREE, FLOG_PAIR_SIZE, Geometry, GeometryFault,
-    INFO_SIZE, MAP_ENTRY_SIZE, MAX_NFREE, layout,
+    INFO_SIZE, MAP_ENTRY_SIZE, MAX_NFREE, largest_group, layout,
 };
 pub use format::info_block::{InfoBlock, InfoFault, SIGNATURE, Version};
 pub use format::lba_size::LbaSize;

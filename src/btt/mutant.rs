@@ -71,6 +71,36 @@ mutants! {
         TrimShownUnfenced,
         /// Opening takes clean pages for what is on the disk.
         CleanTrusted,
+        /// The record of a round's groups is stored after the fence of its data.
+        RecordAfterFence,
+        /// The record of a round's groups is not flushed.
+        RecordUnflushed,
+        /// A write is cut into groups from its first sector on, wherever that is.
+        PieceUncut,
+        /// Of a group, only the first sector is looked for in the round.
+        FirstOfGroupLookedAt,
+        /// Recovery does not know records.
+        RecordIgnored,
+        /// Recovery takes a record for one of as many sets as lanes have now.
+        RecordOfOneSet,
+        /// Recovery takes a record's window to begin with the set's first lane.
+        RecordFromFirstLane,
+        /// Opening leaves the records.
+        RecordsKept,
+        /// A group is complete if all its members but the last have an entry.
+        AllButLastSuffices,
+        /// A group is complete if one of its members has an entry.
+        OneSuffices,
+        /// Entries are taken back whether they are pending or not.
+        UndoneUnlessPending,
+        /// A sector that was never written is not taken for pending.
+        UndoneByRawEntry,
+        /// An entry that is taken back gets the number of the other slot's.
+        UndoneAsSuccessor,
+        /// An entry of a lane's first write gets a number when it is taken back.
+        UndoneFirstNumbered,
+        /// What was taken back is not durable before the record is cleared.
+        UndoUnfenced,
     }
     /// Those that `tests/loom` must notice: they let CPUs see each other's stores in another order, which
     /// takes a model of that to notice.

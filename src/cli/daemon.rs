@@ -16,6 +16,7 @@ use super::name::NamespaceArgs;
 use super::powercut::DiskOptions;
 use super::rate::RateArg;
 use super::sandbox::SandboxArgs;
+use super::size::Size;
 use super::window::{DeviceArg, PmemArg, WindowArg};
 use crate::nvdimm::Selection;
 use crate::pmem::DurabilityRequest;
@@ -134,6 +135,11 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "BYTES", value_parser = logical_block_size)]
     logical_block_size: Option<u32>,
 
+    /// Let aligned writes of 8K, 16K and so on, up to this power of two, be all or nothing as sectors are: a
+    /// database page never tears; 'off': only sectors are
+    #[arg(long, value_name = "SIZE", default_value = "off", value_parser = atomic)]
+    atomic: u32,
+
     /// The serial number that the guest reads, up to 20 characters [default: from the uuid]
     #[arg(long, value_name = "TEXT", value_parser = serial)]
     serial: Option<Serial>,
@@ -234,6 +240,21 @@ fn logical_block_size(text: &str) -> Result<u32, String> {
         "512" => Ok(512),
         "4096" => Ok(4096),
         _ => Err("neither 512 nor 4096".into()),
+    }
+}
+
+/// Largest value of `--atomic`: what a round has with sectors of 4096 bytes.
+const MOST_ATOMIC: u64 = 256 << 10;
+
+fn atomic(text: &str) -> Result<u32, String> {
+    if text == "off" {
+        return Ok(0);
+    }
+    match text.parse::<Size>() {
+        Ok(Size(size)) if (1024..=MOST_ATOMIC).contains(&size) && size.is_power_of_two() => {
+            Ok(size as u32)
+        }
+        _ => Err("neither 'off' nor a power of two from 1K to 256K".into()),
     }
 }
 
@@ -397,6 +418,7 @@ impl DeviceArgs {
             queues: self.num_queues.unwrap_or_else(usual_queues),
             queue_size: self.queue_size,
             logical_block_size: self.logical_block_size,
+            atomic: self.atomic,
             serial: self.serial,
             discard: self.discard.into(),
             huge_pages: self.huge_pages == HugePagesArg::Auto,
@@ -442,6 +464,7 @@ impl DeviceArgs {
             queues: disk.queues.or(self.num_queues).unwrap_or_else(usual_queues),
             queue_size: self.queue_size,
             logical_block_size: self.logical_block_size,
+            atomic: self.atomic,
             serial: disk.serial,
             discard: self.discard.into(),
             huge_pages: self.huge_pages == HugePagesArg::Auto,

@@ -9,6 +9,23 @@ use crate::{btt, dax};
 /// Why a namespace, or what is in it, cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum NamespaceError {
+    /// Writes of so many bytes cannot be all or nothing.
+    #[error(
+        "{path}: writes of {atomic} bytes cannot be all or nothing with {queues} queues, of {most} bytes at most{}",
+        match .fewer { 0 => String::new(), fewer => format!("; with {fewer} queues or fewer they can be") }
+    )]
+    Atomic {
+        /// The NVDIMM file.
+        path: PathBuf,
+        /// Bytes, as asked for.
+        atomic: u32,
+        /// Most bytes that can be.
+        most: u32,
+        /// Number of queues.
+        queues: usize,
+        /// The most queues with which it would do; 0: none.
+        fewer: usize,
+    },
     /// The file, or the claim.
     #[error(transparent)]
     Nvdimm(#[from] nvdimm::Error),

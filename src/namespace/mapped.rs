@@ -6,7 +6,9 @@ use super::error::NamespaceError;
 use super::labels::expected_version;
 use super::options::NamespaceOptions;
 use super::probe::has_region;
-use crate::btt::{self, Btt, Error, FoundArena, OpenOptions, Opened, Version};
+use crate::btt::{
+    self, Btt, Error, FoundArena, Geometry, OpenOptions, Opened, Version, largest_group,
+};
 use crate::nvdimm::{self, Abstraction, Claim, ClaimKind, Namespace, NvdimmFile, Selection};
 use crate::pmem::{MapError, Mapping, PersistentMemory};
 
@@ -98,21 +100,45 @@ impl<M: PersistentMemory> MappedNamespace<M> {
         Ok(())
     }
 
-    /// Opens the BTT for `queues` queues; read-only if the claim is shared, or if asked for.
+    /// Opens the BTT for `queues` queues; read-only if the claim is shared, or if asked for. Aligned writes of
+    /// up to `atomic` bytes are all or nothing, if it is not 0.
+    ///
+    /// # Errors
+    ///
+    /// So large a write cannot be; what is wrong with the BTT.
     pub fn open(
         self,
         read_only: bool,
         queues: usize,
+        atomic: u32,
     ) -> Result<(Claim, Opened<M>), NamespaceError> {
         self.refuse_other_modes()?;
+        self.check_atomic(queues, atomic)?;
         let MappedNamespace { claim, medium, version } = self;
         let namespace = claim.namespace().uuid;
         let read_only = read_only || claim.kind() == ClaimKind::Shared;
-        let options = OpenOptions { version, namespace, read_only, queues };
+        let options = OpenOptions { version, namespace, read_only, queues, atomic };
         match Btt::open(medium, &options) {
             Ok(opened) => Ok((claim, opened)),
             Err(source) => Err(NamespaceError::btt(&claim, source)),
         }
+    }
+
+    /// Refuses to promise that writes of `atomic` bytes are all or nothing where they cannot be.
+    fn check_atomic(&self, queues: usize, atomic: u32) -> Result<(), NamespaceError> {
+        if atomic == 0 {
+            return Ok(());
+        }
+        let found = btt::find(&self.medium, self.version);
+        let found = found.map_err(|source| NamespaceError::btt(&self.claim, source))?;
+        let arenas: Vec<Geometry> = found.iter().map(|arena| arena.info.geometry).collect();
+        let most = largest_group(&arenas, queues);
+        if atomic <= most {
+            return Ok(());
+        }
+        let fewer = (1..queues).rev().find(|queues| largest_group(&arenas, *queues) >= atomic);
+        let path = self.claim.path().into();
+        Err(NamespaceError::Atomic { path, atomic, most, queues, fewer: fewer.unwrap_or(0) })
     }
 }
 

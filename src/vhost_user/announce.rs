@@ -17,7 +17,7 @@ pub(super) fn title(claim: &Claim) -> String {
 pub(super) fn announce(claim: &Claim, device: &Device, durability: Durability) {
     let path = claim.path().display();
     info!(
-        "{path}: serving {}{}: {} sectors of {} bytes, {} queues, {durability} durability{}",
+        "{path}: serving {}{}: {} sectors of {} bytes, {} queues, {durability} durability{}{}",
         claim.namespace().device_name(),
         match claim.namespace().name.as_str() {
             "" => String::new(),
@@ -27,6 +27,11 @@ pub(super) fn announce(claim: &Claim, device: &Device, durability: Durability) {
         device.sector_size,
         device.queues,
         if device.read_only { ", read-only" } else { "" },
+        match device.atomic_size {
+            size if size > device.sector_size =>
+                format!(", aligned writes of up to {size} bytes all or nothing"),
+            _ => String::new(),
+        },
     );
 }
 

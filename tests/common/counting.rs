@@ -110,7 +110,8 @@ pub fn with_disk(wanted: u64, guest: impl FnOnce(&mut Driver, &Arc<Ledger>)) {
         arena_size: 1 << 39,
     };
     create(&medium, &options, |_, _| {}).unwrap();
-    let options = OpenOptions { version: None, namespace: None, read_only: false, queues: 1 };
+    let options =
+        OpenOptions { version: None, namespace: None, read_only: false, queues: 1, atomic: 0 };
     let (btt, queues) = Btt::open(medium, &options).unwrap();
     let options = DeviceOptions {
         read_only: false,

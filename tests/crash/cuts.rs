@@ -164,6 +164,7 @@ impl<'a> Cutter<'a> {
         let is_data = |offset: &u64| self.data.iter().any(|data| data.contains(offset));
         Allowed {
             sectors: self.sectors.clone(),
+            pages: self.trace.pages.clone(),
             poison: self.poison.clone(),
             open_data: self.model.open_data().into_iter().filter(is_data).collect(),
         }

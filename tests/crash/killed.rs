@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use vhost_user_btt::btt::{Btt, Error, NeverWritten, OpenOptions, mutant};
+use vhost_user_btt::btt::{Btt, Error, NeverWritten, mutant};
 use vhost_user_btt::pmem::simulated::turns::AtRandom;
 use vhost_user_btt::pmem::simulated::{CrashModel, Effort, Event};
 use vhost_user_btt::pmem::{Access, Durability};
@@ -15,6 +15,7 @@ use vhost_user_btt::pmem::{Access, Durability};
 use super::cuts::{Cutter, Violation};
 use super::figures::Figures;
 use super::flushed;
+use super::groups;
 use super::medium::Medium;
 use super::mutants::AnyMutant;
 use super::scenario::Op::{self, Commit, Flush, Part, Read, Trim, Write};
@@ -53,11 +54,12 @@ pub fn all() -> Vec<Killed> {
     let dax = [Disk::of(512), Disk::of(4096).old_layout(), Disk::of(4160).two_arenas()];
     let files =
         [Disk::of(4096).strict(512), Disk::of(512).strict(4096), Disk::of(512).page_cache(512)];
-    dax.into_iter().chain(files).flat_map(of_disk).collect()
+    dax.into_iter().chain(files).flat_map(of_disk).chain(groups::killed()).collect()
 }
 
 pub fn for_mutants() -> Vec<Killed> {
-    [Disk::of(512), Disk::of(512).strict(4096)].into_iter().flat_map(of_disk).collect()
+    let disks = [Disk::of(512), Disk::of(512).strict(4096)];
+    groups::killed().into_iter().chain(disks.into_iter().flat_map(of_disk)).collect()
 }
 
 fn of_disk(disk: Disk) -> Vec<Killed> {
@@ -89,6 +91,10 @@ fn of_disk(disk: Disk) -> Vec<Killed> {
 }
 
 impl Killed {
+    pub fn new(scenario: Scenario, next: Next) -> Killed {
+        Killed { scenario, next }
+    }
+
     /// The first violation there is.
     pub fn exhaust(&self, mutant: AnyMutant, figures: &mut Figures) -> Option<Violation> {
         let start = Start::of(&self.scenario);
@@ -161,8 +167,7 @@ impl Next {
             return Ok(None);
         }
         let medium = Medium::new(model.open(), &start.base, mutant.of_medium());
-        let (read_only, queues) = (self.read_only, scenario.queue_count());
-        let options = OpenOptions { version: None, namespace: None, read_only, queues };
+        let options = scenario.options(self.read_only);
         mutant::activate(mutant.of_engine());
         let opened = medium.open(|| Btt::open(medium.clone(), &options));
         mutant::activate(None);
@@ -179,6 +184,7 @@ impl Next {
         let seen: Vec<Seen> = [&first.seen[..], &log.seen[..]].concat();
         let mut works = works_of(scenario);
         works.push((NEXT, &self.ops));
+        groups::check_seen(&groups::pages(scenario, &works), &log.seen)?;
         Ok(Some(start.trace(scenario, &works, events, Log { seen, faults: log.faults })))
     }
 }

@@ -17,6 +17,7 @@ mod exhaust;
 mod failing;
 mod figures;
 mod flushed;
+mod groups;
 mod growth;
 mod killed;
 mod killed_change;
@@ -91,6 +92,9 @@ fn main() -> ExitCode {
     });
     total += cut_all("wide", &args.wanted(scenarios::wide(args.deep)), |scenario, figures| {
         exhaust::sample(scenario, AnyMutant::None, figures)
+    });
+    total += cut_all("groups", &args.wanted(groups::all(args.deep)), |grouped, figures| {
+        grouped.exhaust(AnyMutant::None, figures)
     });
     total += cut_all("through a ring", &args.wanted(ring::all()), |ring, figures| {
         ring.exhaust(AnyMutant::None, figures)

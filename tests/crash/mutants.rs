@@ -17,6 +17,7 @@ use super::dax_torn;
 use super::exhaust::{self, exhaust};
 use super::failing;
 use super::figures::Figures;
+use super::groups;
 use super::growth;
 use super::killed;
 use super::killed_change;
@@ -87,6 +88,36 @@ impl AnyMutant {
         }
     }
 
+    /// Returns whether it is about groups, so that nothing else can notice it.
+    fn is_of_groups(self) -> bool {
+        use Mutant::{
+            AllButLastSuffices, FirstOfGroupLookedAt, OneSuffices, PieceUncut, RecordAfterFence,
+            RecordFromFirstLane, RecordIgnored, RecordOfOneSet, RecordUnflushed, RecordsKept,
+            UndoUnfenced, UndoneAsSuccessor, UndoneByRawEntry, UndoneFirstNumbered,
+            UndoneUnlessPending,
+        };
+        self.of_engine().is_some_and(|mutant| {
+            matches!(
+                mutant,
+                AllButLastSuffices
+                    | FirstOfGroupLookedAt
+                    | OneSuffices
+                    | PieceUncut
+                    | RecordAfterFence
+                    | RecordFromFirstLane
+                    | RecordIgnored
+                    | RecordOfOneSet
+                    | RecordUnflushed
+                    | RecordsKept
+                    | UndoUnfenced
+                    | UndoneAsSuccessor
+                    | UndoneByRawEntry
+                    | UndoneFirstNumbered
+                    | UndoneUnlessPending
+            )
+        })
+    }
+
     pub fn of_medium(self) -> Option<MediumMutant> {
         if let AnyMutant::Medium(mutant) = self { Some(mutant) } else { None }
     }
@@ -143,6 +174,14 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
             exhaust::sample(scenario, mutant, &mut Figures::default())
         })
     };
+    if mutant.is_of_groups() {
+        let groups = || {
+            hunt_in(groups::for_mutants(), |grouped| {
+                grouped.exhaust(mutant, &mut Figures::default())
+            })
+        };
+        return groups().or_else(kills);
+    }
     if mutant.is_of_opening_or_failures() {
         // Where it is noticed if anywhere: the others take minutes.
         return changes().or_else(kills).or_else(failures).or_else(scenarios);

@@ -143,7 +143,7 @@ impl RingScenario {
         let events = medium.recorder.take_trace();
         let histories = self.histories(&events);
         let (base, poison, seen) = (start.base, Vec::new(), Vec::new());
-        Trace { base, poison, events, seen, histories, faults }
+        Trace { base, poison, events, seen, histories, pages: Vec::new(), faults }
     }
 
     /// What happens to each sector, told from the marks in the trace.

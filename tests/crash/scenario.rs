@@ -148,6 +148,11 @@ pub struct Scenario {
     pub watched: Vec<u64>,
     /// Lanes of each arena that a queue has.
     pub lanes: usize,
+    /// Sectors of the largest write that is all or nothing; 0: only sectors are.
+    pub atomic: u64,
+    /// Between the power failure and the next opening, an implementation that does not know groups has the
+    /// disk for a while.
+    pub linux: bool,
     /// What each queue does.
     pub queues: Vec<Vec<Op>>,
 }
@@ -162,7 +167,9 @@ impl Scenario {
     pub fn new(name: &str, disk: Disk, queues: Vec<Vec<Op>>) -> Scenario {
         let prepared = vec![0, 1, 2, 3, 0, 1];
         let (poisoned, watched) = (Vec::new(), Vec::new());
-        Scenario { name: name.to_owned(), disk, prepared, poisoned, watched, lanes: 4, queues }
+        let name = name.to_owned();
+        let (lanes, atomic, linux) = (4, 0, false);
+        Scenario { name, disk, prepared, poisoned, watched, lanes, atomic, linux, queues }
     }
 
     pub fn is_of_one_queue(&self) -> bool {
@@ -183,6 +190,28 @@ impl Scenario {
 
     pub fn lanes(self, lanes: usize) -> Scenario {
         Scenario { lanes, ..self }
+    }
+
+    pub fn atomic(self, atomic: u64) -> Scenario {
+        Scenario { atomic, ..self }
+    }
+
+    pub fn then_linux(self) -> Scenario {
+        Scenario { linux: true, ..self }
+    }
+
+    /// How the disk is opened.
+    pub fn options(&self, read_only: bool) -> OpenOptions {
+        let atomic = self.atomic as u32 * self.disk.sector_size() as u32;
+        let queues = self.queue_count();
+        OpenOptions { version: None, namespace: None, read_only, queues, atomic }
+    }
+
+    pub fn open<M: PersistentMemory>(
+        &self,
+        medium: M,
+    ) -> Result<Opened<M>, vhost_user_btt::btt::Error> {
+        Btt::open(medium, &self.options(false))
     }
 
     /// Queues to open the disk with, so that each has as many lanes as it should: most are not used.
@@ -269,7 +298,10 @@ pub fn open<M: PersistentMemory>(
     medium: M,
     queues: usize,
 ) -> Result<Opened<M>, vhost_user_btt::btt::Error> {
-    Btt::open(medium, &OpenOptions { version: None, namespace: None, read_only: false, queues })
+    Btt::open(
+        medium,
+        &OpenOptions { version: None, namespace: None, read_only: false, queues, atomic: 0 },
+    )
 }
 
 /// Moves the second slot of each lane to where Linux before 4.15 had it.

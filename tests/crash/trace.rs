@@ -8,10 +8,11 @@ use vhost_user_btt::pmem::simulated::turns::{Run, Schedule};
 use vhost_user_btt::pmem::simulated::{Contents, CrashModel, Event, FileFault, Recorder};
 
 use super::cuts::Violation;
+use super::groups::{self, Page};
 use super::medium::Medium;
 use super::mutants::AnyMutant;
 use super::oracle::{Effect, History, Operation};
-use super::scenario::{Op, Scenario, open};
+use super::scenario::{Op, Scenario};
 use super::value::Value;
 use super::worker::{Log, Process, Seen, Work, mark_of, part, written};
 
@@ -25,6 +26,8 @@ pub struct Trace {
     pub seen: Vec<Seen>,
     /// What happened to each sector, as far as a power failure does not take it away.
     pub histories: Vec<History>,
+    /// The sectors that are written together or not at all.
+    pub pages: Vec<Page>,
     /// What was wrong while it ran: a read that saw what it must not, a write that failed.
     pub faults: Vec<String>,
 }
@@ -60,7 +63,7 @@ impl Start {
         schedule: Box<dyn Schedule>,
     ) -> (Run, Trace) {
         let medium = Medium::new(self.recorder(scenario), &self.base, mutant.of_medium());
-        let (_, queues) = open(medium.clone(), scenario.queue_count()).unwrap();
+        let (_, queues) = scenario.open(medium.clone()).unwrap();
         // What opening does is for other scenarios.
         drop(medium.recorder.take_trace());
         if let Some(file) = medium.recorder.file() {
@@ -94,7 +97,8 @@ impl Start {
         let flushed = is_cached.then(|| flushed_histories(&histories, works, &events));
         let histories = flushed.unwrap_or(histories);
         let (base, poison) = (self.base.clone(), self.poison.clone());
-        Trace { base, poison, events, seen, histories, faults }
+        let pages = groups::pages(scenario, works);
+        Trace { base, poison, events, seen, histories, pages, faults }
     }
 
     fn recorder(&self, scenario: &Scenario) -> Recorder {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 
 use vhost_user_btt::btt::check::{ArenaReport, CheckOptions, Report, Verdict, check};
-use vhost_user_btt::btt::{Btt, LbaSize, OpenOptions, Queue, find, lanes, mutant};
+use vhost_user_btt::btt::{Btt, LbaSize, Queue, find, lanes, mutant};
 use vhost_user_btt::pmem::simulated::{
     Contents, CrashModel, Effort, Event, Random, Recorder, Simulated, without,
 };
@@ -16,6 +16,7 @@ use vm_memory::VolatileSlice;
 
 use super::figures::Left;
 use super::flushed;
+use super::groups::{self, Page};
 use super::mutants::AnyMutant;
 use super::scenario::{Scenario, data_block_of, open};
 use super::value::Value;
@@ -28,6 +29,8 @@ const READ_ONLY_EVERY: u64 = 16;
 const VERSION: u64 = 1 << 31;
 /// Images of a crash in recovery: few stores are open there, and all their combinations tried.
 const NESTED: Effort = Effort { most: 64, random: 1, lines: 1 };
+/// The same of a crash of another implementation.
+const AFTER_LINUX: Effort = Effort { most: 6, random: 1, lines: 1 };
 /// Recovery of more pending sectors than this is cut off at one in [`LONG_RECOVERY_EVERY`] of its events.
 const LONG_RECOVERY: usize = 8;
 const LONG_RECOVERY_EVERY: u64 = 16;
@@ -37,6 +40,8 @@ const LONG_RECOVERY_EVERY: u64 = 16;
 pub struct Allowed {
     /// The values that each sector may have.
     pub sectors: Vec<(u64, Vec<Value>)>,
+    /// Sectors that have to be of one write.
+    pub pages: Vec<Page>,
     pub poison: Vec<Range<u64>>,
     /// Offsets of data that need not be whole: nothing may refer to them.
     pub open_data: Vec<u64>,
@@ -51,6 +56,7 @@ impl Allowed {
             values.sort_unstable();
             (sector, values).hash(&mut hasher);
         }
+        self.pages.hash(&mut hasher);
         self.poison.hash(&mut hasher);
         self.open_data.hash(&mut hasher);
         hasher.finish()
@@ -88,6 +94,9 @@ impl Verifier<'_> {
             return flushed::verify(self.scenario, image, &allowed.sectors, &mut self.left);
         }
         let found = self.recover(image, allowed)?;
+        if self.scenario.linux && !found.pending.is_empty() {
+            self.verify_after_linux(image, allowed)?;
+        }
         match found.pending.first() {
             Some(sector) => {
                 let every =
@@ -113,22 +122,27 @@ impl Verifier<'_> {
         mutant::activate(self.mutant.of_engine());
         let before = check_clean(&Self::medium(image, allowed), "before recovery")?;
         let medium = Arc::new(Recorder::new(Self::medium(image, allowed)));
-        let (_, mut queues) = open(medium.clone(), self.scenario.queue_count())
+        let (_, mut queues) = self
+            .scenario
+            .open(medium.clone())
             .map_err(|error| format!("cannot be opened: {error}"))?;
         let pending = pending_sectors(&before);
         let recovered = has_stores(&medium.take_trace());
-        if recovered == pending.is_empty() {
+        // A record that is cut off in the middle is cleared too, and no checker counts it.
+        let is_needed = !pending.is_empty() || before.arenas.iter().any(|arena| arena.records > 0);
+        if recovered != is_needed && !(recovered && self.scenario.atomic > 0) {
             return Err(format!("sectors {pending:?} were pending, recovered: {recovered}"));
         }
         if recovered {
             let report = check_clean(medium.medium(), "after recovery")?;
-            if report.pending_count() > 0 {
+            if report.pending_count() > 0 || !report.taken_back.is_empty() {
                 return Err("recovery left pending writes".to_owned());
             }
         }
         Self::check_open_data(medium.medium(), allowed)?;
         Self::open_again(medium.medium(), allowed)?;
         let values = read_all(&mut queues[0], allowed)?;
+        groups::check(&allowed.pages, &values)?;
         self.check_metadata(medium.medium(), &values)?;
         if !pending.is_empty() || image.fingerprint(self.base).is_multiple_of(READ_ONLY_EVERY) {
             self.recover_in_memory(image, allowed, &values)?;
@@ -147,8 +161,7 @@ impl Verifier<'_> {
         values: &[(u64, Value)],
     ) -> Result<(), String> {
         let medium = Arc::new(Recorder::new(Self::medium(image, allowed)));
-        let (read_only, queues) = (true, self.scenario.queue_count());
-        let options = OpenOptions { version: None, namespace: None, read_only, queues };
+        let options = self.scenario.options(true);
         let opened = Btt::open(medium.clone(), &options);
         let (_, mut queues) = opened.map_err(|error| format!("cannot be read: {error}"))?;
         if read_all(&mut queues[0], allowed)? != values {
@@ -275,7 +288,7 @@ impl Verifier<'_> {
         let medium = Arc::new(model.open());
         allowed.poison.iter().for_each(|range| medium.medium().poison(range.clone()));
         let (_, mut queues) =
-            open(medium.clone(), self.scenario.queue_count()).map_err(|error| error.to_string())?;
+            self.scenario.open(medium.clone()).map_err(|error| error.to_string())?;
         let rewritten = values.iter().position(|(sector, _)| *sector == pending).unwrap_or(0);
         let (sector, _) = values[rewritten];
         // Poison is found by reading, and a block must not be filled before it was.
@@ -308,8 +321,15 @@ impl Verifier<'_> {
             if !random.one_in(every) {
                 continue;
             }
-            let allowed =
-                Allowed { sectors: sectors.clone(), poison: poison.clone(), open_data: Vec::new() };
+            // Of the page with the sector that is written alone, any.
+            let mut pages = allowed.pages.clone();
+            pages.retain(|page| !page.contains(sector));
+            let allowed = Allowed {
+                sectors: sectors.clone(),
+                pages,
+                poison: poison.clone(),
+                open_data: Vec::new(),
+            };
             let mut result = Ok(());
             model.images(&NESTED, &mut random, &mut |image| {
                 if result.is_ok() && self.is_new(&image, &allowed) {
@@ -318,6 +338,79 @@ impl Verifier<'_> {
                 }
             });
             result.map_err(|violation| format!("after a crash in recovery: {violation}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Verifier<'_> {
+    /// Lets an implementation that does not know groups open the image, complete all that is pending and
+    /// write through a few lanes, with one CPU or two, and cuts the power there too. What it has shown or
+    /// acknowledged stays when the disk is opened again with groups.
+    fn verify_after_linux(&mut self, image: &Contents, allowed: &Allowed) -> Result<(), String> {
+        [1, 2].into_iter().try_for_each(|cpus| {
+            let result = self.verify_after_cpus(image, allowed, cpus);
+            result.map_err(|violation| format!("after Linux with {cpus} CPUs: {violation}"))
+        })
+    }
+
+    fn verify_after_cpus(
+        &mut self,
+        image: &Contents,
+        allowed: &Allowed,
+        cpus: usize,
+    ) -> Result<(), String> {
+        mutant::activate(None);
+        let records = groups::take_records(image);
+        let mut model = CrashModel::new(self.scenario.disk.medium, &records.image);
+        let medium = Arc::new(model.open());
+        let (_, mut queues) = open(medium.clone(), 256).map_err(|error| error.to_string())?;
+        let values = read_all(&mut queues[0], allowed)?;
+        medium.mark(0);
+        let written: Vec<u64> = groups::sectors_for_linux(&values);
+        for (step, sector) in (0..).zip(&written) {
+            medium.mark(2 * step + 2);
+            self.write(&mut queues[step as usize % cpus], *sector, VERSION + 2 + step)?;
+            medium.mark(2 * step + 3);
+        }
+        let size = self.scenario.disk.sector_size();
+        let mut sectors: Vec<(u64, Vec<Value>)> = allowed.sectors.clone();
+        let mut random = Random::new(image.fingerprint(self.base));
+        for event in medium.take_trace() {
+            model.replay(std::slice::from_ref(&event));
+            match event {
+                Event::Mark(0) => {
+                    sectors = values.iter().map(|(at, value)| (*at, vec![value.clone()])).collect();
+                }
+                Event::Mark(mark) if mark >= 2 => {
+                    let step = (mark - 2) / 2;
+                    let sector = written[step as usize];
+                    let new = Value::stamp(sector, VERSION + 2 + step, size);
+                    for (_, values) in sectors.iter_mut().filter(|(at, _)| *at == sector) {
+                        if mark % 2 == 1 {
+                            values.clear();
+                        }
+                        values.push(new.clone());
+                    }
+                }
+                Event::Flush { .. } => continue,
+                _ => {}
+            }
+            let allowed = Allowed {
+                sectors: sectors.clone(),
+                pages: Vec::new(),
+                poison: allowed.poison.clone(),
+                open_data: Vec::new(),
+            };
+            let mut result = Ok(());
+            model.images(&AFTER_LINUX, &mut random, &mut |left| {
+                let left = records.put_back(&left);
+                if result.is_ok() && self.is_new(&left, &allowed) {
+                    self.nested += 1;
+                    result = self.recover(&left, &allowed).map(drop);
+                }
+            });
+            result?;
         }
         Ok(())
     }
@@ -332,14 +425,16 @@ pub fn clear_poison(poison: &mut Vec<Range<u64>>, event: &Event) {
 
 struct Found {
     values: Vec<(u64, Value)>,
-    /// The sectors whose writes recovery completed.
+    /// The sectors whose writes recovery completed, or took back.
     pending: Vec<u64>,
 }
 
 fn pending_sectors(report: &Report) -> Vec<u64> {
     let sectors = |arena: &ArenaReport| u64::from(arena.info.geometry.external_nlba);
     let first = |arena: usize| report.arenas[..arena].iter().map(sectors).sum::<u64>();
-    report.pending.iter().map(|write| first(write.arena) + u64::from(write.lba.0)).collect()
+    let pending = report.pending.iter().map(|write| (write.arena, write.lba));
+    let taken_back = report.taken_back.iter().map(|entry| (entry.arena, entry.lba));
+    pending.chain(taken_back).map(|(arena, lba)| first(arena) + u64::from(lba.0)).collect()
 }
 
 fn check_clean<M: PersistentMemory>(medium: &M, when: &str) -> Result<Report, String> {

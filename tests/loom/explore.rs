@@ -18,7 +18,7 @@ use crate::medium::{Medium, Streaming};
 
 /// How disks are opened, by one queue.
 pub const OPTIONS: OpenOptions =
-    OpenOptions { version: None, namespace: None, read_only: false, queues: 1 };
+    OpenOptions { version: None, namespace: None, read_only: false, queues: 1, atomic: 0 };
 
 /// A disk, and how thoroughly to explore what its users do.
 #[derive(Debug, Clone, Copy)]

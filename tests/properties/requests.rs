@@ -104,7 +104,8 @@ impl Disk {
             arena_size: SIZE,
         };
         create(&medium, &options, |_, _| {}).unwrap();
-        let options = OpenOptions { version: None, namespace: None, read_only: false, queues: 1 };
+        let options =
+            OpenOptions { version: None, namespace: None, read_only: false, queues: 1, atomic: 0 };
         let (btt, mut queues) = Btt::open(medium, &options).unwrap();
         let serial = Serial::new("property").unwrap();
         let options =

@@ -43,6 +43,11 @@ impl<'m, M: PersistentMemory> Arena<'m, M> {
         self.start + self.geometry.map_entry_offset(lba)
     }
 
+    /// Offset in the namespace of the record of groups of a set of lanes.
+    pub(super) fn record_offset(&self, set: u64) -> u64 {
+        self.start + self.geometry.record_offset(set)
+    }
+
     /// Bytes of the flog.
     pub(super) fn flog_bytes(&self) -> u64 {
         u64::from(self.geometry.nfree) * FLOG_PAIR_SIZE

@@ -25,6 +25,8 @@ const BLOCK_BITS: u32 = 0x3fff_ffff;
 pub(super) struct Flog {
     pub layout: LogLayout,
     pub lanes: Vec<Lane>,
+    /// What stands there; `None`: it cannot be read, or the newest entry is taken back.
+    entries: Vec<Option<Entries>>,
 }
 
 /// What a lane says.
@@ -69,6 +71,52 @@ impl Flog {
         let numbered = (0..).map(LaneIndex).zip(&self.lanes);
         numbered.filter_map(|(index, lane)| Some((index, lane.free_block()?)))
     }
+
+    /// Which of a lane's slots holds its newest entry, and both entries, that one first.
+    fn slots(&self, lane: LaneIndex) -> Option<(usize, [FlogEntry; 2])> {
+        let entries = self.entries[lane.0 as usize].as_ref()?;
+        let places = [Slot::First, Slot::Second].map(|slot| self.layout.place(slot));
+        let [first, second] = places.map(|place| entries[place]);
+        Some(match newest(first.seq, second.seq)? {
+            Slot::First => (places[0], [first, second]),
+            Slot::Second => (places[1], [second, first]),
+        })
+    }
+
+    /// The sequence number of a lane's newest entry.
+    pub(super) fn newest_number(&self, lane: LaneIndex) -> Option<u32> {
+        self.slots(lane).map(|(_, [newest, _])| newest.seq)
+    }
+
+    /// How a lane's newest entry is taken back: its place, what its second half becomes, and what the lane says
+    /// then.
+    ///
+    /// It gets the number before that of the other entry, which so is the newer. Where the other is that of a
+    /// lane that was never used, it becomes what is left of a write that ended between its halves.
+    pub(super) fn without_newest<M: PersistentMemory>(
+        &self,
+        arena: &Arena<'_, M>,
+        lane: LaneIndex,
+        findings: &mut Findings,
+    ) -> Option<(usize, u64, Lane)> {
+        let (place, [newest, other]) = self.slots(lane)?;
+        let (new, number) = if block(other.old_map) == block(other.new_map) {
+            (0, 0)
+        } else if other.seq == FIRST_NUMBER {
+            (newest.new_map, LAST_NUMBER)
+        } else {
+            (newest.new_map, other.seq - 1)
+        };
+        let mut entries = self.entries[lane.0 as usize]?;
+        (entries[place].new_map, entries[place].seq) = (new, number);
+        let before = judge(arena, self.layout, lane, &entries, findings);
+        Some((place, u64::from(number) << u32::BITS | u64::from(new), before))
+    }
+
+    /// The newest entry of a lane counts no more.
+    pub(super) fn forget_newest(&mut self, lane: LaneIndex) {
+        self.entries[lane.0 as usize] = None;
+    }
 }
 
 /// The four places of a lane as they stand on the medium.
@@ -87,8 +135,8 @@ pub(super) fn read<M: PersistentMemory>(arena: &Arena<'_, M>, findings: &mut Fin
         findings.add(arena.number, Fault::LaneUnreadable { lane, offset });
         Lane::Undecided { free: None }
     });
-    let lanes = judged.collect();
-    Flog { layout, lanes }
+    let judged = judged.collect();
+    Flog { layout, lanes: judged, entries: lanes }
 }
 
 /// The entries of all lanes; `None` of those that cannot be read.

@@ -18,6 +18,7 @@
 //! | I1 | `locate`: both info blocks of each arena |
 //! | I2, I3, I7 | `flog`: the lanes one by one |
 //! | I5, I6, I10 | `replay`: the lanes of each sector together |
+//! | | `groups`: what opening takes back first, of writes that are all or nothing |
 //! | I4, I8 | `map`: all map entries and the lanes' free blocks |
 //! | I9 | I10: replay is all that opening writes, and the state after it has nothing to replay |
 //!
@@ -34,6 +35,7 @@ mod arena;
 mod claims;
 mod finding;
 mod flog;
+mod groups;
 mod kind;
 mod locate;
 mod map;
@@ -46,7 +48,9 @@ pub(super) mod usage;
 
 pub use finding::{Fault, Finding, InfoCopy, Owner};
 pub use kind::{Invariant, Kind, Severity};
-pub use report::{ArenaReport, Findings, LaneCounts, MapCounts, PendingWrite, Report, Verdict};
+pub use report::{
+    ArenaReport, Findings, LaneCounts, MapCounts, PendingWrite, Report, TakenBack, Verdict,
+};
 
 use self::arena::Arena;
 use self::locate::Located;
@@ -93,8 +97,12 @@ pub fn check<M: PersistentMemory>(
     for (arena, _) in &arenas {
         progress.expect(arena.flog_bytes() + arena.map_bytes());
     }
-    let mut report =
-        Report { arenas: Vec::with_capacity(arenas.len()), findings, pending: Vec::new() };
+    let mut report = Report {
+        arenas: Vec::with_capacity(arenas.len()),
+        findings,
+        pending: Vec::new(),
+        taken_back: Vec::new(),
+    };
     for (arena, located) in &arenas {
         check_arena(arena, located, options, &mut progress, &mut report);
     }
@@ -110,13 +118,15 @@ fn check_arena<M: PersistentMemory>(
     report: &mut Report,
 ) {
     let findings = &mut report.findings;
-    let flog = flog::read(arena, findings);
+    let mut flog = flog::read(arena, findings);
     progress.advance(arena.flog_bytes());
+    let groups = groups::take_back(arena, located.info.uuid, &mut flog);
     let plan = replay::plan(arena, &flog.lanes, findings);
     let map = Map { arena, moved: &plan.moved };
     let counts = map.check(flog.free_blocks(), progress, findings);
     let room = options.most_findings.saturating_sub(report.pending.len());
     report.pending.extend(plan.writes.into_iter().take(room));
+    report.taken_back.extend(groups.taken_back);
     report.arenas.push(ArenaReport {
         start: located.start,
         info: located.info,
@@ -124,6 +134,7 @@ fn check_arena<M: PersistentMemory>(
         backup: located.backup,
         layout: flog.layout,
         lanes: plan.lanes,
+        records: groups.records,
         map: counts,
     });
 }

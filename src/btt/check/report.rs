@@ -19,6 +19,8 @@ pub struct Report {
     /// What replay would write, in its order; not more than the most findings of a kind. Their
     /// number is [`pending_count`](Self::pending_count).
     pub pending: Vec<PendingWrite>,
+    /// What opening takes back before: entries of writes that are all or nothing, of which others are missing.
+    pub taken_back: Vec<TakenBack>,
 }
 
 /// Whether there is anything wrong.
@@ -63,6 +65,8 @@ pub struct ArenaReport {
     pub layout: LogLayout,
     /// How many lanes are in which state.
     pub lanes: LaneCounts,
+    /// Number of sets of lanes whose last round had writes of several sectors that are all or nothing.
+    pub records: u32,
     /// How many map entries are of which kind, after replay.
     pub map: MapCounts,
 }
@@ -116,6 +120,24 @@ pub struct PendingWrite {
     pub old: Block,
     /// The block that it will have.
     pub new: Block,
+}
+
+/// A write that is in the flog and not in the map, and that is taken back, since others are missing that belong
+/// to it: normal after a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TakenBack {
+    /// Number of the arena.
+    pub arena: usize,
+    /// The lane.
+    pub lane: LaneIndex,
+    /// The sector.
+    pub lba: Lba,
+    /// The block that it would have had.
+    pub new: Block,
+    /// Offset in the namespace of the half of the flog entry that is replaced.
+    pub(super) offset: u64,
+    /// What it becomes.
+    pub(super) half: u64,
 }
 
 /// Findings: all of them counted, the first of each kind listed.

@@ -7,12 +7,23 @@ use super::map_locks::{LockKey, MapLocks};
 use super::sync::{AtomicBool, Ordering};
 use crate::btt::format::discovery::Copies;
 use crate::btt::format::error::Error;
-use crate::btt::format::flog::{FlogEntry, LogLayout};
+use crate::btt::format::flog::{self, FlogEntry, LogLayout, Slot};
 use crate::btt::format::geometry::{FLOG_PAIR_SIZE, INFO_SIZE, MAP_ENTRY_SIZE};
 use crate::btt::format::info_block::{InfoBlock, InfoFault};
 use crate::btt::format::map::MapEntry;
-use crate::btt::format::units::{Block, Lba};
+use crate::btt::format::record::{self, RECORD_SIZE, Record};
+use crate::btt::format::units::{Block, LaneIndex, Lba};
 use crate::pmem::{Cause, Intent, MediaError, PersistentMemory, make_dirty};
+
+/// How a flog entry is taken back: half of it is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::btt) struct Undo {
+    pub lane: LaneIndex,
+    /// Where the entry is.
+    pub slot: Slot,
+    /// What its half that commits becomes.
+    pub half: u64,
+}
 
 /// An open arena.
 #[derive(Debug)]
@@ -80,9 +91,37 @@ impl Arena {
             keep(geometry.info2off, INFO_SIZE)?;
         }
         keep(geometry.logoff, u64::from(geometry.nfree) * FLOG_PAIR_SIZE)?;
+        let (records, length) = self.records();
+        // Where nothing was ever stored, there is no record.
+        if medium.next_stored(records) < records + length {
+            keep(records - self.start, length)?;
+        }
         // A lane that was never used names a sector that is not its own, and no map entry was stored.
         for entry in newest.iter().filter(|entry| entry.old_block() != entry.new_block()) {
             keep(geometry.map_entry_offset(entry.lba()), MAP_ENTRY_SIZE)?;
+        }
+        medium.fence()
+    }
+
+    /// Takes flog entries of incomplete groups back; durable on return.
+    pub(super) fn take_back_all<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        undone: &[Undo],
+    ) -> Result<(), MediaError> {
+        undone.iter().try_for_each(|undo| self.undo(medium, undo))?;
+        if mutant!(btt::UndoUnfenced) { Ok(()) } else { medium.fence() }
+    }
+
+    /// Clears the records of groups of these sets, once all that they are needed for is durable; durable on
+    /// return.
+    pub(super) fn clear_records<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        sets: &[u64],
+    ) -> Result<(), MediaError> {
+        for set in sets {
+            self.clear_record(medium, *set as usize)?;
         }
         medium.fence()
     }
@@ -211,12 +250,91 @@ impl Arena {
         medium: &M,
         lane: &Lane,
     ) -> Result<(), MediaError> {
-        medium.flush(self.flog_entry_offset(lane), crate::btt::format::flog::ENTRY_SIZE)
+        medium.flush(self.flog_entry_offset(lane), flog::ENTRY_SIZE)
+    }
+
+    /// Takes back the flog entry that [`store_flog_entry`](Self::store_flog_entry) stored, so that the one
+    /// before it is the lane's newest again; durable after the next fence.
+    pub(super) fn take_back<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lane: &Lane,
+    ) -> Result<(), MediaError> {
+        let entry = self.load_flog_entry(medium, lane.index, lane.slot)?;
+        let other = self.load_flog_entry(medium, lane.index, lane.slot.other())?;
+        let half = entry.undone(&other);
+        self.undo(medium, &Undo { lane: lane.index, slot: lane.slot, half })
+    }
+
+    /// Takes a flog entry back; durable after the next fence.
+    pub(super) fn undo<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        undo: &Undo,
+    ) -> Result<(), MediaError> {
+        let commit = self.slot_offset(undo.lane, undo.slot) + 8;
+        medium.store_u64(commit, undo.half)?;
+        medium.flush(commit, 8)
+    }
+
+    /// Stores the record of groups of a set; durable after the next fence. Its first word comes last: without
+    /// it, the line is no record.
+    pub(super) fn store_record<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        set: usize,
+        record: &Record,
+    ) -> Result<(), MediaError> {
+        let offset = self.record_offset(set as u64);
+        let words = record.encode(record::magic(self.info.uuid));
+        for (word, at) in words.iter().zip((offset..).step_by(8)).skip(1) {
+            medium.store_u64(at, *word)?;
+        }
+        medium.store_u64(offset, words[0])?;
+        if mutant!(btt::RecordUnflushed) {
+            return Ok(());
+        }
+        medium.flush(offset, RECORD_SIZE)
+    }
+
+    /// Clears the record of groups of a set; durable after the next fence.
+    pub(super) fn clear_record<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        set: usize,
+    ) -> Result<(), MediaError> {
+        let offset = self.record_offset(set as u64);
+        medium.store_u64(offset, 0)?;
+        medium.flush(offset, 8)
+    }
+
+    fn record_offset(&self, set: u64) -> u64 {
+        self.start + self.info.geometry.record_offset(set)
+    }
+
+    /// Offset and length of all records of groups.
+    fn records(&self) -> (u64, u64) {
+        (self.record_offset(0), self.info.geometry.record_slots() * RECORD_SIZE)
+    }
+
+    fn load_flog_entry<M: PersistentMemory>(
+        &self,
+        medium: &M,
+        lane: LaneIndex,
+        slot: Slot,
+    ) -> Result<FlogEntry, MediaError> {
+        let mut bytes = [0; flog::ENTRY_SIZE as usize];
+        medium.read_bytes(self.slot_offset(lane, slot), &mut bytes)?;
+        Ok(FlogEntry::decode(&bytes))
     }
 
     fn flog_entry_offset(&self, lane: &Lane) -> u64 {
-        let slot = self.log_layout.slot_offset(lane.slot);
-        self.start + self.info.geometry.flog_offset(lane.index) + slot
+        self.slot_offset(lane.index, lane.slot)
+    }
+
+    fn slot_offset(&self, lane: LaneIndex, slot: Slot) -> u64 {
+        let slot = self.log_layout.slot_offset(slot);
+        self.start + self.info.geometry.flog_offset(lane) + slot
     }
 
     fn entry_offset(&self, lba: Lba) -> u64 {

@@ -1,6 +1,7 @@
 //! Batches: what a queue reads and writes, one after another.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use arrayvec::ArrayVec;
 use vm_memory::VolatileSlice;
@@ -27,7 +28,8 @@ pub(super) enum Data<'a> {
 ///
 /// A read is done when the call returns. A write is staged, and done with [`commit`](Self::commit),
 /// or earlier, when a round is full: up to 64 sectors share the fences of a round, whatever requests
-/// they belong to. A request's sectors are atomic one by one. What is staged and not committed when
+/// they belong to. A request's sectors are atomic one by one, or as groups up to
+/// [`Btt::atomic_size`]. What is staged and not committed when
 /// the batch is dropped is not written.
 pub struct Batch<'q, M: PersistentMemory> {
     pub(super) btt: &'q Btt<M>,
@@ -39,6 +41,8 @@ pub struct Batch<'q, M: PersistentMemory> {
     pub(super) failures: &'q mut Vec<(Tag, Error)>,
     /// A sector that is being modified in part.
     pub(super) scratch: &'q mut [u8],
+    /// The sectors of the request that is being written.
+    pub(super) extent: Range<u64>,
     /// A read has shown a zero flag, and begun to write it back.
     pub(super) shows_zeroes: Cell<bool>,
 }
@@ -82,6 +86,10 @@ impl<'q, M: PersistentMemory> Batch<'q, M> {
     pub fn write(&mut self, first: u64, from: &VolatileSlice<'_>, tag: Tag) -> Result<(), Error> {
         let (count, size) = self.check_buffer(first, from.len())?;
         self.check_writable()?;
+        let end = first + count as u64;
+        if !(self.extent.contains(&first) && end <= self.extent.end) {
+            self.extent = first..end;
+        }
         for index in 0..count {
             let part = piece(from, index * size, size);
             self.stage(first + index as u64, Data::Buffer(&part), tag)?;
@@ -111,6 +119,7 @@ impl<'q, M: PersistentMemory> Batch<'q, M> {
         self.btt.check_range(first, count)?;
         self.check_writable()?;
         let zeroes = &ZEROES[..self.btt.sector_size() as usize];
+        self.extent = 0..0;
         (first..first + count).try_for_each(|sector| self.stage(sector, Data::Bytes(zeroes), tag))
     }
 

@@ -24,6 +24,8 @@ pub struct Btt<M> {
     pub(super) sync_has_failed: AtomicBool,
     pub(super) sectors: u64,
     pub(super) lba_size: LbaSize,
+    /// Sectors of the largest write that is all or nothing.
+    pub(super) atomic_sectors: u32,
 }
 
 /// Where a sector is.
@@ -156,6 +158,7 @@ mod tests {
             sync_has_failed: AtomicBool::new(false),
             sectors,
             lba_size,
+            atomic_sectors: 1,
         }
     }
 

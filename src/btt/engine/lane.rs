@@ -6,6 +6,7 @@
 //! `nd_region_acquire_lane`.
 
 use crate::btt::format::flog::{Sequence, Slot};
+use crate::btt::format::record::WINDOW;
 use crate::btt::format::units::{Block, LaneIndex};
 
 /// A lane as it stands between two writes.
@@ -51,6 +52,17 @@ pub(super) struct ArenaLanes {
     next: usize,
     /// Lanes taken since [`release`](Self::release).
     taken: usize,
+    /// The first of them.
+    first: usize,
+    /// The set, and how many there are.
+    set: usize,
+    sets: usize,
+    /// How many lanes there were before some were given up.
+    original: usize,
+    /// Of the last record of groups.
+    pub generation: u32,
+    /// The record says something.
+    pub record_is_live: bool,
 }
 
 impl ArenaLanes {
@@ -60,9 +72,53 @@ impl ArenaLanes {
             return None;
         }
         let position = self.next;
+        if self.taken == 0 {
+            self.first = position;
+        }
         self.next = (position + 1) % self.lanes.len();
         self.taken += 1;
         Some(position)
+    }
+
+    /// Returns whether the next `count` lanes can be taken for a group: the round's record has room.
+    pub(super) fn have_room(&self, count: usize) -> bool {
+        if self.taken + count > self.lanes.len() {
+            return false;
+        }
+        let first = if self.taken == 0 { self.next } else { self.first };
+        let last = (self.next + count - 1) % self.lanes.len();
+        self.distance(first, last) < WINDOW
+    }
+
+    /// Goes on to where the next `count` lanes can be taken for a group, if there is such a place. No lane is
+    /// taken.
+    pub(super) fn make_room(&mut self, count: usize) -> bool {
+        for _ in 0..self.lanes.len() {
+            if self.have_room(count) {
+                return true;
+            }
+            self.next = (self.next + 1) % self.lanes.len();
+        }
+        false
+    }
+
+    /// Position of the first lane of the round among all lanes that the set ever had.
+    pub(super) fn window_start(&self) -> usize {
+        self.place(self.first)
+    }
+
+    /// How many lanes of all that the set ever had lie between the first of the round and the one at
+    /// `position`.
+    pub(super) fn window_offset(&self, position: usize) -> usize {
+        self.distance(self.first, position)
+    }
+
+    fn distance(&self, from: usize, to: usize) -> usize {
+        (self.place(to) + self.original - self.place(from)) % self.original
+    }
+
+    fn place(&self, position: usize) -> usize {
+        (self.lanes[position].index.0 as usize - self.set) / self.sets
     }
 
     /// Ends the round: all lanes can be taken again.
@@ -87,6 +143,10 @@ impl ArenaLanes {
 #[repr(align(128))]
 pub(super) struct LaneSet {
     pub arenas: Box<[ArenaLanes]>,
+    /// Number of the set.
+    pub number: usize,
+    /// Number of sets.
+    pub sets: usize,
 }
 
 /// Deals the lanes of all arenas out to as many sets as there are queues, or lanes in the arena that
@@ -95,13 +155,20 @@ pub(super) fn deal(lanes_of_arenas: Vec<Vec<Lane>>, queues: usize) -> Vec<LaneSe
     let fewest = lanes_of_arenas.iter().map(Vec::len).min().unwrap_or(0);
     let sets = queues.min(fewest).max(1);
     let mut dealt: Vec<LaneSet> = (0..sets)
-        .map(|_| LaneSet {
-            arenas: lanes_of_arenas.iter().map(|_| ArenaLanes::default()).collect(),
+        .map(|set| LaneSet {
+            arenas: lanes_of_arenas
+                .iter()
+                .map(|_| ArenaLanes { set, sets, ..ArenaLanes::default() })
+                .collect(),
+            number: set,
+            sets,
         })
         .collect();
     for (arena, lanes) in lanes_of_arenas.into_iter().enumerate() {
         for (position, lane) in lanes.into_iter().enumerate() {
-            dealt[position % sets].arenas[arena].lanes.push(lane);
+            let set = &mut dealt[position % sets].arenas[arena];
+            set.lanes.push(lane);
+            set.original += 1;
         }
     }
     dealt

@@ -7,6 +7,7 @@ mod arena;
 mod batch;
 mod btt;
 mod failed_sync;
+mod group;
 mod lane;
 mod map_locks;
 mod prefetch;
@@ -20,6 +21,7 @@ mod trim;
 mod write;
 mod write_part;
 
+pub(in crate::btt) use arena::Undo;
 pub use batch::Batch;
 pub use btt::Btt;
 pub(in crate::btt) use lane::Lane;

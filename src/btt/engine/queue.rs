@@ -47,6 +47,7 @@ impl<M: PersistentMemory> Queue<M> {
             round: &mut self.round,
             failures: &mut self.failures,
             scratch: &mut self.scratch,
+            extent: 0..0,
             shows_zeroes: Cell::new(false),
         }
     }

@@ -1,6 +1,8 @@
 //! The round that is being put together: sectors whose data are written, and which wait to be
 //! committed together.
 
+use std::ops::Range;
+
 use crate::btt::format::map::MapEntry;
 use crate::btt::format::units::{Block, Lba};
 
@@ -22,6 +24,8 @@ pub(super) struct Staged {
     /// The map entry that is replaced; known once the sector is logged.
     pub old: MapEntry,
     pub tag: Tag,
+    /// Number of its group: those that are staged one after another with the same number.
+    pub group: u32,
 }
 
 /// The sectors of a round: all different, and at most [`ROUND_SECTORS`].
@@ -32,11 +36,24 @@ pub(super) struct Round {
     sieve: u64,
     /// Fences since they were last asked for.
     fences: u64,
+    /// Number of the last group.
+    group: u32,
+    /// Index of its first sector.
+    group_start: usize,
+    /// Its sectors that are not staged yet.
+    awaited: Range<u64>,
 }
 
 impl Round {
     pub(super) fn new() -> Round {
-        Round { staged: Vec::with_capacity(ROUND_SECTORS), sieve: 0, fences: 0 }
+        Round {
+            staged: Vec::with_capacity(ROUND_SECTORS),
+            sieve: 0,
+            fences: 0,
+            group: 0,
+            group_start: 0,
+            awaited: 0..0,
+        }
     }
 
     pub(super) fn holds(&self, arena: usize, lba: Lba) -> bool {
@@ -62,14 +79,42 @@ impl Round {
         self.staged.len() == ROUND_SECTORS
     }
 
+    /// Number of sectors that can still be staged.
+    pub(super) fn room(&self) -> usize {
+        ROUND_SECTORS - self.staged.len()
+    }
+
+    /// Begins a group of `sectors`, which are staged in their order.
+    pub(super) fn begin_group(&mut self, sectors: Range<u64>) {
+        self.group = self.group.wrapping_add(1);
+        self.group_start = self.staged.len();
+        self.awaited = sectors;
+    }
+
+    /// Returns whether `sector` is the next of the last group.
+    pub(super) fn awaits(&self, sector: u64) -> bool {
+        self.awaited.start == sector && !self.awaited.is_empty()
+    }
+
+    /// Takes the sectors of the last group out again if it is not complete.
+    pub(super) fn abandon_group(&mut self) {
+        if !self.awaited.is_empty() {
+            self.awaited = 0..0;
+            self.staged.truncate(self.group_start);
+        }
+    }
+
+    /// Adds a sector to the last group.
     pub(super) fn push(&mut self, staged: Staged) {
         self.sieve |= sieve_bit(staged.lba);
-        self.staged.push(staged);
+        self.awaited.start = self.awaited.end.min(self.awaited.start + 1);
+        self.staged.push(Staged { group: self.group, ..staged });
     }
 
     pub(super) fn clear(&mut self) {
         self.staged.clear();
         self.sieve = 0;
+        self.awaited = 0..0;
     }
 }
 
@@ -92,7 +137,7 @@ mod tests {
             let mut round = Round::new();
             for &(arena, lba) in &sectors {
                 let (new, old) = (Block(0), MapEntry(0));
-                round.push(Staged { arena, lba: Lba(lba), lane: 0, new, old, tag: 0 });
+                round.push(Staged { arena, lba: Lba(lba), lane: 0, new, old, tag: 0, group: 0 });
             }
             for (arena, lba) in asked.into_iter().chain(sectors.clone()) {
                 prop_assert_eq!(round.holds(arena, Lba(lba)), sectors.contains(&(arena, lba)));

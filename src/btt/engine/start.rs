@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use log::{info, warn};
 
-use super::arena::Arena;
+use super::arena::{Arena, Undo};
 use super::btt::Btt;
 use super::lane::{self, Lane};
 use super::queue::Queue;
@@ -14,6 +14,7 @@ use super::trim::UnfencedTrims;
 use crate::btt::format::discovery::FoundArena;
 use crate::btt::format::error::Error;
 use crate::btt::format::flog::{FlogEntry, LogLayout};
+use crate::btt::format::geometry::{Geometry, largest_group};
 use crate::btt::format::lba_size::LbaSize;
 use crate::btt::format::map::MapEntry;
 use crate::btt::format::units::Lba;
@@ -29,6 +30,12 @@ pub(in crate::btt) struct Recovered {
     pub lanes: Vec<Lane>,
     /// The newest entry of each lane.
     pub newest: Vec<FlogEntry>,
+    /// The entries of incomplete groups that are taken back: `lanes` and `newest` are without them.
+    pub undone: Vec<Undo>,
+    /// What these entries were.
+    pub taken_back: Vec<FlogEntry>,
+    /// Numbers of the records of groups that are to be cleared.
+    pub records: Vec<u64>,
     /// Map entries that complete the pending writes, by sector in ascending order.
     pub pending: Vec<(Lba, MapEntry)>,
 }
@@ -62,12 +69,22 @@ impl<M: PersistentMemory> Start<M> {
         let number = self.arenas.len();
         let mut arena = Arena::new(number, found.start, self.sectors, found.info, recovered.layout);
         let changes_nothing = self.read_only || found.info.error;
-        match arena.persist(&self.medium, found.copies, &recovered.newest, !changes_nothing) {
+        let relied_on = [&recovered.newest[..], &recovered.taken_back[..]].concat();
+        match arena.persist(&self.medium, found.copies, &relied_on, !changes_nothing) {
             Err(error) if !changes_nothing => return Err(error.into()),
             Err(error) => {
                 warn!("arena {number}: what was found may not survive a power failure: {error}");
             }
             Ok(()) => {}
+        }
+        if !recovered.undone.is_empty() {
+            let sectors = recovered.undone.len();
+            info!(
+                "arena {number}: taking back {sectors} sectors of interrupted writes that are all or nothing"
+            );
+            if !changes_nothing {
+                arena.take_back_all(&self.medium, &recovered.undone)?;
+            }
         }
         if !recovered.pending.is_empty() {
             let sectors = recovered.pending.len();
@@ -78,6 +95,9 @@ impl<M: PersistentMemory> Start<M> {
                 arena.replay(&self.medium, &recovered.pending)?;
             }
         }
+        if !recovered.records.is_empty() && !changes_nothing {
+            arena.clear_records(&self.medium, &recovered.records)?;
+        }
         self.sectors += u64::from(found.info.geometry.external_nlba);
         self.arenas.push(arena);
         self.lanes.push(recovered.lanes);
@@ -85,7 +105,10 @@ impl<M: PersistentMemory> Start<M> {
     }
 
     /// The BTT, whose sectors have `lba_size`, with `queues` queues.
-    pub(in crate::btt) fn finish(self, lba_size: LbaSize, queues: usize) -> Opened<M> {
+    /// Writes of up to `atomic` bytes are all or nothing, if so many can be.
+    pub(in crate::btt) fn finish(self, lba_size: LbaSize, queues: usize, atomic: u32) -> Opened<M> {
+        let arenas: Vec<Geometry> = self.arenas.iter().map(|arena| arena.info.geometry).collect();
+        let atomic = largest_group(&arenas, queues).min(atomic) / lba_size.data();
         let durability = self.medium.durability();
         let btt = Arc::new(Btt {
             medium: self.medium,
@@ -96,6 +119,7 @@ impl<M: PersistentMemory> Start<M> {
             sync_has_failed: AtomicBool::new(false),
             sectors: self.sectors,
             lba_size,
+            atomic_sectors: 1 << atomic.max(1).ilog2(),
             arenas: self.arenas,
         });
         let queues = (0..queues).map(|number| Queue::new(btt.clone(), number)).collect();

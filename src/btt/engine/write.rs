@@ -10,7 +10,8 @@
 //! | | fence | before the map locks are released: else another lane's flog entry for the same sector could become durable before this map entry, and replay would leave a block both mapped and free |
 //!
 //! Every lane stands alone on the medium, so a round is no unit of atomicity: a power failure leaves
-//! each of its sectors old or new.
+//! each of its sectors old or new. Where several are to be so together, that takes a record: see
+//! [`group`](super::group).
 
 use arrayvec::ArrayVec;
 
@@ -35,13 +36,21 @@ const ROUND_FENCES: u64 = 3;
 impl<M: PersistentMemory> Batch<'_, M> {
     /// Step 1: puts the data of `sector` into the free block of a lane.
     pub(super) fn stage(&mut self, sector: u64, data: Data<'_>, tag: Tag) -> Result<(), Error> {
-        let Place { arena, lba, .. } = self.btt.locate(sector);
-        arena.check_writable()?;
-        // Two writes of one sector must not commit together: recovery could take either for the last.
-        let again = self.round.holds(arena.number, lba) && !mutant!(btt::SameSectorTwice);
-        if self.round.is_full() || again {
-            self.commit();
+        let place = self.btt.locate(sector);
+        place.arena.check_writable()?;
+        if !self.round.awaits(sector) {
+            self.begin_group(place)?;
         }
+        let staged = self.stage_member(place, data, tag);
+        if staged.is_err() {
+            self.round.abandon_group();
+        }
+        staged
+    }
+
+    /// Adds a sector to the group that was begun, which has room in the round.
+    fn stage_member(&mut self, place: Place<'_>, data: Data<'_>, tag: Tag) -> Result<(), Error> {
+        let Place { arena, lba, .. } = place;
         // It is looked at and changed once the data of the round are durable.
         arena.prefetch_entry(&self.btt.medium, lba, Intent::Store);
         let lane = self.take_lane(arena.number)?;
@@ -95,17 +104,18 @@ impl<M: PersistentMemory> Batch<'_, M> {
             let zeroes = &ZEROES[..lba_size.metadata() as usize];
             medium.write_bytes(offset + u64::from(lba_size.data()), zeroes)?;
         }
-        self.round.push(Staged { arena, lba, lane, new, old: MapEntry(0), tag });
+        self.round.push(Staged { arena, lba, lane, new, old: MapEntry(0), tag, group: 0 });
         Ok(())
     }
 
     /// Writes all staged sectors; those that fail are kept for
     /// [`take_failures`](Self::take_failures).
     pub fn commit(&mut self) {
+        self.round.abandon_group();
         if self.round.is_empty() {
             return self.end_round();
         }
-        match self.btt.fence_data() {
+        match self.fence_staged() {
             Ok(()) => {
                 self.lock_round();
                 self.publish();
@@ -154,28 +164,45 @@ impl<M: PersistentMemory> Batch<'_, M> {
         }
     }
 
-    /// Step 2: a flog entry for each staged sector. Those that cannot be logged fail and leave the
+    /// Step 2: a flog entry for each staged sector. Groups that cannot be logged fail and leave the
     /// round; returned are the lanes whose flog the medium has lost.
     fn log(&mut self) -> Broken {
         let mut broken = Broken::new();
+        let mut failed: ArrayVec<u32, ROUND_SECTORS> = ArrayVec::new();
         let mut staged = std::mem::take(&mut self.round.staged);
-        staged.retain_mut(|staged| match self.log_sector(staged, &mut broken) {
-            Ok(()) => true,
-            Err(error) => {
-                self.failures.push((staged.tag, error));
-                false
+        for group in staged.chunk_by_mut(|one, next| one.group == next.group) {
+            if let Err(error) = self.log_group(group, &mut broken) {
+                self.failures.push((group[0].tag, error));
+                failed.push(group[0].group);
             }
-        });
+        }
+        if !failed.is_empty() {
+            staged.retain(|staged| !failed.contains(&staged.group));
+        }
         self.round.staged = staged;
         broken
     }
 
-    fn log_sector(&mut self, staged: &mut Staged, broken: &mut Broken) -> Result<(), Error> {
+    /// Logs all sectors of a group, or none.
+    fn log_group(&mut self, group: &mut [Staged], broken: &mut Broken) -> Result<(), Error> {
+        for staged in &mut *group {
+            let arena = &self.btt.arenas[staged.arena];
+            arena.check_writable()?;
+            // Nothing may fail for want of space after the commit.
+            staged.old = arena.load_entry_to_replace(&self.btt.medium, staged.lba)?;
+        }
+        for index in 0..group.len() {
+            if let Err(error) = self.log_sector(&group[index], broken) {
+                self.take_back(&group[..index]);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn log_sector(&mut self, staged: &Staged, broken: &mut Broken) -> Result<(), Error> {
         let medium = &self.btt.medium;
         let arena = &self.btt.arenas[staged.arena];
-        arena.check_writable()?;
-        // Nothing may fail for want of space after the commit.
-        staged.old = arena.load_entry_to_replace(medium, staged.lba)?;
         let lane = self.lanes.arenas[staged.arena].lane(staged.lane);
         let entry = FlogEntry {
             lba: staged.lba.0,

@@ -37,8 +37,9 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let contents = std::mem::take(&mut self.scratch);
         let filled = self.read_locked(place, contents).and_then(|()| {
             from.copy_to(&mut contents[offset..offset + from.len()]);
+            self.round.begin_group(sector..sector + 1);
             self.fill(arena.number, lane, lba, Data::Bytes(contents), tag)?;
-            Ok(self.btt.fence_data()?)
+            Ok(self.fence_staged()?)
         });
         self.scratch = contents;
         match filled {

@@ -140,6 +140,20 @@ impl FlogEntry {
         [pair(self.lba, self.old_map), pair(self.new_map, self.seq)]
     }
 
+    /// The half that takes this entry back, where `other` is in the lane's other slot: the sequence number
+    /// is that which comes before `other`'s, so that `other` is the newer of the two again. Beside the
+    /// entry of a lane that had never been used, the half is zero, as a write leaves it that is cut off.
+    #[must_use]
+    pub fn undone(&self, other: &FlogEntry) -> u64 {
+        let is_first = other.old_block() == other.new_block();
+        if is_first && !mutant!(btt::UndoneFirstNumbered) {
+            return 0;
+        }
+        let before = Sequence::new(other.seq).map_or(0, |other| other.next().next().get());
+        let seq = if mutant!(btt::UndoneAsSuccessor) { other.seq } else { before };
+        FlogEntry { seq, ..*self }.halves()[1]
+    }
+
     /// Returns whether all four words are zero.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -7,4 +7,5 @@ pub(in crate::btt) mod geometry;
 pub(in crate::btt) mod info_block;
 pub(in crate::btt) mod lba_size;
 pub mod map;
+pub(in crate::btt) mod record;
 pub(in crate::btt) mod units;

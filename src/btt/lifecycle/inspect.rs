@@ -24,7 +24,8 @@ pub fn lanes<M: PersistentMemory>(
     number: usize,
     arena: &FoundArena,
 ) -> Result<(LogLayout, Vec<LaneState>), Error> {
-    let recovered = recovery::recover(medium, number, arena.start, &arena.info.geometry)?;
+    let recovered =
+        recovery::recover(medium, number, arena.start, arena.info.uuid, &arena.info.geometry)?;
     let both = recovered.lanes.iter().zip(recovered.newest);
     let lanes = both
         .map(|(lane, newest)| LaneState { lane: lane.index, free: lane.free, newest })

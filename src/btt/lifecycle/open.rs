@@ -21,12 +21,16 @@ pub struct OpenOptions {
     pub read_only: bool,
     /// Number of queues to read and write through, at least one.
     pub queues: usize,
+    /// Bytes up to which aligned writes of a power of two are to be all or nothing; 0: only sectors are.
+    /// It becomes less where [`largest_group`](crate::btt::largest_group) is less.
+    pub atomic: u32,
 }
 
 impl<M: PersistentMemory> Btt<M> {
     /// Opens the BTT on `medium`, with its queues.
     ///
-    /// Writes nothing but the map entries of pending writes, and those only if not `read_only`. What
+    /// Writes nothing but the map entries of pending writes, flog entries of incomplete groups and the
+    /// groups' records, and those only if not `read_only`. What
     /// recovery relies on is durable then, also where a daemon that was killed has stored it.
     ///
     /// # Errors
@@ -41,12 +45,13 @@ impl<M: PersistentMemory> Btt<M> {
         for (number, found) in found.iter().enumerate() {
             report(number, found);
             let geometry = &found.info.geometry;
-            let recovered = recovery::recover(engine.medium(), number, found.start, geometry)?;
+            let (medium, uuid) = (engine.medium(), found.info.uuid);
+            let recovered = recovery::recover(medium, number, found.start, uuid, geometry)?;
             engine.add(found, recovered)?;
         }
         // `find` returns at least one arena, and all have the same sector size.
         let lba_size = found[0].info.geometry.lba_size;
-        Ok(engine.finish(lba_size, options.queues.max(1)))
+        Ok(engine.finish(lba_size, options.queues.max(1), options.atomic))
     }
 }
 

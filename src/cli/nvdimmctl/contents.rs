@@ -33,7 +33,7 @@ impl Contents {
             let kind = Kind::Raw(mapped.medium);
             return Ok(Contents { path, kind, _claim: Some(mapped.claim) });
         }
-        let (claim, (_, mut queues)) = mapped.open(kind == ClaimKind::Shared, 1)?;
+        let (claim, (_, mut queues)) = mapped.open(kind == ClaimKind::Shared, 1, 0)?;
         Ok(Contents { path, kind: Kind::Sectors(queues.remove(0)), _claim: Some(claim) })
     }
 

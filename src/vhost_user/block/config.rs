@@ -43,6 +43,8 @@ pub struct DiskConfig {
     pub queue_size: u16,
     /// Bytes of the block that the guest addresses, 512 or 4096; `None`: those of a sector.
     pub logical_block_size: Option<u32>,
+    /// Bytes up to which aligned writes of a power of two are all or nothing; 0: only sectors are.
+    pub atomic: u32,
     /// What the guest reads as the disk's serial number; `None`: from the namespace's uuid, or the
     /// BTT's where the namespace has none.
     pub serial: Option<Serial>,
@@ -182,7 +184,8 @@ impl DiskConfig {
         &self,
         mapped: MappedNamespace<M>,
     ) -> Result<OpenDisk<M>, NamespaceError> {
-        let (claim, (btt, queues)) = mapped.open(self.read_only, self.queues.into())?;
+        let (claim, (btt, queues)) =
+            mapped.open(self.read_only, self.queues.into(), self.atomic)?;
         let first = btt.infos().next();
         let uuid = claim.namespace().uuid.or(first.map(|info| info.uuid));
         let version = first.map(|info| info.version);

@@ -23,6 +23,7 @@ impl DiskFacts {
         DiskFacts(Mutex::new(DiskReport {
             size: device.size(),
             sector_size: device.sector_size,
+            atomic_size: device.atomic_size,
             read_only: device.read_only,
             durability: btt.durability().to_string(),
             arenas: arenas.collect(),

@@ -87,6 +87,8 @@ pub struct DiskReport {
     pub size: u64,
     /// Bytes of a sector.
     pub sector_size: u32,
+    /// Bytes up to which an aligned write of a power of two is all or nothing.
+    pub atomic_size: u32,
     /// Every change is refused.
     pub read_only: bool,
     /// What a completed write is safe from.

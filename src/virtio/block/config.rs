@@ -15,6 +15,8 @@ pub(super) const MOST_CLEARED_SEGMENTS: u32 = 64;
 
 /// Descriptors of a request in addition to those of its data: the header and the status byte.
 const DESCRIPTORS_BESIDE_DATA: u16 = 2;
+/// Bytes of a page of most guests.
+const GUEST_PAGE: u32 = 4096;
 
 /// Queue size that QEMU chooses unless told otherwise. A driver that has no indirect descriptors
 /// must not believe that more segments fit.
@@ -90,6 +92,15 @@ impl Config {
     }
 }
 
+/// Most segments of a request. A guest with pages of 4096 bytes cuts a long request where it has so many: that
+/// must be a multiple of what is to be all or nothing.
+fn most_segments(device: &Device) -> u16 {
+    let most = device.queue_size.min(USUAL_QUEUE_SIZE).saturating_sub(DESCRIPTORS_BESIDE_DATA);
+    let unit = u16::try_from(device.atomic_size / GUEST_PAGE).unwrap_or(u16::MAX).max(1);
+    let fitted = most - most % unit;
+    if fitted == 0 { most.max(1) } else { fitted }
+}
+
 impl Layout {
     fn new(device: &Device, writeback: bool) -> Layout {
         let if_discards = |value| U32::new(if device.discards { value } else { 0 });
@@ -99,13 +110,7 @@ impl Layout {
         Layout {
             capacity: U64::new(device.size() / VIRTIO_SECTOR),
             size_max: U32::ZERO,
-            seg_max: U32::new(u32::from(
-                device
-                    .queue_size
-                    .min(USUAL_QUEUE_SIZE)
-                    .saturating_sub(DESCRIPTORS_BESIDE_DATA)
-                    .max(1),
-            )),
+            seg_max: U32::new(most_segments(device).into()),
             cylinders: U16::ZERO,
             heads: 0,
             sectors: 0,

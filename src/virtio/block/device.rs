@@ -84,6 +84,8 @@ pub struct Device {
     pub sector_size: u32,
     /// Bytes of the block that the guest addresses, at most those of a sector.
     pub logical_block_size: u32,
+    /// Bytes up to which an aligned write of a power of two is all or nothing: at least a sector.
+    pub atomic_size: u32,
     /// Every change is refused.
     pub read_only: bool,
     /// Sectors may be flagged as zero in the map.
@@ -114,6 +116,7 @@ impl Device {
             sectors: disk.sectors(),
             sector_size: disk.sector_size(),
             logical_block_size: disk.sector_size(),
+            atomic_size: disk.atomic_size(),
             read_only,
             trims,
             discards: trims && !read_only,

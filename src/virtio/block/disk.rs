@@ -19,6 +19,11 @@ pub trait Disk {
     /// Bytes of a sector: 512 or 4096.
     fn sector_size(&self) -> u32;
 
+    /// Bytes up to which an aligned write of a power of two is all or nothing: at least a sector.
+    fn atomic_size(&self) -> u32 {
+        self.sector_size()
+    }
+
     /// Returns whether no sector can be written.
     fn is_read_only(&self) -> bool;
 
@@ -61,6 +66,9 @@ pub trait DiskBatch {
         offset: usize,
         into: &VolatileSlice<'_>,
     ) -> Result<(), Error>;
+
+    /// The next writes are the `count` whole sectors from `first` on, of one request.
+    fn begin_write(&mut self, _first: u64, _count: u64) {}
 
     /// Writes whole sectors from `first` on; done with the next [`commit`](Self::commit).
     fn write(&mut self, first: u64, from: &VolatileSlice<'_>, tag: Tag) -> Result<(), Error>;
@@ -108,6 +116,10 @@ impl<M: PersistentMemory> Disk for Btt<M> {
 
     fn sector_size(&self) -> u32 {
         self.sector_size()
+    }
+
+    fn atomic_size(&self) -> u32 {
+        self.atomic_size()
     }
 
     fn is_read_only(&self) -> bool {
@@ -168,6 +180,10 @@ impl<M: PersistentMemory> DiskBatch for Batch<'_, M> {
         into: &VolatileSlice<'_>,
     ) -> Result<(), Error> {
         self.read_part(sector, offset, into)
+    }
+
+    fn begin_write(&mut self, first: u64, count: u64) {
+        self.begin_write(first, count);
     }
 
     fn write(&mut self, first: u64, from: &VolatileSlice<'_>, tag: Tag) -> Result<(), Error> {

@@ -206,6 +206,7 @@ mod tests {
             sectors,
             sector_size,
             logical_block_size: sector_size,
+            atomic_size: sector_size,
             read_only: false,
             trims: false,
             discards: false,

@@ -4,6 +4,8 @@
 //! whose bytes are in several pieces is assembled first. Of a sector that is requested in part, only
 //! that part is moved. Each is one atomic operation of the engine.
 
+use std::ops::Range;
+
 use vm_memory::VolatileSlice;
 
 use super::VIRTIO_SECTOR;
@@ -60,6 +62,12 @@ impl<'a> Cursor<'a> {
         Ok(Some((part, front.subslice(0, part.length).ok())))
     }
 
+    /// The sectors that are asked for as a whole.
+    fn whole_sectors(&self) -> Range<u64> {
+        let (size, end) = (1 << self.sector_shift, self.position + self.spans.len());
+        self.position.div_ceil(size)..end >> self.sector_shift
+    }
+
     /// Goes on after `part`, unless something else comes first.
     fn advance_in_steps(&mut self, part: Part, steps: Steps<'_>) -> Result<(), RequestError> {
         let step = self.position / STEP;
@@ -84,6 +92,8 @@ pub(super) fn write<B: DiskBatch>(
     steps: Steps<'_>,
 ) -> Result<(), RequestError> {
     let mut cursor = Cursor::new(sector, from, batch.sector_size());
+    let whole = cursor.whole_sectors();
+    batch.begin_write(whole.start, whole.end.saturating_sub(whole.start));
     while let Some((part, together)) = cursor.next(memory)? {
         if let Some(data) = together {
             load_unlogged(&data, |data| write_part(batch, part, data, tag))?;

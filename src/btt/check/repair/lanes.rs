@@ -7,7 +7,7 @@ use super::remedy::{Remedy, Repair, Store};
 use crate::btt::check::arena::Arena;
 use crate::btt::check::flog::{self, Lane};
 use crate::btt::check::report::Findings;
-use crate::btt::check::{ArenaReport, Fault, PendingWrite};
+use crate::btt::check::{ArenaReport, Fault, PendingWrite, TakenBack};
 use crate::btt::format::flog::{ENTRY_SIZE, FlogEntry, LogLayout, PLACES, Sequence, Slot, newer};
 use crate::btt::format::info_block::InfoBlock;
 use crate::btt::format::map::{MapEntry, strip_flags};
@@ -167,6 +167,20 @@ impl<M: PersistentMemory> Round<'_, M> {
             repairs.insert((number, lba), Repair { arena: Some(number), remedy, stores });
         }
         repairs.into_values().collect()
+    }
+
+    /// Entries of writes that are all or nothing, of which others are missing.
+    pub(super) fn incomplete_groups(&self) -> Vec<Repair> {
+        let writable: HashSet<usize> = self.writable().collect();
+        let entries = self.report.taken_back.iter();
+        entries
+            .filter(|entry| writable.contains(&entry.arena))
+            .map(|&TakenBack { arena, lane, lba, new: block, offset, half }| Repair {
+                arena: Some(arena),
+                remedy: Remedy::TakeBack { lane, lba, block },
+                stores: vec![Store::Double { offset, value: half }],
+            })
+            .collect()
     }
 
     /// Lanes whose free block is known, and whose entries are not as any write leaves them; and places

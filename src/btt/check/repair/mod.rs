@@ -11,7 +11,8 @@
 //!
 //! * *Info blocks*: a bad copy is written from the good one. Of two valid ones that differ, the first
 //!   counts, because it is the one that is used when a BTT is opened.
-//! * *Pending writes* are completed, as opening does.
+//! * *Pending writes* are completed, as opening does. Those that belong to a write that is all or nothing, and
+//!   is not complete, are taken back.
 //! * *Lanes*: a lane needs nothing but a free block of its own. Where all sectors have one block each,
 //!   those left are the lanes', be they unreadable: zeroing their page clears poison. A write that was pending in an unreadable lane was never reported as
 //!   done: its sector keeps its old data, as after any crash. Where a lane and a sector name the same
@@ -169,6 +170,7 @@ impl<M: PersistentMemory> Round<'_, M> {
     fn repairs(&self) -> Vec<Repair> {
         let sorts = [
             Self::info_blocks,
+            Self::incomplete_groups,
             Self::pending_writes,
             Self::owners,
             Self::lanes,

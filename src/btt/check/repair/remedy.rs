@@ -82,6 +82,18 @@ pub enum Remedy {
         /// The block that it gets.
         new: Block,
     },
+    /// An entry of a write that is all or nothing, and is not complete, is taken back.
+    #[error(
+        "take back the write of {lane}: {lba} keeps its data, and {block} stays free; other sectors of the write are missing"
+    )]
+    TakeBack {
+        /// The lane.
+        lane: LaneIndex,
+        /// The sector.
+        lba: Lba,
+        /// The block that was written.
+        block: Block,
+    },
     /// A sector whose map entry names nothing gets the only block without an owner.
     #[error("map {lba} to {block} with its data: it is the only block without an owner")]
     RestoreSector {

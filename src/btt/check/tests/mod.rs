@@ -20,6 +20,7 @@ use crate::pmem::{Durability, MediaError};
 mod clean;
 mod flog;
 mod forged;
+mod groups;
 mod hostile;
 mod info;
 mod map;
@@ -238,8 +239,13 @@ impl Image {
 }
 
 fn open_on(medium: Shared) -> Result<Opened<Shared>, crate::btt::Error> {
-    let options =
-        crate::btt::OpenOptions { version: None, namespace: None, read_only: false, queues: 1 };
+    let options = crate::btt::OpenOptions {
+        version: None,
+        namespace: None,
+        read_only: false,
+        queues: 1,
+        atomic: 0,
+    };
     Btt::open(medium, &options)
 }
 

@@ -1,5 +1,6 @@
 //! The engine on the simulated medium, single-threaded.
 
+mod groups;
 mod killed;
 
 use std::sync::Arc;
@@ -36,7 +37,7 @@ fn options(lbasize: u32, version: Version, arena_size: u64) -> CreateOptions {
 }
 
 const OPEN: OpenOptions =
-    OpenOptions { version: None, namespace: None, read_only: false, queues: 1 };
+    OpenOptions { version: None, namespace: None, read_only: false, queues: 1, atomic: 0 };
 
 fn open(medium: Simulated) -> (Arc<Btt<Simulated>>, Queue<Simulated>) {
     let (btt, mut queues) = Btt::open(medium, &OPEN).unwrap();

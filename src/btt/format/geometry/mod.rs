@@ -10,6 +10,7 @@
 //! The arithmetic is that of the kernel's `alloc_arena` and `create_arenas`.
 
 use super::lba_size::LbaSize;
+use super::record::{MAX_RECORDS, RECORD_SIZE, WINDOW};
 use super::units::{Block, LaneIndex, Lba};
 use crate::pmem::PAGE;
 
@@ -242,6 +243,25 @@ impl Geometry {
         self.info2off.saturating_add(INFO_SIZE)
     }
 
+    /// Number of lines between the last block and the map that can hold records of groups.
+    #[must_use]
+    pub(in crate::btt) fn record_slots(&self) -> u64 {
+        (self.mapoff.saturating_sub(self.record_offset(0)) / RECORD_SIZE).min(MAX_RECORDS)
+    }
+
+    /// Offset of the record of groups of a set of lanes.
+    #[must_use]
+    pub(in crate::btt) fn record_offset(&self, set: u64) -> u64 {
+        self.block_offset(Block(self.internal_nlba)).next_multiple_of(RECORD_SIZE)
+            + set * RECORD_SIZE
+    }
+
+    /// Bytes between the last block and the map, which no implementation uses.
+    #[must_use]
+    pub fn slack(&self) -> u64 {
+        self.mapoff.saturating_sub(self.block_offset(Block(self.internal_nlba)))
+    }
+
     /// Offset of a block's bytes.
     #[must_use]
     pub fn block_offset(&self, block: Block) -> u64 {
@@ -269,6 +289,22 @@ fn flog_bytes(nfree: u32) -> u64 {
 /// Bytes of the map of `external_nlba` sectors, whole pages.
 fn map_bytes(external_nlba: u32) -> u64 {
     (u64::from(external_nlba) * MAP_ENTRY_SIZE).next_multiple_of(PAGE)
+}
+
+/// The most bytes of a write that is all or nothing, if `queues` queues write to a BTT with these arenas;
+/// the size of a sector: no more than that.
+#[must_use]
+pub fn largest_group(arenas: &[Geometry], queues: usize) -> u32 {
+    let Some(first) = arenas.first() else { return 0 };
+    let sector = first.lba_size.data();
+    let lanes = arenas.iter().map(|arena| arena.nfree as usize).min().unwrap_or(1);
+    let records = arenas.iter().map(Geometry::record_slots).min().unwrap_or(0);
+    let sets = queues.min(lanes).max(1);
+    if sets as u64 > records {
+        return sector;
+    }
+    let most = (lanes / sets).min(WINDOW) as u32;
+    (1 << most.ilog2()) * sector
 }
 
 /// The arenas of at most `arena_size` bytes that a BTT of `lba_size` sectors has in `raw_size` bytes,

@@ -3,10 +3,13 @@
 //! A write is committed by its flog entry {L, O, N} and done when map\[L\] names N. An entry with
 //! O ≠ N whose sector is still mapped to O is *pending*: its data are complete, and only the map
 //! entry is missing. Replaying one can make another pending (two writes of the same sector through
-//! different lanes), so it goes on until nothing changes. Nothing here writes: what has to be stored
+//! different lanes), so it goes on until nothing changes. Before, the entries of groups that are not complete are
+//! [taken back](groups). Nothing here writes: what has to be stored
 //! is handed to the caller, who may also keep it in memory.
 
 use std::collections::HashMap;
+
+use uuid::Uuid;
 
 use crate::btt::engine::{Lane, Recovered};
 use crate::btt::format::error::{Error, FlogFault, PlacesInUse};
@@ -16,6 +19,8 @@ use crate::btt::format::map::{MapEntry, has_error_flag};
 use crate::btt::format::units::{Block, LaneIndex, Lba};
 use crate::pmem::PersistentMemory;
 
+mod groups;
+
 /// The four places of a lane.
 type Places = [FlogEntry; PLACES];
 
@@ -24,25 +29,30 @@ pub(super) fn recover<M: PersistentMemory>(
     medium: &M,
     number: usize,
     start: u64,
+    uuid: Uuid,
     geometry: &Geometry,
 ) -> Result<Recovered, Error> {
     let corrupt = |fault| Error::BadFlog { arena: number, fault };
     let places = read_flog(medium, start, geometry)?;
     let layout = detect_layout(&places).map_err(corrupt)?;
-    let newest = places
+    let mut newest = places
         .iter()
         .zip(0..)
         .map(|(places, index)| newest_entry(places, layout, LaneIndex(index), geometry))
         .collect::<Result<Vec<_>, _>>()
         .map_err(corrupt)?;
-    let lanes: Vec<Lane> = newest.iter().map(|newest| newest.lane).collect();
-    check_free_blocks(&lanes).map_err(corrupt)?;
     let entry = |lba| -> Result<MapEntry, Error> {
         Ok(MapEntry(medium.load_u32(start + geometry.map_entry_offset(lba))?))
     };
+    let records = groups::read(medium, start, uuid, geometry)?;
+    let flog = Flog { places: &places, layout, geometry };
+    let taken_back = groups::take_back(&records.whole, &flog, &mut newest, &entry)?;
+    let (undone, taken_back) = taken_back.into_iter().unzip();
+    let lanes: Vec<Lane> = newest.iter().map(|newest| newest.lane).collect();
+    check_free_blocks(&lanes).map_err(corrupt)?;
     let pending = plan_replay(&newest, number, entry)?;
     let newest = newest.into_iter().map(|newest| newest.entry).collect();
-    Ok(Recovered { layout, lanes, newest, pending })
+    Ok(Recovered { layout, lanes, newest, undone, taken_back, records: records.to_clear, pending })
 }
 
 fn read_flog<M: PersistentMemory>(
@@ -62,7 +72,15 @@ fn detect_layout(lanes: &[Places]) -> Result<LogLayout, FlogFault> {
     LogLayout::detect(used).ok_or(FlogFault::Places(PlacesInUse(used)))
 }
 
+/// The flog of an arena as it was read.
+struct Flog<'a> {
+    places: &'a [Places],
+    layout: LogLayout,
+    geometry: &'a Geometry,
+}
+
 /// A lane with the newest of its entries.
+#[derive(Clone, Copy)]
 struct Newest {
     entry: FlogEntry,
     lane: Lane,

@@ -38,7 +38,7 @@ fn entry(lba: u32, old_map: u32, new_map: u32, seq: u32) -> FlogEntry {
 }
 
 fn fault(medium: &Simulated, geometry: &Geometry) -> FlogFault {
-    match recover(medium, 0, 0, geometry) {
+    match recover(medium, 0, 0, Uuid::max(), geometry) {
         Err(Error::BadFlog { arena: 0, fault }) => fault,
         other => panic!("{other:?}"),
     }
@@ -47,7 +47,7 @@ fn fault(medium: &Simulated, geometry: &Geometry) -> FlogFault {
 #[test]
 fn a_new_flog_has_nothing_pending_and_every_lane_its_own_block() {
     let (medium, geometry) = medium();
-    let recovered = recover(&medium, 0, 0, &geometry).unwrap();
+    let recovered = recover(&medium, 0, 0, Uuid::max(), &geometry).unwrap();
     assert_eq!(recovered.layout, LogLayout::Standard);
     assert_eq!(recovered.pending, []);
     let free: Vec<u32> = recovered.lanes.iter().map(|lane| lane.free.0).collect();
@@ -62,7 +62,7 @@ fn a_committed_write_that_is_not_in_the_map_is_completed() {
     let (medium, geometry) = medium();
     let new = geometry.external_nlba;
     put_entry(&medium, &geometry, 0, 1, entry(5, 5, new, 2));
-    let recovered = recover(&medium, 0, 0, &geometry).unwrap();
+    let recovered = recover(&medium, 0, 0, Uuid::max(), &geometry).unwrap();
     assert_eq!(recovered.pending, [(Lba(5), MapEntry::data(Block(new)))]);
     assert_eq!(recovered.lanes[0].free, Block(5), "the old block is the free one");
     assert_eq!((recovered.lanes[0].slot, recovered.lanes[0].sequence.get()), (Slot::First, 3));
@@ -74,7 +74,7 @@ fn a_write_that_is_in_the_map_is_left_alone() {
     let new = geometry.external_nlba;
     put_entry(&medium, &geometry, 0, 1, entry(5, 5, new, 2));
     put_map(&medium, &geometry, 5, MapEntry::data(Block(new)).0);
-    assert_eq!(recover(&medium, 0, 0, &geometry).unwrap().pending, []);
+    assert_eq!(recover(&medium, 0, 0, Uuid::max(), &geometry).unwrap().pending, []);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_write_overtaken_by_a_later_one_is_left_alone() {
     let (medium, geometry) = medium();
     put_entry(&medium, &geometry, 0, 1, entry(5, 5, geometry.external_nlba, 2));
     put_map(&medium, &geometry, 5, MapEntry::data(Block(77)).0);
-    assert_eq!(recover(&medium, 0, 0, &geometry).unwrap().pending, []);
+    assert_eq!(recover(&medium, 0, 0, Uuid::max(), &geometry).unwrap().pending, []);
 }
 
 /// Two writes of one sector through two lanes, the later one in the lower lane: one pass over the
@@ -93,7 +93,7 @@ fn writes_that_build_on_each_other_are_completed_to_the_last() {
     let (first, second) = (geometry.external_nlba + 9, geometry.external_nlba + 2);
     put_entry(&medium, &geometry, 9, 1, entry(5, 5, first, 2));
     put_entry(&medium, &geometry, 2, 1, entry(5, first, second, 2));
-    let recovered = recover(&medium, 0, 0, &geometry).unwrap();
+    let recovered = recover(&medium, 0, 0, Uuid::max(), &geometry).unwrap();
     assert_eq!(recovered.pending, [(Lba(5), MapEntry::data(Block(second)))]);
     assert_eq!(recovered.lanes[9].free, Block(5));
     assert_eq!(recovered.lanes[2].free, Block(first));
@@ -115,12 +115,12 @@ fn flags_in_flog_entries_do_not_count() {
     let new = geometry.external_nlba;
     let flags = 0xc000_0000;
     put_entry(&medium, &geometry, 0, 1, entry(5, 5 | flags, new | flags, 2));
-    let recovered = recover(&medium, 0, 0, &geometry).unwrap();
+    let recovered = recover(&medium, 0, 0, Uuid::max(), &geometry).unwrap();
     assert_eq!(recovered.pending, [(Lba(5), MapEntry::data(Block(new)))]);
     assert_eq!(recovered.lanes[0].free, Block(5));
     assert!(!recovered.lanes[0].free_has_error);
     put_entry(&medium, &geometry, 0, 1, entry(5, 5 | 0x4000_0000, new, 2));
-    assert!(recover(&medium, 0, 0, &geometry).unwrap().lanes[0].free_has_error);
+    assert!(recover(&medium, 0, 0, Uuid::max(), &geometry).unwrap().lanes[0].free_has_error);
 }
 
 /// A pending write of a sector that was trimmed or had an error: the entry's flags are not part of
@@ -132,7 +132,7 @@ fn flags_in_the_map_do_not_hide_a_pending_write() {
         let new = geometry.external_nlba;
         put_map(&medium, &geometry, 5, 5 | flags);
         put_entry(&medium, &geometry, 0, 1, entry(5, 5, new, 2));
-        let recovered = recover(&medium, 0, 0, &geometry).unwrap();
+        let recovered = recover(&medium, 0, 0, Uuid::max(), &geometry).unwrap();
         assert_eq!(recovered.pending, [(Lba(5), MapEntry::data(Block(new)))]);
     }
 }
@@ -142,7 +142,7 @@ fn the_old_layout_is_recognised() {
     let (medium, geometry) = medium();
     let new = geometry.external_nlba;
     put_entry(&medium, &geometry, 0, 2, entry(5, 5, new, 2));
-    let recovered = recover(&medium, 0, 0, &geometry).unwrap();
+    let recovered = recover(&medium, 0, 0, Uuid::max(), &geometry).unwrap();
     assert_eq!(recovered.layout, LogLayout::Old);
     assert_eq!(recovered.pending, [(Lba(5), MapEntry::data(Block(new)))]);
 }
@@ -184,7 +184,7 @@ fn newest_entries_out_of_range_are_corrupt_and_older_ones_are_not() {
         let (medium, geometry) = medium();
         entry.seq = 3;
         put_entry(&medium, &geometry, 0, 1, entry);
-        assert!(recover(&medium, 0, 0, &geometry).is_ok());
+        assert!(recover(&medium, 0, 0, Uuid::max(), &geometry).is_ok());
     }
 }
 
@@ -203,5 +203,5 @@ fn a_map_entry_out_of_range_does_not_keep_the_rest_from_opening() {
     let (medium, geometry) = medium();
     put_entry(&medium, &geometry, 0, 1, entry(5, 5, geometry.external_nlba, 2));
     put_map(&medium, &geometry, 5, 0xffff_ffff);
-    assert_eq!(recover(&medium, 0, 0, &geometry).unwrap().pending, []);
+    assert_eq!(recover(&medium, 0, 0, Uuid::max(), &geometry).unwrap().pending, []);
 }

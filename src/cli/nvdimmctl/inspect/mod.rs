@@ -22,7 +22,7 @@ use super::create_file::permissions;
 use super::{Error, io_error};
 use crate::btt::check::{self, ArenaReport, CheckOptions, LaneCounts, MapCounts, Report};
 use crate::btt::flog::LogLayout;
-use crate::btt::{FoundArena, Geometry, LaneState};
+use crate::btt::{FoundArena, Geometry, LaneState, largest_group};
 use crate::cli::name::{NamespaceArgs, PositionalNamespace};
 use crate::cli::one_line;
 use crate::cli::output::{self, say};
@@ -108,6 +108,12 @@ struct InspectedArena {
     log_places: [usize; 2],
     lane_states: LaneCounts,
     map: MapCounts,
+    /// Bytes between the last block and the map.
+    slack: u64,
+    /// Records there of writes of several sectors that are all or nothing.
+    group_records: u32,
+    /// The largest of such writes, in bytes, with 1, 2, 4 and so on up to 64 queues.
+    largest_atomic: [u32; 7],
     #[serde(skip_serializing_if = "Option::is_none")]
     lanes: Option<Vec<InspectedLane>>,
 }
@@ -322,6 +328,9 @@ impl InspectedArena {
             },
             lane_states: report.lanes,
             map: report.map,
+            slack: geometry.slack(),
+            group_records: report.records,
+            largest_atomic: std::array::from_fn(|power| largest_group(&[*geometry], 1 << power)),
             lanes: None,
         }
     }
@@ -404,6 +413,13 @@ impl InspectedArena {
         say!(
             "  map                 {data} with data, {zero} zero, {error} with an error, \
              {never_written} never written, {out_of_range} out of range, {unreadable} unreadable"
+        );
+        let sizes = self.largest_atomic.map(|size| Size(size.into()).to_string()).join(", ");
+        say!(
+            "  groups              {} bytes for records, {} in use; --atomic up to {sizes} with 1, 2, 4, 8, \
+             16, 32, 64 queues",
+            self.slack,
+            self.group_records
         );
         let out_of_order = self.map.out_of_order;
         say!(
