@@ -163,13 +163,21 @@ impl Tallies<'_> {
     }
 
     /// Takes in a request that was popped at `popped`.
+    #[inline]
     fn add(&mut self, popped: Instant, outcome: Outcome) {
         if self.popped != Some(popped) {
-            self.counters.completed(&self.tally);
-            self.tally = Tally::of(Taken::between(popped, Instant::now()));
-            self.popped = Some(popped);
+            self.begin(popped);
         }
         self.tally.add(outcome);
+    }
+
+    /// The requests that follow were popped at `popped`. Not inlined, since [`add`](Self::add) is called for
+    /// each request and this once a batch.
+    #[inline(never)]
+    fn begin(&mut self, popped: Instant) {
+        self.counters.completed(&self.tally);
+        self.tally = Tally::of(Taken::between(popped, Instant::now()));
+        self.popped = Some(popped);
     }
 }
 

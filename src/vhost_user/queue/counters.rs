@@ -143,6 +143,7 @@ impl Tally {
     }
 
     /// Takes in a request.
+    #[inline]
     pub(in crate::vhost_user) fn add(&mut self, outcome: Outcome) {
         let count = &mut self.counts[outcome.operation as usize];
         count.requests += 1;
