@@ -4,11 +4,13 @@
 //! * [`image`] serves raw disk images with a write cache that is lost, and records what is written;
 //! * [`log`] is what was recorded;
 //! * [`states`] are the disks that a power failure may have left, by a log;
-//! * [`explore`] covers all of them, by what a check reads.
+//! * [`explore`] covers all of them, by what a check reads;
+//! * [`guest`] makes small guests of a kernel, busybox and a user's programs.
 
 #![forbid(unsafe_code)]
 
 pub mod explore;
+pub mod guest;
 pub mod image;
 pub mod log;
 pub mod nvdimm;

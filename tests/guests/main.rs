@@ -31,6 +31,7 @@ mod namespaces;
 mod older_frontends;
 mod power_failure;
 mod powercut;
+mod powercut_sqlite;
 mod repaired;
 mod torn_sectors;
 mod windows;

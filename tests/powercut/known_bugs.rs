@@ -188,6 +188,7 @@ fn shards_are_parts_of_all_and_a_budget_is_kept() {
         ["1/3", "2/3", "3/3"].map(|shard| checked(&["--shard", shard])).iter().sum();
     assert_eq!(shards, all);
     assert_eq!(checked(&["--budget", "10"]), 10);
+    assert_eq!(checked(&["--model", "drop-2", "--budget", "10"]), 10);
     let some = checked(&["--from", "synced-2", "--to", "synced-3"]);
     assert!(some > 0 && some < all, "{some} of {all}");
 
@@ -196,4 +197,14 @@ fn shards_are_parts_of_all_and_a_budget_is_kept() {
     let report = fs::read_to_string(out).unwrap();
     assert_eq!(report.matches("<testcase ").count(), found.checked());
     assert_eq!(report.matches("<failure ").count(), found.said.matches("FAILED").count());
+}
+
+#[test]
+fn a_budget_of_pairs_is_drawn_out_of_millions_without_a_look_at_all() {
+    let place = Place::new();
+    place.record(|guest, _| (0..300).for_each(|number| guest.write(number * 4, &[1; 1024])));
+    // At the last entry alone there are 180000 pairs of sectors, and 20 million at all.
+    let found = place.states(&["--model", "drop-2", "--budget", "30"], "true");
+    found.assert_clean();
+    assert_eq!(found.checked(), 30);
 }

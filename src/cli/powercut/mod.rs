@@ -2,6 +2,7 @@
 
 mod exit;
 mod explore;
+mod guest;
 mod junit;
 mod mark;
 mod recording;
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::explore::ExploreArgs;
+use self::guest::GuestArgs;
 use self::mark::MarkArgs;
 use self::serve::ServeArgs;
 use self::show::ShowArgs;
@@ -38,6 +40,7 @@ enum Command {
     States(Box<StatesArgs>),
     Explore(Box<ExploreArgs>),
     Show(ShowArgs),
+    Guest(GuestArgs),
 }
 
 impl PowercutArgs {
@@ -50,6 +53,7 @@ impl PowercutArgs {
             Command::States(args) => args.run(),
             Command::Explore(args) => args.run(),
             Command::Show(args) => args.run(),
+            Command::Guest(args) => args.run(),
         }
     }
 }

@@ -165,8 +165,9 @@ impl StatesArgs {
         }
         let range = Range { from: self.from.clone(), to: self.to.clone() };
         let positions = range.positions(log)?;
-        let plan = Plan::new(log, self.model, &positions, check.sees_marks())?;
         let (index, count) = self.shard;
+        let wanted = self.budget.map(|budget| budget.saturating_mul(count));
+        let plan = Plan::new(log, self.model, &positions, check.sees_marks(), wanted)?;
         Ok(plan.part(index - 1, count, self.budget))
     }
 

@@ -21,7 +21,7 @@ pub use check::{Check, CheckError, Verdict};
 pub use choice::{Choice, ChoiceError, Piece, Sectors, State, Tear};
 pub use image::{Image, ImageError};
 pub use minimise::minimise;
-pub use model::{Model, ModelError};
+pub use model::{Model, ModelError, Stride};
 pub use plan::{NoSuchMark, Plan, Range};
 pub use reproducer::Parts;
 pub use timeline::{Content, Pending, Point, Timeline, base_hash};

@@ -32,6 +32,15 @@ pub enum Model {
     IgnoreFlush,
 }
 
+/// Takes every so many of the pairs that `drop-2` and `keep-2` try, whose number grows with the square of what is
+/// pending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stride {
+    step: u64,
+    /// Pairs that are passed over before the next one is taken.
+    skipped: u64,
+}
+
 /// A text that is no model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -91,15 +100,63 @@ impl fmt::Display for Model {
     }
 }
 
+impl Stride {
+    /// Takes no more than `wanted` of `total` pairs.
+    #[must_use]
+    pub fn new(total: u64, wanted: u64) -> Stride {
+        Stride { step: total.div_ceil(wanted.max(1)).max(1), skipped: 0 }
+    }
+
+    /// The numbers of those that are taken of the next `count`.
+    fn of_next(&mut self, count: u64) -> impl Iterator<Item = usize> + use<> {
+        let (first, step) = (self.skipped, self.step);
+        let taken = count.saturating_sub(first).div_ceil(step);
+        self.skipped = first + taken * step - count;
+        (0..taken).map(move |number| (first + number * step) as usize)
+    }
+}
+
+impl Default for Stride {
+    /// Takes all.
+    fn default() -> Stride {
+        Stride::new(0, 0)
+    }
+}
+
 impl Model {
+    /// Returns whether it tries pairs.
+    #[must_use]
+    pub fn tries_pairs(self) -> bool {
+        matches!(self, Model::Drop(2) | Model::Keep(2))
+    }
+
+    /// The number of pairs that it tries where `timeline` stands.
+    #[must_use]
+    pub fn pairs(self, timeline: &Timeline<'_>) -> u64 {
+        if !self.tries_pairs() {
+            return 0;
+        }
+        let pairs_of = |count: u64| count * count.saturating_sub(1) / 2;
+        let entries = timeline.log().entries();
+        let pending = &timeline.point().pending;
+        let (requests, sectors) =
+            (pending.len() as u64, pending.iter().map(|entry| entries[*entry].sectors).sum());
+        pairs_of(requests) + if sectors > requests { pairs_of(sectors) } else { 0 }
+    }
+
     /// Returns whether flushes make nothing durable.
     #[must_use]
     pub fn ignores_flushes(self) -> bool {
         self == Model::IgnoreFlush
     }
 
-    /// Hands `each` the states of the point where `timeline` stands.
-    pub fn choices(self, timeline: &Timeline<'_>, each: &mut dyn FnMut(Choice)) {
+    /// Hands `each` the states of the point where `timeline` stands; of pairs, those that `stride` takes.
+    pub fn choices(
+        self,
+        timeline: &Timeline<'_>,
+        stride: &mut Stride,
+        each: &mut dyn FnMut(Choice),
+    ) {
         let (log, point) = (timeline.log(), timeline.point());
         let last = point.position.checked_sub(1).map(|last| &log.entries()[last]);
         let is_new = last.is_some_and(Entry::changes) && !point.pending.is_empty();
@@ -116,11 +173,11 @@ impl Model {
             }
             Model::Drop(k) => {
                 each(all());
-                subsets(timeline, k, &mut |pieces| each(Choice::Drop(pieces)));
+                subsets(timeline, k, stride, &mut |pieces| each(Choice::Drop(pieces)));
             }
             Model::Keep(k) => {
                 each(Choice::Keep(Vec::new()));
-                subsets(timeline, k, &mut |pieces| each(Choice::Keep(pieces)));
+                subsets(timeline, k, stride, &mut |pieces| each(Choice::Keep(pieces)));
             }
             Model::Random(seed) => random(timeline, seed, each),
             Model::IgnoreFlush => {
@@ -138,27 +195,34 @@ fn all() -> Choice {
     Choice::Drop(Vec::new())
 }
 
-/// Each `k` of the pending requests, and of the pending sectors.
-fn subsets(timeline: &Timeline<'_>, k: usize, each: &mut dyn FnMut(Vec<Piece>)) {
+/// Each one of the pending requests, and of the pending sectors; or the pairs of them that `stride` takes.
+fn subsets(
+    timeline: &Timeline<'_>,
+    k: usize,
+    stride: &mut Stride,
+    each: &mut dyn FnMut(Vec<Piece>),
+) {
     let pending = &timeline.point().pending;
     let requests: Vec<Piece> = pending.iter().map(|entry| Piece::Request(*entry)).collect();
     let all_of = |piece: &Piece| piece.sectors(timeline.log()).into_iter().map(Piece::Sector);
     let sectors: Vec<Piece> = requests.iter().flat_map(all_of).collect();
-    combinations(&requests, k, each);
-    if sectors.len() > requests.len() {
-        combinations(&sectors, k, each);
+    let has_sectors = sectors.len() > requests.len();
+    for pieces in [Some(requests), has_sectors.then_some(sectors)].into_iter().flatten() {
+        if k == 1 {
+            for piece in pieces {
+                each(vec![piece]);
+            }
+        } else {
+            pairs(&pieces, stride, each);
+        }
     }
 }
 
-fn combinations(pieces: &[Piece], k: usize, each: &mut dyn FnMut(Vec<Piece>)) {
+fn pairs(pieces: &[Piece], stride: &mut Stride, each: &mut dyn FnMut(Vec<Piece>)) {
     for (index, piece) in pieces.iter().enumerate() {
-        if k == 1 {
-            each(vec![*piece]);
-        } else {
-            combinations(&pieces[index + 1..], k - 1, &mut |mut others| {
-                others.insert(0, *piece);
-                each(others);
-            });
+        let others = &pieces[index + 1..];
+        for other in stride.of_next(others.len() as u64) {
+            each(vec![*piece, others[other]]);
         }
     }
 }
@@ -206,5 +270,32 @@ fn atomic(timeline: &Timeline<'_>, bytes: u64, each: &mut dyn FnMut(Choice)) {
     for one in 0..blocks.len() {
         drop(&blocks[one..=one]);
         drop(&[&blocks[..one], &blocks[one + 1..]].concat());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(count: usize, mut stride: Stride) -> Vec<(usize, usize)> {
+        let pieces: Vec<Piece> = (0..count).map(Piece::Request).collect();
+        let mut taken = Vec::new();
+        pairs(&pieces, &mut stride, &mut |pair| match pair[..] {
+            [Piece::Request(one), Piece::Request(other)] => taken.push((one, other)),
+            _ => panic!("{pair:?} is no pair"),
+        });
+        taken
+    }
+
+    #[test]
+    fn a_stride_takes_every_so_many_pairs() {
+        let all = taken(20, Stride::default());
+        assert_eq!(all.len(), 190);
+        for wanted in [1, 7, 50, 189, 190, 500] {
+            let stride = Stride::new(190, wanted);
+            let expected: Vec<_> = all.iter().copied().step_by(stride.step as usize).collect();
+            assert_eq!(taken(20, stride), expected);
+            assert!(expected.len() as u64 <= wanted, "{} of {wanted}", expected.len());
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::super::log::{Log, LogError};
 use super::choice::{Choice, Sectors, State};
-use super::model::Model;
+use super::model::{Model, Stride};
 use super::timeline::Timeline;
 
 /// Which points are looked at.
@@ -58,7 +58,8 @@ impl Range {
 
 impl Plan {
     /// The states of `model` at `positions` of `log`. If the check is told of marks (`sees_marks`), a content is
-    /// tried again when there are more of them.
+    /// tried again when there are more of them. Where `wanted` says that so many states are enough, pairs are taken
+    /// out of all before they are looked at.
     ///
     /// # Errors
     ///
@@ -68,14 +69,19 @@ impl Plan {
         model: Model,
         positions: &std::ops::RangeInclusive<usize>,
         sees_marks: bool,
+        wanted: Option<usize>,
     ) -> Result<Plan, LogError> {
+        let mut stride = match wanted {
+            Some(wanted) if model.tries_pairs() => stride(log, model, positions, wanted)?,
+            _ => Stride::default(),
+        };
         let mut timeline = Timeline::new(log, model.ignores_flushes());
         let (mut plan, mut seen) = (Plan::default(), HashSet::new());
         loop {
             let position = timeline.point().position;
             if positions.contains(&position) {
                 let mut choices: Vec<Choice> = Vec::new();
-                model.choices(&timeline, &mut |choice| choices.push(choice));
+                model.choices(&timeline, &mut stride, &mut |choice| choices.push(choice));
                 for choice in choices {
                     let marks = if sees_marks { timeline.point().marks.len() } else { 0 };
                     let hash = hash(&mut timeline, &choice)?;
@@ -106,6 +112,26 @@ impl Plan {
             self.states = states.filter(|(number, _)| is_in(*number)).map(|(_, it)| it).collect();
         }
         self
+    }
+}
+
+/// A stride that takes several times as many pairs as are wanted: some turn out to be duplicates.
+fn stride(
+    log: &Log,
+    model: Model,
+    positions: &std::ops::RangeInclusive<usize>,
+    wanted: usize,
+) -> Result<Stride, LogError> {
+    const SPARE: u64 = 8;
+    let (mut timeline, mut total) = (Timeline::new(log, model.ignores_flushes()), 0u64);
+    loop {
+        let position = timeline.point().position;
+        if positions.contains(&position) {
+            total = total.saturating_add(model.pairs(&timeline));
+        }
+        if position >= *positions.end() || timeline.advance()?.is_none() {
+            return Ok(Stride::new(total, (wanted as u64).saturating_mul(SPARE)));
+        }
     }
 }
 
