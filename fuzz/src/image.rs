@@ -123,7 +123,8 @@ impl Image {
 
     /// Writes and trims sectors of an arena, each `step` in another place.
     fn write(&self, medium: &Arc<Simulated>, arena: usize, steps: std::ops::Range<u32>) {
-        let options = OpenOptions { version: None, namespace: None, read_only: false, queues: 1, atomic: 0 };
+        let options =
+            OpenOptions { version: None, namespace: None, read_only: false, queues: 1, atomic: 0 };
         let (btt, mut queues) = Btt::open(Arc::clone(medium), &options).expect("it is intact");
         let before = self.arenas[..arena].iter();
         let first: u64 = before.map(|(_, geometry)| u64::from(geometry.external_nlba)).sum();

@@ -270,7 +270,8 @@ fuzz_target!(|input: Input| {
         let offset = start + geometry.dataoff + u64::from(block) * 512;
         offset..offset + 64
     };
-    let options = OpenOptions { version: None, namespace: None, read_only: false, queues: 1, atomic: 0 };
+    let options =
+        OpenOptions { version: None, namespace: None, read_only: false, queues: 1, atomic: 0 };
     let (btt, mut queues) = Btt::open(medium.clone(), &options).expect("the originals are intact");
     input.poisoned.into_iter().for_each(|block| medium.poison(line(block)));
     input.full.into_iter().for_each(|block| medium.fill_up(line(block)));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use log::info;
+use log::{info, warn};
 
 use super::block::DiskFacts;
 use super::control::{
@@ -12,7 +12,7 @@ use super::control::{
 };
 use super::device::VhostDevice;
 use super::page_tables::PageTables;
-use super::pause::Pause;
+use super::pause::{Pause, Quiesced};
 use super::queue::{BucketConfig, Counter, Operation, QueueCounters, RateLimit};
 use super::stop::Stop;
 use crate::namespace::NamespaceError;
@@ -82,7 +82,9 @@ pub(super) enum FleetError {
     #[error("device {0:?} is quiesced already")]
     Quiesced(String),
     /// It is not quiesced.
-    #[error("device {0:?} is not quiesced")]
+    #[error(
+        "device {0:?} is not quiesced, or not any more: a copy that was made of it may not be whole"
+    )]
     NotQuiesced(String),
     /// It is no disk, or read-only.
     #[error("device {0:?} is no disk that can grow: it is read-only, or persistent memory")]
@@ -127,7 +129,7 @@ pub(super) struct Member {
     pub description: Description,
     pub stop: Stop,
     /// While it is quiesced by the administrator.
-    pub quiesced: Mutex<Option<Pause>>,
+    pub quiesced: Mutex<Option<Quiesced>>,
 }
 
 /// The devices that are served.
@@ -156,8 +158,8 @@ impl Fleet {
         Ok(members.iter().map(|member| member.report()).collect())
     }
 
-    /// Lets a device take nothing off its rings, and makes everything durable that it has written.
-    pub(super) fn quiesce(&self, name: &str) -> Result<(), FleetError> {
+    /// Lets a device take nothing off its rings for `limit` at most, and makes everything durable that it has written.
+    pub(super) fn quiesce(&self, name: &str, limit: Duration) -> Result<(), FleetError> {
         let member = self.find(name)?;
         let mut quiesced = member.quiesced();
         if quiesced.is_some() {
@@ -165,8 +167,8 @@ impl Fleet {
         }
         let pause = Pause::begin(member.device.clone());
         member.sync()?;
-        *quiesced = Some(pause);
-        info!("{}: quiesced", member.device.log().name());
+        *quiesced = Some(Quiesced { pause, limit, until: Instant::now() + limit });
+        info!("{}: quiesced for {} s at most", member.device.log().name(), limit.as_secs());
         Ok(())
     }
 
@@ -177,6 +179,33 @@ impl Fleet {
         pause.ok_or_else(|| FleetError::NotQuiesced(name.to_owned()))?;
         info!("{}: resumed", member.device.log().name());
         Ok(())
+    }
+
+    /// Whether a device is quiesced.
+    pub(super) fn has_quiesced(&self) -> bool {
+        // One that is locked is being quiesced or resumed, which may take a sync's time.
+        self.members()
+            .iter()
+            .any(|member| member.quiesced.try_lock().map_or(true, |quiesced| quiesced.is_some()))
+    }
+
+    /// Takes back each [`quiesce`](Self::quiesce) whose time is over.
+    pub(super) fn resume_overdue(&self) {
+        let members = self.members().clone();
+        for member in members {
+            let now = Instant::now();
+            let Ok(mut quiesced) = member.quiesced.try_lock() else { continue };
+            if let Some(Quiesced { limit, pause, .. }) =
+                quiesced.take_if(|quiesced| quiesced.until <= now)
+            {
+                drop(pause);
+                warn!(
+                    "{}: resumed, since nobody has asked for that within {} s; a copy of it may not be whole",
+                    member.device.log().name(),
+                    limit.as_secs()
+                );
+            }
+        }
     }
 
     /// Waits until everything is done that a device has in hand, and makes it durable.
@@ -265,7 +294,7 @@ impl Fleet {
 }
 
 impl Member {
-    fn quiesced(&self) -> MutexGuard<'_, Option<Pause>> {
+    fn quiesced(&self) -> MutexGuard<'_, Option<Quiesced>> {
         self.quiesced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

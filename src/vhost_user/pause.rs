@@ -1,6 +1,7 @@
 //! Devices that stand still for a while: for a copy, or to be given more sectors.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::device::VhostDevice;
 
@@ -19,6 +20,15 @@ impl Pause {
         }
         Pause { device }
     }
+}
+
+/// A pause that an administrator has asked for. It has an end, since the administrator may never come back.
+pub(super) struct Quiesced {
+    pub pause: Pause,
+    /// How long it was to last at most.
+    pub limit: Duration,
+    /// When that is over.
+    pub until: Instant,
 }
 
 impl Drop for Pause {

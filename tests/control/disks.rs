@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use vhost_user_btt::vhost_user::control::{Answer, Request, VERSION};
+use vhost_user_btt::vhost_user::control::{self, Answer, Request, VERSION};
 
 use crate::common::daemon::nvdimmctl_ok;
 use crate::common::frontend::{
@@ -50,6 +50,31 @@ fn a_quiesced_disk_can_be_copied_and_goes_on_afterwards() {
         let at = number as usize * 4096;
         assert!(image[at..at + 4096] == pattern(number), "sector {number}");
     }
+}
+
+#[test]
+fn a_disk_goes_on_when_nobody_resumes_it_in_time() {
+    let place = Place::new("64M", &["first"]);
+    let mut daemon = place.serve(&["first"], &[]);
+    for limit in ["0", "86401"] {
+        let error = place.ask(&["quiesce", "first", "--time-limit", limit]).unwrap_err();
+        assert!(error.contains("1..=86400"), "{error}");
+        let time_limit = limit.parse().unwrap();
+        let request = Request::Quiesce { device: "first".into(), time_limit };
+        let error = control::request(&place.control(), &request).unwrap_err().to_string();
+        assert!(error.contains("86400 seconds"), "{error}");
+    }
+    let mut driver = Driver::connect(place.connect("first"), 1);
+    place.ask(&["quiesce", "first", "--time-limit=1"]).unwrap();
+    // No client is connected when the time is over. The driver waits until the daemon carries the request out.
+    assert_eq!(driver.write(0, 0, &pattern(1)), OK);
+    daemon.wait_for_log("resumed, since nobody has asked for that within 1 s");
+    let error = place.ask(&["resume", "first"]).unwrap_err();
+    assert!(error.contains("may not be whole"), "{error}");
+    // A limit that is not over does not end another pause.
+    place.ask(&["quiesce", "first"]).unwrap();
+    assert_eq!(place.stat("first")["quiesced"], true);
+    place.ask(&["resume", "first"]).unwrap();
 }
 
 #[test]

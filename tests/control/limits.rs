@@ -4,13 +4,18 @@
 use std::time::{Duration, Instant};
 
 use crate::common::frontend::{
-    BUFFERS, Driver, OK, T_OUT, linked, readable, request_header, writable,
+    BUFFERS, Driver, OK, T_FLUSH, T_OUT, linked, readable, request_header, writable,
 };
 use crate::setup::{Place, pattern};
 
 /// Offers `count` writes of a sector each on queue 0.
 fn offer_writes(driver: &mut Driver, count: u16) {
-    let (header, data, status) = (BUFFERS, BUFFERS + 0x1000, BUFFERS + 0x800);
+    offer_writes_from(driver, count, BUFFERS);
+}
+
+/// The same, with buffers at `at`.
+fn offer_writes_from(driver: &mut Driver, count: u16, at: u64) {
+    let (header, data, status) = (at, at + 0x1000, at + 0x800);
     driver.put(header, &request_header(T_OUT, 0));
     driver.put(data, &pattern(1));
     for number in 0..count {
@@ -83,6 +88,27 @@ fn disks_of_a_group_share_a_bucket() {
     wait_for(&mut second, 2);
     let error = place.ask(&["rate", "--limit=group=others"]).unwrap_err();
     assert!(error.contains("no group"), "{error}");
+}
+
+#[test]
+fn flushes_get_through_beside_a_queue_that_takes_all_of_a_limit() {
+    let place = Place::new("64M", &["first"]);
+    let limit = "--rate-limit=ops_size=1,ops_refill_time=500";
+    let _daemon = place.serve(&["first,queues=2"], &[limit]);
+    let mut driver = Driver::connect(place.connect("first"), 2);
+    // They take half a minute with the limit.
+    offer_writes_from(&mut driver, 60, BUFFERS + 0x10_0000);
+    for _ in 0..3 {
+        assert_eq!(driver.request(1, T_FLUSH, 0, &[], 0).0, OK);
+    }
+    let done = writes(&place, "first");
+    assert!(done < 60, "the flushes have waited for all writes");
+    // A limit on bytes does not lend its debt to flushes for ever either.
+    place.ask(&["rate", "first", "--limit=bw_size=1K,bw_refill_time=500"]).unwrap();
+    assert_eq!(driver.request(1, T_FLUSH, 0, &[], 0).0, OK);
+    assert!(writes(&place, "first") < 60, "the flush has waited for all writes");
+    place.ask(&["rate", "first"]).unwrap();
+    wait_for(&mut driver, 60);
 }
 
 #[test]

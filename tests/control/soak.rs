@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use vhost_user_btt::vhost_user::control::{Answer, RateReport, Request};
+use vhost_user_btt::vhost_user::control::{Answer, QUIESCE_SECONDS, RateReport, Request};
 
 use crate::common::daemon::nvdimmctl_ok;
 use crate::common::frontend::{Driver, OK, T_FLUSH};
@@ -58,7 +58,7 @@ fn administer(place: &Place, round: u64) {
         assert_eq!(answer, Answer::Done, "{request:?}");
     };
     done(Request::Rate { device: Some(disk.clone()), group: None, limit });
-    done(Request::Quiesce { device: disk.clone() });
+    done(Request::Quiesce { device: disk.clone(), time_limit: QUIESCE_SECONDS });
     done(Request::Resume { device: disk.clone() });
     done(Request::Drain { device: disk.clone() });
     let answer = place.request(&Request::Stat { device: None });

@@ -96,7 +96,7 @@ mod tests {
         let text = String::from_utf8_lossy(&bytes);
         // 110 bytes of header, "a" and a zero byte: a multiple of 4.
         assert!(text.starts_with("07070100000001000041ed"), "{text}");
-        assert_eq!(&text[110..118], "a\x000070701");
+        assert_eq!(&text[110..118], "a\x00070701");
         assert_eq!(text.matches("070701").count(), 3);
         assert_eq!(&text[112 + 110..112 + 120], "a/b\0\0\0text");
         assert!(text.contains(TRAILER) && bytes.len().is_multiple_of(512));

@@ -9,7 +9,7 @@ use log::{LevelFilter, info};
 use super::super::fleet::{Fleet, FleetError};
 use super::super::queue::{BucketConfig, RateLimit};
 use super::super::windows::{DeviceSelector, OnlineResize, Resized};
-use super::protocol::{Answer, Request, VERSION};
+use super::protocol::{Answer, MOST_QUIESCE_SECONDS, Request, VERSION};
 use super::report::RateReport;
 use crate::error_chain::in_one_line;
 
@@ -30,6 +30,8 @@ enum Refusal {
     LogLevel(String),
     #[error("name a device, or a group, and not both")]
     DeviceOrGroup,
+    #[error("a device is quiesced for 1 to {MOST_QUIESCE_SECONDS} seconds, and not for {0}")]
+    TimeLimit(u64),
     #[error("{0}_refill_time is missing: how many milliseconds the bucket takes to fill")]
     RefillTime(&'static str),
 }
@@ -62,7 +64,12 @@ impl Administration {
 
     fn change(&self, request: Request) -> Result<Answer, Refusal> {
         match request {
-            Request::Quiesce { device } => self.fleet.quiesce(&device)?,
+            Request::Quiesce { device, time_limit } => {
+                if !(1..=MOST_QUIESCE_SECONDS).contains(&time_limit) {
+                    return Err(Refusal::TimeLimit(time_limit));
+                }
+                self.fleet.quiesce(&device, Duration::from_secs(time_limit))?;
+            }
             Request::Resume { device } => self.fleet.resume(&device)?,
             Request::Drain { device } => self.fleet.drain(&device)?,
             Request::Remove { device, force } => self.fleet.remove(&device, force)?,

@@ -13,7 +13,7 @@ mod server;
 
 pub use administration::Administration;
 pub use client::{ClientError, request};
-pub use protocol::{Answer, Request, VERSION};
+pub use protocol::{Answer, MOST_QUIESCE_SECONDS, QUIESCE_SECONDS, Request, VERSION};
 pub use report::{
     ArenaReport, DeviceReport, DiskReport, FrontendReport, Identity, LimitsReport, OperationReport,
     PagesReport, QueueReport, RateReport, SyncReport,

@@ -15,6 +15,16 @@ pub(super) const MOST_BYTES: usize = 64 * 1024;
 /// Most bytes of an answer, with its line feed: hundreds of devices with all their queues.
 pub(super) const MOST_ANSWER_BYTES: u64 = 256 << 20;
 
+/// How many seconds a device stays quiesced at most if no other limit is asked for.
+pub const QUIESCE_SECONDS: u64 = 600;
+
+/// Longest limit that can be asked for, in seconds.
+pub const MOST_QUIESCE_SECONDS: u64 = 86_400;
+
+fn quiesce_seconds() -> u64 {
+    QUIESCE_SECONDS
+}
+
 /// What an administrator asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
@@ -47,6 +57,9 @@ pub enum Request {
     Quiesce {
         /// The device.
         device: String,
+        /// Seconds after which it is resumed in any case.
+        #[serde(default = "quiesce_seconds", rename = "time-limit")]
+        time_limit: u64,
     },
     /// Go on with a device that was quiesced.
     Resume {
@@ -156,6 +169,11 @@ mod tests {
         assert_eq!(serde_json::from_str::<Request>(short).unwrap(), request);
         for bad in ["", "{}", r#"{"command":"format"}"#, &line.replace("force", "farce")] {
             assert!(serde_json::from_str::<Request>(bad).is_err(), "{bad}");
+        }
+        let quiesce = |limit| format!(r#"{{"command":"quiesce","device":"a"{limit}}}"#);
+        for (limit, time_limit) in [("", QUIESCE_SECONDS), (r#","time-limit":7"#, 7)] {
+            let request = Request::Quiesce { device: "a".into(), time_limit };
+            assert_eq!(serde_json::from_str::<Request>(&quiesce(limit)).unwrap(), request);
         }
         let answer = Answer::Resized { before: 1, size: 2, windows: 3 };
         let line = r#"{"resized":{"before":1,"size":2,"windows":3}}"#;

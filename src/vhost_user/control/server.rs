@@ -26,6 +26,9 @@ use crate::sandbox::{ThreadKind, enter_thread};
 /// silent for the longest time.
 const MOST_CLIENTS: usize = 32;
 
+/// How often to look whether a device has been quiesced for too long, in milliseconds.
+const LOOK_AGAIN_MS: u16 = 500;
+
 /// How long to wait before accepting again when that failed, for want of descriptors say.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -112,6 +115,7 @@ impl Service {
         enter_thread(ThreadKind::Control);
         thread::scope(|scope| {
             while !self.stop.is_stopped() {
+                self.administration.fleet.resume_overdue();
                 if let Err(error) = self.accept(scope, listener) {
                     warn!("control socket: cannot accept a connection: {error}");
                     thread::sleep(ACCEPT_AGAIN);
@@ -129,7 +133,7 @@ impl Service {
         let readable = PollFlags::POLLIN;
         let mut sources =
             [PollFd::new(listener.as_fd(), readable), PollFd::new(self.stop.as_fd(), readable)];
-        match poll(&mut sources, PollTimeout::NONE) {
+        match poll(&mut sources, self.next_look()) {
             Ok(_) if !self.stop.is_stopped() => {}
             Ok(_) | Err(Errno::EINTR) => return Ok(()),
             Err(errno) => return Err(errno.into()),
@@ -147,6 +151,16 @@ impl Service {
         let started =
             thread::Builder::new().name(name).spawn_scoped(scope, move || self.serve(&client));
         started.map(drop).inspect_err(|_| self.dismiss(&stream))
+    }
+
+    /// How long the thread may sleep. A device is quiesced while the client that has asked for it is connected, so
+    /// that clients are looked at first.
+    fn next_look(&self) -> PollTimeout {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_clients = !clients.is_empty();
+        drop(clients);
+        let looks_again = has_clients || self.administration.fleet.has_quiesced();
+        if looks_again { PollTimeout::from(LOOK_AGAIN_MS) } else { PollTimeout::NONE }
     }
 
     /// Makes room for a client, and takes it in. Returns `false` if all places are taken by clients

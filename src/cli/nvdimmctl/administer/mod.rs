@@ -13,7 +13,9 @@ use crate::cli::logging::LogLevel;
 use crate::cli::output::say;
 use crate::cli::rate::RateArg;
 use crate::cli::size::Size;
-use crate::vhost_user::control::{self, Answer, ClientError, DeviceReport, Request};
+use crate::vhost_user::control::{
+    self, Answer, ClientError, DeviceReport, MOST_QUIESCE_SECONDS, QUIESCE_SECONDS, Request,
+};
 
 use stat::{Disks, Stat};
 
@@ -85,6 +87,14 @@ pub(in crate::cli::nvdimmctl) struct Drain {
 pub(in crate::cli::nvdimmctl) struct Quiesce {
     #[command(flatten)]
     target: Target,
+    /// Seconds after which the daemon resumes the device if nobody has
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = QUIESCE_SECONDS,
+        value_parser = clap::value_parser!(u64).range(1..=MOST_QUIESCE_SECONDS)
+    )]
+    time_limit: u64,
 }
 
 /// Go on with a device that was quiesced
@@ -147,7 +157,8 @@ impl Drain {
 
 impl Quiesce {
     fn run(&self, socket: &Path) -> Result<(), Error> {
-        done(socket, &Request::Quiesce { device: self.target.device.clone() })
+        let (device, time_limit) = (self.target.device.clone(), self.time_limit);
+        done(socket, &Request::Quiesce { device, time_limit })
     }
 }
 
