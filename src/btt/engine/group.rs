@@ -52,14 +52,17 @@ impl<M: PersistentMemory> Batch<'_, M> {
 
     /// Begins the group of the sector at `place`, and commits the round first if the group does not fit.
     pub(super) fn begin_group(&mut self, place: Place<'_>) -> Result<(), Error> {
+        if self.btt.atomic_sectors == 1 {
+            self.begin_single(place);
+            return Ok(());
+        }
         self.round.abandon_group();
         let piece = self.piece(place);
         let count = (piece.end - piece.start) as usize;
         let arena = place.arena.number;
         let looked_at = if mutant!(btt::FirstOfGroupLookedAt) { 1 } else { count as u32 };
         let mut lbas = (place.lba.0..place.lba.0 + looked_at).map(Lba);
-        // Two writes of one sector must not commit together: recovery could take either for the last.
-        let again = lbas.any(|lba| self.round.holds(arena, lba)) && !mutant!(btt::SameSectorTwice);
+        let again = lbas.any(|lba| self.repeats(arena, lba));
         let fits = count == 1 && !self.round.is_full() || self.fits(arena, count);
         if again || !fits {
             self.commit();
@@ -69,6 +72,21 @@ impl<M: PersistentMemory> Batch<'_, M> {
         }
         self.round.begin_group(piece);
         Ok(())
+    }
+
+    /// Begins the group of the sector at `place`, which is its only one.
+    #[inline]
+    fn begin_single(&mut self, place: Place<'_>) {
+        if self.round.is_full() || self.repeats(place.arena.number, place.lba) {
+            self.commit();
+        }
+        self.round.begin_group(place.sector..place.sector + 1);
+    }
+
+    /// Returns whether a sector is in the round already. Two writes of it must not commit together: recovery
+    /// could take either for the last.
+    fn repeats(&self, arena: usize, lba: Lba) -> bool {
+        self.round.holds(arena, lba) && !mutant!(btt::SameSectorTwice)
     }
 
     fn fits(&self, arena: usize, count: usize) -> bool {
