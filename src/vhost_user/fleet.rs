@@ -200,7 +200,7 @@ impl Fleet {
             {
                 drop(pause);
                 warn!(
-                    "{}: resumed, since nobody has asked for that within {} s; a copy of it may not be whole",
+                    "{}: resumed, since no client has asked for that within {} s; a copy of it may not be whole",
                     member.device.log().name(),
                     limit.as_secs()
                 );

@@ -39,7 +39,7 @@ pub(super) struct PageTables {
 
 #[derive(Debug)]
 struct State {
-    /// Those that nobody has begun to fill.
+    /// Those that no thread has begun to fill.
     pages: Option<Pages>,
     is_over: bool,
     report: PagesReport,

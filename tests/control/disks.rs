@@ -68,7 +68,7 @@ fn a_disk_goes_on_when_nobody_resumes_it_in_time() {
     place.ask(&["quiesce", "first", "--time-limit=1"]).unwrap();
     // No client is connected when the time is over. The driver waits until the daemon carries the request out.
     assert_eq!(driver.write(0, 0, &pattern(1)), OK);
-    daemon.wait_for_log("resumed, since nobody has asked for that within 1 s");
+    daemon.wait_for_log("resumed, since no client has asked for that within 1 s");
     let error = place.ask(&["resume", "first"]).unwrap_err();
     assert!(error.contains("may not be whole"), "{error}");
     // A limit that is not over does not end another pause.

@@ -2,7 +2,7 @@
 //!
 //! The first access to each page of a mapping faults, which costs more than the access. Filling the page
 //! tables beforehand saves that, as far as the pages are in the page cache: whatever is not there is left
-//! alone. A page of a hole would be allocated on tmpfs, and reading pages from a disk that nobody asks for
+//! alone. A page of a hole would be allocated on tmpfs, and reading pages from a disk that no request asks for
 //! would push others out of memory. A page that is given back to the file system in the moment between may be
 //! allocated again.
 

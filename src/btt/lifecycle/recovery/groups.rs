@@ -2,7 +2,7 @@
 //!
 //! A member of a group is *present* if the newest entry of its lane has the sequence number that the record
 //! names. If all are, the group is committed. Otherwise those present are taken back, but only where they are
-//! still pending: that the map has the sector at its old block says that nobody has been told of the write,
+//! still pending: that the map has the sector at its old block says that no guest has been told of the write,
 //! whatever another implementation has done since. What is taken back makes the entry in the lane's other
 //! slot the newest again.
 

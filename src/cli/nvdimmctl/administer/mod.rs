@@ -87,7 +87,7 @@ pub(in crate::cli::nvdimmctl) struct Drain {
 pub(in crate::cli::nvdimmctl) struct Quiesce {
     #[command(flatten)]
     target: Target,
-    /// Seconds after which the daemon resumes the device if nobody has
+    /// Seconds after which the daemon resumes a device that is still quiesced
     #[arg(
         long,
         value_name = "SECONDS",
