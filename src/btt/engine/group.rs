@@ -41,7 +41,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
     fn piece(&self, place: Place<'_>) -> Range<u64> {
         let Place { arena, sector, .. } = place;
         let unit = u64::from(self.btt.atomic_sectors);
-        if unit == 1 || !self.extent.contains(&sector) {
+        if !self.extent.contains(&sector) {
             return sector..sector + 1;
         }
         let cut = if mutant!(btt::PieceUncut) { self.extent.start } else { 0 };
@@ -52,21 +52,27 @@ impl<M: PersistentMemory> Batch<'_, M> {
 
     /// Begins the group of the sector at `place`, and commits the round first if the group does not fit.
     pub(super) fn begin_group(&mut self, place: Place<'_>) -> Result<(), Error> {
-        if self.btt.atomic_sectors == 1 {
-            self.begin_single(place);
-            return Ok(());
+        if self.btt.atomic_sectors > 1 {
+            self.round.abandon_group();
+            let piece = self.piece(place);
+            if piece.end - piece.start > 1 {
+                return self.begin_several(place, piece);
+            }
         }
-        self.round.abandon_group();
-        let piece = self.piece(place);
+        self.begin_single(place);
+        Ok(())
+    }
+
+    /// Begins the group of the sectors `piece`, the first of which is at `place`.
+    fn begin_several(&mut self, place: Place<'_>, piece: Range<u64>) -> Result<(), Error> {
         let count = (piece.end - piece.start) as usize;
         let arena = place.arena.number;
         let looked_at = if mutant!(btt::FirstOfGroupLookedAt) { 1 } else { count as u32 };
         let mut lbas = (place.lba.0..place.lba.0 + looked_at).map(Lba);
         let again = lbas.any(|lba| self.repeats(arena, lba));
-        let fits = count == 1 && !self.round.is_full() || self.fits(arena, count);
-        if again || !fits {
+        if again || !self.fits(arena, count) {
             self.commit();
-            if count > 1 && !self.lanes.arenas[arena].make_room(count) {
+            if !self.lanes.arenas[arena].make_room(count) {
                 return Err(Error::NoLane { arena });
             }
         }
