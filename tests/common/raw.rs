@@ -221,15 +221,7 @@ impl RawGuest {
 
     /// Starts the next ring with these descriptors.
     pub fn start_next_ring(&mut self, kick: OwnedFd, call: OwnedFd) {
-        let ring = self.kicks.len() as u32;
-        assert!(self.set_up(ring));
-        let index = words(&[u64::from(ring)]);
-        assert!(self.tell(SET_VRING_CALL, &index, &[call.as_fd()]));
-        assert!(self.tell(SET_VRING_KICK, &index, &[kick.as_fd()]));
-        assert!(self.tell(SET_VRING_ENABLE, &halves(&[ring, 1]), &[]));
-        self.kicks.push(kick);
-        self.calls.push(call);
-        self.next.push(0);
+        self.start_ring_at(kick, call, 0, 0);
     }
 
     /// Stops a ring; returns the index of its next request.
@@ -241,8 +233,11 @@ impl RawGuest {
     /// Starts the next ring where one was stopped, in the same memory: `base` is the index of its next request,
     /// and `offered` that of the next that the guest offers.
     pub fn restore_next_ring(&mut self, base: u32, offered: u16) {
+        self.start_ring_at(new_eventfd(), new_eventfd(), base, offered);
+    }
+
+    fn start_ring_at(&mut self, kick: OwnedFd, call: OwnedFd, base: u32, offered: u16) {
         let ring = self.kicks.len() as u32;
-        let (kick, call) = (new_eventfd(), new_eventfd());
         assert!(self.tell(SET_VRING_NUM, &halves(&[ring, SIZE.into()]), &[]));
         assert!(self.tell(SET_VRING_BASE, &halves(&[ring, base]), &[]));
         assert!(self.tell(SET_VRING_ADDR, &addresses(ring), &[]));
@@ -258,12 +253,6 @@ impl RawGuest {
     /// How many requests the guest has offered in a ring.
     pub fn offered(&self, ring: usize) -> u16 {
         self.next[ring]
-    }
-
-    fn set_up(&self, ring: u32) -> bool {
-        self.tell(SET_VRING_NUM, &halves(&[ring, SIZE.into()]), &[])
-            && self.tell(SET_VRING_BASE, &halves(&[ring, 0]), &[])
-            && self.tell(SET_VRING_ADDR, &addresses(ring), &[])
     }
 
     /// Sends a request. Returns `false` if the device answers that it was not carried out.
