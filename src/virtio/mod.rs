@@ -14,4 +14,4 @@ mod sync;
 pub use array::GuestArray;
 pub use descriptors::{DescriptorChain, DescriptorTable};
 pub use memory::{BadAddress, GuestRam, Span, Spans, anonymous_ram, store};
-pub use sync::{SyncError, Syncs};
+pub use sync::{NothingToSync, SyncError, Syncs};

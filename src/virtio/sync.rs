@@ -26,3 +26,17 @@ pub trait Syncs: Send + Sync {
     /// the last, or a write is durable when it completes.
     fn sync_takes_time(&self) -> bool;
 }
+
+/// Syncs what needs no sync: a medium whose completed writes are as durable as they have to be.
+#[derive(Debug)]
+pub struct NothingToSync;
+
+impl Syncs for NothingToSync {
+    fn sync(&self) -> Result<(), SyncError> {
+        Ok(())
+    }
+
+    fn sync_takes_time(&self) -> bool {
+        false
+    }
+}

@@ -7,10 +7,10 @@ use nix::errno::Errno;
 use vm_memory::VolatileSlice;
 
 use super::stage::Stage;
-use crate::btt::{Error, NeverWritten, Tag};
+use crate::btt::{Error, Tag};
 use crate::pmem::{Access, Cause, Durability, MediaError};
 use crate::virtio::block::{Disk, DiskBatch, DiskQueue};
-use crate::virtio::{SyncError, Syncs};
+use crate::virtio::{NothingToSync, Syncs};
 
 /// The disk of a run. What the check writes is kept until the next run.
 #[derive(Debug)]
@@ -56,20 +56,6 @@ impl Disk for StageDisk {
     }
 }
 
-/// The power does not fail while a state is checked: there is nothing to sync.
-#[derive(Debug)]
-struct NoSync;
-
-impl Syncs for NoSync {
-    fn sync(&self) -> Result<(), SyncError> {
-        Ok(())
-    }
-
-    fn sync_takes_time(&self) -> bool {
-        false
-    }
-}
-
 impl DiskQueue for StageQueue {
     type Batch<'q> = StageBatch<'q>;
 
@@ -77,8 +63,9 @@ impl DiskQueue for StageQueue {
         StageBatch { stage: &self.stage }
     }
 
+    /// The power does not fail while a state is checked.
     fn syncs(&self) -> Arc<dyn Syncs> {
-        Arc::new(NoSync)
+        Arc::new(NothingToSync)
     }
 }
 
@@ -98,14 +85,6 @@ impl StageBatch<'_> {
 impl DiskBatch for StageBatch<'_> {
     fn sector_size(&self) -> u32 {
         self.stage.sector_size()
-    }
-
-    fn announce(&self, _first: u64, _count: u64) {
-        // There is nothing to look up.
-    }
-
-    fn prepare(&self, _first: u64, _count: u64) {
-        // As above.
     }
 
     fn read(&mut self, first: u64, into: &VolatileSlice<'_>) -> Result<(), Error> {
@@ -148,16 +127,6 @@ impl DiskBatch for StageBatch<'_> {
         let zeroes = vec![0; self.sector_size() as usize];
         (first..first + count).for_each(|sector| self.stage.write(sector, &zeroes));
         Ok(())
-    }
-
-    fn trim(
-        &mut self,
-        first: u64,
-        count: u64,
-        _never_written: NeverWritten,
-        tag: Tag,
-    ) -> Result<(), Error> {
-        self.write_zeroes(first, count, tag)
     }
 
     fn commit(&mut self) {}

@@ -145,14 +145,6 @@ impl DiskBatch for ImageBatch<'_> {
         self.cache().options().sector_size
     }
 
-    fn announce(&self, _first: u64, _count: u64) {
-        // There is nothing to look up.
-    }
-
-    fn prepare(&self, _first: u64, _count: u64) {
-        // As above.
-    }
-
     fn read(&mut self, first: u64, into: &VolatileSlice<'_>) -> Result<(), Error> {
         let mut bytes = vec![0; into.len()];
         let read = self.cache().read(first, &mut bytes);

@@ -11,7 +11,7 @@ use super::cache::Cache;
 use crate::btt::{Error, NeverWritten, Tag};
 use crate::pmem::{Access, Cause, Durability, MediaError};
 use crate::virtio::block::{Disk, DiskBatch, DiskQueue};
-use crate::virtio::{SyncError, Syncs};
+use crate::virtio::{NothingToSync, Syncs};
 
 /// Bytes of a sector, which is one mark.
 const SECTOR: u32 = 512;
@@ -84,16 +84,6 @@ impl Disk for MarkDisk {
     }
 }
 
-impl Syncs for MarkDisk {
-    fn sync(&self) -> Result<(), SyncError> {
-        Ok(())
-    }
-
-    fn sync_takes_time(&self) -> bool {
-        false
-    }
-}
-
 impl DiskQueue for MarkQueue {
     type Batch<'q> = MarkBatch<'q>;
 
@@ -102,7 +92,7 @@ impl DiskQueue for MarkQueue {
     }
 
     fn syncs(&self) -> Arc<dyn Syncs> {
-        Arc::new(MarkDisk)
+        Arc::new(NothingToSync)
     }
 }
 
@@ -132,10 +122,6 @@ impl DiskBatch for MarkBatch<'_> {
     fn sector_size(&self) -> u32 {
         SECTOR
     }
-
-    fn announce(&self, _first: u64, _count: u64) {}
-
-    fn prepare(&self, _first: u64, _count: u64) {}
 
     fn read(&mut self, first: u64, into: &VolatileSlice<'_>) -> Result<(), Error> {
         self.read_at(first * u64::from(SECTOR), into);

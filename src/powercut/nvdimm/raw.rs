@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
-use crate::btt::{Error, NeverWritten, Tag};
+use crate::btt::{Error, Tag};
 use crate::pmem::{Durability, Intent, MediaError, PersistentMemory};
 use crate::virtio::block::{Disk, DiskBatch, DiskQueue};
 use crate::virtio::{SyncError, Syncs};
@@ -101,10 +101,6 @@ impl<M: PersistentMemory> DiskBatch for RawBatch<'_, M> {
         self.raw.sector_size
     }
 
-    fn announce(&self, _first: u64, _count: u64) {
-        // There is no map to look into.
-    }
-
     fn prepare(&self, first: u64, _count: u64) {
         self.raw.medium.prefetch(self.raw.place(first, 0), Intent::Load);
     }
@@ -145,16 +141,6 @@ impl<M: PersistentMemory> DiskBatch for RawBatch<'_, M> {
         }
         self.staged.push(tag);
         Ok(())
-    }
-
-    fn trim(
-        &mut self,
-        first: u64,
-        count: u64,
-        _never_written: NeverWritten,
-        tag: Tag,
-    ) -> Result<(), Error> {
-        self.write_zeroes(first, count, tag)
     }
 
     fn commit(&mut self) {

@@ -50,11 +50,12 @@ pub trait DiskBatch {
     /// Bytes of a sector.
     fn sector_size(&self) -> u32;
 
-    /// Sectors from `first` on, which need not exist, are about to be read or written.
-    fn announce(&self, first: u64, count: u64);
+    /// Sectors from `first` on, which need not exist, are about to be read or written. A disk that
+    /// has nothing to look up does nothing.
+    fn announce(&self, _first: u64, _count: u64) {}
 
     /// As [`announce`](Self::announce), and soon.
-    fn prepare(&self, first: u64, count: u64);
+    fn prepare(&self, _first: u64, _count: u64) {}
 
     /// Reads whole sectors from `first` on.
     fn read(&mut self, first: u64, into: &VolatileSlice<'_>) -> Result<(), Error>;
@@ -85,14 +86,17 @@ pub trait DiskBatch {
     /// Writes zeroes to `count` sectors from `first` on.
     fn write_zeroes(&mut self, first: u64, count: u64, tag: Tag) -> Result<(), Error>;
 
-    /// Makes `count` sectors from `first` on read as zeroes.
+    /// Makes `count` sectors from `first` on read as zeroes. A disk that knows no sectors without data writes
+    /// zeroes.
     fn trim(
         &mut self,
         first: u64,
         count: u64,
-        never_written: NeverWritten,
+        _never_written: NeverWritten,
         tag: Tag,
-    ) -> Result<(), Error>;
+    ) -> Result<(), Error> {
+        self.write_zeroes(first, count, tag)
+    }
 
     /// Completes all writes.
     fn commit(&mut self);
