@@ -34,9 +34,9 @@ pub struct Cell {
     /// Requests in flight per queue.
     pub depth: usize,
     pub queues: usize,
-    /// Whether the client polls for completions, or sleeps until it is interrupted.
+    /// True if the client polls for completions, or sleeps until it is interrupted.
     pub polling: bool,
-    /// Whether all of the disk was written at random before, instead of from end to end. What is read or written
+    /// True if all of the disk was written at random before, instead of from end to end. What is read or written
     /// at random is always so.
     pub is_aged: bool,
 }

@@ -78,7 +78,7 @@ impl<M: PersistentMemory> MappedNamespace<M> {
             .map_err(|source| NamespaceError::btt(&self.claim, source))
     }
 
-    /// Whether the label says that the namespace is in raw mode, and it is: Linux makes such a
+    /// Returns whether the label says that the namespace is in raw mode, and it is: Linux makes such a
     /// namespace one in sector mode by putting a BTT into it.
     #[must_use]
     pub fn is_raw(&self) -> bool {
@@ -86,7 +86,7 @@ impl<M: PersistentMemory> MappedNamespace<M> {
             && btt::find(&self.medium, self.version) == Err(Error::NotFound)
     }
 
-    /// Whether it holds a DAX region, and no BTT.
+    /// Returns whether it holds a DAX region, and no BTT.
     #[must_use]
     pub fn is_region(&self) -> bool {
         has_region(&self.medium) && btt::find(&self.medium, self.version) == Err(Error::NotFound)

@@ -187,11 +187,11 @@ fn serve(server: Server, member: Option<&Arc<Member>>, fleet: &Fleet) -> Result<
 
 /// Serves one of several devices. Returns whether it was served to the end.
 fn serve_one_of_several(server: Server, member: Option<&Arc<Member>>, fleet: &Fleet) -> bool {
-    let title = server.name().to_owned();
+    let log_name = server.name().to_owned();
     match serve(server, member, fleet) {
         Ok(()) => true,
         Err(error) => {
-            error!("{title}: {}", in_one_line(&error));
+            error!("{log_name}: {}", in_one_line(&error));
             false
         }
     }

@@ -17,10 +17,10 @@ pub enum Error {
     #[error(transparent)]
     Nvdimm(#[from] nvdimm::Error),
     /// The DAX device.
-    #[error("{title}")]
+    #[error("{log_name}")]
     Region {
         /// What the log calls the region.
-        title: String,
+        log_name: String,
         /// What is wrong.
         source: Box<dax::Error>,
     },

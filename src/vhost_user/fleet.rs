@@ -181,7 +181,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Whether a device is quiesced.
+    /// Returns whether a device is quiesced.
     pub(super) fn has_quiesced(&self) -> bool {
         // One that is locked is being quiesced or resumed, which may take a sync's time.
         self.members()

@@ -42,11 +42,11 @@ pub enum SocketSource {
 pub struct SocketPath {
     /// The path.
     pub path: PathBuf,
-    /// Who may connect.
+    /// The users that may connect.
     pub access: SocketAccess,
 }
 
-/// Who may connect to a socket that is bound.
+/// The users that may connect to a socket that is bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SocketAccess {
     /// Permission bits of the socket, whatever the umask is; `None`: 0660 less the umask.

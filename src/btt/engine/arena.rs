@@ -79,9 +79,6 @@ impl Arena {
         newest: &[FlogEntry],
         may_store: bool,
     ) -> Result<(), MediaError> {
-        if mutant!(btt::KilledTrusted) {
-            return Ok(());
-        }
         let geometry = &self.info.geometry;
         let keep = |offset, length| write_back(medium, self.start + offset, length, may_store);
         if !matches!(found, Copies::OnlyBackup(InfoFault::Media(_))) {
@@ -110,7 +107,7 @@ impl Arena {
         undone: &[Undo],
     ) -> Result<(), MediaError> {
         undone.iter().try_for_each(|undo| self.undo(medium, undo))?;
-        if mutant!(btt::UndoUnfenced) { Ok(()) } else { medium.fence() }
+        medium.fence()
     }
 
     /// Clears the records of groups of these sets, once all that they are needed for is durable; durable on
@@ -134,9 +131,6 @@ impl Arena {
     ) -> Result<(), MediaError> {
         for (lba, entry) in pending {
             self.store_entry(medium, *lba, *entry)?;
-        }
-        if mutant!(btt::ReplayUnfenced) {
-            return Ok(());
         }
         medium.fence()
     }
@@ -291,9 +285,6 @@ impl Arena {
             medium.store_u64(at, *word)?;
         }
         medium.store_u64(offset, words[0])?;
-        if mutant!(btt::RecordUnflushed) {
-            return Ok(());
-        }
         medium.flush(offset, RECORD_SIZE)
     }
 
@@ -424,7 +415,7 @@ fn write_back<M: PersistentMemory>(
     length: u64,
     may_store: bool,
 ) -> Result<(), MediaError> {
-    if may_store && !mutant!(btt::CleanTrusted) {
+    if may_store {
         make_dirty(medium, offset..offset + length)?;
     }
     medium.flush(offset, length)

@@ -256,9 +256,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
             if mutant!(btt::LineOfAnyArena) { 0 } else { staged.arena }
         };
         let line = |staged: &Staged| (arena_of(staged), staged.lba.0 / ENTRIES);
-        let neighbour =
-            if mutant!(btt::FlushedTooSoon) { index.wrapping_sub(1) } else { index + 1 };
-        let neighbour = self.round.staged.get(neighbour);
+        let neighbour = self.round.staged.get(index + 1);
         if neighbour.is_none_or(|neighbour| line(neighbour) != line(staged)) {
             arena.flush_entry(medium, staged.lba)?;
         }

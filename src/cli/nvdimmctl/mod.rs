@@ -158,7 +158,7 @@ pub enum Error {
          'nvdimmctl --control PATH dax resize-device ...'"
     )]
     AskTheDaemon {
-        /// Who holds it.
+        /// The process that holds it.
         busy: NamespaceError,
     },
     /// A file that is to be made.

@@ -236,7 +236,9 @@ impl Cache {
         state.completed += numbers.len() as u64;
         if self.options.is_write_through && !self.options.failure.loses_flushes {
             let flags = super::super::log::flag::FUA;
-            return numbers.iter().try_for_each(|number| self.settle(&mut state, *number, flags));
+            return numbers
+                .iter()
+                .try_for_each(|number| self.make_durable(&mut state, *number, flags));
         }
         self.make_room(&mut state)
     }
@@ -251,7 +253,7 @@ impl Cache {
                     "{MOST_PENDING} bytes are written and not flushed: the oldest become durable"
                 );
             }
-            self.settle(state, oldest, 0)?;
+            self.make_durable(state, oldest, 0)?;
         }
         Ok(())
     }
@@ -270,7 +272,7 @@ impl Cache {
         let complete: Vec<WriteNumber> = complete.map(|(number, _)| *number).collect();
         if !self.options.failure.loses_flushes {
             for number in complete {
-                self.settle(&mut state, number, 0)?;
+                self.make_durable(&mut state, number, 0)?;
             }
         }
         let note = self.note(state.next, queue);
@@ -283,7 +285,7 @@ impl Cache {
     }
 
     /// A write becomes durable, and is recorded.
-    fn settle(&self, state: &mut State, number: WriteNumber, flags: u64) -> io::Result<()> {
+    fn make_durable(&self, state: &mut State, number: WriteNumber, flags: u64) -> io::Result<()> {
         let Some(write) = state.writes.get(&number) else { return Ok(()) };
         if let Some(log) = &mut state.log {
             write.record(log, flags)?;
@@ -323,7 +325,7 @@ impl Cache {
             if let Some(write) = state.writes.get_mut(&number) {
                 write.note.in_flight = !write.is_complete;
             }
-            self.settle(&mut state, number, 0)?;
+            self.make_durable(&mut state, number, 0)?;
         }
         self.image.sync_data()
     }
@@ -341,12 +343,12 @@ impl Cache {
         self.fail_in(&mut self.state())
     }
 
-    /// Lets reach the image what the seed says. Whoever else writes waits for good.
+    /// Lets reach the image what the seed says. Other writers wait for good.
     fn fail_in(&self, state: &mut State) -> ! {
         let (pending, kept) = self.leave(state);
         let State { completed, flushes, .. } = *state;
         let seed = self.options.failure.seed;
-        // Not by way of the logger, which may be off, and may be locked by somebody who waits for us.
+        // Not by way of the logger, which may be off, and may be locked by a thread that waits for this one.
         let _ = writeln!(
             io::stderr(),
             "powercut: power failure: after-writes={completed},seed={seed}: {flushes} flushes had taken \

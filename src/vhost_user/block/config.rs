@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use log::info;
 use uuid::Uuid;
 
-use super::super::announce::{announce, title, warn_of_losses};
+use super::super::announce::{announce, log_name, warn_of_losses};
 use super::super::control::Identity;
 use super::super::device::VhostDevice;
 use super::super::error::Error;
@@ -159,14 +159,14 @@ impl DiskConfig {
 
     /// The windows of the disk whose namespace is `claim`'s.
     fn open_windows(&self, claim: &Claim, regions: &mut Regions) -> Result<Arc<Windows>, Error> {
-        let title = title(claim);
+        let log_name = log_name(claim);
         let windows: Vec<Window> =
             self.windows.iter().map(|window| window.open(regions)).collect::<Result<_, _>>()?;
         for (number, window) in windows.iter().enumerate() {
             let (name, size) = (window.name(), window.device_size());
-            info!("{title}: window {number} is device {name:?}, of {size} bytes");
+            info!("{log_name}: window {number} is device {name:?}, of {size} bytes");
         }
-        let windows = Arc::new(Windows::new(&title, windows));
+        let windows = Arc::new(Windows::new(&log_name, windows));
         regions.used_by(&windows);
         Ok(windows)
     }
@@ -192,7 +192,7 @@ impl DiskConfig {
         let device = self.device(&*btt, uuid);
         announce(&claim, &device, btt.durability());
         let facts = DiskFacts::new(&btt, &device);
-        let device = BlockDevice::new(&title(&claim), device, queues).polling(self.poll);
+        let device = BlockDevice::new(&log_name(&claim), device, queues).polling(self.poll);
         Ok(OpenDisk { claim, version, device, facts })
     }
 
@@ -240,7 +240,7 @@ impl<'a> MappedDisk<'a> {
         let pages = mapped.medium.pages();
         let OpenDisk { claim, version, device, facts } = config.open_btt(mapped)?;
         config.check_blocks(device.sector_size())?;
-        let page_tables = PageTables::new(title(&claim), pages, config.huge_pages);
+        let page_tables = PageTables::new(log_name(&claim), pages, config.huge_pages);
         let page_tables = Arc::new(page_tables);
         warn_of_losses(&config.namespace.path, durability, backing);
         let windows = config.open_windows(&claim, regions)?;
@@ -292,7 +292,7 @@ impl<M: PersistentMemory + 'static> MappedDisk<'_, M> {
         config.check_blocks(disk.sector_size())?;
         let device = config.device(&*disk, claim.namespace().uuid);
         announce(&claim, &device, disk.durability());
-        let device = BlockDevice::new(&title(&claim), device, queues).polling(config.poll);
+        let device = BlockDevice::new(&log_name(&claim), device, queues).polling(config.poll);
         let device = device.with_windows(config.open_windows(&claim, regions)?);
         Ok(Server::new(device.into_device(), endpoint, stop))
     }

@@ -25,7 +25,7 @@ pub struct Nvdimm<'a> {
     pub labels: Labels,
 }
 
-/// Whether the end of an NVDIMM file is a label area.
+/// Selects whether the end of an NVDIMM file is a label area.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Labels {
     None,

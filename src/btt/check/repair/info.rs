@@ -21,9 +21,6 @@ pub(super) fn write_both(start: u64, info: &InfoBlock) -> Vec<Store> {
         Store::Bytes { offset: start, bytes },
         Store::Barrier,
     ];
-    if mutant!(btt::InfosTogether) {
-        stores.remove(1);
-    }
     stores
 }
 

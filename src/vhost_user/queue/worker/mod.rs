@@ -211,7 +211,7 @@ impl<H: Handler> Worker<H> {
     }
 
     /// Waits until the medium is not used any more for what was taken off the ring.
-    pub(in crate::vhost_user) fn settle(&self) {
+    pub(in crate::vhost_user) fn wait_until_idle(&self) {
         self.completions.wait();
     }
 
