@@ -17,6 +17,7 @@ use vm_memory::VolatileSlice;
 use super::figures::Left;
 use super::flushed;
 use super::groups::{self, Page};
+use super::medium::Medium;
 use super::mutants::AnyMutant;
 use super::scenario::{Scenario, data_block_of, open};
 use super::value::Value;
@@ -448,8 +449,8 @@ fn check_clean<M: PersistentMemory>(medium: &M, when: &str) -> Result<Report, St
 }
 
 /// What all sectors read as: one by one, and together with their neighbours.
-fn read_all(
-    queue: &mut Queue<Arc<Recorder>>,
+fn read_all<M: PersistentMemory>(
+    queue: &mut Queue<M>,
     allowed: &Allowed,
 ) -> Result<Vec<(u64, Value)>, String> {
     let size = queue.btt().sector_size() as usize;

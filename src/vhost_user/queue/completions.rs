@@ -96,10 +96,12 @@ impl<R: Reply> Completions<R> {
 
     /// Takes out the first, if the guest can be told of it.
     fn take_ready(&mut self) -> Option<(Completion<R>, Instant)> {
-        if self.has_ready() || mutant!(vhost_user::ToldOutOfOrder) {
+        if self.has_ready() {
             return self.waiting.pop_front();
         }
-        None
+        let is_searched = mutant!(vhost_user::ToldOutOfOrder);
+        let later = self.waiting.iter().position(|(later, _)| is_searched && later.is_done())?;
+        self.waiting.remove(later)
     }
 
     /// Waits until the guest can be told of all of them.
