@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::new_disk::NewDisk;
 use super::report::{DeviceReport, RateReport};
 
 /// The version of the protocol: higher when something that was said before means something else.
@@ -11,6 +12,9 @@ pub const VERSION: u32 = 1;
 
 /// Most bytes of a request, with its line feed.
 pub(super) const MOST_BYTES: usize = 64 * 1024;
+
+/// Most descriptors that come with a request.
+pub(super) const MOST_DESCRIPTORS: usize = 2;
 
 /// Most bytes of an answer, with its line feed: hundreds of devices with all their queues.
 pub(super) const MOST_ANSWER_BYTES: u64 = 256 << 20;
@@ -71,6 +75,8 @@ pub enum Request {
         /// The device.
         device: String,
     },
+    /// Serve another disk. Its file, and its socket, may come with the request as descriptors.
+    Add(Box<NewDisk>),
     /// Serve a device no more.
     Remove {
         /// The device.
@@ -79,7 +85,8 @@ pub enum Request {
         #[serde(default)]
         force: bool,
     },
-    /// Make a disk larger, and the namespace that it is in.
+    /// Make a disk larger, and the namespace that it is in. The file of a disk that was handed over comes with the
+    /// request as a descriptor, opened again for it.
     Resize {
         /// The disk.
         device: String,
@@ -108,6 +115,17 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// How many descriptors may come with it.
+    pub(super) fn most_descriptors(&self) -> usize {
+        match self {
+            Request::Add(_) => MOST_DESCRIPTORS,
+            Request::Resize { .. } => 1,
+            _ => 0,
+        }
+    }
+}
+
 /// What became of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -132,6 +150,11 @@ pub enum Answer {
     Stat {
         /// The devices.
         devices: Vec<DeviceReport>,
+    },
+    /// The disk is served.
+    Added {
+        /// The name that it goes by.
+        name: String,
     },
     /// It is done.
     Done,
