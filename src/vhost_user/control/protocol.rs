@@ -176,6 +176,7 @@ pub enum Answer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::new_disk::Handed;
     use super::*;
 
     #[test]
@@ -198,6 +199,20 @@ mod tests {
             let request = Request::Quiesce { device: "a".into(), time_limit };
             assert_eq!(serde_json::from_str::<Request>(&quiesce(limit)).unwrap(), request);
         }
+        let line = r#"{"command":"add","nvdimm":"/f","socket":"/s","descriptors":["nvdimm","socket"],"read-only":true}"#;
+        let disk = NewDisk {
+            nvdimm: "/f".into(),
+            socket: "/s".into(),
+            descriptors: vec![Handed::Nvdimm, Handed::Socket],
+            read_only: Some(true),
+            ..NewDisk::default()
+        };
+        let request = Request::Add(Box::new(disk));
+        assert_eq!(serde_json::to_string(&request).unwrap(), line);
+        assert_eq!(serde_json::from_str::<Request>(line).unwrap(), request);
+        assert!(serde_json::from_str::<Request>(&line.replace("read-only", "rw")).is_err());
+        let answer = Answer::Added { name: "b".into() };
+        assert_eq!(serde_json::to_string(&answer).unwrap(), r#"{"added":{"name":"b"}}"#);
         let answer = Answer::Resized { before: 1, size: 2, windows: 3 };
         let line = r#"{"resized":{"before":1,"size":2,"windows":3}}"#;
         assert_eq!(serde_json::to_string(&answer).unwrap(), line);
