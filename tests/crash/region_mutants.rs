@@ -179,11 +179,12 @@ fn without(mut events: Vec<Event>, is_left_out: impl Fn(&Event) -> bool) -> Vec<
     events
 }
 
-/// Leaves out what is done to `part`, with the fences after that.
+/// Leaves out what is written to `part`, with the fences after that.
 fn without_fences_of(events: Vec<Event>, part: Part) -> Vec<Event> {
     let mut was_left_out = false;
     without_each(events, |event| {
-        let is_left_out = if is_fence(event) { was_left_out } else { is_in(event, part) };
+        let is_left_out =
+            if is_fence(event) { was_left_out } else { is_in(event, part) && !is_zeroing(event) };
         was_left_out = is_left_out;
         is_left_out
     })
