@@ -29,6 +29,20 @@ pub(super) struct List {
     #[command(flatten)]
     namespace: NamespaceArgs,
 
+    #[command(flatten)]
+    kinds: KindArgs,
+
+    /// Also show uuids, offsets, labels and durability
+    #[arg(short, long)]
+    verbose: bool,
+
+    #[command(flatten)]
+    json: JsonArgs,
+}
+
+/// What is listed.
+#[derive(Debug, Args)]
+struct KindArgs {
     /// List the NVDIMMs: the files as a whole, with their label storage areas
     #[arg(short = 'D', long)]
     dimms: bool,
@@ -37,16 +51,9 @@ pub(super) struct List {
     #[arg(short = 'N', long)]
     namespaces: bool,
 
-    /// List the files: their size, labels and free space
+    /// List the regions: what of each file is for namespaces, and what is free
     #[arg(short = 'R', long)]
     regions: bool,
-
-    /// Also show uuids, offsets, labels and durability
-    #[arg(short, long)]
-    verbose: bool,
-
-    #[command(flatten)]
-    json: JsonArgs,
 }
 
 /// A file as it is listed. Names as in ndctl, where it has them.
@@ -109,20 +116,21 @@ impl List {
 
     /// Returns whether namespaces are listed.
     fn wants_namespaces(&self) -> bool {
-        self.namespaces || !(self.regions || self.dimms)
+        let KindArgs { dimms, namespaces, regions } = self.kinds;
+        namespaces || !(regions || dimms)
     }
 
     /// Prints JSON: an array where one kind of things is listed, else an object with an array for each.
     fn say_json(&self, mut regions: Vec<Region>) -> Result<(), Error> {
-        if !self.dimms {
-            return if self.regions {
+        if !self.kinds.dimms {
+            return if self.kinds.regions {
                 self.json.say(&regions)
             } else {
                 self.json.say(&listings(regions))
             };
         }
         let dimms: Vec<Dimm> = regions.iter_mut().filter_map(|region| region.dimm.take()).collect();
-        match (self.regions, self.namespaces) {
+        match (self.kinds.regions, self.kinds.namespaces) {
             (false, false) => self.json.say(&dimms),
             (true, _) => self.json.say(&Kinds { dimms, regions: Some(regions), namespaces: None }),
             (false, true) => {
@@ -136,7 +144,7 @@ impl List {
     fn describe(&self, path: &Path) -> Result<Region, Error> {
         let file = NvdimmFile::open(path, ClaimKind::Shared, self.namespace.label_size())?;
         let mut region = Region::describe(&file);
-        if self.dimms {
+        if self.kinds.dimms {
             region.dimm = Some(Dimm::describe(&file)?);
         }
         if self.wants_namespaces() {
@@ -162,9 +170,9 @@ impl List {
         let namespaces = regions.iter_mut().filter_map(|region| region.namespaces.take());
         let listed: Vec<Listing> = namespaces.flatten().collect();
         print_namespaces(&listed, self.verbose);
-        let is_short = self.dimms && !self.namespaces;
+        let is_short = self.kinds.dimms && !self.kinds.namespaces;
         let worth_saying = |region: &&Region| {
-            self.regions || !is_short && (self.verbose || region.namespace_count == 0)
+            self.kinds.regions || !is_short && (self.verbose || region.namespace_count == 0)
         };
         regions.iter().filter(worth_saying).for_each(Region::print);
     }
