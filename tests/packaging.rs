@@ -187,7 +187,7 @@ fn argument(index: u8, mask: u64, value: u64) -> SeccompRule {
 /// `RestrictNamespaces=yes` (src/shared/seccomp-util.c).
 fn filters_of_the_unit() -> [File; 3] {
     let numbers = numbers_of_calls();
-    let refused = |errno: i32| SeccompAction::Errno(errno as u32);
+    let refused = |errno: i32| SeccompAction::Errno(errno.cast_unsigned());
     let is_unix = argument(0, u64::MAX, libc::AF_UNIX as u64);
     let rules = |call: &String| match call.as_str() {
         "socket" => vec![is_unix.clone()],
@@ -195,8 +195,9 @@ fn filters_of_the_unit() -> [File; 3] {
     };
     let calls = calls_of_the_unit();
     let known = calls.iter().filter_map(|call| Some((*numbers.get(call)?, rules(call))));
-    let executable = libc::PROT_EXEC as u64;
-    let both = executable | libc::PROT_WRITE as u64;
+    let bits = |flag: i32| u64::from(flag.cast_unsigned());
+    let executable = bits(libc::PROT_EXEC);
+    let both = executable | bits(libc::PROT_WRITE);
     let namespaces = [
         libc::CLONE_NEWNS,
         libc::CLONE_NEWCGROUP,
@@ -207,7 +208,7 @@ fn filters_of_the_unit() -> [File; 3] {
         libc::CLONE_NEWNET,
     ];
     let namespaces: Vec<_> =
-        namespaces.iter().map(|flag| argument(0, *flag as u64, *flag as u64)).collect();
+        namespaces.iter().map(|flag| argument(0, bits(*flag), bits(*flag))).collect();
     let denied = [
         (numbers["mmap"], vec![argument(2, both, both)]),
         (numbers["mprotect"], vec![argument(2, executable, executable)]),
