@@ -167,7 +167,7 @@ fn listings_take_the_options_of_ndctl() {
     assert_eq!(all["regions"], both);
     assert!(all.get("namespaces").is_none());
     assert_eq!(printed(&["list", "-DN", "-j", path])["namespaces"], both[0]["namespaces"]);
-    assert_eq!(printed(&["list", "-Du", path])[0]["labels"]["size"], "128.00 KiB (131.07 kB)");
+    assert_eq!(printed(&["list", "-Du", path])[0]["labels"]["size"], "128.00 KiB (131.07 KB)");
 }
 
 #[test]
