@@ -35,7 +35,7 @@ const FILE_SYSTEMS: [FileSystem; 3] = [
     FileSystem {
         name: "xfs",
         size: 320,
-        mkfs: ("mkfs", &["/usr/sbin/mkfs.xfs", "-q"]),
+        mkfs: ("mkfs", &["/usr/sbin/mkfs.xfs", "-q", "-s", "size=4096"]),
         options: "",
     },
     FileSystem {
