@@ -11,6 +11,7 @@ use nix::unistd::Group;
 use serde_json::json;
 
 use super::disk::{DiskArg, queue_count, serial};
+use super::keeper::KeeperArgs;
 use super::logging::LogLevel;
 use super::name::NamespaceArgs;
 use super::powercut::DiskOptions;
@@ -46,6 +47,10 @@ pub struct DaemonArgs {
     /// What is given up before serving begins.
     #[command(flatten)]
     pub sandbox: SandboxArgs,
+
+    /// Who holds the connections of frontends.
+    #[command(flatten)]
+    pub keeper: KeeperArgs,
 
     /// Print the capabilities of the program as JSON, and exit
     #[arg(long, action = ArgAction::SetTrue)]

@@ -3,27 +3,28 @@
 use std::process::ExitCode;
 
 use super::daemon::DeviceArgs;
+use super::keeper::KeeperArgs;
 use super::sandbox::SandboxArgs;
 use super::signals::{StopSignals, outlive_file_size_limit};
 use super::{complain, one_line, service};
 use crate::sandbox;
 use crate::vhost_user::{
-    DeviceConfig, Devices, Error, PassedSockets, Stop, raise_descriptor_limit,
+    DeviceConfig, Devices, Error, PassedSockets, Stop, raise_descriptor_limit, take_kept,
 };
 
 /// Exit status after a command line that makes no sense.
 pub(super) const USAGE: u8 = 2;
 
 /// Serves what `args` say, for `program`, until it is told to stop. `change` may change each device before it
-/// is opened. With a `sandbox`, the process enters it when all is open.
+/// is opened. The `daemon` enters its sandbox when all is open, and may take its connections from a keeper.
 pub fn serve_devices(
     program: &str,
     args: DeviceArgs,
-    sandbox: Option<&SandboxArgs>,
+    daemon: Option<(&SandboxArgs, &KeeperArgs)>,
     change: impl FnMut(&mut DeviceConfig),
 ) -> ExitCode {
     args.log_level.start_logging();
-    match run(program, args, sandbox, change) {
+    match run(program, args, daemon, change) {
         Ok(code) => code,
         Err(error) => {
             log::error!("{}", one_line(&error));
@@ -35,25 +36,29 @@ pub fn serve_devices(
 fn run(
     program: &str,
     args: DeviceArgs,
-    sandbox: Option<&SandboxArgs>,
+    daemon: Option<(&SandboxArgs, &KeeperArgs)>,
     change: impl FnMut(&mut DeviceConfig),
 ) -> Result<ExitCode, Error> {
     // Before any file is opened whose descriptor could have the number of one of them.
     let mut passed = PassedSockets::from_environment()?;
     let control = args.control.clone();
-    let mut devices = match args.devices(passed.len()) {
+    let kept = daemon.map_or(&[][..], |(_, keeper)| &keeper.kept);
+    let mut devices = match args.devices(passed.len().max(kept.len())) {
         Ok(devices) => devices,
         Err(error) => {
             complain(format_args!("{program}: {error} (see --help)"));
             return Ok(ExitCode::from(USAGE));
         }
     };
-    passed.hand_out(&mut devices)?;
+    match kept {
+        [] => passed.hand_out(&mut devices)?,
+        kept => take_kept(kept, &mut devices)?,
+    }
     if !passed.is_empty() {
         log::warn!("the service manager has passed {} sockets that no device needs", passed.len());
     }
     devices.iter_mut().for_each(change);
-    let sandbox = sandbox.map(|args| args.sandbox(&devices, control.as_deref()));
+    let sandbox = daemon.map(|(args, _)| args.sandbox(&devices, control.as_deref()));
     let open = |stops: Vec<Stop>| {
         let opened = Devices::open(devices.iter().zip(stops), control)?;
         // What comes next serves frontends. No thread has been started yet.

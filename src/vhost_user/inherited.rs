@@ -16,6 +16,7 @@ use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use super::devices::DeviceConfig;
 use super::error::Error;
+use super::handed::Handed;
 use super::socket::{Endpoint, SocketSource};
 
 /// A socket that the process has taken over.
@@ -23,18 +24,24 @@ use super::socket::{Endpoint, SocketSource};
 pub struct Inherited {
     name: String,
     socket: Arc<OwnedFd>,
+    /// Connections come over it, from the keeper.
+    is_kept: bool,
 }
 
 impl Inherited {
     /// A listening or connected stream socket, which the log calls `name`.
     #[must_use]
     pub fn new(name: String, socket: OwnedFd) -> Inherited {
-        Inherited { name, socket: Arc::new(socket) }
+        Inherited { name, socket: Arc::new(socket), is_kept: false }
     }
 
     pub(super) fn endpoint(&self) -> Result<Endpoint, Error> {
         let fails = |source| Error::Inherited { name: self.name.clone(), source };
-        self.socket.try_clone().and_then(endpoint).map_err(fails)
+        let socket = self.socket.try_clone().map_err(fails)?;
+        if self.is_kept {
+            return Ok(Endpoint::Handed(Handed::over(UnixStream::from(socket))));
+        }
+        endpoint(socket).map_err(fails)
     }
 }
 
@@ -105,6 +112,25 @@ impl PassedSockets {
         }
         Ok(())
     }
+}
+
+/// Gives each of `devices` the descriptor of `numbers` from which the keeper has it take connections.
+///
+/// # Errors
+///
+/// There are fewer or more than devices, or a descriptor is of no use.
+pub fn take_kept(numbers: &[i32], devices: &mut [DeviceConfig]) -> Result<(), Error> {
+    if numbers.len() != devices.len() {
+        return Err(Error::Kept { sockets: numbers.len(), devices: devices.len() });
+    }
+    for (number, device) in numbers.iter().zip(devices) {
+        let name = device.socket().to_string();
+        let source = |source| Error::Inherited { name: name.clone(), source };
+        let socket = duplicate(*number).map_err(source)?;
+        let inherited = Inherited { name, socket: Arc::new(socket), is_kept: true };
+        *device.socket_mut() = SocketSource::Inherited(inherited);
+    }
+    Ok(())
 }
 
 fn take(number: i32) -> Result<Inherited, Error> {

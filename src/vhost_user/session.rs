@@ -452,7 +452,8 @@ impl Drop for Session<'_> {
 }
 
 /// Returns whether a request has an answer of its own, which the frontend waits for.
-fn has_own_answer(request: u32) -> bool {
+#[must_use]
+pub fn has_own_answer(request: u32) -> bool {
     use vhost::vhost_user::message::FrontendReq;
     let Ok(request) = FrontendReq::try_from(request) else { return false };
     matches!(

@@ -202,6 +202,15 @@ impl RawGuest {
         RawGuest { raw, memory, kicks, calls, wants_replies, next }
     }
 
+    /// A guest whose only ring was started, with these descriptors, over a connection that answers each request.
+    pub fn of_started_ring(raw: Raw, memory: File, kick: OwnedFd, call: OwnedFd) -> RawGuest {
+        let mut guest = RawGuest::on(raw, memory, true);
+        guest.kicks.push(kick);
+        guest.calls.push(call);
+        guest.next.push(0);
+        guest
+    }
+
     /// The device was reset: rings are started anew.
     pub fn forget_rings(&mut self) {
         self.kicks.clear();

@@ -26,6 +26,7 @@ mod dax_power_failure;
 mod disk_features;
 mod ext4;
 mod growth;
+mod kept;
 mod linux_btt;
 mod migration;
 mod namespaces;
