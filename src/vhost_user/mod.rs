@@ -23,6 +23,7 @@ mod fleet;
 mod grants;
 mod guest_log;
 pub mod handed;
+mod hold;
 mod inherited;
 mod limits;
 mod medium;

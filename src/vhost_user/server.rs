@@ -15,6 +15,7 @@ use super::device::VhostDevice;
 use super::error::Error;
 use super::fleet::{Description, Growth, Member};
 use super::handed::{self, Handed};
+use super::hold::Hold;
 use super::page_tables::PageTables;
 use super::peer::Peer;
 use super::protocol::message::MessageError;
@@ -37,12 +38,14 @@ pub struct Server {
     description: Option<Description>,
     /// `None`: the medium has none that could be filled.
     page_tables: Option<Arc<PageTables>>,
+    /// `None`: what it needs is held all the time.
+    holder: Option<Arc<dyn Hold>>,
 }
 
 impl Server {
     /// A server for `device` at `endpoint`, which `stop` stops.
     pub(super) fn new(device: Arc<dyn VhostDevice>, endpoint: Endpoint, stop: Stop) -> Server {
-        Server { device, endpoint, stop, description: None, page_tables: None }
+        Server { device, endpoint, stop, description: None, page_tables: None, holder: None }
     }
 
     /// Says what the device is, for the administrator, and how it grows.
@@ -53,6 +56,11 @@ impl Server {
     /// Fills `page_tables` while it serves.
     pub(super) fn filling(self, page_tables: Arc<PageTables>) -> Server {
         Server { page_tables: Some(page_tables), ..self }
+    }
+
+    /// Has `holder` hold what it needs while rings run.
+    pub(super) fn holding(self, holder: Arc<dyn Hold>) -> Server {
+        Server { holder: Some(holder), ..self }
     }
 
     /// What the administrator sees of it, once.
@@ -82,10 +90,10 @@ impl Server {
     /// As [`run`](Self::run), with the growth of the disk.
     pub(super) fn run_with(self, growth: Option<Arc<dyn Growth>>) -> Result<(), Error> {
         enter_thread(ThreadKind::Device);
-        let Server { device, endpoint, stop, description, page_tables } = self;
+        let Server { device, endpoint, stop, description, page_tables, holder } = self;
         let _filling = page_tables.and_then(PageTables::fill);
         let growth = growth.or_else(|| description.and_then(|description| description.growth));
-        let serving = Serving { device, growth, stop };
+        let serving = Serving { device, growth, holder, stop };
         match endpoint {
             Endpoint::Listening(listener, _name) => {
                 // A frontend that has left again is not to be waited for.
@@ -106,6 +114,7 @@ struct Serving {
     device: Arc<dyn VhostDevice>,
     /// `None`: the disk stays as large as it is.
     growth: Option<Arc<dyn Growth>>,
+    holder: Option<Arc<dyn Hold>>,
     stop: Stop,
 }
 
@@ -220,7 +229,8 @@ impl Serving {
     /// Serves a frontend until it leaves. `listener` is where others connect.
     fn serve(&self, stream: UnixStream, listener: Option<&dyn AsFd>) {
         let log = self.device.log();
-        let session = Session::new(self.device.clone(), stream, &self.stop, listener);
+        let holder = self.holder.as_deref();
+        let session = Session::new(self.device.clone(), stream, &self.stop, listener, holder);
         let mut session = match session {
             Ok(session) => session,
             Err(error) => return self.try_again_later("cannot serve a frontend", &error),

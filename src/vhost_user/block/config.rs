@@ -22,6 +22,7 @@ use super::super::windows::{Regions, Window, WindowConfig, Windows};
 use super::device::BlockDevice;
 use super::facts::DiskFacts;
 use super::growth::DiskGrowth;
+use super::on_demand;
 use crate::btt::{self, Version};
 use crate::namespace::{MappedNamespace, NamespaceError, NamespaceOptions};
 use crate::nvdimm::{Claim, ClaimKind};
@@ -37,6 +38,8 @@ pub struct DiskConfig {
     pub namespace: NamespaceOptions,
     /// Refuse every change, and never write to the file.
     pub read_only: bool,
+    /// Claim the namespace while rings run, and not before or after. There are no windows then.
+    pub claim_while_running: bool,
     /// Number of request queues, 1 to 64.
     pub queues: u16,
     /// Most descriptors of a queue, a power of two.
@@ -115,12 +118,15 @@ impl DiskConfig {
     ///
     /// Another process holds the namespace, its BTT cannot be served, or the socket cannot be used.
     pub fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Server, Error> {
+        if self.claim_while_running {
+            return on_demand::server(self, stop);
+        }
         let (mapped, endpoint) = self.map()?;
         self.medium.disk(MappedDisk { config: self, mapped, endpoint, regions, stop })
     }
 
     /// Lets the queues of `device` be no faster than they may.
-    fn limit(&self, device: &impl VhostDevice) {
+    pub(super) fn limit(&self, device: &impl VhostDevice) {
         let limits = device.gate().limits();
         limits.own().set(self.rate_limit, Instant::now());
         if let Some(group) = &self.rate_group {
@@ -129,7 +135,7 @@ impl DiskConfig {
     }
 
     /// What the administrator sees of the disk.
-    fn description(
+    pub(super) fn description(
         &self,
         identity: Identity,
         facts: Arc<DiskFacts>,
@@ -197,7 +203,7 @@ impl DiskConfig {
     }
 
     /// The device that serves `disk`, which goes by `uuid`.
-    fn device(&self, disk: &impl Disk, uuid: Option<Uuid>) -> Device {
+    pub(super) fn device(&self, disk: &impl Disk, uuid: Option<Uuid>) -> Device {
         let options = DeviceOptions {
             read_only: self.read_only,
             discard: self.discard,
@@ -213,7 +219,7 @@ impl DiskConfig {
     }
 
     /// Refuses logical blocks that are larger than a sector: they would tear.
-    fn check_blocks(&self, sector_size: u32) -> Result<(), Error> {
+    pub(super) fn check_blocks(&self, sector_size: u32) -> Result<(), Error> {
         match self.logical_block_size {
             Some(size) if size > sector_size => {
                 Err(Error::LogicalBlock { path: self.namespace.path.clone(), size, sector_size })
