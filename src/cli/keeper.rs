@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, value_parser};
 
-use super::daemon::DaemonArgs;
+use super::daemon::{DaemonArgs, Served};
 use super::serving::USAGE;
 use super::signals::outlive_file_size_limit;
 use super::{complain, one_line, service};
@@ -68,13 +68,17 @@ pub fn keep_devices(program: &str, args: DaemonArgs) -> ExitCode {
 fn run(program: &str, args: DaemonArgs) -> Result<ExitCode, KeepError> {
     let mut passed = PassedSockets::from_environment()?;
     let DaemonArgs { devices, sandbox, keeper, .. } = args;
-    let mut devices = match devices.devices(passed.len()) {
-        Ok(devices) => devices,
+    let mut devices = match devices.served(passed.len()) {
+        Ok(Served { devices, .. }) => devices,
         Err(error) => {
             complain(format_args!("{program}: {error} (see --help)"));
             return Ok(ExitCode::from(USAGE));
         }
     };
+    if devices.is_empty() {
+        complain(format_args!("{program}: --keeper: say which devices to serve (see --help)"));
+        return Ok(ExitCode::from(USAGE));
+    }
     passed.hand_out(&mut devices)?;
     if let Err(error) = outlive_file_size_limit() {
         log::warn!("cannot watch for SIGXFSZ: {error}");

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::daemon::DeviceArgs;
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+use super::daemon::{DeviceArgs, Served};
 use super::keeper::KeeperArgs;
 use super::sandbox::SandboxArgs;
 use super::signals::{StopSignals, outlive_file_size_limit};
@@ -37,14 +39,13 @@ fn run(
     program: &str,
     args: DeviceArgs,
     daemon: Option<(&SandboxArgs, &KeeperArgs)>,
-    change: impl FnMut(&mut DeviceConfig),
+    mut change: impl FnMut(&mut DeviceConfig),
 ) -> Result<ExitCode, Error> {
     // Before any file is opened whose descriptor could have the number of one of them.
     let mut passed = PassedSockets::from_environment()?;
-    let control = args.control.clone();
     let kept = daemon.map_or(&[][..], |(_, keeper)| &keeper.kept);
-    let mut devices = match args.devices(passed.len().max(kept.len())) {
-        Ok(devices) => devices,
+    let Served { mut devices, mut control } = match args.served(passed.len().max(kept.len())) {
+        Ok(served) => served,
         Err(error) => {
             complain(format_args!("{program}: {error} (see --help)"));
             return Ok(ExitCode::from(USAGE));
@@ -52,13 +53,23 @@ fn run(
     };
     match kept {
         [] => passed.hand_out(&mut devices)?,
-        kept => take_kept(kept, &mut devices)?,
+        kept => {
+            // Also when other devices than the keeper's are served by then.
+            if let Err(errno) = set_parent_process_death_signal(Some(Signal::TERM)) {
+                log::warn!("the daemon does not end with its keeper: {errno}");
+            }
+            take_kept(kept, &mut devices)?;
+        }
     }
     if !passed.is_empty() {
         log::warn!("the service manager has passed {} sockets that no device needs", passed.len());
     }
-    devices.iter_mut().for_each(change);
-    let sandbox = daemon.map(|(args, _)| args.sandbox(&devices, control.as_deref()));
+    devices.iter_mut().for_each(&mut change);
+    if let Some(control) = &mut control {
+        control.change_additions(change);
+    }
+    let path = control.as_ref().map(|control| control.path.as_path());
+    let sandbox = daemon.map(|(args, _)| args.sandbox(&devices, path));
     let open = |stops: Vec<Stop>| {
         let opened = Devices::open(devices.iter().zip(stops), control)?;
         // What comes next serves frontends. No thread has been started yet.
@@ -84,10 +95,11 @@ pub(super) fn serve<E: From<Error>>(
         .map(|_| Stop::new())
         .collect::<Result<_, _>>()
         .map_err(system("cannot make a stop handle"))?;
-    let devices = open(stops.clone())?;
+    let devices = open(stops)?;
+    let stopper = devices.stopper();
     let stop = move || {
         service::stopping();
-        stops.iter().for_each(Stop::stop);
+        stopper.stop();
     };
     signals.watch(stop).map_err(system("cannot watch for signals"))?;
     service::ready(devices.count()).map_err(system("cannot answer the watchdog"))?;

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::Arc;
 
 use listenfd::ListenFd;
@@ -17,12 +18,14 @@ use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 use super::devices::DeviceConfig;
 use super::error::Error;
 use super::handed::Handed;
-use super::socket::{Endpoint, SocketSource};
+use super::socket::{Endpoint, SocketName, SocketSource};
 
 /// A socket that the process has taken over.
 #[derive(Debug, Clone)]
 pub struct Inherited {
     name: String,
+    /// The process that has bound it leaves its name to this one.
+    keeps_name: bool,
     socket: Arc<OwnedFd>,
     /// Connections come over it, from the keeper.
     is_kept: bool,
@@ -32,7 +35,14 @@ impl Inherited {
     /// A listening or connected stream socket, which the log calls `name`.
     #[must_use]
     pub fn new(name: String, socket: OwnedFd) -> Inherited {
-        Inherited { name, socket: Arc::new(socket), is_kept: false }
+        Inherited { name, keeps_name: false, socket: Arc::new(socket), is_kept: false }
+    }
+
+    /// A listening or connected stream socket that was bound to `path` for this process, which removes that name
+    /// at the end if it can.
+    pub(super) fn handed_over(path: &Path, socket: OwnedFd) -> Inherited {
+        let name = path.display().to_string();
+        Inherited { name, keeps_name: true, socket: Arc::new(socket), is_kept: false }
     }
 
     pub(super) fn endpoint(&self) -> Result<Endpoint, Error> {
@@ -41,7 +51,14 @@ impl Inherited {
         if self.is_kept {
             return Ok(Endpoint::Handed(Handed::over(UnixStream::from(socket))));
         }
-        endpoint(socket).map_err(fails)
+        match endpoint(socket).map_err(fails)? {
+            Endpoint::Listening(listener, None) if self.keeps_name => {
+                let address = listener.local_addr().map_err(fails)?;
+                let name = address.as_pathname().and_then(SocketName::of);
+                Ok(Endpoint::Listening(listener, name))
+            }
+            other => Ok(other),
+        }
     }
 }
 
@@ -127,7 +144,8 @@ pub fn take_kept(numbers: &[i32], devices: &mut [DeviceConfig]) -> Result<(), Er
         let name = device.socket().to_string();
         let source = |source| Error::Inherited { name: name.clone(), source };
         let socket = duplicate(*number).map_err(source)?;
-        let inherited = Inherited { name, socket: Arc::new(socket), is_kept: true };
+        let inherited =
+            Inherited { name, keeps_name: false, socket: Arc::new(socket), is_kept: true };
         *device.socket_mut() = SocketSource::Inherited(inherited);
     }
     Ok(())
