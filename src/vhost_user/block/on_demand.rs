@@ -118,6 +118,7 @@ fn identity(config: &DiskConfig, seen: &SeenNamespace) -> Identity {
         uuid: namespace.uuid.map(|uuid| uuid.to_string()),
         socket: config.socket.to_string(),
         claim: "running".into(),
+        handed_over: false,
     }
 }
 
