@@ -15,10 +15,12 @@ use super::page_tables::PageTables;
 use super::pause::{Pause, Quiesced};
 use super::queue::{BucketConfig, Counter, Operation, QueueCounters, RateLimit};
 use super::stop::Stop;
+use crate::btt::{self, Position};
 use crate::namespace::NamespaceError;
 use crate::virtio::SyncError;
 
-/// A disk that can take the sectors which its namespace has gained.
+/// A disk that is served for writing: it can take the sectors which its namespace has gained, and those that it
+/// has can be moved.
 pub(super) trait Growth: Send + Sync {
     /// Takes them. `None`: there are none.
     ///
@@ -34,6 +36,13 @@ pub(super) trait Growth: Send + Sync {
     ///
     /// The namespace stays as it was.
     fn extend(&self, size: Option<u64>, force: bool) -> Result<(), GrowthError>;
+
+    /// Goes on with a defragmentation for a moment. Returns how far it has come, and whether it is done.
+    ///
+    /// # Errors
+    ///
+    /// Sectors cannot be moved now, or at all.
+    fn defragment(&self, position: Position) -> Result<(Position, bool), GrowthError>;
 }
 
 /// How a disk has grown.
@@ -59,6 +68,9 @@ pub(super) enum GrowthError {
     /// Its file is being copied.
     #[error("the disk is quiesced: resume it first")]
     Quiesced,
+    /// Its sectors cannot be moved.
+    #[error("the sectors of the disk cannot be moved")]
+    Move(#[from] btt::Error),
 }
 
 /// Why something was not done to a device.
@@ -89,6 +101,9 @@ pub(super) enum FleetError {
     /// It is no disk, or read-only.
     #[error("device {0:?} is no disk that can grow: it is read-only, or persistent memory")]
     NoGrowth(String),
+    /// It is no disk, or read-only.
+    #[error("device {0:?} is no disk whose sectors can be moved: it is read-only, or persistent memory")]
+    NoMoves(String),
     /// It is in no group.
     #[error("this daemon has no group {0:?} of rate limits")]
     NoGroup(String),
@@ -251,6 +266,23 @@ impl Fleet {
         growth.extend(size, force)?;
         let grown = growth.take()?;
         Ok((before, facts.report().size, grown.is_some_and(|grown| grown.is_told)))
+    }
+
+    /// Goes on with the defragmentation of a disk for a moment.
+    pub(super) fn defragment(
+        &self,
+        name: &str,
+        position: Position,
+    ) -> Result<(Position, bool), FleetError> {
+        let member = self.find(name)?;
+        let growth = member.description.growth.as_ref();
+        let growth = growth.ok_or_else(|| FleetError::NoMoves(name.to_owned()))?;
+        // Who quiesces the disk waits until this is over.
+        let quiesced = member.quiesced();
+        if quiesced.is_some() {
+            return Err(GrowthError::Quiesced.into());
+        }
+        Ok(growth.defragment(position)?)
     }
 
     /// Sets other rate limits of a device.

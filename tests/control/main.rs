@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod defragment;
 mod disks;
 mod growth;
 mod limits;

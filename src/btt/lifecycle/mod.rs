@@ -1,6 +1,7 @@
 //! The life of a BTT: making one, opening it after whatever happened, and growing it.
 
 mod create;
+mod defragment;
 mod erase;
 mod foreign;
 mod grow;
@@ -8,6 +9,7 @@ mod inspect;
 mod open;
 mod recovery;
 
+pub use defragment::{Position, defragment};
 pub use create::{CreateOptions, create};
 pub use erase::{Trace, erase, trace};
 pub use foreign::first_foreign;

@@ -77,6 +77,10 @@ impl Administration {
                 let (before, size, told) = self.fleet.resize(&device, size, force)?;
                 return Ok(Answer::Grown { before, size, told });
             }
+            Request::Defragment { device, position } => {
+                let (position, is_done) = self.fleet.defragment(&device, position)?;
+                return Ok(Answer::Defragmented { position, is_done });
+            }
             Request::Rate { device, group, limit } => {
                 let limit = rate_limit(&limit)?;
                 match (device, group) {
