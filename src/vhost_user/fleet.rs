@@ -102,7 +102,9 @@ pub(super) enum FleetError {
     #[error("device {0:?} is no disk that can grow: it is read-only, or persistent memory")]
     NoGrowth(String),
     /// It is no disk, or read-only.
-    #[error("device {0:?} is no disk whose sectors can be moved: it is read-only, or persistent memory")]
+    #[error(
+        "device {0:?} is no disk whose sectors can be moved: it is read-only, or persistent memory"
+    )]
     NoMoves(String),
     /// It is in no group.
     #[error("this daemon has no group {0:?} of rate limits")]

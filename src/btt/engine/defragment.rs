@@ -295,7 +295,9 @@ impl<M: PersistentMemory> Batch<'_, M> {
             let Some(lane) = self.lanes.arenas[number].take() else { break };
             let free = self.lanes.arenas[number].lane(lane).free;
             match order.sector_of(free) {
-                Some(lba) if self.is_misplaced(arena, order, lba)? => moves.push(Move { lane, lba }),
+                Some(lba) if self.is_misplaced(arena, order, lba)? => {
+                    moves.push(Move { lane, lba })
+                }
                 _ => spare.push(lane),
             }
         }

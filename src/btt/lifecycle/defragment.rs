@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
     use crate::btt::map::{MapEntry, Mapped};
-    use crate::btt::{CreateOptions, LbaSize, Lba, NeverWritten, OpenOptions, Queue, Version};
+    use crate::btt::{CreateOptions, Lba, LbaSize, NeverWritten, OpenOptions, Queue, Version};
     use crate::btt::{create, find};
     use crate::pmem::simulated::Simulated;
 

@@ -9,8 +9,8 @@ mod inspect;
 mod open;
 mod recovery;
 
-pub use defragment::{Position, defragment};
 pub use create::{CreateOptions, create};
+pub use defragment::{Position, defragment};
 pub use erase::{Trace, erase, trace};
 pub use foreign::first_foreign;
 pub use grow::{Growth, grow, has_room};

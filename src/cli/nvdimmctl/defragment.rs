@@ -13,7 +13,6 @@ use crate::cli::name::{NamespaceArgs, PositionalNamespace};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
-use crate::namespace::NamespaceError;
 use crate::nvdimm::ClaimKind;
 use crate::pmem::DurabilityRequest;
 use crate::vhost_user::control::{self, Answer, ClientError, Request};
@@ -90,7 +89,7 @@ impl Defragment {
         let (claim, (btt, _)) = mapped.open(false, 1, 0)?;
         let end = self.all_steps(btt.sector_size(), self.rate, |position| {
             let step = defragment(&btt, position, STEP, Duration::ZERO);
-            step.map_err(|source| Error::from(NamespaceError::btt(&claim, source)))
+            step.map_err(|source| Error::Sectors { path: claim.path().into(), source })
         })?;
         Ok(Done { misplaced: end.misplaced, moved: end.moved, sector_size: btt.sector_size() })
     }
