@@ -23,6 +23,7 @@ mod growth;
 mod killed;
 mod killed_change;
 mod limits;
+mod linux;
 mod medium;
 mod medium_mutants;
 mod mutants;

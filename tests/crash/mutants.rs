@@ -72,7 +72,9 @@ impl AnyMutant {
             OpenedSuperblockUnflushed, OpenedUnfenced, TouchForgotten,
         };
         match self {
-            AnyMutant::Engine(mutant) => mutant == Mutant::CleanTrusted,
+            AnyMutant::Engine(mutant) => {
+                matches!(mutant, Mutant::CleanTrusted | Mutant::DeferredUnseen)
+            }
             AnyMutant::Medium(
                 FailedFenceGood
                 | FailureForgotten

@@ -6,8 +6,9 @@
 //! `nd_region_acquire_lane`.
 
 use crate::btt::format::flog::{Sequence, Slot};
+use crate::btt::format::map::MapEntry;
 use crate::btt::format::record::WINDOW;
-use crate::btt::format::units::{Block, LaneIndex};
+use crate::btt::format::units::{Block, LaneIndex, Lba};
 
 /// A lane as it stands between two writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +148,8 @@ pub(super) struct LaneSet {
     pub number: usize,
     /// Number of sets.
     pub sets: usize,
+    /// Map entries that the last round has left to the next to make durable, with their arenas.
+    pub deferred: Vec<(usize, Lba, MapEntry)>,
 }
 
 /// Deals the lanes of all arenas out to as many sets as there are queues, or lanes in the arena that
@@ -162,6 +165,7 @@ pub(super) fn deal(lanes_of_arenas: Vec<Vec<Lane>>, queues: usize) -> Vec<LaneSe
                 .collect(),
             number: set,
             sets,
+            deferred: Vec::new(),
         })
         .collect();
     for (arena, lanes) in lanes_of_arenas.into_iter().enumerate() {
