@@ -93,7 +93,7 @@ fn main() -> ExitCode {
         exhaust::exhaust(scenario, AnyMutant::None, preemptions, figures)
     });
     total += cut_all("defragmented", &args.wanted(defragmented::all()), |scenario, figures| {
-        exhaust::exhaust(scenario, AnyMutant::None, preemptions, figures)
+        exhaust::exhaust_moves(scenario, AnyMutant::None, preemptions - 1, figures)
     });
     total += cut_all("wide", &args.wanted(scenarios::wide(args.deep)), |scenario, figures| {
         exhaust::sample(scenario, AnyMutant::None, figures)

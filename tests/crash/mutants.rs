@@ -15,7 +15,7 @@ use super::dax_repair;
 use super::dax_resizing;
 use super::dax_torn;
 use super::defragmented;
-use super::exhaust::{self, exhaust};
+use super::exhaust::{self, exhaust, exhaust_moves};
 use super::failing;
 use super::figures::Figures;
 use super::groups;
@@ -197,8 +197,8 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
         })
     };
     if mutant.is_of_moves() {
-        return hunt_in(defragmented::for_mutants(), |scenario| {
-            exhaust(scenario, mutant, scenarios::PREEMPTIONS, &mut Figures::default())
+        return hunt_in(defragmented::for_mutant(mutant), |scenario| {
+            exhaust_moves(scenario, mutant, scenarios::PREEMPTIONS, &mut Figures::default())
         });
     }
     if mutant.is_of_groups() {
