@@ -4,6 +4,7 @@ mod administer;
 mod backup;
 mod check;
 mod check_labels;
+mod clone;
 mod contents;
 mod create_file;
 mod create_namespace;
@@ -27,9 +28,10 @@ use clap::{Parser, Subcommand};
 use super::logging::LogLevel;
 use super::output::{self, remark};
 use super::{escape, one_line};
-use crate::namespace::NamespaceError;
+use crate::namespace::{CopyError, NamespaceError};
 use crate::nvdimm::{self, Claim, Content};
 use crate::pmem::{Mapping, MediaError};
+use crate::vhost_user;
 use crate::vhost_user::control::ClientError;
 
 /// Makes, lists, checks and destroys the namespaces of NVDIMM files.
@@ -68,6 +70,7 @@ enum Command {
     Import(import::Import),
     Export(export::Export),
     Defragment(defragment::Defragment),
+    Clone(clone::CloneNamespace),
     Dax(dax::Dax),
     #[command(flatten)]
     Ask(administer::DaemonCommand),
@@ -124,6 +127,31 @@ pub enum Error {
     /// The daemon that was asked has not done it.
     #[error(transparent)]
     Control(#[from] ClientError),
+    /// A socket for a daemon.
+    #[error(transparent)]
+    Socket(Box<vhost_user::Error>),
+    /// A copy of a namespace.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// The daemon serves something else.
+    #[error(
+        "{path}: the daemon that was asked does not serve {namespace}: name its control socket, or leave --control \
+         out if no process holds the namespace"
+    )]
+    NotServed {
+        /// The file.
+        path: PathBuf,
+        /// The namespace.
+        namespace: String,
+    },
+    /// What was copied has changed meanwhile.
+    #[error(
+        "the device went on before it was copied: there is no copy; give the copy more time by --time-limit"
+    )]
+    WentOn {
+        /// What the daemon says.
+        source: ClientError,
+    },
     /// Reading or writing sectors.
     #[error("{path}")]
     Sectors {
@@ -315,7 +343,8 @@ impl Command {
             | Command::RenameNamespace(_)
             | Command::GrowNamespace(_)
             | Command::Defragment(_)
-            | Command::Import(_) => true,
+            | Command::Import(_)
+            | Command::Clone(_) => true,
             Command::Dax(dax) => dax.is_change(),
             Command::Ask(asked) => asked.is_change(),
             Command::List(_)
@@ -330,7 +359,7 @@ impl Command {
     fn knows_control(&self) -> bool {
         match self {
             Command::Dax(dax) => dax.knows_control(),
-            Command::Defragment(_) => true,
+            Command::Clone(_) | Command::Defragment(_) => true,
             _ => false,
         }
     }
@@ -366,6 +395,7 @@ impl Command {
             Command::Import(command) => command.run(),
             Command::Export(command) => command.run(),
             Command::Defragment(command) => command.run(control),
+            Command::Clone(command) => command.run(control),
             // Answered above.
             Command::Ask(_) => Ok(()),
         };
