@@ -230,7 +230,7 @@ impl<M: PersistentMemory> Btt<M> {
         let arena = &self.arenas[number];
         let per_page = (PAGE / 4) as u32;
         while *next < end {
-            if *next % per_page == 0 {
+            if next.is_multiple_of(per_page) {
                 *next = arena.next_stored_entry(&self.medium, Lba(*next)).min(end);
                 if *next == end {
                     break;
@@ -296,7 +296,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
             let free = self.lanes.arenas[number].lane(lane).free;
             match order.sector_of(free) {
                 Some(lba) if self.is_misplaced(arena, order, lba)? => {
-                    moves.push(Move { lane, lba })
+                    moves.push(Move { lane, lba });
                 }
                 _ => spare.push(lane),
             }

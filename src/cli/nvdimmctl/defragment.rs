@@ -87,7 +87,7 @@ impl Defragment {
         let options = self.namespace.options(&self.target, DurabilityRequest::Auto);
         let mapped = options.map(ClaimKind::Exclusive)?;
         let (claim, (btt, _)) = mapped.open(false, 1, 0)?;
-        let end = self.all_steps(btt.sector_size(), self.rate, |position| {
+        let end = all_steps(btt.sector_size(), self.rate, |position| {
             let step = defragment(&btt, position, STEP, Duration::ZERO);
             step.map_err(|source| Error::Sectors { path: claim.path().into(), source })
         })?;
@@ -102,9 +102,9 @@ impl Defragment {
             return Err(Error::Usage("with --control, the device is all that is to be named"));
         }
         let device = self.target.to_string_lossy().into_owned();
-        let sector_size = self.sector_size(socket, &device)?;
+        let sector_size = sector_size(socket, &device)?;
         let rate = self.rate.unwrap_or(ONLINE_RATE);
-        let end = self.all_steps(sector_size, Some(rate), |position| {
+        let end = all_steps(sector_size, Some(rate), |position| {
             let request = Request::Defragment { device: device.clone(), position };
             match control::request(socket, &request)? {
                 Answer::Defragmented { position, is_done } => Ok((position, is_done)),
@@ -113,45 +113,45 @@ impl Defragment {
         })?;
         Ok(Done { misplaced: end.misplaced, moved: end.moved, sector_size })
     }
+}
 
-    fn sector_size(&self, socket: &Path, device: &str) -> Result<u32, Error> {
-        let request = Request::Stat { device: Some(device.to_owned()) };
-        match control::request(socket, &request)? {
-            // Without a disk, the daemon refuses the first step.
-            Answer::Stat { devices } => Ok(devices
-                .first()
-                .and_then(|device| device.disk.as_ref())
-                .map_or(4096, |disk| disk.sector_size)),
-            other => Err(unknown(socket, &other)),
-        }
+/// Bytes of a sector of a daemon's disk.
+fn sector_size(socket: &Path, device: &str) -> Result<u32, Error> {
+    let request = Request::Stat { device: Some(device.to_owned()) };
+    match control::request(socket, &request)? {
+        // Without a disk, the daemon refuses the first step.
+        Answer::Stat { devices } => Ok(devices
+            .first()
+            .and_then(|device| device.disk.as_ref())
+            .map_or(4096, |disk| disk.sector_size)),
+        other => Err(unknown(socket, &other)),
     }
+}
 
-    /// Takes step after step, none faster than `rate` allows. Returns where the last has ended.
-    fn all_steps(
-        &self,
-        sector_size: u32,
-        rate: Option<Size>,
-        mut step: impl FnMut(Position) -> Result<(Position, bool), Error>,
-    ) -> Result<Position, Error> {
-        let bytes = |sectors: u64| sectors.saturating_mul(sector_size.into());
-        let progress = Progress::new("counting", None);
-        let (begun, mut position) = (Instant::now(), Position::BEGIN);
-        loop {
-            let (next, is_done) = step(position)?;
-            if is_done {
-                return Ok(next);
-            }
-            position = next;
-            if position.moves {
-                progress.say("moving");
-                let total = position.misplaced.max(position.moved);
-                progress.set(bytes(position.moved), bytes(total));
-            }
-            if let Some(Size(rate)) = rate {
-                let due = u128::from(bytes(position.moved)) * 1000 / u128::from(rate);
-                let due = Duration::from_millis(u64::try_from(due).unwrap_or(u64::MAX));
-                thread::sleep(due.saturating_sub(begun.elapsed()));
-            }
+/// Takes step after step, none faster than `rate` allows. Returns where the last has ended.
+fn all_steps(
+    sector_size: u32,
+    rate: Option<Size>,
+    mut step: impl FnMut(Position) -> Result<(Position, bool), Error>,
+) -> Result<Position, Error> {
+    let bytes = |sectors: u64| sectors.saturating_mul(sector_size.into());
+    let progress = Progress::new("counting", None);
+    let (begun, mut position) = (Instant::now(), Position::BEGIN);
+    loop {
+        let (next, is_done) = step(position)?;
+        if is_done {
+            return Ok(next);
+        }
+        position = next;
+        if position.moves {
+            progress.say("moving");
+            let total = position.misplaced.max(position.moved);
+            progress.set(bytes(position.moved), bytes(total));
+        }
+        if let Some(Size(rate)) = rate {
+            let due = u128::from(bytes(position.moved)) * 1000 / u128::from(rate);
+            let due = Duration::from_millis(u64::try_from(due).unwrap_or(u64::MAX));
+            thread::sleep(due.saturating_sub(begun.elapsed()));
         }
     }
 }

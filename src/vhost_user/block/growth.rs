@@ -63,8 +63,7 @@ impl DiskGrowth {
     fn reopen(&self, opened: &mut Opened) -> Result<bool, GrowthError> {
         // The BTT in memory and the one that is opened must not both be written to.
         let _pause = Pause::begin(self.device.clone());
-        let grown =
-            namespace::grow_claimed(&self.config.namespace, &mut opened.claim, self.version)?;
+        let grown = namespace::grow_claimed(&self.config.namespace, &opened.claim, self.version)?;
         let Some(mapped) = grown else { return Ok(false) };
         // The one that is opened knows nothing of writes that are not durable yet.
         self.device.sync()?;
