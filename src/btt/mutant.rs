@@ -101,10 +101,6 @@ mutants! {
         UndoneFirstNumbered,
         /// What was taken back is not durable before the record is cleared.
         UndoUnfenced,
-        /// A sector is logged though the map entry of another lane's write of it is not durable.
-        DeferredTaken,
-        /// Readers look at the map on the medium alone, also where its entry is not durable.
-        DeferredUnseen,
         /// A sector that was never written is moved with what its block happens to hold.
         NeverWrittenMoved,
         /// A sector is moved without the map lock.

@@ -23,7 +23,6 @@ mod growth;
 mod killed;
 mod killed_change;
 mod limits;
-mod linux;
 mod medium;
 mod medium_mutants;
 mod mutants;

@@ -72,9 +72,7 @@ impl AnyMutant {
             OpenedSuperblockUnflushed, OpenedUnfenced, TouchForgotten,
         };
         match self {
-            AnyMutant::Engine(mutant) => {
-                matches!(mutant, Mutant::CleanTrusted | Mutant::DeferredUnseen)
-            }
+            AnyMutant::Engine(mutant) => mutant == Mutant::CleanTrusted,
             AnyMutant::Medium(
                 FailedFenceGood
                 | FailureForgotten

@@ -9,7 +9,7 @@ use std::thread;
 use vhost_user_btt::btt::check::{ArenaReport, CheckOptions, Report, Verdict, check};
 use vhost_user_btt::btt::{Btt, LbaSize, Queue, find, lanes, mutant};
 use vhost_user_btt::pmem::simulated::{
-    Contents, CrashModel, Effort, Event, MediumKind, Random, Recorder, Simulated, without,
+    Contents, CrashModel, Effort, Event, Random, Recorder, Simulated, without,
 };
 use vhost_user_btt::pmem::{Durability, PersistentMemory};
 use vm_memory::VolatileSlice;
@@ -17,7 +17,6 @@ use vm_memory::VolatileSlice;
 use super::figures::Left;
 use super::flushed;
 use super::groups::{self, Page};
-use super::linux;
 use super::mutants::AnyMutant;
 use super::scenario::{Scenario, data_block_of, open};
 use super::value::Value;
@@ -98,12 +97,6 @@ impl Verifier<'_> {
         if self.scenario.linux && !found.pending.is_empty() {
             self.verify_after_linux(image, allowed)?;
         }
-        if matches!(self.scenario.disk.medium, MediumKind::Strict { .. })
-            && self.scenario.atomic == 0
-            && !found.pending.is_empty()
-        {
-            self.verify_linux(image, allowed)?;
-        }
         match found.pending.first() {
             Some(sector) => {
                 let every =
@@ -111,17 +104,6 @@ impl Verifier<'_> {
                 self.verify_nested(image, allowed, &found.values, *sector, every)
             }
             None => Ok(()),
-        }
-    }
-
-    /// Lets Linux complete what is pending: all of it, so that this finds nothing to complete any more.
-    fn verify_linux(&self, image: &Contents, allowed: &Allowed) -> Result<(), String> {
-        mutant::activate(None);
-        let found = linux::recovered(image).and_then(|left| self.recover(&left, allowed));
-        match found {
-            Ok(found) if found.pending.is_empty() => Ok(()),
-            Ok(found) => Err(format!("Linux has not completed {:?}", found.pending)),
-            Err(error) => Err(format!("completed by Linux: {error}")),
         }
     }
 

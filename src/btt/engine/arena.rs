@@ -2,7 +2,6 @@
 
 use log::{error, warn};
 
-use super::deferred::Overlay;
 use super::lane::Lane;
 use super::map_locks::{LockKey, MapLocks};
 use super::sync::{AtomicBool, Ordering};
@@ -39,8 +38,9 @@ pub(super) struct Arena {
     pub locks: MapLocks,
     /// Nothing may be written any more: the medium failed in the middle of a write.
     error: AtomicBool,
-    /// Map entries that replace those on the medium.
-    pub overlay: Overlay,
+    /// Map entries that replace those on the medium, by sector: pending writes that could not be
+    /// replayed because the medium, or the arena, is read-only.
+    replayed: Vec<(Lba, MapEntry)>,
 }
 
 impl Arena {
@@ -59,7 +59,7 @@ impl Arena {
             log_layout,
             locks: MapLocks::new(),
             error: AtomicBool::new(info.error),
-            overlay: Overlay::new(),
+            replayed: Vec::new(),
         }
     }
 
@@ -143,10 +143,7 @@ impl Arena {
 
     /// Completes the pending writes in memory.
     pub(super) fn replay_in_memory(&mut self, pending: Vec<(Lba, MapEntry)>) {
-        self.overlay.begin();
-        for (lba, entry) in pending {
-            self.overlay.set(lba, entry);
-        }
+        self.replayed = pending;
     }
 
     /// The map entry of `lba`, checked to name a block that exists.
@@ -157,12 +154,19 @@ impl Arena {
         medium: &M,
         lba: Lba,
     ) -> Result<MapEntry, Error> {
-        let over = if self.overlay.is_empty() { None } else { self.overlay.get(lba) };
-        let entry = match over {
+        let replayed = if self.replayed.is_empty() { None } else { self.replayed_entry(lba) };
+        let entry = match replayed {
             Some(entry) => entry,
             None => MapEntry(medium.load_u32(self.entry_offset(lba))?),
         };
         self.check_entry(lba, entry)
+    }
+
+    /// The map entry of a pending write that was completed in memory.
+    #[cold]
+    fn replayed_entry(&self, lba: Lba) -> Option<MapEntry> {
+        let found = self.replayed.binary_search_by_key(&lba, |(lba, _)| *lba).ok()?;
+        Some(self.replayed[found].1)
     }
 
     /// As [`load_entry`](Self::load_entry), for an entry that is going to be replaced: where the map has a

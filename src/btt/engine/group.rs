@@ -99,17 +99,14 @@ impl<M: PersistentMemory> Batch<'_, M> {
         self.round.room() >= count && self.lanes.arenas[arena].have_room(count)
     }
 
-    /// Begins to make the round's records durable, and makes its data so, and what the last round has left.
+    /// Begins to make the round's records durable, and makes its data so.
     pub(super) fn fence_staged(&mut self) -> Result<(), MediaError> {
         if mutant!(btt::RecordAfterFence) {
             self.btt.fence_data()?;
-            self.settle();
             return self.store_records();
         }
         self.store_records()?;
-        self.btt.fence_data()?;
-        self.settle();
-        Ok(())
+        self.btt.fence_data()
     }
 
     fn store_records(&mut self) -> Result<(), MediaError> {

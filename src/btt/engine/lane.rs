@@ -6,9 +6,8 @@
 //! `nd_region_acquire_lane`.
 
 use crate::btt::format::flog::{Sequence, Slot};
-use crate::btt::format::map::MapEntry;
 use crate::btt::format::record::WINDOW;
-use crate::btt::format::units::{Block, LaneIndex, Lba};
+use crate::btt::format::units::{Block, LaneIndex};
 
 /// A lane as it stands between two writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,8 +147,6 @@ pub(super) struct LaneSet {
     pub number: usize,
     /// Number of sets.
     pub sets: usize,
-    /// Map entries that the last round has left to the next to make durable, with their arenas.
-    pub deferred: Vec<(usize, Lba, MapEntry)>,
 }
 
 /// Deals the lanes of all arenas out to as many sets as there are queues, or lanes in the arena that
@@ -165,7 +162,6 @@ pub(super) fn deal(lanes_of_arenas: Vec<Vec<Lane>>, queues: usize) -> Vec<LaneSe
                 .collect(),
             number: set,
             sets,
-            deferred: Vec::new(),
         })
         .collect();
     for (arena, lanes) in lanes_of_arenas.into_iter().enumerate() {

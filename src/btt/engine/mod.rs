@@ -6,7 +6,6 @@
 mod arena;
 mod batch;
 mod btt;
-mod deferred;
 mod defragment;
 mod failed_sync;
 mod group;

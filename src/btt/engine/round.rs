@@ -30,13 +30,6 @@ pub(super) struct Staged {
     pub zero: bool,
 }
 
-impl Staged {
-    /// The map entry that the sector gets.
-    pub(super) fn map_entry(&self) -> MapEntry {
-        if self.zero { MapEntry::zero(self.new) } else { MapEntry::data(self.new) }
-    }
-}
-
 /// The sectors of a round: all different, and at most [`ROUND_SECTORS`].
 #[derive(Debug)]
 pub(super) struct Round {

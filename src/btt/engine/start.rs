@@ -18,7 +18,7 @@ use crate::btt::format::geometry::{Geometry, largest_group};
 use crate::btt::format::lba_size::LbaSize;
 use crate::btt::format::map::MapEntry;
 use crate::btt::format::units::Lba;
-use crate::pmem::{Durability, PersistentMemory};
+use crate::pmem::PersistentMemory;
 
 /// An open BTT, and its queues.
 pub type Opened<M> = (Arc<Btt<M>>, Vec<Queue<M>>);
@@ -68,9 +68,6 @@ impl<M: PersistentMemory> Start<M> {
     ) -> Result<(), Error> {
         let number = self.arenas.len();
         let mut arena = Arena::new(number, found.start, self.sectors, found.info, recovered.layout);
-        if self.medium.durability() == Durability::Strict {
-            arena.overlay.begin();
-        }
         let changes_nothing = self.read_only || found.info.error;
         let relied_on = [&recovered.newest[..], &recovered.taken_back[..]].concat();
         match arena.persist(&self.medium, found.copies, &relied_on, !changes_nothing) {

@@ -76,12 +76,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         while sector < end {
             let Place { arena, lba, .. } = self.btt.locate(sector);
             let group = group_length(arena, lba).min(end - sector);
-            let trimmed = self.trim_group(arena, lba, group, never_written);
-            let errors = trimmed.inspect_err(|error| {
-                if let Error::Media(error) = error {
-                    self.btt.keep_after_failed_sync(error);
-                }
-            })?;
+            let errors = self.trim_group(arena, lba, group, never_written)?;
             for index in (0..group).filter(|index| errors & 1 << index != 0) {
                 self.write_zeroes(sector + index, 1, tag)?;
             }
@@ -110,9 +105,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         // recovery will complete.
         arena.check_writable()?;
         let mut errors = 0;
-        let sectors = (first.0..).map(Lba).take(count as usize);
-        self.btt.settle_for_others(arena, sectors.clone())?;
-        for (index, lba) in sectors.enumerate() {
+        for (index, lba) in (first.0..).map(Lba).take(count as usize).enumerate() {
             let entry = arena.load_entry(medium, lba)?;
             match entry.mapped() {
                 Mapped::Zero(_) if !mutant!(btt::TrimTrustsZero) => {

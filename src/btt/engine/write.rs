@@ -9,8 +9,6 @@
 //! | 3 | `map` | map entry → new block |
 //! | | fence | before the map locks are released: else another lane's flog entry for the same sector could become durable before this map entry, and replay would leave a block both mapped and free |
 //!
-//! With `strict`, the third fence is left to the first of the next round: see [`deferred`](super::deferred).
-//!
 //! Every lane stands alone on the medium, so a round is no unit of atomicity: a power failure leaves
 //! each of its sectors old or new. Where several are to be so together, that takes a record: see
 //! [`group`](super::group).
@@ -32,7 +30,7 @@ use crate::pmem::{Intent, MediaError, PersistentMemory};
 /// The lanes of a round whose flog entry could not be stored, with their arenas.
 type Broken = ArrayVec<(usize, LaneIndex), ROUND_SECTORS>;
 
-/// Fences of a round: after the data, after the log, and, unless it is left to the next, after the map.
+/// Fences of a round: after the data, after the log, and after the map.
 const ROUND_FENCES: u64 = 3;
 
 impl<M: PersistentMemory> Batch<'_, M> {
@@ -149,14 +147,8 @@ impl<M: PersistentMemory> Batch<'_, M> {
     /// Steps 2 and 3, and the end of the round. The map locks of all staged sectors are held, and
     /// their data are durable.
     pub(super) fn publish(&mut self) {
-        if let Err(error) = self.settle_round() {
-            self.fail_round(error);
-            self.end_round();
-            self.btt.keep_after_failed_sync(&error);
-            return;
-        }
         let broken = self.log();
-        self.round.fenced(ROUND_FENCES - u64::from(self.btt.defers()));
+        self.round.fenced(ROUND_FENCES);
         if mutant!(btt::UnlockedMap) {
             self.guards.clear();
         }
@@ -241,23 +233,18 @@ impl<M: PersistentMemory> Batch<'_, M> {
     ///
     /// The fence failed, and the lanes stay as they were.
     fn map(&mut self) -> Result<(), MediaError> {
-        let (btt, defers) = (self.btt, self.btt.defers());
-        for index in 0..self.round.staged.len() {
-            let staged = self.round.staged[index];
-            if defers {
-                self.defer(staged.arena, staged.lba, staged.map_entry());
-            }
+        let btt = self.btt;
+        for (index, staged) in self.round.staged.iter().enumerate() {
+            let arena = &btt.arenas[staged.arena];
             if let Err(error) = self.map_sector(index) {
-                btt.arenas[staged.arena].fail(&btt.medium, &error);
+                arena.fail(&btt.medium, &error);
                 self.failures.push((staged.tag, error.into()));
             }
         }
         if mutant!(btt::EarlyUnlock) {
             self.guards.clear();
         }
-        if !defers {
-            self.fence_round()?;
-        }
+        self.fence_round()?;
         read_tracking::after_mapping();
         for staged in &self.round.staged {
             let lane = self.lanes.arenas[staged.arena].lane(staged.lane);
@@ -271,7 +258,8 @@ impl<M: PersistentMemory> Batch<'_, M> {
     fn map_sector(&self, index: usize) -> Result<(), MediaError> {
         let (medium, staged) = (&self.btt.medium, &self.round.staged[index]);
         let arena = &self.btt.arenas[staged.arena];
-        arena.store_entry_only(medium, staged.lba, staged.map_entry())?;
+        let new = if staged.zero { MapEntry::zero } else { MapEntry::data }(staged.new);
+        arena.store_entry_only(medium, staged.lba, new)?;
         let arena_of = |staged: &Staged| {
             if mutant!(btt::LineOfAnyArena) { 0 } else { staged.arena }
         };
