@@ -3,8 +3,8 @@
 //!
 //! A sector belongs in the block of its own number plus an offset that is the same for its whole arena
 //! ([`Btt::order_of`]). The free block of a lane takes the sector that belongs there, which frees the block
-//! where the next one belongs, and so on, until what is freed is a block where no sector belongs. Then any
-//! sector that is out of place takes that one.
+//! where the next one belongs, and so on, until what is freed is a block where no sector belongs. Then a
+//! sector takes that one which is out of place, and where another belongs.
 //!
 //! A move is a write of the sector with what it holds: data into the free block, flog entry, map entry, each
 //! durable before the next. So a power failure, or whoever stops it, leaves the sector where it was or where
@@ -181,9 +181,7 @@ impl<M: PersistentMemory> Btt<M> {
             let block = order.block_of(*lba);
             if entry.block(*lba) == block {
                 in_place += 1;
-            } else if block.0 < order.sectors
-                && self.entry_of_written(arena, Lba(block.0))?.is_none()
-            {
+            } else if self.is_barred(arena, order, *lba)? {
                 in_place -= 1;
             }
         }
@@ -238,18 +236,40 @@ impl<M: PersistentMemory> Btt<M> {
             }
             let lba = Lba(*next);
             *next += 1;
-            if order.is_misplaced(lba, arena.load_entry(&self.medium, lba)?) {
+            let entry = arena.load_entry(&self.medium, lba)?;
+            if order.is_misplaced(lba, entry) && !self.is_barred(arena, order, lba)? {
                 return Ok(Some(lba));
             }
         }
         Ok(None)
+    }
+
+    /// Returns whether a sector can never go where it belongs: a sector that was never written has that block.
+    fn is_barred(&self, arena: &Arena, order: Order, lba: Lba) -> Result<bool, Error> {
+        let block = order.block_of(lba);
+        Ok(block.0 != lba.0
+            && block.0 < order.sectors
+            && self.entry_of_written(arena, Lba(block.0))?.is_none())
+    }
+
+    /// Returns whether the sector that belongs in the block of `lba` is to be moved: so it is of use to move
+    /// `lba` out of its way.
+    fn is_in_the_way(&self, arena: &Arena, order: Order, lba: Lba) -> Result<bool, Error> {
+        let block = arena.load_entry(&self.medium, lba)?.block(lba);
+        match order.sector_of(block) {
+            Some(owner) => {
+                let entry = self.entry_of_written(arena, owner)?;
+                Ok(order.is_misplaced(owner, entry.unwrap_or(MapEntry(0))))
+            }
+            None => Ok(false),
+        }
     }
 }
 
 impl<M: PersistentMemory> Batch<'_, M> {
     /// Moves sectors of arena `number` into the free blocks of the queue's lanes, up to a round of them, those
     /// first that belong there; durable on return. Blocks where no sector belongs take the first of `others`
-    /// that are out of place.
+    /// that are out of place, and where another one belongs.
     ///
     /// There is nothing left to do with these lanes once a call moves no sector, and has looked at the last of
     /// `others`.
@@ -306,6 +326,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
             let next = &mut others.start;
             let Some(lba) = btt.next_misplaced(number, order, next, end)? else { break };
             if moves.iter().all(|planned| planned.lba != lba)
+                && btt.is_in_the_way(arena, order, lba)?
                 && let Some(lane) = spare.pop()
             {
                 moves.push(Move { lane, lba });

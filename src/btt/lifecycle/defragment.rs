@@ -135,7 +135,7 @@ mod tests {
     use crate::btt::map::{MapEntry, Mapped};
     use crate::btt::{CreateOptions, Lba, LbaSize, NeverWritten, OpenOptions, Queue, Version};
     use crate::btt::{create, find};
-    use crate::pmem::simulated::Simulated;
+    use crate::pmem::simulated::{Random, Simulated};
 
     type Disk = Queue<Arc<Simulated>>;
 
@@ -205,15 +205,16 @@ mod tests {
         }
     }
 
-    /// Writes all sectors in order, and then in an order that jumps.
+    /// Writes all sectors in order, and then as many at random.
     fn aged(queues: usize) -> (Arc<Simulated>, Vec<Disk>, u64) {
         let medium = new_disk();
         let mut disks = open(&medium, queues);
         let sectors = disks[0].btt().sectors();
         (0..sectors).for_each(|sector| write(&mut disks[0], sector, sector as u8));
-        for step in 0..2 * sectors {
-            let sector = step * 1237 % sectors;
-            write(&mut disks[step as usize % queues], sector, (sector + 1) as u8);
+        let random = &mut Random::new(7);
+        for step in 0..sectors {
+            let sector = random.within(0..sectors);
+            write(&mut disks[step as usize % queues], sector, sector as u8);
         }
         (medium, disks, sectors)
     }
@@ -224,14 +225,13 @@ mod tests {
             let (medium, mut disks, sectors) = aged(queues);
             assert!(jumps(&entries(&medium)) > sectors as usize / 2);
             let end = defragment_all(&disks[0]);
-            assert!(end.moved >= end.misplaced && end.moved < end.misplaced + end.misplaced / 8);
-            // Some sectors' places are the free blocks of lanes.
+            assert!(end.moved >= end.misplaced && end.moved < 2 * end.misplaced, "{end:?}");
             assert!(jumps(&entries(&medium)) < 20, "{}", jumps(&entries(&medium)));
             for sector in 0..sectors {
-                assert_eq!(read(&mut disks[0], sector), (sector + 1) as u8);
+                assert_eq!(read(&mut disks[0], sector), sector as u8);
             }
             let again = defragment_all(&disks[0]);
-            assert!(again.moved < 300, "{again:?}");
+            assert!(again.moved < 20, "{again:?}");
         }
     }
 
@@ -252,9 +252,9 @@ mod tests {
         let medium = new_disk();
         let mut disks = open(&medium, 1);
         let sectors = disks[0].btt().sectors();
-        for sector in (0..sectors / 2).rev().chain((0..sectors / 2).step_by(3)) {
-            write(&mut disks[0], sector, 7);
-        }
+        (0..sectors / 2).for_each(|sector| write(&mut disks[0], sector, 7));
+        let random = &mut Random::new(9);
+        (0..sectors / 2).for_each(|_| write(&mut disks[0], random.within(0..sectors / 2), 7));
         disks[0].batch().trim(100, 50, NeverWritten::Leave, 0).unwrap();
         let arena = find(&*medium, None).unwrap()[0];
         let at = arena.start + arena.info.geometry.map_entry_offset(Lba(9));
@@ -263,7 +263,7 @@ mod tests {
         let before = jumps(&entries(&medium));
         defragment_all(&disks[0]);
         let after = entries(&medium);
-        assert!(jumps(&after) < before / 10, "{} of {before}", jumps(&after));
+        assert!(jumps(&after) < before / 10, "{} of {before} are left", jumps(&after));
         assert_eq!(after[9], MapEntry::error(lost));
         assert!(after[100..150].iter().all(|entry| matches!(entry.mapped(), Mapped::Zero(_))));
         let half = (sectors / 2) as usize;
