@@ -33,6 +33,7 @@ pub fn for_mutant(mutant: AnyMutant) -> Vec<Scenario> {
     let mut all = match mutant.of_engine() {
         Some(Mutant::MovedUnsynced) => of_page_cache(disk.page_cache(512)),
         Some(Mutant::MovedUnlocked) => of_two_queues(disk),
+        Some(Mutant::NeverWrittenMoved) => vec![to_other_blocks(disk)],
         _ => Vec::new(),
     };
     all.extend(of_one_queue(disk));
@@ -50,8 +51,7 @@ fn of_one_queue(disk: Disk) -> Vec<Scenario> {
         of("after a trim", vec![Trim(1..3, leave), Defragment(0), Commit, Write(0..1), Commit]),
         of("and written", vec![Defragment(0), Commit, Write(1..3), Commit]),
         of("twice", vec![Write(2..4), Commit, Defragment(0), Commit, Defragment(0), Read(0..4)]),
-        // Sectors that were never written have the blocks where others belong.
-        of("to other blocks", vec![Defragment(2), Commit, Write(5..6), Commit]).watched([6]),
+        to_other_blocks(disk),
         of("in between", vec![Write(5..6), Commit, Defragment(0), Part(0, 2), Commit]),
     ];
     if disk.medium == MediumKind::Dax {
@@ -61,6 +61,12 @@ fn of_one_queue(disk: Disk) -> Vec<Scenario> {
         all.push(of("pages", ops).atomic(4).lanes(16));
     }
     all
+}
+
+/// Sectors that were never written have the blocks where others belong.
+fn to_other_blocks(disk: Disk) -> Scenario {
+    let ops = vec![Defragment(2), Commit, Write(5..6), Commit];
+    named("to other blocks", disk, vec![ops]).watched([6])
 }
 
 fn of_two_queues(disk: Disk) -> Vec<Scenario> {

@@ -247,8 +247,9 @@ impl<M: PersistentMemory> Btt<M> {
     /// Returns whether a sector can never go where it belongs: a sector that was never written has that block.
     fn is_barred(&self, arena: &Arena, order: Order, lba: Lba) -> Result<bool, Error> {
         let block = order.block_of(lba);
-        Ok(block.0 != lba.0
-            && block.0 < order.sectors
+        let is_first_block_of_one = block.0 != lba.0 && block.0 < order.sectors;
+        Ok(is_first_block_of_one
+            && !mutant!(btt::NeverWrittenMoved)
             && self.entry_of_written(arena, Lba(block.0))?.is_none())
     }
 
