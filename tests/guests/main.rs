@@ -20,11 +20,13 @@ mod shim;
 mod syncs;
 
 mod back_end_killed;
+mod block_driver;
 mod dax;
 mod dax_power_cut;
 mod dax_power_failure;
 mod disk_features;
 mod ext4;
+mod firmware;
 mod growth;
 mod linux_btt;
 mod migration;
