@@ -39,6 +39,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("madvise", "the end of a thread, whose stack is given back or kept"),
     ("mincore", "bytes that cannot be read: unreadable"),
     ("mremap", "the allocator, when a large block grows"),
+    ("munmap", "the allocator, when a thread gets an arena of its own"),
     ("pread64", "bytes that cannot be read: unreadable"),
     ("restart_syscall", "a wait that a stopped process resumes"),
     ("rt_sigprocmask", "the end of a thread in some C libraries"),
