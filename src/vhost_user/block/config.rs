@@ -21,9 +21,9 @@ use super::super::stop::Stop;
 use super::super::windows::{Regions, Window, WindowConfig, Windows};
 use super::device::BlockDevice;
 use super::facts::DiskFacts;
-use super::growth::DiskGrowth;
+use super::growth::{DiskGrowth, Opened};
 use super::on_demand;
-use crate::btt::{self, Version};
+use crate::btt::{self, Btt, Version};
 use crate::namespace::{MappedNamespace, NamespaceError, NamespaceOptions};
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::{MapError, Mapping, PersistentMemory};
@@ -94,6 +94,8 @@ impl RateGroup {
 pub(super) struct OpenDisk<M: PersistentMemory + 'static> {
     /// The claim on its namespace.
     pub claim: Claim,
+    /// What is open.
+    pub btt: Arc<Btt<M>>,
     /// The version of its BTT.
     pub version: Option<Version>,
     /// The device.
@@ -213,7 +215,7 @@ impl DiskConfig {
         announce(&claim, &device, btt.durability());
         let facts = DiskFacts::new(&btt, &device);
         let device = BlockDevice::new(&title(&claim), device, queues).polling(self.poll);
-        Ok(OpenDisk { claim, version, device, facts })
+        Ok(OpenDisk { claim, btt, version, device, facts })
     }
 
     /// The device that serves `disk`, which goes by `uuid`.
@@ -258,7 +260,7 @@ impl<'a> MappedDisk<'a> {
         let MappedDisk { config, mapped, endpoint, regions, stop } = self;
         let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
         let pages = mapped.medium.pages();
-        let OpenDisk { claim, version, device, facts } = config.open_btt(mapped)?;
+        let OpenDisk { claim, btt, version, device, facts } = config.open_btt(mapped)?;
         config.check_blocks(device.sector_size())?;
         let page_tables = PageTables::new(title(&claim), pages, config.huge_pages);
         let page_tables = Arc::new(page_tables);
@@ -271,7 +273,8 @@ impl<'a> MappedDisk<'a> {
         let growth = (!config.read_only).then(|| -> Arc<dyn Growth> {
             let (config, facts) = (config.clone(), facts.clone());
             let pages = page_tables.clone();
-            Arc::new(DiskGrowth::new(config, device, facts, (claim, version), pages))
+            let opened = (Opened { claim, btt }, version);
+            Arc::new(DiskGrowth::new(config, device, facts, opened, pages))
         });
         let description = config.description(identity, facts, growth);
         let page_tables = Some(page_tables);
