@@ -411,11 +411,13 @@ impl Cache {
 fn record_mark(state: &mut State, text: &str) -> io::Result<()> {
     let State { writes, log: Some(log), .. } = state else { return Ok(()) };
     let is_new = |write: &&mut Write| write.is_complete && !write.is_recorded;
-    let mut new: Vec<&mut Write> = writes.values_mut().filter(is_new).collect();
+    let new: Vec<&mut Write> = writes.values_mut().filter(is_new).collect();
     new.iter().try_for_each(|write| write.record(log, 0))?;
     log.mark(text)?;
     log.commit()?;
-    new.iter_mut().for_each(|write| write.is_recorded = true);
+    for write in new {
+        write.is_recorded = true;
+    }
     Ok(())
 }
 
