@@ -101,6 +101,18 @@ mutants! {
         UndoneFirstNumbered,
         /// What was taken back is not durable before the record is cleared.
         UndoUnfenced,
+        /// A sector that was never written is moved with what its block happens to hold.
+        NeverWrittenMoved,
+        /// A sector is moved without the map lock.
+        MovedUnlocked,
+        /// What a moved sector holds is not durable before the flog names its new block.
+        MovedUnfenced,
+        /// In the page cache, the steps of a move are ordered by the CPU alone.
+        MovedUnsynced,
+        /// A moved sector that reads as zeroes keeps the flag, and its new block has what was in the old one.
+        MovedZeroUnfilled,
+        /// A moved sector that reads as zeroes is one with data.
+        MovedZeroForgotten,
     }
     /// Those that `tests/loom` must notice: they let CPUs see each other's stores in another order, which
     /// takes a model of that to notice.

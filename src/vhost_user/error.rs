@@ -113,6 +113,16 @@ pub enum Error {
          the order of the devices"
     )]
     NothingPassed,
+    /// The keeper has passed sockets for other devices.
+    #[error(
+        "--kept has {sockets} descriptors, and there are {devices} devices: the option is for --keeper alone"
+    )]
+    Kept {
+        /// Descriptors.
+        sockets: usize,
+        /// Devices.
+        devices: usize,
+    },
     /// The socket cannot be given to the group.
     #[error(
         "cannot give {path} to group {group}: the user that runs the daemon has to be a member of the group"

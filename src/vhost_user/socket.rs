@@ -16,6 +16,7 @@ use rustix::net::{
 use rustix::process::umask;
 
 use super::error::Error;
+use super::handed::Handed;
 use super::inherited::{Inherited, duplicate, endpoint};
 
 /// How many frontends may wait to be accepted, as with the standard library.
@@ -90,6 +91,8 @@ pub enum Endpoint {
     Listening(UnixListener, Option<SocketName>),
     /// One frontend is connected, and there will be no other.
     Connected(UnixStream),
+    /// The keeper hands over connections, one after another.
+    Handed(Handed),
 }
 
 impl Endpoint {

@@ -14,7 +14,8 @@ use super::dax_growth;
 use super::dax_repair;
 use super::dax_resizing;
 use super::dax_torn;
-use super::exhaust::{self, exhaust};
+use super::defragmented;
+use super::exhaust::{self, exhaust, exhaust_moves};
 use super::failing;
 use super::figures::Figures;
 use super::groups;
@@ -118,6 +119,25 @@ impl AnyMutant {
         })
     }
 
+    /// Returns whether it is about moving sectors, so that nothing else can notice it.
+    fn is_of_moves(self) -> bool {
+        use Mutant::{
+            MovedUnfenced, MovedUnlocked, MovedUnsynced, MovedZeroForgotten, MovedZeroUnfilled,
+            NeverWrittenMoved,
+        };
+        self.of_engine().is_some_and(|mutant| {
+            matches!(
+                mutant,
+                MovedUnfenced
+                    | MovedUnlocked
+                    | MovedUnsynced
+                    | MovedZeroForgotten
+                    | MovedZeroUnfilled
+                    | NeverWrittenMoved
+            )
+        })
+    }
+
     pub fn of_medium(self) -> Option<MediumMutant> {
         if let AnyMutant::Medium(mutant) = self { Some(mutant) } else { None }
     }
@@ -174,6 +194,11 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
             exhaust::sample(scenario, mutant, &mut Figures::default())
         })
     };
+    if mutant.is_of_moves() {
+        return hunt_in(defragmented::for_mutant(mutant), |scenario| {
+            exhaust_moves(scenario, mutant, scenarios::PREEMPTIONS, &mut Figures::default())
+        });
+    }
     if mutant.is_of_groups() {
         let groups = || {
             hunt_in(groups::for_mutants(), |grouped| {

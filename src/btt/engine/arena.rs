@@ -195,6 +195,14 @@ impl Arena {
         Error::BadMapEntry { arena: self.number, lba, block, blocks }
     }
 
+    /// The number of the first sector from `lba` on whose map entry is in no hole of the map, or one beyond the
+    /// last.
+    pub(super) fn next_stored_entry<M: PersistentMemory>(&self, medium: &M, lba: Lba) -> u32 {
+        let offset = self.entry_offset(lba);
+        let hole = medium.next_stored(offset).saturating_sub(offset) / MAP_ENTRY_SIZE;
+        lba.0.saturating_add(u32::try_from(hole).unwrap_or(u32::MAX))
+    }
+
     /// Begins to fetch the map entry of `lba`, which is going to be looked at, or changed.
     pub(super) fn prefetch_entry<M: PersistentMemory>(&self, medium: &M, lba: Lba, intent: Intent) {
         medium.prefetch(self.entry_offset(lba), intent);

@@ -21,8 +21,9 @@ use super::super::stop::Stop;
 use super::super::windows::{Regions, Window, WindowConfig, Windows};
 use super::device::BlockDevice;
 use super::facts::DiskFacts;
-use super::growth::DiskGrowth;
-use crate::btt::{self, Version};
+use super::growth::{DiskGrowth, Opened};
+use super::on_demand;
+use crate::btt::{self, Btt, Version};
 use crate::namespace::{MappedNamespace, NamespaceError, NamespaceOptions};
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::{MapError, Mapping, PersistentMemory};
@@ -37,6 +38,8 @@ pub struct DiskConfig {
     pub namespace: NamespaceOptions,
     /// Refuse every change, and never write to the file.
     pub read_only: bool,
+    /// Claim the namespace while rings run, and not before or after. There are no windows then.
+    pub claim_while_running: bool,
     /// Number of request queues, 1 to 64.
     pub queues: u16,
     /// Most descriptors of a queue, a power of two.
@@ -91,6 +94,8 @@ impl RateGroup {
 pub(super) struct OpenDisk<M: PersistentMemory + 'static> {
     /// The claim on its namespace.
     pub claim: Claim,
+    /// What is open.
+    pub btt: Arc<Btt<M>>,
     /// The version of its BTT.
     pub version: Option<Version>,
     /// The device.
@@ -115,12 +120,15 @@ impl DiskConfig {
     ///
     /// Another process holds the namespace, its BTT cannot be served, or the socket cannot be used.
     pub fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Server, Error> {
+        if self.claim_while_running {
+            return on_demand::server(self, stop);
+        }
         let (mapped, endpoint) = self.map()?;
         self.medium.disk(MappedDisk { config: self, mapped, endpoint, regions, stop })
     }
 
     /// Lets the queues of `device` be no faster than they may.
-    fn limit(&self, device: &impl VhostDevice) {
+    pub(super) fn limit(&self, device: &impl VhostDevice) {
         let limits = device.gate().limits();
         limits.own().set(self.rate_limit, Instant::now());
         if let Some(group) = &self.rate_group {
@@ -129,7 +137,7 @@ impl DiskConfig {
     }
 
     /// What the administrator sees of the disk.
-    fn description(
+    pub(super) fn description(
         &self,
         identity: Identity,
         facts: Arc<DiskFacts>,
@@ -207,11 +215,11 @@ impl DiskConfig {
         announce(&claim, &device, btt.durability());
         let facts = DiskFacts::new(&btt, &device);
         let device = BlockDevice::new(&title(&claim), device, queues).polling(self.poll);
-        Ok(OpenDisk { claim, version, device, facts })
+        Ok(OpenDisk { claim, btt, version, device, facts })
     }
 
     /// The device that serves `disk`, which goes by `uuid`.
-    fn device(&self, disk: &impl Disk, uuid: Option<Uuid>) -> Device {
+    pub(super) fn device(&self, disk: &impl Disk, uuid: Option<Uuid>) -> Device {
         let options = DeviceOptions {
             read_only: self.read_only,
             discard: self.discard,
@@ -227,7 +235,7 @@ impl DiskConfig {
     }
 
     /// Refuses logical blocks that are larger than a sector: they would tear.
-    fn check_blocks(&self, sector_size: u32) -> Result<(), Error> {
+    pub(super) fn check_blocks(&self, sector_size: u32) -> Result<(), Error> {
         match self.logical_block_size {
             Some(size) if size > sector_size => {
                 Err(Error::LogicalBlock { path: self.namespace.path.clone(), size, sector_size })
@@ -252,7 +260,7 @@ impl<'a> MappedDisk<'a> {
         let MappedDisk { config, mapped, endpoint, regions, stop } = self;
         let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
         let pages = mapped.medium.pages();
-        let OpenDisk { claim, version, device, facts } = config.open_btt(mapped)?;
+        let OpenDisk { claim, btt, version, device, facts } = config.open_btt(mapped)?;
         config.check_blocks(device.sector_size())?;
         let page_tables = PageTables::new(title(&claim), pages, config.huge_pages);
         let page_tables = Arc::new(page_tables);
@@ -265,7 +273,8 @@ impl<'a> MappedDisk<'a> {
         let growth = (!config.read_only).then(|| -> Arc<dyn Growth> {
             let (config, facts) = (config.clone(), facts.clone());
             let pages = page_tables.clone();
-            Arc::new(DiskGrowth::new(config, device, facts, (claim, version), pages))
+            let opened = (Opened { claim, btt }, version);
+            Arc::new(DiskGrowth::new(config, device, facts, opened, pages))
         });
         let description = config.description(identity, facts, growth);
         let page_tables = Some(page_tables);
