@@ -143,7 +143,9 @@ fn measure_group(
     for cell in cells {
         if cell.order >= Order::Aged && order == Order::Fresh {
             progress.set_message("ageing the disks");
-            peers.iter_mut().for_each(|peer| client::age(peer, group));
+            for peer in &mut peers {
+                client::age(peer, group);
+            }
             order = Order::Aged;
         }
         if cell.order == Order::Defragmented && order == Order::Aged {

@@ -93,21 +93,21 @@ impl AnyMutant {
             OpenedFlogUnflushed, OpenedMapUnflushed, OpenedPrimaryUnflushed,
             OpenedSuperblockUnflushed, OpenedUnfenced, TouchForgotten,
         };
-        match self {
-            AnyMutant::Medium(
+        self.of_medium().is_some_and(|mutant| {
+            matches!(
+                mutant,
                 FailedFenceGood
-                | FailureForgotten
-                | FailureUnseen
-                | OpenedBackupUnflushed
-                | OpenedFlogUnflushed
-                | OpenedMapUnflushed
-                | OpenedPrimaryUnflushed
-                | OpenedSuperblockUnflushed
-                | OpenedUnfenced
-                | TouchForgotten,
-            ) => true,
-            _ => false,
-        }
+                    | FailureForgotten
+                    | FailureUnseen
+                    | OpenedBackupUnflushed
+                    | OpenedFlogUnflushed
+                    | OpenedMapUnflushed
+                    | OpenedPrimaryUnflushed
+                    | OpenedSuperblockUnflushed
+                    | OpenedUnfenced
+                    | TouchForgotten
+            )
+        })
     }
 
     /// Returns whether it is about groups, so that nothing else can notice it.
