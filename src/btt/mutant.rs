@@ -71,6 +71,11 @@ mutants! {
         TrimShownUnfenced,
         /// Opening takes clean pages for what is on the disk.
         CleanTrusted,
+        /// The map lock of a sector is released before that of the next sector of the round is taken.
+        LocksInTurn,
+    }
+    /// Those that the crash tests of groups must notice.
+    GROUPS: {
         /// The record of a round's groups is stored after the fence of its data.
         RecordAfterFence,
         /// The record of a round's groups is not flushed.
@@ -101,6 +106,35 @@ mutants! {
         UndoneFirstNumbered,
         /// What was taken back is not durable before the record is cleared.
         UndoUnfenced,
+        /// A group that does not fit into the round is written sector by sector.
+        GroupOverRounds,
+        /// A round without groups leaves the record of the round before.
+        RecordOutlived,
+        /// A round's record is cleared before its flog entries are durable.
+        RecordClearedEarly,
+        /// Opening takes the records for durable.
+        RecordsTrusted,
+        /// Opening clears records that are whole only, and takes what is in the slack for durable.
+        OnlyWholeRecordsSeen,
+        /// A disk that is opened for reading only completes groups that are incomplete.
+        RecordsUnseenByReaders,
+        /// A sector that was never written is taken for one with block 0.
+        UndoneByMaskedEntry,
+        /// The other slot of a lane is stored to when an entry is taken back.
+        UndoneInOtherSlot,
+        /// An entry is taken back by two stores, the sequence number last.
+        UndoneInTwoStores,
+    }
+    /// Those that the unit tests of groups must notice, which let single stores and lanes fail.
+    FAILED_GROUPS: {
+        /// Where a member of a group cannot be logged, those before it stay.
+        MembersLeft,
+        /// A member of a group is looked up only when those before it are logged.
+        MembersSeenLate,
+        /// Lanes that are out of use are left out of the positions of a record.
+        LostLanesUncounted,
+        /// A repair completes groups that are incomplete.
+        GroupsRepaired,
     }
     /// Those that `tests/loom` must notice: they let CPUs see each other's stores in another order, which
     /// takes a model of that to notice.

@@ -37,7 +37,8 @@ pub enum AnyMutant {
 
 impl AnyMutant {
     pub fn all() -> Vec<AnyMutant> {
-        let engine = Mutant::CRASH.iter().map(|mutant| AnyMutant::Engine(*mutant));
+        let engine = Mutant::CRASH.iter().chain(Mutant::GROUPS);
+        let engine = engine.map(|mutant| AnyMutant::Engine(*mutant));
         let medium = MediumMutant::ALL.map(AnyMutant::Medium);
         let dax = DaxMutant::CRASH.iter().map(|mutant| AnyMutant::Dax(*mutant));
         let worker = WorkerMutant::CRASH.iter().map(|mutant| AnyMutant::Worker(*mutant));
@@ -90,32 +91,7 @@ impl AnyMutant {
 
     /// Returns whether it is about groups, so that nothing else can notice it.
     fn is_of_groups(self) -> bool {
-        use Mutant::{
-            AllButLastSuffices, FirstOfGroupLookedAt, OneSuffices, PieceUncut, RecordAfterFence,
-            RecordFromFirstLane, RecordIgnored, RecordOfOneSet, RecordUnflushed, RecordsKept,
-            UndoUnfenced, UndoneAsSuccessor, UndoneByRawEntry, UndoneFirstNumbered,
-            UndoneUnlessPending,
-        };
-        self.of_engine().is_some_and(|mutant| {
-            matches!(
-                mutant,
-                AllButLastSuffices
-                    | FirstOfGroupLookedAt
-                    | OneSuffices
-                    | PieceUncut
-                    | RecordAfterFence
-                    | RecordFromFirstLane
-                    | RecordIgnored
-                    | RecordOfOneSet
-                    | RecordUnflushed
-                    | RecordsKept
-                    | UndoUnfenced
-                    | UndoneAsSuccessor
-                    | UndoneByRawEntry
-                    | UndoneFirstNumbered
-                    | UndoneUnlessPending
-            )
-        })
+        self.of_engine().is_some_and(|mutant| Mutant::GROUPS.contains(&mutant))
     }
 
     pub fn of_medium(self) -> Option<MediumMutant> {
