@@ -34,6 +34,7 @@ mod power_failure;
 mod powercut;
 mod powercut_sqlite;
 mod repaired;
+mod torn_pages;
 mod torn_sectors;
 mod windows;
 mod write_through;
