@@ -29,6 +29,7 @@ fn open(path: &Path) -> Result<NvdimmFile, Error> {
 fn options(path: &Path, label_size: LabelSize) -> NamespaceOptions {
     NamespaceOptions {
         path: path.into(),
+        file: None,
         selection: Selection::Only,
         label_size,
         version: None,

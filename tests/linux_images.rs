@@ -13,6 +13,7 @@ use vm_memory::VolatileSlice;
 fn open(path: &std::path::Path, kind: ClaimKind) -> (std::sync::Arc<Btt<Mapping>>, Queue<Mapping>) {
     let options = NamespaceOptions {
         path: path.into(),
+        file: None,
         selection: Selection::Only,
         label_size: LabelSize::Detect,
         version: None,

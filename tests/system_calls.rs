@@ -63,7 +63,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
 /// What a thread that goes by `name` is there for.
 fn kind_of(name: &str) -> Option<ThreadKind> {
     Some(match name {
-        "vhost-user-btt" | "device" => ThreadKind::Device,
+        "vhost-user-btt" => ThreadKind::Main,
+        "device" => ThreadKind::Device,
         name if name.starts_with("queue ") => ThreadKind::Queue,
         "flusher" => ThreadKind::Flusher,
         "pages" => ThreadKind::Pages,
@@ -175,11 +176,47 @@ fn run_growing(calls: &mut Calls) {
     end(daemon, &trace, calls);
 }
 
+/// Disks that are added: by path, to a socket that a process has left, and by descriptors.
+fn run_adding(calls: &mut Calls) {
+    let folder = tempfile::tempdir().unwrap();
+    let (trace, control) = (folder.path().join("trace"), folder.path().join("control"));
+    let part = |name: &str| {
+        let part = folder.path().join(name);
+        std::fs::create_dir(&part).unwrap();
+        let file = part.join("nvdimm");
+        nvdimmctl_ok(&["create", text(&file), "--size", "64M"]);
+        nvdimmctl_ok(&["create-namespace", text(&file)]);
+        (file, part.join("socket"))
+    };
+    let [allowed, handed] = ["allowed", "handed"].map(part);
+    let group = rustix::process::getegid().as_raw();
+    let arguments = [
+        format!("--control={}", control.display()),
+        format!("--allow-path={}", allowed.0.parent().unwrap().display()),
+        "--socket-mode=600".to_owned(),
+        format!("--socket-group={group}"),
+    ];
+    let mut daemon = traced(&trace, &control, &arguments, None);
+    daemon.wait_for_log("in the sandbox");
+    drop(std::os::unix::net::UnixListener::bind(&allowed.1).unwrap());
+    for ((file, socket), by_path) in [(&allowed, &["--by-path"][..]), (&handed, &[])] {
+        let add = ["--control", text(&control), "add", text(file), "--socket-path", text(socket)];
+        nvdimmctl_ok(&[&add[..], by_path].concat());
+        let stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+        let mut driver = Driver::connect(stream, 1);
+        assert_eq!(driver.write(0, 0, &[1; 4096]), OK);
+        drop(driver);
+        nvdimmctl_ok(&["--control", text(&control), "remove", text(socket)]);
+    }
+    end(daemon, &trace, calls);
+}
+
 #[test]
 fn threads_may_call_what_they_call_and_nothing_else() {
     let mut calls = Calls::new();
     run_several(&mut calls);
     run_growing(&mut calls);
+    run_adding(&mut calls);
     let mut surplus = Vec::new();
     for kind in ThreadKind::ALL {
         let names = allowed(kind);

@@ -41,5 +41,5 @@ pub use format::units::{Block, LaneIndex, Lba};
 pub use format::{flog, map};
 pub use lifecycle::{
     CreateOptions, Growth, LaneState, OpenOptions, Trace, create, erase, first_foreign, grow,
-    has_room, lanes, trace,
+    has_room, lanes, set_identity, trace,
 };

@@ -1,7 +1,7 @@
 //! The command line of `vhost-user-btt`.
 
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -18,12 +18,14 @@ use super::rate::RateArg;
 use super::sandbox::SandboxArgs;
 use super::size::Size;
 use super::window::{DeviceArg, PmemArg, WindowArg};
-use crate::namespace::Atomic;
+use crate::namespace::{Atomic, NamespaceOptions};
 use crate::nvdimm::Selection;
 use crate::pmem::DurabilityRequest;
+use crate::vhost_user::control::ControlConfig;
 use crate::vhost_user::{
-    DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_QUEUES, MOST_WINDOWS, PmemConfig, RateGroup,
-    RateLimit, RegionConfig, SocketAccess, SocketSource, TheMapping, WindowConfig,
+    AdditionConfig, DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_QUEUES, MOST_WINDOWS,
+    PmemConfig, RateGroup, RateLimit, RegionConfig, SocketAccess, SocketPath, SocketSource,
+    TheMapping, WindowConfig,
 };
 use crate::virtio::block::{Discard, Serial};
 
@@ -139,7 +141,7 @@ pub struct DeviceArgs {
 
     /// Let aligned writes of 8K, 16K and so on, up to this power of two, be all or nothing as sectors are: a
     /// database page never tears; 'auto': up to 64K, or as far as that is possible; 'off': only sectors are
-    #[arg(long, value_name = "SIZE", default_value = "off", value_parser = atomic)]
+    #[arg(long, value_name = "SIZE", default_value = "off", value_parser = atomic_or_auto)]
     atomic: Atomic,
 
     /// Tell the guest to prefer writes of this size, which is all or nothing; what follows is said in
@@ -177,7 +179,7 @@ pub struct DeviceArgs {
 
 /// The value of `--discard`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum DiscardArg {
+pub(super) enum DiscardArg {
     /// With sectors of 4096 bytes; Linux's own driver misreads discarded sectors of 512
     Auto,
     /// Always
@@ -198,7 +200,7 @@ impl From<DiscardArg> for Discard {
 
 /// The value of `--huge-pages`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum HugePagesArg {
+pub(super) enum HugePagesArg {
     /// Where the kernel can
     Auto,
     /// Only what the kernel maps by itself
@@ -207,7 +209,7 @@ enum HugePagesArg {
 
 /// The value of `--durability`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum DurabilityArg {
+pub(super) enum DurabilityArg {
     /// 'dax' where the file supports it, else 'page-cache'
     Auto,
     /// Flush CPU caches at every step; where the file is not DAX, for measurements only
@@ -229,7 +231,7 @@ impl From<DurabilityArg> for DurabilityRequest {
     }
 }
 
-fn queue_size(text: &str) -> Result<u16, String> {
+pub(super) fn queue_size(text: &str) -> Result<u16, String> {
     match text.parse::<u16>() {
         Ok(size) if (2..=MOST_QUEUE_SIZE).contains(&size) && size.is_power_of_two() => Ok(size),
         _ => Err(format!("not a power of two from 2 to {MOST_QUEUE_SIZE}")),
@@ -243,7 +245,7 @@ fn usual_queues() -> u16 {
     u16::try_from(cpus).unwrap_or(MOST_QUEUES).clamp(FEW_QUEUES, MOST_QUEUES)
 }
 
-fn logical_block_size(text: &str) -> Result<u32, String> {
+pub(super) fn logical_block_size(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(size @ (512 | 4096 | 8192 | 16384 | 32768)) => Ok(size),
         _ => Err("none of 512, 4096, 8192, 16384 and 32768".into()),
@@ -255,13 +257,19 @@ const MOST_ATOMIC: u64 = 256 << 10;
 /// What 'auto' comes to, where it can: no database has larger pages.
 const USUAL_ATOMIC: u32 = 64 << 10;
 
-fn atomic(text: &str) -> Result<Atomic, String> {
+pub(super) fn atomic(text: &str) -> Result<u32, String> {
+    if text == "off" {
+        return Ok(0);
+    }
+    atomic_size(text).ok_or_else(|| "neither 'off' nor a power of two from 1K to 256K".into())
+}
+
+fn atomic_or_auto(text: &str) -> Result<Atomic, String> {
     match text {
-        "off" => Ok(Atomic::default()),
         "auto" => Ok(Atomic { least: 0, most: USUAL_ATOMIC }),
-        _ => match atomic_size(text) {
-            Some(size) => Ok(Atomic { least: size, most: size }),
-            None => Err("neither 'off' nor 'auto', nor a power of two from 1K to 256K".into()),
+        _ => match atomic(text) {
+            Ok(size) => Ok(Atomic { least: size, most: size }),
+            Err(error) => Err(format!("not 'auto', and {error}")),
         },
     }
 }
@@ -280,14 +288,14 @@ fn atomic_size(text: &str) -> Option<u32> {
     }
 }
 
-fn socket_mode(text: &str) -> Result<u32, String> {
+pub(super) fn socket_mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text, 8) {
         Ok(mode) if mode & !0o777 == 0 => Ok(mode),
         _ => Err("not an octal number from 0 to 777".into()),
     }
 }
 
-fn socket_group(text: &str) -> Result<u32, String> {
+pub(super) fn socket_group(text: &str) -> Result<u32, String> {
     if let Ok(number) = text.parse() {
         return Ok(number);
     }
@@ -326,11 +334,43 @@ pub enum UsageError {
     TooManyWindows,
 }
 
+/// What is served.
+pub struct Served {
+    /// The devices.
+    pub devices: Vec<DeviceConfig>,
+    /// The control socket.
+    pub control: Option<ControlConfig>,
+}
+
 impl DeviceArgs {
-    /// The devices to serve, at least one; the service manager has `passed` so many sockets.
-    pub fn devices(self, passed: usize) -> Result<Vec<DeviceConfig>, UsageError> {
-        let mut devices = self.configs()?;
-        let access = SocketAccess { mode: self.socket_mode, group: self.socket_group };
+    /// The devices to serve, and the control socket; the service manager has `passed` so many sockets. There is at
+    /// least one device, unless others can be added.
+    pub fn served(self, passed: usize) -> Result<Served, UsageError> {
+        let groups = self.rate_groups();
+        let devices = self.devices(passed, &groups)?;
+        let control = self.control.clone().map(|path| {
+            let mut disk = self.usual_disk(
+                NamespaceArgs { namespace: None, ..self.namespace.clone() }
+                    .options(Path::new(""), self.durability.into()),
+            );
+            disk.socket =
+                SocketSource::Path(SocketPath { path: PathBuf::new(), access: self.access() });
+            ControlConfig { path, additions: AdditionConfig { disk, groups } }
+        });
+        Ok(Served { devices, control })
+    }
+
+    fn access(&self) -> SocketAccess {
+        SocketAccess { mode: self.socket_mode, group: self.socket_group }
+    }
+
+    fn devices(
+        &self,
+        passed: usize,
+        groups: &[RateGroup],
+    ) -> Result<Vec<DeviceConfig>, UsageError> {
+        let mut devices = self.configs(groups)?;
+        let access = self.access();
         let mut needed = 0;
         for device in &mut devices {
             match device.socket_mut() {
@@ -359,8 +399,8 @@ impl DeviceArgs {
         self.read_only || self.durability != DurabilityArg::Auto
     }
 
-    fn configs(&self) -> Result<Vec<DeviceConfig>, UsageError> {
-        let mut disks = self.disks()?;
+    fn configs(&self, groups: &[RateGroup]) -> Result<Vec<DeviceConfig>, UsageError> {
+        let mut disks = self.disks(groups)?;
         for window in &self.window {
             let config = WindowConfig { reserve: window.reserve, ..self.window(&window.device)? };
             let disk = Self::disk_of(window, &mut disks)?;
@@ -377,13 +417,14 @@ impl DeviceArgs {
         Ok(devices)
     }
 
-    fn disks(&self) -> Result<Vec<DiskConfig>, UsageError> {
+    fn disks(&self, groups: &[RateGroup]) -> Result<Vec<DiskConfig>, UsageError> {
         if !self.disk.is_empty() {
-            let groups = self.rate_groups();
-            return self.disk.iter().map(|disk| self.one_disk(disk, &groups)).collect();
+            return self.disk.iter().map(|disk| self.one_disk(disk, groups)).collect();
         }
         let is_disk = self.socket_path.is_some() || self.fd.is_some();
-        if !is_disk && !self.pmem.is_empty() {
+        // They may come later.
+        let names_none = self.control.is_some() && self.file().is_none();
+        if !is_disk && (!self.pmem.is_empty() || names_none) {
             return Ok(Vec::new());
         }
         self.only_disk().map(|disk| vec![disk])
@@ -433,16 +474,22 @@ impl DeviceArgs {
             (None, None) => SocketSource::Passed,
         };
         let file = self.file().ok_or(UsageError::NoFile)?;
-        Ok(DiskConfig {
-            socket,
-            namespace: self.namespace.options(file, self.durability.into()),
+        let namespace = self.namespace.options(file, self.durability.into());
+        Ok(DiskConfig { socket, serial: self.serial, ..self.usual_disk(namespace) })
+    }
+
+    /// What all disks have in common, at the service manager's socket.
+    fn usual_disk(&self, namespace: NamespaceOptions) -> DiskConfig {
+        DiskConfig {
+            socket: SocketSource::Passed,
+            namespace,
             read_only: self.read_only,
             queues: self.num_queues.unwrap_or_else(usual_queues),
             queue_size: self.queue_size,
             logical_block_size: self.logical_block_size,
             atomic: self.atomic(),
             atomic_hint: self.atomic_hint.unwrap_or(0),
-            serial: self.serial,
+            serial: None,
             discard: self.discard.into(),
             huge_pages: self.huge_pages == HugePagesArg::Auto,
             poll: Duration::from_micros(self.poll_us.into()),
@@ -450,7 +497,7 @@ impl DeviceArgs {
             rate_group: None,
             windows: Vec::new(),
             medium: Arc::new(TheMapping),
-        })
+        }
     }
 
     /// A logical block of several sectors has to be all or nothing.
@@ -487,23 +534,14 @@ impl DeviceArgs {
         let file = disk.file.as_ref().or(self.file()).ok_or(UsageError::NoFile)?;
         let namespace =
             NamespaceArgs { namespace: disk.namespace.clone(), ..self.namespace.clone() };
+        let usual = self.usual_disk(namespace.options(file, self.durability.into()));
         Ok(DiskConfig {
             socket: disk.socket.clone(),
-            namespace: namespace.options(file, self.durability.into()),
             read_only: self.read_only || disk.read_only,
-            queues: disk.queues.or(self.num_queues).unwrap_or_else(usual_queues),
-            queue_size: self.queue_size,
-            logical_block_size: self.logical_block_size,
-            atomic: self.atomic(),
-            atomic_hint: self.atomic_hint.unwrap_or(0),
+            queues: disk.queues.unwrap_or(usual.queues),
             serial: disk.serial,
-            discard: self.discard.into(),
-            huge_pages: self.huge_pages == HugePagesArg::Auto,
-            poll: Duration::from_micros(self.poll_us.into()),
-            rate_limit: self.rate_limit(),
             rate_group: Self::rate_group(disk.rate_group.as_deref(), groups)?,
-            windows: Vec::new(),
-            medium: Arc::new(TheMapping),
+            ..usual
         })
     }
 }

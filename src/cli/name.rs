@@ -53,6 +53,7 @@ impl NamespaceArgs {
     pub(super) fn options(&self, path: &Path, durability: DurabilityRequest) -> NamespaceOptions {
         NamespaceOptions {
             path: path.into(),
+            file: None,
             selection: self.selection(),
             label_size: self.label_size(),
             version: self.btt_version.map(Into::into),

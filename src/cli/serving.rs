@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::daemon::DeviceArgs;
+use super::daemon::{DeviceArgs, Served};
 use super::sandbox::SandboxArgs;
 use super::signals::{StopSignals, outlive_file_size_limit};
 use super::{complain, one_line, service};
@@ -36,13 +36,12 @@ fn run(
     program: &str,
     args: DeviceArgs,
     sandbox: Option<&SandboxArgs>,
-    change: impl FnMut(&mut DeviceConfig),
+    mut change: impl FnMut(&mut DeviceConfig),
 ) -> Result<ExitCode, Error> {
     // Before any file is opened whose descriptor could have the number of one of them.
     let mut passed = PassedSockets::from_environment()?;
-    let control = args.control.clone();
-    let mut devices = match args.devices(passed.len()) {
-        Ok(devices) => devices,
+    let Served { mut devices, mut control } = match args.served(passed.len()) {
+        Ok(served) => served,
         Err(error) => {
             complain(format_args!("{program}: {error} (see --help)"));
             return Ok(ExitCode::from(USAGE));
@@ -52,8 +51,12 @@ fn run(
     if !passed.is_empty() {
         log::warn!("the service manager has passed {} sockets that no device needs", passed.len());
     }
-    devices.iter_mut().for_each(change);
-    let sandbox = sandbox.map(|args| args.sandbox(&devices, control.as_deref()));
+    devices.iter_mut().for_each(&mut change);
+    if let Some(control) = &mut control {
+        control.change_additions(change);
+    }
+    let path = control.as_ref().map(|control| control.path.as_path());
+    let sandbox = sandbox.map(|args| args.sandbox(&devices, path));
     let open = |stops: Vec<Stop>| {
         let opened = Devices::open(devices.iter().zip(stops), control)?;
         // What comes next serves frontends. No thread has been started yet.
@@ -79,10 +82,11 @@ pub(super) fn serve<E: From<Error>>(
         .map(|_| Stop::new())
         .collect::<Result<_, _>>()
         .map_err(system("cannot make a stop handle"))?;
-    let devices = open(stops.clone())?;
+    let devices = open(stops)?;
+    let stopper = devices.stopper();
     let stop = move || {
         service::stopping();
-        stops.iter().for_each(Stop::stop);
+        stopper.stop();
     };
     signals.watch(stop).map_err(system("cannot watch for signals"))?;
     service::ready(devices.count()).map_err(system("cannot answer the watchdog"))?;

@@ -5,16 +5,16 @@
 //! crash in between leaves the second step to be done again.
 
 use std::ops::Range;
-use std::path::Path;
 
 use super::error::NamespaceError;
-use super::make::{edit_labels, refuse_contents};
+use super::make::refuse_contents;
 use super::mapped::{MappedNamespace, resolve};
-use super::options::{NamespaceOptions, refuse_ambiguity};
+use super::options::NamespaceOptions;
 use crate::btt::{self, ARENA_MAX_SIZE, FoundArena, Growth, Version};
 use crate::dax;
 use crate::nvdimm::{
     self, Claim, ClaimKind, Holder, LINUX_ALIGNMENT, Namespace, NvdimmFile, Selection, grow_file,
+    grow_open_file,
 };
 use crate::pmem::{DurabilityRequest, MediaError, PersistentMemory};
 
@@ -56,13 +56,12 @@ pub fn grow_namespace(
     force: bool,
     progress: impl FnMut(u64, u64),
 ) -> Result<Grown, NamespaceError> {
-    let file = NvdimmFile::open(&options.path, ClaimKind::Exclusive, options.label_size)?;
-    refuse_ambiguity(&file)?;
+    let file = options.open_file(ClaimKind::Exclusive)?;
     let selection = resolve(&file, &options.selection);
     let has_labels = file.labels().is_some();
     let region = claim_region(file, &selection)?;
     let namespace = if has_labels {
-        let mut editor = edit_labels(&options.path, options.label_size)?;
+        let mut editor = options.open_file(ClaimKind::Exclusive)?.edit_labels()?;
         let growth = editor.growth(&selection, size, LINUX_ALIGNMENT)?;
         if !force && !growth.is_empty() {
             editor.refuse_unknown_places()?;
@@ -71,9 +70,9 @@ pub fn grow_namespace(
         editor.grow(&selection, &growth)?
     } else {
         if !force {
-            refuse_data_behind(&options.path, &selection)?;
+            refuse_data_behind(options, &selection)?;
         }
-        grow_whole_file(&options.path, &selection, size)?
+        grow_whole_file(options, &selection, size)?
     };
     if let Some(claim) = region {
         let contents = Contents::Region(grow_region(&claim.renew(options.label_size)?)?);
@@ -97,8 +96,12 @@ fn refuse_remains(file: &NvdimmFile, range: &Range<u64>) -> Result<(), Namespace
 }
 
 /// Refuses to let what fills a file without labels, as far as it does, grow over data behind it.
-fn refuse_data_behind(path: &Path, selection: &Selection) -> Result<(), NamespaceError> {
-    let file = NvdimmFile::open(path, ClaimKind::Shared, nvdimm::LabelSize::None)?;
+fn refuse_data_behind(
+    options: &NamespaceOptions,
+    selection: &Selection,
+) -> Result<(), NamespaceError> {
+    let path = options.path.as_path();
+    let file = whole(options).open_unchecked(ClaimKind::Shared)?;
     let namespace = file.select(selection)?;
     let medium = file.map_to_look(namespace)?;
     let cannot_look = |source| nvdimm::Error::FreeMedia { path: path.into(), source };
@@ -147,15 +150,22 @@ fn grow_region(claim: &Claim) -> Result<dax::Growth, NamespaceError> {
     dax::grow(&medium).map_err(|source| NamespaceError::claimed_region(claim, source))
 }
 
+/// The same file, as one that has no labels.
+fn whole(options: &NamespaceOptions) -> NamespaceOptions {
+    NamespaceOptions { label_size: nvdimm::LabelSize::None, ..options.clone() }
+}
+
 fn grow_whole_file(
-    path: &Path,
+    options: &NamespaceOptions,
     selection: &Selection,
     size: Option<u64>,
 ) -> Result<Namespace, NamespaceError> {
-    if let Some(size) = size {
-        grow_file(path, size)?;
+    match (&options.file, size) {
+        (Some(file), Some(size)) => grow_open_file(&options.path, file, size)?,
+        (None, Some(size)) => grow_file(&options.path, size)?,
+        (_, None) => {}
     }
-    let file = NvdimmFile::open(path, ClaimKind::Exclusive, nvdimm::LabelSize::None)?;
+    let file = whole(options).open_unchecked(ClaimKind::Exclusive)?;
     Ok(file.select(selection)?.clone())
 }
 

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod copy;
 mod error;
 mod grow;
 mod labels;
@@ -15,6 +16,7 @@ mod options;
 mod probe;
 pub mod region;
 
+pub use copy::{CopyError, Original, Reflink};
 pub use error::NamespaceError;
 pub use grow::{Contents, Grown, grow_claimed, grow_namespace};
 pub use labels::expected_version;

@@ -1,6 +1,8 @@
 //! Which namespace of which file is meant.
 
+use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::btt::{self, Copies, FoundArena, Version};
 use crate::nvdimm::{ClaimKind, LabelSize, NvdimmFile, Selection};
@@ -14,6 +16,9 @@ use super::probe::find_region;
 pub struct NamespaceOptions {
     /// The NVDIMM file.
     pub path: PathBuf,
+    /// The file, if it was opened by the one who asks for it; `None`: it is opened by its path. Locks on it belong
+    /// to all that use it.
+    pub file: Option<Arc<File>>,
     /// The namespace in it.
     pub selection: Selection,
     /// Where its labels are.
@@ -29,14 +34,23 @@ impl NamespaceOptions {
     #[must_use]
     pub fn new(path: PathBuf, selection: Selection, label_size: LabelSize) -> NamespaceOptions {
         let (version, durability) = (None, DurabilityRequest::Auto);
-        NamespaceOptions { path, selection, label_size, version, durability }
+        NamespaceOptions { path, file: None, selection, label_size, version, durability }
     }
 
     /// Opens the file for what `kind` needs.
     pub(super) fn open_file(&self, kind: ClaimKind) -> Result<NvdimmFile, NamespaceError> {
-        let file = NvdimmFile::open(&self.path, kind, self.label_size)?;
+        let file = self.open_unchecked(kind)?;
         refuse_ambiguity(&file)?;
         Ok(file)
+    }
+
+    /// As `open_file`, also if the labels may be a guest's.
+    pub(super) fn open_unchecked(&self, kind: ClaimKind) -> Result<NvdimmFile, NamespaceError> {
+        let opened = match &self.file {
+            Some(file) => NvdimmFile::of(&self.path, file, kind, self.label_size),
+            None => NvdimmFile::open(&self.path, kind, self.label_size),
+        };
+        Ok(opened?)
     }
 }
 

@@ -78,6 +78,23 @@ impl NvdimmFile {
         NvdimmFile::from_open(path, file, kind, label_size)
     }
 
+    /// As [`open`](Self::open), of a file that is open already for what `kind` needs, and that is called `path`.
+    /// Locks on it, such as claims, are those of all that use `file`.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn of(
+        path: &Path,
+        file: &File,
+        kind: ClaimKind,
+        label_size: LabelSize,
+    ) -> Result<NvdimmFile, Error> {
+        let opened = NvdimmFile::from_open(path, duplicate(path, file)?, kind, label_size)?;
+        opened.warn_of_faults();
+        Ok(opened)
+    }
+
     /// As [`open`](Self::open), of a file that is open already for what `kind` needs. What is passed
     /// over in its labels was said when it was opened.
     pub(super) fn from_open(

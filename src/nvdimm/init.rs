@@ -56,15 +56,39 @@ pub fn create_file(
     if let Some(label_size) = label_size {
         check_size(path, label_size)?;
     }
-    let total = size.saturating_add(label_size.unwrap_or(0));
     let new = NewFile::create(path, mode).map_err(fails("create"))?;
-    new.file().set_len(total).map_err(fails("set the size of"))?;
-    if let Some(label_size) = label_size {
-        let medium = map(path, new.file(), size..total)?;
-        LabelWriter::initialize(&medium, label_size, LabelVersion::V1_2)
-            .map_err(|source| Error::Update { path: path.into(), source })?;
+    match label_size {
+        None => new.file().set_len(size).map_err(fails("set the size of"))?,
+        Some(label_size) => {
+            label_new_file(path, new.file(), size, label_size, LabelVersion::V1_2)?;
+        }
     }
     new.publish().map_err(fails("create"))
+}
+
+/// Makes a label storage area of `label_size` bytes after the first `size` bytes of a file that no process knows
+/// yet, and that is going to be `path`.
+///
+/// # Errors
+///
+/// The operating system refuses.
+pub fn label_new_file(
+    path: &Path,
+    file: &File,
+    size: u64,
+    label_size: u64,
+    version: LabelVersion,
+) -> Result<(), Error> {
+    let total = size.saturating_add(label_size);
+    file.set_len(total).map_err(|source| Error::File {
+        action: "set the size of",
+        path: path.into(),
+        source,
+    })?;
+    let medium = map(path, file, size..total)?;
+    LabelWriter::initialize(&medium, label_size, version)
+        .map(drop)
+        .map_err(|source| Error::Update { path: path.into(), source })
 }
 
 /// Makes a file without labels larger, to `size` bytes.
@@ -73,12 +97,21 @@ pub fn create_file(
 ///
 /// It is larger already, or the operating system refuses.
 pub fn grow_file(path: &Path, size: u64) -> Result<(), Error> {
-    let fails = |action| move |source: io::Error| Error::File { action, path: path.into(), source };
     let file = OpenOptions::new()
         .write(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
-        .map_err(fails("open"))?;
+        .map_err(|source| Error::File { action: "open", path: path.into(), source })?;
+    grow_open_file(path, &file, size)
+}
+
+/// As [`grow_file`], of a file that is open for writing, and that is called `path`.
+///
+/// # Errors
+///
+/// As there.
+pub fn grow_open_file(path: &Path, file: &File, size: u64) -> Result<(), Error> {
+    let fails = |action| move |source: io::Error| Error::File { action, path: path.into(), source };
     let current = file.metadata().map_err(fails("examine"))?.len();
     if size < current {
         let namespace = "the whole file".into();

@@ -88,7 +88,11 @@ pub(super) fn unlock(file: &File, range: &Range<u64>) -> io::Result<()> {
 }
 
 /// Returns whether another open file description has a lock on some of `range`.
-pub(super) fn is_locked(file: &File, range: &Range<u64>) -> io::Result<bool> {
+///
+/// # Errors
+///
+/// The file has no locks.
+pub fn is_locked(file: &File, range: &Range<u64>) -> io::Result<bool> {
     let mut request = request(range, libc::F_WRLCK);
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut request)).map_err(io::Error::from)?;
     Ok(request.l_type != libc::F_UNLCK as libc::c_short)

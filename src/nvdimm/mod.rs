@@ -37,8 +37,10 @@ pub use editor::{LabelEditor, NewNamespace, Place, Reservation};
 pub use error::Error;
 pub use file::{LabelSize, NvdimmFile};
 pub use holder::Holder;
-pub use init::{InitOptions, Initialized, create_file, grow_file, init_labels};
-pub use lock::ClaimKind;
+pub use init::{
+    InitOptions, Initialized, create_file, grow_file, grow_open_file, init_labels, label_new_file,
+};
+pub use lock::{ClaimKind, is_locked};
 pub use lost::LostLabel;
 pub use namespace::{Abstraction, Namespace, Selection};
 pub use new_file::{NewFile, unnamed};

@@ -17,6 +17,7 @@ mod address_space;
 mod arenas;
 mod backing;
 pub mod cache_model;
+mod clone_range;
 mod cpu;
 mod dirty;
 mod durability;
@@ -38,6 +39,7 @@ mod writeback;
 
 pub use arenas::limit_arenas;
 pub use backing::{Backing, file_size};
+pub use clone_range::clone_range;
 pub use dirty::make_dirty;
 pub use durability::{Durability, DurabilityRequest};
 pub use error::{Access, Cause, MapError, MediaError};
@@ -49,6 +51,7 @@ pub use mapping::{Collapse, Mapping, Pages, Protection, Resident};
 pub use migration_log::{LogBitmap, MigrationLog, RegionLog, SliceLog};
 pub use overlay::{Overlay, Saved};
 pub use shared_file::{ShareFile, SharedFile, SharedFileObserver};
+pub use sigbus::catch_faults;
 pub use standard_streams::StandardStream;
 
 use vm_memory::VolatileSlice;

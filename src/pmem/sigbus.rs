@@ -105,6 +105,15 @@ pub(super) fn install() -> Result<(), Errno> {
     })
 }
 
+/// Has faults of memory become errors, before the process has mapped a file: later, its sandbox may not let it.
+///
+/// # Errors
+///
+/// The operating system refuses.
+pub fn catch_faults() -> std::io::Result<()> {
+    Ok(install()?)
+}
+
 /// Sets the disposition of `SIGBUS` to `new`, unless that is null. Returns the one before.
 fn disposition(new: *const libc::sigaction) -> Result<libc::sigaction, Errno> {
     // SAFETY: an all-zero `sigaction` is valid, and is filled in by the call.

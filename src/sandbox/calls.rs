@@ -11,6 +11,8 @@ use libc::c_long;
 pub enum ThreadKind {
     /// Any: the filter that all threads are subject to.
     Process,
+    /// Starts the threads of devices.
+    Main,
     /// Serves a device: its socket, its connection, the set-up of rings and memory.
     Device,
     /// Carries out the requests of a ring.
@@ -31,8 +33,9 @@ pub enum ThreadKind {
 
 impl ThreadKind {
     /// All of them.
-    pub const ALL: [ThreadKind; 9] = [
+    pub const ALL: [ThreadKind; 10] = [
         ThreadKind::Process,
+        ThreadKind::Main,
         ThreadKind::Device,
         ThreadKind::Queue,
         ThreadKind::Flusher,
@@ -46,12 +49,10 @@ impl ThreadKind {
     /// Of which kinds the threads are that such a thread starts.
     fn starts(self) -> &'static [ThreadKind] {
         match self {
-            ThreadKind::Process => &[
-                ThreadKind::Device,
-                ThreadKind::Control,
-                ThreadKind::Signals,
-                ThreadKind::Watchdog,
-            ],
+            ThreadKind::Process => {
+                &[ThreadKind::Main, ThreadKind::Control, ThreadKind::Signals, ThreadKind::Watchdog]
+            }
+            ThreadKind::Main => &[ThreadKind::Device],
             ThreadKind::Device => &[ThreadKind::Queue, ThreadKind::Pages, ThreadKind::Windows],
             ThreadKind::Queue => &[ThreadKind::Flusher],
             ThreadKind::Control => &[ThreadKind::Control],
@@ -67,12 +68,13 @@ impl ThreadKind {
     fn own(self) -> &'static [&'static [&'static [Call]]] {
         match self {
             ThreadKind::Process => &[],
-            ThreadKind::Device => &[CONNECTION, OPENING, FILE, END],
+            ThreadKind::Main => &[END],
+            ThreadKind::Device => &[CONNECTION, OPENING, FILE, &[UNLINK]],
             ThreadKind::Queue => &[QUEUE, FILE, READING],
             ThreadKind::Flusher => &[FILE],
             ThreadKind::Pages => &[PAGES],
             ThreadKind::Windows => &[WINDOWS],
-            ThreadKind::Control => &[CONTROL, FILE, READING, OPENING, GROWING],
+            ThreadKind::Control => &[CONTROL, FILE, READING, OPENING, GROWING, ADDING],
             ThreadKind::Signals => &[NOTIFYING, SIGNALS, END],
             ThreadKind::Watchdog => &[NOTIFYING],
         }
@@ -236,9 +238,29 @@ const CONTROL: &[&[Call]] = &[
         SYS_ioctl,
         SYS_openat,
         SYS_read,
-        SYS_recvfrom,
+        SYS_recvmsg,
         SYS_shutdown,
         SYS_statx
+    ],
+];
+
+/// A disk that is added: its descriptors, or the socket that is bound for it.
+const ADDING: &[&[Call]] = &[
+    UNLINK,
+    calls![
+        SYS_bind,
+        SYS_connect,
+        SYS_eventfd2,
+        SYS_fchmod,
+        SYS_fchownat,
+        SYS_getsockname,
+        SYS_getsockopt,
+        SYS_listen,
+        SYS_umask,
+    ],
+    &[
+        only!(SYS_socket, Only::OneOf { argument: 0, values: &[AF_UNIX] }),
+        only!(SYS_fcntl, Only::OneOf { argument: 1, values: &[F_GETFL] }),
     ],
 ];
 

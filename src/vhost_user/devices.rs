@@ -1,26 +1,21 @@
 //! Serves several devices in one process, each at its own socket.
 
-use std::io;
-use std::panic::resume_unwind;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::{self, ScopedJoinHandle};
 
-use log::error;
-
+use super::addition::Additions;
 use super::block::DiskConfig;
-use super::control::{Administration, BoundControl};
+use super::control::{Administration, BoundControl, ControlConfig};
 use super::error::Error;
 use super::exposure::refuse_exposure;
-use super::fleet::{Fleet, Member};
+use super::fleet::Fleet;
 use super::medium::OpenMedium;
 use super::pmem::PmemConfig;
 use super::server::Server;
 use super::sharing::refuse_sharing;
 use super::socket::SocketSource;
 use super::stop::Stop;
+use super::supervisor::{Events, Stopper, enlist, supervise};
 use super::windows::{OnlineResize, RegionConfig, Regions, WindowConfig};
-use crate::error_chain::in_one_line;
 
 /// A device to be served.
 #[derive(Debug, Clone)]
@@ -90,14 +85,15 @@ pub struct Devices {
     fleet: Arc<Fleet>,
     /// Served as long as they are.
     control: Option<BoundControl>,
+    events: Events,
 }
 
 impl Devices {
-    /// Opens devices, each with the handle that stops it, and a control socket at `control`. If one
-    /// cannot be opened, none is. This starts no thread.
+    /// Opens devices, each with the handle that stops it, and a control socket. If one cannot be opened, none is.
+    /// This starts no thread.
     pub fn open<'a>(
         devices: impl IntoIterator<Item = (&'a DeviceConfig, Stop)>,
-        control: Option<PathBuf>,
+        control: Option<ControlConfig>,
     ) -> Result<Devices, Error> {
         let devices: Vec<_> = devices.into_iter().collect();
         let configs: Vec<&DeviceConfig> = devices.iter().map(|(config, _)| *config).collect();
@@ -107,15 +103,20 @@ impl Devices {
         let servers = devices.into_iter().map(|(config, stop)| config.server(&mut regions, stop));
         let servers = servers.collect::<Result<_, _>>()?;
         let (dax_devices, fleet) = (OnlineResize::new(regions), Arc::new(Fleet::default()));
-        let administration = Administration { dax_devices, fleet: fleet.clone() };
-        let control = control.map(|path| BoundControl::open(path, administration)).transpose()?;
-        Ok(Devices { servers, fleet, control })
+        let events = Events::default();
+        let open = |ControlConfig { path, additions }| {
+            let additions = Additions::new(additions, events.arrivals());
+            let fleet = fleet.clone();
+            BoundControl::open(path, Administration { dax_devices, fleet, additions })
+        };
+        let control = control.map(open).transpose()?;
+        Ok(Devices { servers, fleet, control, events })
     }
 
     /// Devices that are served by `servers`, without a control socket.
     #[must_use]
     pub fn of(servers: Vec<Server>) -> Devices {
-        Devices { servers, fleet: Arc::default(), control: None }
+        Devices { servers, fleet: Arc::default(), control: None, events: Events::default() }
     }
 
     /// Number of devices.
@@ -124,7 +125,14 @@ impl Devices {
         self.servers.len()
     }
 
-    /// Serves all of them until all are stopped.
+    /// What stops all of them, and those that are added later.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        self.events.stopper()
+    }
+
+    /// Serves all of them until all are stopped. If there is none, it waits for those that are added until it
+    /// is stopped.
     ///
     /// When this returns, every request that was taken off a ring is completed.
     ///
@@ -133,66 +141,9 @@ impl Devices {
     /// One of them could not be served any more. That ends the others as little as it concerns them:
     /// they are other guests' devices.
     pub fn run(self) -> Result<(), Error> {
-        let Devices { servers, fleet, control } = self;
-        let mut servers: Vec<_> =
-            servers.into_iter().map(|server| enlist(server, &fleet)).collect();
+        let Devices { servers, fleet, control, events } = self;
+        let devices = servers.into_iter().map(|server| enlist(server, &fleet)).collect();
         let _control = control.map(BoundControl::serve).transpose()?;
-        match servers.pop() {
-            Some((only, member)) if servers.is_empty() => {
-                return serve(only, member.as_ref(), &fleet);
-            }
-            last => servers.extend(last),
-        }
-        let (devices, fleet) = (servers.len(), &*fleet);
-        let failed = thread::scope(|scope| {
-            let running: Vec<_> = servers
-                .into_iter()
-                .map(|(server, member)| {
-                    thread::Builder::new().name("device".into()).spawn_scoped(scope, move || {
-                        serve_one_of_several(server, member.as_ref(), fleet)
-                    })
-                })
-                .collect();
-            let ended_well = |thread: io::Result<ScopedJoinHandle<'_, bool>>| match thread {
-                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
-                Err(error) => {
-                    error!("cannot start a thread for a device: {error}");
-                    false
-                }
-            };
-            running.into_iter().map(ended_well).filter(|well| !well).count()
-        });
-        if failed == 0 { Ok(()) } else { Err(Error::Devices { failed, devices }) }
-    }
-}
-
-/// Shows a device to the administrator.
-fn enlist(mut server: Server, fleet: &Fleet) -> (Server, Option<Arc<Member>>) {
-    let member = server.take_member();
-    if let Some(member) = &member {
-        fleet.add(member.clone());
-    }
-    (server, member)
-}
-
-/// Serves a device until it ends.
-fn serve(server: Server, member: Option<&Arc<Member>>, fleet: &Fleet) -> Result<(), Error> {
-    let growth = member.and_then(|member| member.description.growth.clone());
-    let result = server.run_with(growth);
-    if let Some(member) = member {
-        fleet.ended(member);
-    }
-    result
-}
-
-/// Serves one of several devices. Returns whether it was served to the end.
-fn serve_one_of_several(server: Server, member: Option<&Arc<Member>>, fleet: &Fleet) -> bool {
-    let title = server.name().to_owned();
-    match serve(server, member, fleet) {
-        Ok(()) => true,
-        Err(error) => {
-            error!("{title}: {}", in_one_line(&error));
-            false
-        }
+        supervise(devices, &fleet, events)
     }
 }

@@ -1,6 +1,8 @@
 //! The devices that a daemon serves, as the administrator sees them.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,9 +14,10 @@ use super::control::{
 };
 use super::device::VhostDevice;
 use super::page_tables::PageTables;
-use super::pause::{Pause, Quiesced};
+use super::pause::{Pause, Quiesced, Standstill};
 use super::queue::{BucketConfig, Counter, Operation, QueueCounters, RateLimit};
 use super::stop::Stop;
+use super::windows::WindowConfig;
 use crate::namespace::NamespaceError;
 use crate::virtio::SyncError;
 
@@ -28,12 +31,13 @@ pub(super) trait Growth: Send + Sync {
     fn take(&self) -> Result<Option<Grown>, GrowthError>;
 
     /// Gives the namespace `size` bytes; `None`: all that are free behind it. `force`: also where the free bytes
-    /// hold something.
+    /// hold something. `file`: the NVDIMM file, opened once more, where the disk's was handed over.
     ///
     /// # Errors
     ///
     /// The namespace stays as it was.
-    fn extend(&self, size: Option<u64>, force: bool) -> Result<(), GrowthError>;
+    fn extend(&self, size: Option<u64>, force: bool, file: Option<File>)
+    -> Result<(), GrowthError>;
 }
 
 /// How a disk has grown.
@@ -59,6 +63,17 @@ pub(super) enum GrowthError {
     /// Its file is being copied.
     #[error("the disk is quiesced: resume it first")]
     Quiesced,
+    /// The daemon cannot open the file.
+    #[error(
+        "the file was handed over open: the request has to bring it once more, opened again, as 'nvdimmctl resize' \
+         does"
+    )]
+    NeedsFile,
+    /// The descriptor is of no use.
+    #[error(
+        "the descriptor that came with the request is not that of the disk's file, opened again"
+    )]
+    OtherFile,
 }
 
 /// Why something was not done to a device.
@@ -81,6 +96,9 @@ pub(super) enum FleetError {
     /// It is quiesced already.
     #[error("device {0:?} is quiesced already")]
     Quiesced(String),
+    /// It is not quiesced yet.
+    #[error("device {0:?} is being quiesced: resume it when that is done")]
+    Quiescing(String),
     /// It is not quiesced.
     #[error(
         "device {0:?} is not quiesced, or not any more: a copy that was made of it may not be whole"
@@ -121,6 +139,16 @@ pub(super) struct Description {
     pub group: Option<String>,
     /// `None`: its medium has none that could be filled.
     pub page_tables: Option<Arc<PageTables>>,
+    /// What its guest maps.
+    pub windows: Vec<WindowConfig>,
+    /// `None`: the daemon has opened its file itself.
+    pub handed_over: Option<HandedOver>,
+}
+
+/// A file that was handed over, and the bytes of it that are claimed.
+pub(super) struct HandedOver {
+    pub file: Arc<File>,
+    pub range: Range<u64>,
 }
 
 /// A device that is served.
@@ -128,8 +156,8 @@ pub(super) struct Member {
     pub device: Arc<dyn VhostDevice>,
     pub description: Description,
     pub stop: Stop,
-    /// While it is quiesced by the administrator.
-    pub quiesced: Mutex<Option<Quiesced>>,
+    /// What the administrator has it do.
+    pub standstill: Mutex<Standstill>,
 }
 
 /// The devices that are served.
@@ -149,6 +177,11 @@ impl Fleet {
         self.members().retain(|other| !Arc::ptr_eq(other, member));
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Arc<Member>> {
+        self.members().clone()
+    }
+
     /// What is said of the device that goes by `name`; of all, if there is no name.
     pub(super) fn report(&self, name: Option<&str>) -> Result<Vec<DeviceReport>, FleetError> {
         let members = match name {
@@ -161,13 +194,21 @@ impl Fleet {
     /// Lets a device take nothing off its rings for `limit` at most, and makes everything durable that it has written.
     pub(super) fn quiesce(&self, name: &str, limit: Duration) -> Result<(), FleetError> {
         let member = self.find(name)?;
-        let mut quiesced = member.quiesced();
-        if quiesced.is_some() {
+        let mut standstill = member.standstill();
+        if !standstill.runs() {
             return Err(FleetError::Quiesced(name.to_owned()));
         }
+        *standstill = Standstill::Begins;
+        // A slow medium must not hold up those who ask for something else.
+        drop(standstill);
         let pause = Pause::begin(member.device.clone());
-        member.sync()?;
-        *quiesced = Some(Quiesced { pause, limit, until: Instant::now() + limit });
+        let synced = member.sync();
+        let until = Instant::now() + limit;
+        *member.standstill() = match synced {
+            Ok(()) => Standstill::Stands(Quiesced { pause, limit, until }),
+            Err(_) => Standstill::Runs,
+        };
+        synced?;
         info!("{}: quiesced for {} s at most", member.device.log().name(), limit.as_secs());
         Ok(())
     }
@@ -175,18 +216,20 @@ impl Fleet {
     /// Takes back a [`quiesce`](Self::quiesce).
     pub(super) fn resume(&self, name: &str) -> Result<(), FleetError> {
         let member = self.find(name)?;
-        let pause = member.quiesced().take();
-        pause.ok_or_else(|| FleetError::NotQuiesced(name.to_owned()))?;
+        let mut standstill = member.standstill();
+        if matches!(*standstill, Standstill::Begins) {
+            return Err(FleetError::Quiescing(name.to_owned()));
+        }
+        let quiesced = standstill.take();
+        drop(standstill);
+        quiesced.ok_or_else(|| FleetError::NotQuiesced(name.to_owned()))?;
         info!("{}: resumed", member.device.log().name());
         Ok(())
     }
 
     /// Whether a device is quiesced.
     pub(super) fn has_quiesced(&self) -> bool {
-        // One that is locked is being quiesced or resumed, which may take a sync's time.
-        self.members()
-            .iter()
-            .any(|member| member.quiesced.try_lock().map_or(true, |quiesced| quiesced.is_some()))
+        self.members().iter().any(|member| !member.standstill().runs())
     }
 
     /// Takes back each [`quiesce`](Self::quiesce) whose time is over.
@@ -194,10 +237,8 @@ impl Fleet {
         let members = self.members().clone();
         for member in members {
             let now = Instant::now();
-            let Ok(mut quiesced) = member.quiesced.try_lock() else { continue };
-            if let Some(Quiesced { limit, pause, .. }) =
-                quiesced.take_if(|quiesced| quiesced.until <= now)
-            {
+            let over = member.standstill().take_if(|quiesced| quiesced.until <= now);
+            if let Some(Quiesced { limit, pause, .. }) = over {
                 drop(pause);
                 warn!(
                     "{}: resumed, since no client has asked for that within {} s; a copy of it may not be whole",
@@ -239,16 +280,17 @@ impl Fleet {
         name: &str,
         size: Option<u64>,
         force: bool,
+        file: Option<File>,
     ) -> Result<(u64, u64, bool), FleetError> {
         let member = self.find(name)?;
         let no_growth = || FleetError::NoGrowth(name.to_owned());
         let growth = member.description.growth.as_ref().ok_or_else(no_growth)?;
         let facts = member.description.facts.as_ref().ok_or_else(no_growth)?;
-        if member.quiesced().is_some() {
+        if !member.standstill().runs() {
             return Err(GrowthError::Quiesced.into());
         }
         let before = facts.report().size;
-        growth.extend(size, force)?;
+        growth.extend(size, force, file)?;
         let grown = growth.take()?;
         Ok((before, facts.report().size, grown.is_some_and(|grown| grown.is_told)))
     }
@@ -294,8 +336,9 @@ impl Fleet {
 }
 
 impl Member {
-    fn quiesced(&self) -> MutexGuard<'_, Option<Quiesced>> {
-        self.quiesced.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Locked for moments only.
+    fn standstill(&self) -> MutexGuard<'_, Standstill> {
+        self.standstill.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sync(&self) -> Result<(), FleetError> {
@@ -318,7 +361,7 @@ impl Member {
             identity: identity.clone(),
             frontend: self.device.connection().report(self.device.feature_names()),
             connections: self.device.connection().count(),
-            quiesced: self.quiesced().is_some(),
+            quiesced: !self.standstill().runs(),
             disk: facts.as_ref().map(|facts| facts.report()),
             limits: LimitsReport {
                 own: rate_report(limits.own().limit()),

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::Arc;
 
 use listenfd::ListenFd;
@@ -16,12 +17,14 @@ use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use super::devices::DeviceConfig;
 use super::error::Error;
-use super::socket::{Endpoint, SocketSource};
+use super::socket::{Endpoint, SocketName, SocketSource};
 
 /// A socket that the process has taken over.
 #[derive(Debug, Clone)]
 pub struct Inherited {
     name: String,
+    /// The process that has bound it leaves its name to this one.
+    keeps_name: bool,
     socket: Arc<OwnedFd>,
 }
 
@@ -29,12 +32,27 @@ impl Inherited {
     /// A listening or connected stream socket, which the log calls `name`.
     #[must_use]
     pub fn new(name: String, socket: OwnedFd) -> Inherited {
-        Inherited { name, socket: Arc::new(socket) }
+        Inherited { name, keeps_name: false, socket: Arc::new(socket) }
+    }
+
+    /// A listening or connected stream socket that was bound to `path` for this process, which removes that name
+    /// at the end if it can.
+    pub(super) fn handed_over(path: &Path, socket: OwnedFd) -> Inherited {
+        let name = path.display().to_string();
+        Inherited { name, keeps_name: true, socket: Arc::new(socket) }
     }
 
     pub(super) fn endpoint(&self) -> Result<Endpoint, Error> {
         let fails = |source| Error::Inherited { name: self.name.clone(), source };
-        self.socket.try_clone().and_then(endpoint).map_err(fails)
+        let endpoint = self.socket.try_clone().and_then(endpoint).map_err(fails)?;
+        match endpoint {
+            Endpoint::Listening(listener, None) if self.keeps_name => {
+                let address = listener.local_addr().map_err(fails)?;
+                let name = address.as_pathname().and_then(SocketName::of);
+                Ok(Endpoint::Listening(listener, name))
+            }
+            other => Ok(other),
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod addition;
 mod announce;
 mod block;
 mod connection;
@@ -41,10 +42,12 @@ mod session;
 mod sharing;
 mod socket;
 mod stop;
+mod supervisor;
 mod totals;
 mod wakeup;
 mod windows;
 
+pub use addition::AdditionConfig;
 pub use block::{BlockDevice, DiskConfig, MappedDisk, RateGroup};
 pub use devices::{DeviceConfig, Devices};
 pub use error::Error;
@@ -55,8 +58,11 @@ pub use medium::{OpenMedium, TheMapping};
 pub use pmem::PmemConfig;
 pub use queue::{BucketConfig, Memory, RateLimit, Ring, RingPlaces};
 pub use server::Server;
-pub use socket::{Endpoint, SocketAccess, SocketPath, SocketSource};
+pub use socket::{
+    Endpoint, SocketAccess, SocketName, SocketPath, SocketSource, remove_left_socket,
+};
 pub use stop::Stop;
+pub use supervisor::Stopper;
 pub use windows::{MOST_WINDOWS, RegionConfig, Regions, WindowConfig};
 
 /// Most queues of a device.

@@ -22,6 +22,41 @@ impl Pause {
     }
 }
 
+/// What an administrator has a device do.
+#[derive(Default)]
+pub(super) enum Standstill {
+    /// It serves its guest.
+    #[default]
+    Runs,
+    /// It is about to stand still: what it has in hand is completed, and made durable.
+    Begins,
+    /// It stands still.
+    Stands(Quiesced),
+}
+
+impl Standstill {
+    /// Whether it serves its guest.
+    pub(super) fn runs(&self) -> bool {
+        matches!(self, Standstill::Runs)
+    }
+
+    /// The pause, if it stands still; it serves its guest from then on.
+    pub(super) fn take(&mut self) -> Option<Quiesced> {
+        self.take_if(|_| true)
+    }
+
+    /// The same, if `is_over` says so.
+    pub(super) fn take_if(&mut self, is_over: impl FnOnce(&Quiesced) -> bool) -> Option<Quiesced> {
+        match std::mem::take(self) {
+            Standstill::Stands(quiesced) if is_over(&quiesced) => Some(quiesced),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
 /// A pause that an administrator has asked for. It has an end, since the administrator may never come back.
 pub(super) struct Quiesced {
     pub pause: Pause,

@@ -58,7 +58,17 @@ impl Server {
     pub(super) fn take_member(&mut self) -> Option<Arc<Member>> {
         let description = self.description.take()?;
         let (device, stop) = (self.device.clone(), self.stop.clone());
-        Some(Arc::new(Member { device, description, stop, quiesced: Mutex::default() }))
+        Some(Arc::new(Member { device, description, stop, standstill: Mutex::default() }))
+    }
+
+    /// What stops it.
+    pub(super) fn stop_handle(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// The name that an administrator knows it by.
+    pub(super) fn known_as(&self) -> &str {
+        self.description.as_ref().map_or(self.name(), |known| known.identity.name.as_str())
     }
 
     /// What the log calls the device.

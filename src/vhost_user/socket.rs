@@ -121,10 +121,18 @@ pub struct SocketName {
 }
 
 impl SocketName {
-    fn of(path: &Path) -> Option<SocketName> {
+    pub(super) fn of(path: &Path) -> Option<SocketName> {
         Some(SocketName { path: path.into(), identity: identity(path)? })
     }
+
+    /// Leaves the name to another process, which removes it.
+    pub fn leave(mut self) {
+        self.identity = NOTHING;
+    }
 }
+
+/// The identity of no file: no file system has device number 0 and inode number 0.
+const NOTHING: (u64, u64) = (0, 0);
 
 impl Drop for SocketName {
     fn drop(&mut self) {
@@ -173,7 +181,8 @@ fn bind_at(SocketPath { path, access }: &SocketPath) -> io::Result<OwnedFd> {
 }
 
 /// No umask, for as long as it lives. The umask is the process's: nothing else may make a file meanwhile, as
-/// is the case before the first disk is served, and as this process makes no files later.
+/// is the case before the first disk is served, and as this process makes no files later but the sockets of disks
+/// that are added, one after another.
 struct NoUmask(Mode);
 
 impl NoUmask {
@@ -195,6 +204,15 @@ fn give_to_group(path: &Path, group: u32) -> Result<(), Error> {
         let _ = fs::remove_file(path);
         Error::SocketGroup { path: path.into(), group, source: errno.into() }
     })
+}
+
+/// Removes the name of a socket that a process has left, if it is one, and no process listens there.
+///
+/// # Errors
+///
+/// Another process listens there, it is no socket, or it cannot be removed.
+pub fn remove_left_socket(path: &Path) -> Result<(), Error> {
+    if path.symlink_metadata().is_ok() { remove_stale(path) } else { Ok(()) }
 }
 
 /// Removes a socket on which no process listens.

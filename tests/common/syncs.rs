@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use super::shim;
 
@@ -15,6 +16,9 @@ static SHIM: LazyLock<PathBuf> = LazyLock::new(|| shim::build("fdatasync"));
 const PAGE: usize = 4096;
 const LEFT: u64 = 8;
 const OUTCOMES: u64 = 16;
+/// Where it has whether calls are held up, and how many are.
+const HELD: u64 = 510 * 8;
+const WAITING: u64 = 511 * 8;
 
 /// What happens to the syncs of the daemons that serve one file.
 pub struct Syncs {
@@ -50,6 +54,22 @@ impl Syncs {
         (self.count() - before, result)
     }
 
+    /// Holds calls up, until they are not held up any more.
+    pub fn hold(&self, is_held: bool) {
+        self.state.write_all_at(&u64::from(is_held).to_ne_bytes(), HELD).unwrap();
+    }
+
+    /// Waits until a call is held up.
+    pub fn wait_for_held(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut waiting = [0; 8];
+        while u64::from_ne_bytes(waiting) == 0 {
+            assert!(Instant::now() < deadline, "no sync");
+            std::thread::sleep(Duration::from_millis(1));
+            self.state.read_exact_at(&mut waiting, WAITING).unwrap();
+        }
+    }
+
     /// Lets the next `calls` fail with `errno`.
     pub fn fail(&self, calls: usize, errno: nix::errno::Errno) {
         self.fail_after(0, calls, errno);
@@ -58,7 +78,7 @@ impl Syncs {
     /// Lets `calls` fail with `errno`, after so many `before` that succeed.
     pub fn fail_after(&self, before: usize, calls: usize, errno: nix::errno::Errno) {
         let outcomes = [vec![errno as u8; calls], vec![0; before]].concat();
-        assert!(outcomes.len() <= PAGE - OUTCOMES as usize);
+        assert!(outcomes.len() <= (HELD - OUTCOMES) as usize);
         self.state.write_all_at(&0u64.to_ne_bytes(), LEFT).unwrap();
         self.state.write_all_at(&outcomes, OUTCOMES).unwrap();
         self.state.write_all_at(&(outcomes.len() as u64).to_ne_bytes(), LEFT).unwrap();

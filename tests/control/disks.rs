@@ -10,6 +10,7 @@ use crate::common::frontend::{
     BUFFERS, Driver, OK, T_OUT, linked, readable, request_header, writable,
 };
 use crate::common::patience::PATIENCE;
+use crate::common::syncs::Syncs;
 use crate::setup::{Place, pattern};
 
 #[test]
@@ -50,6 +51,52 @@ fn a_quiesced_disk_can_be_copied_and_goes_on_afterwards() {
         let at = number as usize * 4096;
         assert!(image[at..at + 4096] == pattern(number), "sector {number}");
     }
+}
+
+#[test]
+fn a_disk_whose_syncs_are_slow_holds_up_nothing_but_its_own_quiesce() {
+    let place = Place::new("128M", &["first", "second"]);
+    let syncs = Syncs::of(&place.file);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
+    syncs.preload(&mut command);
+    let _daemon = place.serve_by(command, &["first", "second"], &[]);
+    let mut driver = Driver::connect(place.connect("first"), 1);
+    assert_eq!(driver.write(0, 0, &pattern(1)), OK);
+    syncs.hold(true);
+    std::thread::scope(|scope| {
+        let quiesce = scope.spawn(|| place.ask(&["quiesce", "first"]));
+        syncs.wait_for_held();
+        assert_eq!(place.stat("first")["quiesced"], true);
+        assert_eq!(place.stat("second")["quiesced"], false);
+        assert!(place.ask(&["disks"]).unwrap().contains("second"));
+        let limit = "--limit=ops_size=100,ops_refill_time=100";
+        place.ask(&["rate", "first", limit]).unwrap();
+        for (command, said) in [("quiesce", "quiesced already"), ("resume", "being quiesced")] {
+            let error = place.ask(&[command, "first"]).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+        assert!(!quiesce.is_finished());
+        syncs.hold(false);
+        quiesce.join().unwrap().unwrap();
+    });
+    place.ask(&["resume", "first"]).unwrap();
+    assert!(driver.read(0, 0, 4096) == pattern(1));
+}
+
+#[test]
+fn a_disk_whose_sync_fails_is_not_quiesced() {
+    let place = Place::new("64M", &["first"]);
+    let syncs = Syncs::of(&place.file);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
+    syncs.preload(&mut command);
+    let _daemon = place.serve_by(command, &["first"], &[]);
+    let mut driver = Driver::connect(place.connect("first"), 1);
+    assert_eq!(driver.write(0, 0, &pattern(1)), OK);
+    syncs.fail(8, nix::errno::Errno::EIO);
+    let error = place.ask(&["quiesce", "first"]).unwrap_err();
+    assert!(error.contains("cannot be made durable"), "{error}");
+    assert_eq!(place.stat("first")["quiesced"], false);
+    assert!(driver.read(0, 0, 4096) == pattern(1));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What an administrator asks of a daemon that runs.
 
+mod additions;
+mod clones;
 #[path = "../common/mod.rs"]
 mod common;
 mod disks;

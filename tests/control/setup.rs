@@ -49,7 +49,20 @@ impl Place {
 
     /// A daemon with a disk for each of `disks`: a name, and what else there is to say.
     pub fn serve(&self, disks: &[&str], options: &[&str]) -> Daemon {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
+        self.serve_by(
+            std::process::Command::new(env!("CARGO_BIN_EXE_vhost-user-btt")),
+            disks,
+            options,
+        )
+    }
+
+    /// The same, by `command`.
+    pub fn serve_by(
+        &self,
+        mut command: std::process::Command,
+        disks: &[&str],
+        options: &[&str],
+    ) -> Daemon {
         command.arg("--nvdimm").arg(&self.file).arg("--control").arg(self.control());
         for disk in disks {
             let name = disk.split(',').next().unwrap();
@@ -59,6 +72,19 @@ impl Place {
         let mut daemon = Daemon::spawn(command_with(command, options), self.control());
         daemon.wait_for_log("listening for administrators");
         daemon
+    }
+
+    /// A daemon without a disk.
+    pub fn serve_none(&self, options: &[&str]) -> Daemon {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vhost-user-btt"));
+        command.arg("--control").arg(self.control());
+        let mut daemon = Daemon::spawn(command_with(command, options), self.control());
+        daemon.wait_for_log("listening for administrators");
+        daemon
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub fn connect(&self, name: &str) -> UnixStream {

@@ -156,7 +156,11 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
                 grouped.exhaust(mutant, &mut Figures::default())
             })
         };
-        return groups().or_else(kills);
+        // Where it is noticed soonest: the others take minutes.
+        return match mutant.of_engine() {
+            Some(Mutant::RecordsTrusted | Mutant::OnlyWholeRecordsSeen) => kills().or_else(groups),
+            _ => groups().or_else(kills),
+        };
     }
     if mutant.is_of_opening_or_failures() {
         // Where it is noticed if anywhere: the others take minutes.

@@ -53,6 +53,7 @@ fn template(folder: &Path, arenas: u64) -> Image {
     fs::File::create(&path).unwrap().set_len(4096 + arenas * ARENA).unwrap();
     let namespace = NamespaceOptions {
         path: path.clone(),
+        file: None,
         selection: Selection::Only,
         label_size: LabelSize::None,
         version: None,

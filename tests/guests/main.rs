@@ -30,6 +30,7 @@ mod linux_btt;
 mod migration;
 mod namespaces;
 mod older_frontends;
+mod online_growth;
 mod power_failure;
 mod powercut;
 mod powercut_sqlite;

@@ -3,7 +3,8 @@
 //! Built by `tests/common/syncs.rs` as a dynamic library of its own, with the standard library alone.
 //! `SYNCS_STATE` names a file of a page: the number of calls so far, in eight bytes; the number of calls
 //! whose outcome is prescribed, in eight bytes; and for each of these a byte, the last byte for the next
-//! call: the error number with which it fails, or 0. The file is mapped before the program starts, so that
+//! call: the error number with which it fails, or 0. While the last word but one is not zero, calls wait; the last word
+//! says how many do. The file is mapped before the program starts, so that
 //! a call makes no system call that the program is not allowed to make.
 
 use std::ffi::{c_char, c_int, c_void};
@@ -14,6 +15,9 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 const PAGE: usize = 4096;
+/// The words that say whether calls are held up, and how many are.
+const HELD: usize = 510;
+const WAITING: usize = 511;
 /// Where the outcomes begin.
 const OUTCOMES: usize = 16;
 
@@ -63,9 +67,28 @@ fn count_and_fail() -> u8 {
     unsafe { &*state.byte_add(OUTCOMES + left as usize).cast::<AtomicU8>() }.load(Ordering::Relaxed)
 }
 
+/// Waits while calls are held up.
+fn wait_while_held() {
+    let state = STATE.load(Ordering::Acquire);
+    if state.is_null() {
+        return;
+    }
+    // SAFETY: inside the page, aligned, and all that use it use atomics.
+    let word = |index: usize| unsafe { &*state.byte_add(index * 8).cast::<AtomicU64>() };
+    if word(HELD).load(Ordering::Acquire) == 0 {
+        return;
+    }
+    word(WAITING).fetch_add(1, Ordering::AcqRel);
+    while word(HELD).load(Ordering::Acquire) != 0 {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    word(WAITING).fetch_sub(1, Ordering::AcqRel);
+}
+
 /// As fdatasync(2), unless it is to fail.
 #[unsafe(no_mangle)]
 pub extern "C" fn fdatasync(fd: c_int) -> c_int {
+    wait_while_held();
     let errno = count_and_fail();
     // SAFETY: the C library's own function has this name and type, and errno is this thread's.
     unsafe {

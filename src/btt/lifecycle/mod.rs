@@ -7,6 +7,7 @@ mod grow;
 mod inspect;
 mod open;
 mod recovery;
+mod rename;
 
 pub use create::{CreateOptions, create};
 pub use erase::{Trace, erase, trace};
@@ -14,3 +15,4 @@ pub use foreign::first_foreign;
 pub use grow::{Growth, grow, has_room};
 pub use inspect::{LaneState, lanes};
 pub use open::OpenOptions;
+pub use rename::set_identity;

@@ -4,6 +4,7 @@ mod administer;
 mod backup;
 mod check;
 mod check_labels;
+mod clone;
 mod contents;
 mod create_file;
 mod create_namespace;
@@ -26,9 +27,10 @@ use clap::{Parser, Subcommand};
 use super::logging::LogLevel;
 use super::output::{self, remark};
 use super::{escape, one_line};
-use crate::namespace::NamespaceError;
+use crate::namespace::{CopyError, NamespaceError};
 use crate::nvdimm::{self, Claim, Content};
 use crate::pmem::{Mapping, MediaError};
+use crate::vhost_user;
 use crate::vhost_user::control::ClientError;
 
 /// Makes, lists, checks and destroys the namespaces of NVDIMM files.
@@ -66,6 +68,7 @@ enum Command {
     CheckNamespace(check::CheckNamespace),
     Import(import::Import),
     Export(export::Export),
+    Clone(clone::CloneNamespace),
     Dax(dax::Dax),
     #[command(flatten)]
     Ask(administer::DaemonCommand),
@@ -122,6 +125,31 @@ pub enum Error {
     /// The daemon that was asked has not done it.
     #[error(transparent)]
     Control(#[from] ClientError),
+    /// A socket for a daemon.
+    #[error(transparent)]
+    Socket(Box<vhost_user::Error>),
+    /// A copy of a namespace.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// The daemon serves something else.
+    #[error(
+        "{path}: the daemon that was asked does not serve {namespace}: name its control socket, or leave --control \
+         out if no process holds the namespace"
+    )]
+    NotServed {
+        /// The file.
+        path: PathBuf,
+        /// The namespace.
+        namespace: String,
+    },
+    /// What was copied has changed meanwhile.
+    #[error(
+        "the device went on before it was copied: there is no copy; give the copy more time by --time-limit"
+    )]
+    WentOn {
+        /// What the daemon says.
+        source: ClientError,
+    },
     /// Reading or writing sectors.
     #[error("{path}")]
     Sectors {
@@ -312,7 +340,8 @@ impl Command {
             | Command::DestroyNamespace(_)
             | Command::RenameNamespace(_)
             | Command::GrowNamespace(_)
-            | Command::Import(_) => true,
+            | Command::Import(_)
+            | Command::Clone(_) => true,
             Command::Dax(dax) => dax.is_change(),
             Command::Ask(asked) => asked.is_change(),
             Command::List(_)
@@ -329,7 +358,12 @@ impl Command {
                 control.ok_or(Error::Usage("--control=PATH says which daemon is meant"))?;
             return command.run(control).map(|()| ExitCode::SUCCESS);
         }
-        if control.is_some() && !matches!(&self, Command::Dax(dax) if dax.knows_control()) {
+        let knows_control = match &self {
+            Command::Dax(dax) => dax.knows_control(),
+            Command::Clone(_) => true,
+            _ => false,
+        };
+        if control.is_some() && !knows_control {
             return Err(Error::Usage("--control is for what a daemon is asked to do"));
         }
         match &mut self {
@@ -352,6 +386,7 @@ impl Command {
             Command::Inspect(command) => command.run(),
             Command::Import(command) => command.run(),
             Command::Export(command) => command.run(),
+            Command::Clone(command) => command.run(control),
             // Answered above.
             Command::Ask(_) => Ok(()),
         };

@@ -11,7 +11,7 @@ use super::super::announce::{announce, title, warn_of_losses};
 use super::super::control::Identity;
 use super::super::device::VhostDevice;
 use super::super::error::Error;
-use super::super::fleet::{Description, Growth};
+use super::super::fleet::{Description, Growth, HandedOver};
 use super::super::medium::OpenMedium;
 use super::super::page_tables::PageTables;
 use super::super::queue::{Limiter, RateLimit};
@@ -141,8 +141,21 @@ impl DiskConfig {
         facts: Arc<DiskFacts>,
         growth: Option<Arc<dyn Growth>>,
     ) -> Description {
-        let group = self.rate_group.as_ref().map(|group| group.name.clone());
-        Description { identity, facts: Some(facts), growth, group, page_tables: None }
+        Description {
+            identity,
+            facts: Some(facts),
+            growth,
+            group: self.rate_group.as_ref().map(|group| group.name.clone()),
+            page_tables: None,
+            windows: self.windows.clone(),
+            handed_over: None,
+        }
+    }
+
+    /// The file of the disk, if it was handed over.
+    fn handed_over(&self, claim: &Claim) -> Option<HandedOver> {
+        let (file, range) = (self.namespace.file.clone()?, claim.namespace().range.clone());
+        Some(HandedOver { file, range })
     }
 
     /// What the administrator knows the disk by.
@@ -160,6 +173,7 @@ impl DiskConfig {
             uuid: namespace.uuid.map(|uuid| uuid.to_string()),
             socket: self.socket.to_string(),
             claim: claim_name(claim.kind()).into(),
+            handed_over: self.namespace.file.is_some(),
         }
     }
 
@@ -256,7 +270,7 @@ impl<'a> MappedDisk<'a> {
         let page_tables = Arc::new(page_tables);
         warn_of_losses(&config.namespace.path, durability, backing);
         let windows = config.open_windows(&claim, regions)?;
-        let identity = config.identity(&claim);
+        let (identity, handed_over) = (config.identity(&claim), config.handed_over(&claim));
         let (device, facts) = (device.with_windows(windows).share(), Arc::new(facts));
         config.limit(&*device);
         let server = Server::new(device.clone(), endpoint, stop).filling(page_tables.clone());
@@ -266,7 +280,8 @@ impl<'a> MappedDisk<'a> {
             Arc::new(DiskGrowth::new(config, device, facts, (claim, version), pages))
         });
         let description = config.description(identity, facts, growth);
-        Ok(server.described(Description { page_tables: Some(page_tables), ..description }))
+        let page_tables = Some(page_tables);
+        Ok(server.described(Description { page_tables, handed_over, ..description }))
     }
 }
 
@@ -288,8 +303,10 @@ impl<M: PersistentMemory + 'static> MappedDisk<'_, M> {
         let OpenDisk { claim, device, facts, .. } = config.open_btt(mapped)?;
         let device = device.with_windows(config.open_windows(&claim, regions)?).share();
         config.limit(&*device);
+        let handed_over = config.handed_over(&claim);
         let description = config.description(config.identity(&claim), Arc::new(facts), None);
-        Ok(Server::new(device, endpoint, stop).described(description))
+        let server = Server::new(device, endpoint, stop);
+        Ok(server.described(Description { handed_over, ..description }))
     }
 
     /// Serves what `open` makes of the medium, for so many queues, instead of a BTT.

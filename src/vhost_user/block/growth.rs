@@ -1,5 +1,7 @@
 //! A disk that takes the sectors which its namespace has gained, whether or not a frontend is connected.
 
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use log::info;
@@ -12,8 +14,8 @@ use super::config::{DiskConfig, OpenDisk};
 use super::device::BlockModel;
 use super::facts::DiskFacts;
 use crate::btt::{self, Version};
-use crate::namespace;
-use crate::nvdimm::Claim;
+use crate::namespace::{self, NamespaceOptions};
+use crate::nvdimm::{Claim, is_locked};
 use crate::pmem::Mapping;
 
 /// What is needed to open the disk again.
@@ -58,6 +60,18 @@ impl DiskGrowth {
     }
 }
 
+impl DiskGrowth {
+    /// Refuses a file that is another one, or the same opening of the file, which the claim does not keep from the
+    /// BTT that is served.
+    fn refuse_other_file(&self, file: &File) -> Result<(), GrowthError> {
+        let claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        let identity = |file: &File| file.metadata().map(|file| (file.dev(), file.ino())).ok();
+        let is_same = identity(file).is_some_and(|this| Some(this) == identity(claim.file()));
+        let is_apart = is_locked(file, &claim.namespace().range).unwrap_or(false);
+        if is_same && is_apart { Ok(()) } else { Err(GrowthError::OtherFile) }
+    }
+}
+
 impl Growth for DiskGrowth {
     fn take(&self) -> Result<Option<Grown>, GrowthError> {
         // A claim is replaced as a whole.
@@ -75,8 +89,20 @@ impl Growth for DiskGrowth {
         Ok(Some(Grown { before, sectors: now, is_told }))
     }
 
-    fn extend(&self, size: Option<u64>, force: bool) -> Result<(), GrowthError> {
-        namespace::grow_namespace(&self.config.namespace, size, force, |_, _| {})?;
+    fn extend(
+        &self,
+        size: Option<u64>,
+        force: bool,
+        file: Option<File>,
+    ) -> Result<(), GrowthError> {
+        let file = file.map(Arc::new);
+        if let Some(file) = &file {
+            self.refuse_other_file(file)?;
+        } else if self.config.namespace.file.is_some() {
+            return Err(GrowthError::NeedsFile);
+        }
+        let options = NamespaceOptions { file, ..self.config.namespace.clone() };
+        namespace::grow_namespace(&options, size, force, |_, _| {})?;
         Ok(())
     }
 }

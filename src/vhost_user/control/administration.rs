@@ -1,17 +1,41 @@
 //! What is done when an administrator asks for it.
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use log::{LevelFilter, info};
 
+use super::super::addition::{AdditionConfig, AdditionError, Additions};
+use super::super::devices::DeviceConfig;
 use super::super::fleet::{Fleet, FleetError};
-use super::super::queue::{BucketConfig, RateLimit};
 use super::super::windows::{DeviceSelector, OnlineResize, Resized};
 use super::protocol::{Answer, MOST_QUIESCE_SECONDS, Request, VERSION};
-use super::report::RateReport;
+use super::report::RateLimitError;
 use crate::error_chain::in_one_line;
+
+/// A control socket to be opened.
+#[derive(Debug, Clone)]
+pub struct ControlConfig {
+    /// Where it listens.
+    pub path: PathBuf,
+    /// What disks are that are added.
+    pub additions: AdditionConfig,
+}
+
+impl ControlConfig {
+    /// Has added disks changed as those are that are there from the start.
+    pub fn change_additions(&mut self, mut change: impl FnMut(&mut DeviceConfig)) {
+        let mut disk = DeviceConfig::Disk(self.additions.disk.clone());
+        change(&mut disk);
+        if let DeviceConfig::Disk(changed) = disk {
+            self.additions.disk = changed;
+        }
+    }
+}
 
 /// What an administrator can have changed.
 pub struct Administration {
@@ -19,6 +43,8 @@ pub struct Administration {
     pub(in crate::vhost_user) dax_devices: OnlineResize,
     /// The devices that are served.
     pub(in crate::vhost_user) fleet: Arc<Fleet>,
+    /// Those that come.
+    pub(in crate::vhost_user) additions: Additions,
 }
 
 /// Why a request is refused.
@@ -32,14 +58,21 @@ enum Refusal {
     DeviceOrGroup,
     #[error("a device is quiesced for 1 to {MOST_QUIESCE_SECONDS} seconds, and not for {0}")]
     TimeLimit(u64),
-    #[error("{0}_refill_time is missing: how many milliseconds the bucket takes to fill")]
-    RefillTime(&'static str),
+    #[error(transparent)]
+    Rate(#[from] RateLimitError),
+    #[error(transparent)]
+    Addition(#[from] AdditionError),
+    #[error("{0} descriptors came with a request that takes {1} at most")]
+    Descriptors(usize, usize),
 }
 
 impl Administration {
-    /// Carries out `request`.
-    pub(super) fn carry_out(&self, request: Request) -> Answer {
+    /// Carries out `request`, with the descriptors that came with it.
+    pub(super) fn carry_out(&self, request: Request, descriptors: Vec<OwnedFd>) -> Answer {
         let answer = match request {
+            _ if descriptors.len() > request.most_descriptors() => {
+                Err(Refusal::Descriptors(descriptors.len(), request.most_descriptors()))
+            }
             Request::ResizeDevice { file, namespace, device, size, force } => {
                 let (file, namespace) = (file.as_deref(), namespace.as_deref());
                 let selector = DeviceSelector { file, namespace, name: &device };
@@ -49,6 +82,14 @@ impl Administration {
                 Ok(Answer::Version { protocol: VERSION, program: env!("CARGO_PKG_VERSION").into() })
             }
             Request::Stat { device } => self.stat(device.as_deref()),
+            Request::Add(disk) => {
+                let added = self.additions.add(&self.fleet, &disk, descriptors);
+                added.map(|name| Answer::Added { name }).map_err(Refusal::from)
+            }
+            Request::Resize { device, size, force } => {
+                let file = descriptors.into_iter().next();
+                self.resize(&device, size, force, file).map_err(Refusal::from)
+            }
             other => self.change(other),
         };
         answer.unwrap_or_else(|refusal| {
@@ -73,12 +114,8 @@ impl Administration {
             Request::Resume { device } => self.fleet.resume(&device)?,
             Request::Drain { device } => self.fleet.drain(&device)?,
             Request::Remove { device, force } => self.fleet.remove(&device, force)?,
-            Request::Resize { device, size, force } => {
-                let (before, size, told) = self.fleet.resize(&device, size, force)?;
-                return Ok(Answer::Grown { before, size, told });
-            }
             Request::Rate { device, group, limit } => {
-                let limit = rate_limit(&limit)?;
+                let limit = limit.limit()?;
                 match (device, group) {
                     (Some(device), None) => self.fleet.rate(&device, limit)?,
                     (None, Some(group)) => self.fleet.group_rate(&group, limit)?,
@@ -89,9 +126,24 @@ impl Administration {
                 let filter = LevelFilter::from_str(&level);
                 log::set_max_level(filter.map_err(|_| Refusal::LogLevel(level))?);
             }
-            Request::ResizeDevice { .. } | Request::Version | Request::Stat { .. } => {}
+            Request::ResizeDevice { .. }
+            | Request::Version
+            | Request::Stat { .. }
+            | Request::Add(_)
+            | Request::Resize { .. } => {}
         }
         Ok(Answer::Done)
+    }
+
+    fn resize(
+        &self,
+        device: &str,
+        size: Option<u64>,
+        force: bool,
+        file: Option<OwnedFd>,
+    ) -> Result<Answer, FleetError> {
+        let (before, size, told) = self.fleet.resize(device, size, force, file.map(File::from))?;
+        Ok(Answer::Grown { before, size, told })
     }
 
     fn resize_device(&self, selector: &DeviceSelector<'_>, size: u64, force: bool) -> Answer {
@@ -110,22 +162,4 @@ impl Administration {
             }
         }
     }
-}
-
-/// The limit that is asked for.
-fn rate_limit(report: &RateReport) -> Result<RateLimit, Refusal> {
-    let bucket = |name, size, one_time_burst, refill_time| match (size, refill_time) {
-        (0, _) => Ok(None),
-        (_, 0) => Err(Refusal::RefillTime(name)),
-        _ => {
-            let refill_time = Duration::from_millis(refill_time);
-            Ok(Some(BucketConfig { size, one_time_burst, refill_time }))
-        }
-    };
-    let RateReport { bw_size, bw_one_time_burst, bw_refill_time, .. } = *report;
-    let RateReport { ops_size, ops_one_time_burst, ops_refill_time, .. } = *report;
-    Ok(RateLimit {
-        bandwidth: bucket("bw", bw_size, bw_one_time_burst, bw_refill_time)?,
-        operations: bucket("ops", ops_size, ops_one_time_burst, ops_refill_time)?,
-    })
 }

@@ -1,10 +1,15 @@
 //! The client of the control socket, for `nvdimmctl`.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use super::protocol::{Answer, MOST_ANSWER_BYTES, Request};
+use rustix::cmsg_space;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+use super::protocol::{Answer, MOST_ANSWER_BYTES, MOST_DESCRIPTORS, Request};
 
 /// Why a daemon has not done what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +43,20 @@ pub enum ClientError {
 ///
 /// [`ClientError`].
 pub fn request(path: &Path, request: &Request) -> Result<Answer, ClientError> {
-    let answer = ask(path, request)?;
+    request_with(path, request, &[])
+}
+
+/// As [`request`], with `descriptors` that the daemon gets.
+///
+/// # Errors
+///
+/// As there.
+pub fn request_with(
+    path: &Path,
+    request: &Request,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<Answer, ClientError> {
+    let answer = ask(path, request, descriptors)?;
     match serde_json::from_str(&answer) {
         Ok(Answer::Refused { reason }) => Err(ClientError::Refused(reason)),
         Ok(answer) => Ok(answer),
@@ -46,14 +64,20 @@ pub fn request(path: &Path, request: &Request) -> Result<Answer, ClientError> {
     }
 }
 
-fn ask(path: &Path, request: &Request) -> Result<String, ClientError> {
+fn ask(
+    path: &Path,
+    request: &Request,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<String, ClientError> {
     let fails =
         |action| move |source| ClientError::Unreachable { path: path.into(), action, source };
     let mut stream = UnixStream::connect(path).map_err(fails("connect"))?;
     let mut line =
         serde_json::to_string(request).map_err(|error| fails("send the request")(error.into()))?;
     line.push('\n');
-    stream.write_all(line.as_bytes()).map_err(fails("send the request"))?;
+    let line = line.as_bytes();
+    let sent = send_with(&stream, line, descriptors).map_err(fails("send the request"))?;
+    stream.write_all(&line[sent..]).map_err(fails("send the request"))?;
     // It may take as long as it takes: a guest has to let go, and what is new is zeroed.
     let mut answer = String::new();
     BufReader::new(stream.take(MOST_ANSWER_BYTES))
@@ -63,4 +87,23 @@ fn ask(path: &Path, request: &Request) -> Result<String, ClientError> {
         return Err(fails("hear the answer")(io::ErrorKind::UnexpectedEof.into()));
     }
     Ok(answer)
+}
+
+/// Sends `descriptors` with the first bytes of `line`; returns how many these are.
+fn send_with(
+    stream: &UnixStream,
+    line: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    loop {
+        match sendmsg(stream, &[IoSlice::new(line)], &mut ancillary, SendFlags::NOSIGNAL) {
+            Err(rustix::io::Errno::INTR) => {}
+            sent => return Ok(sent?),
+        }
+    }
 }

@@ -1,16 +1,19 @@
 //! One connection to the control socket: lines of JSON in, lines of JSON out.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsFd;
+use std::io::{self, ErrorKind, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::cmsg_space;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use serde::Serialize;
 
 use super::super::stop::Stop;
-use super::protocol::MOST_BYTES;
+use super::protocol::{MOST_BYTES, MOST_DESCRIPTORS};
 
 /// Longest time from the first byte of a line to its last, and for an answer to be taken.
 const LINE_TIME: Duration = Duration::from_secs(5);
@@ -21,6 +24,9 @@ pub(super) enum LineError {
     /// The line is longer than [`MOST_BYTES`].
     #[error("the line is longer than {MOST_BYTES} bytes")]
     TooLong,
+    /// The client sends more descriptors than any request takes, or they do not fit into this process.
+    #[error("more than {MOST_DESCRIPTORS} descriptors, or the daemon has none left")]
+    Descriptors,
     /// The line, or the place for an answer, did not come in time.
     #[error("the client took longer than {} seconds", LINE_TIME.as_secs())]
     TimedOut,
@@ -37,7 +43,12 @@ pub(super) struct Connection<'a> {
     stream: &'a UnixStream,
     stop: &'a Stop,
     received: Vec<u8>,
+    /// What came with it.
+    descriptors: Vec<OwnedFd>,
 }
+
+/// A line, and the descriptors that came with it.
+pub(super) type Line = (Vec<u8>, Vec<OwnedFd>);
 
 impl<'a> Connection<'a> {
     /// Uses `stream` until `stop` stops.
@@ -47,17 +58,19 @@ impl<'a> Connection<'a> {
     /// The stream cannot be made non-blocking.
     pub(super) fn new(stream: &'a UnixStream, stop: &'a Stop) -> io::Result<Connection<'a>> {
         stream.set_nonblocking(true)?;
-        Ok(Connection { stream, stop, received: Vec::new() })
+        Ok(Connection { stream, stop, received: Vec::new(), descriptors: Vec::new() })
     }
 
     /// Returns the next line, or `None` at the end of the stream. A line begins with its first byte:
-    /// before that, the client may be silent.
-    pub(super) fn next_line(&mut self) -> Result<Option<Vec<u8>>, LineError> {
+    /// before that, the client may be silent. What comes with a line belongs to it, so a client that sends
+    /// descriptors waits for the answer to the line before.
+    pub(super) fn next_line(&mut self) -> Result<Option<Line>, LineError> {
         let mut deadline = None;
         loop {
             if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
                 let rest = self.received.split_off(end + 1);
-                return Ok(Some(std::mem::replace(&mut self.received, rest)));
+                let line = std::mem::replace(&mut self.received, rest);
+                return Ok(Some((line, std::mem::take(&mut self.descriptors))));
             }
             if self.received.len() >= MOST_BYTES {
                 return Err(LineError::TooLong);
@@ -69,22 +82,35 @@ impl<'a> Connection<'a> {
             if self.receive_to_end()? {
                 // A client may close its side after the last line, with or without a line feed.
                 let last = std::mem::take(&mut self.received);
-                return Ok((!last.is_empty()).then_some(last));
+                let descriptors = std::mem::take(&mut self.descriptors);
+                return Ok((!last.is_empty()).then_some((last, descriptors)));
             }
         }
     }
 
     /// Receives what is there. Returns whether the stream ends here.
-    fn receive_to_end(&mut self) -> io::Result<bool> {
+    fn receive_to_end(&mut self) -> Result<bool, LineError> {
         let mut bytes = [0; 4096];
-        match self.stream.read(&mut bytes) {
-            Ok(length) => {
-                self.received.extend_from_slice(&bytes[..length]);
-                Ok(length == 0)
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let (mut into, flags) = ([IoSliceMut::new(&mut bytes)], RecvFlags::CMSG_CLOEXEC);
+        let received = recvmsg(self.stream, &mut into, &mut ancillary, flags);
+        let received = match received.map_err(io::Error::from) {
+            Ok(received) => received,
+            Err(error) if passes(&error) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                self.descriptors.extend(descriptors);
             }
-            Err(error) if passes(&error) => Ok(false),
-            Err(error) => Err(error),
         }
+        let are_lost = received.flags.contains(ReturnFlags::CTRUNC);
+        if are_lost || self.descriptors.len() > MOST_DESCRIPTORS {
+            return Err(LineError::Descriptors);
+        }
+        self.received.extend_from_slice(&bytes[..received.bytes]);
+        Ok(received.bytes == 0)
     }
 
     /// Sends `answer` as a line.
@@ -145,6 +171,7 @@ mod tests {
         let mut lines = Vec::new();
         loop {
             let line = connection.next_line().map_err(|error| error.to_string());
+            let line = line.map(|line| line.map(|(bytes, _)| bytes));
             let ends = !matches!(line, Ok(Some(_)));
             lines.push(line);
             if ends {

@@ -7,15 +7,17 @@
 mod administration;
 mod client;
 mod connection;
+mod new_disk;
 mod protocol;
 mod report;
 mod server;
 
-pub use administration::Administration;
-pub use client::{ClientError, request};
+pub use administration::{Administration, ControlConfig};
+pub use client::{ClientError, request, request_with};
+pub use new_disk::{Handed, NewDiscard, NewDisk, NewDurability};
 pub use protocol::{Answer, MOST_QUIESCE_SECONDS, QUIESCE_SECONDS, Request, VERSION};
 pub use report::{
     ArenaReport, DeviceReport, DiskReport, FrontendReport, Identity, LimitsReport, OperationReport,
-    PagesReport, QueueReport, RateReport, SyncReport,
+    PagesReport, QueueReport, RateLimitError, RateReport, SyncReport,
 };
 pub use server::{BoundControl, Control};

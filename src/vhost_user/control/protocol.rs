@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::new_disk::NewDisk;
 use super::report::{DeviceReport, RateReport};
 
 /// The version of the protocol: higher when something that was said before means something else.
@@ -11,6 +12,9 @@ pub const VERSION: u32 = 1;
 
 /// Most bytes of a request, with its line feed.
 pub(super) const MOST_BYTES: usize = 64 * 1024;
+
+/// Most descriptors that come with a request.
+pub(super) const MOST_DESCRIPTORS: usize = 2;
 
 /// Most bytes of an answer, with its line feed: hundreds of devices with all their queues.
 pub(super) const MOST_ANSWER_BYTES: u64 = 256 << 20;
@@ -71,6 +75,8 @@ pub enum Request {
         /// The device.
         device: String,
     },
+    /// Serve another disk. Its file, and its socket, may come with the request as descriptors.
+    Add(Box<NewDisk>),
     /// Serve a device no more.
     Remove {
         /// The device.
@@ -79,7 +85,8 @@ pub enum Request {
         #[serde(default)]
         force: bool,
     },
-    /// Make a disk larger, and the namespace that it is in.
+    /// Make a disk larger, and the namespace that it is in. The file of a disk that was handed over comes with the
+    /// request as a descriptor, opened again for it.
     Resize {
         /// The disk.
         device: String,
@@ -108,6 +115,17 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// How many descriptors may come with it.
+    pub(super) fn most_descriptors(&self) -> usize {
+        match self {
+            Request::Add(_) => MOST_DESCRIPTORS,
+            Request::Resize { .. } => 1,
+            _ => 0,
+        }
+    }
+}
+
 /// What became of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -133,6 +151,11 @@ pub enum Answer {
         /// The devices.
         devices: Vec<DeviceReport>,
     },
+    /// The disk is served.
+    Added {
+        /// The name that it goes by.
+        name: String,
+    },
     /// It is done.
     Done,
     /// The disk has its new size.
@@ -153,6 +176,7 @@ pub enum Answer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::new_disk::Handed;
     use super::*;
 
     #[test]
@@ -175,6 +199,20 @@ mod tests {
             let request = Request::Quiesce { device: "a".into(), time_limit };
             assert_eq!(serde_json::from_str::<Request>(&quiesce(limit)).unwrap(), request);
         }
+        let line = r#"{"command":"add","nvdimm":"/f","socket":"/s","descriptors":["nvdimm","socket"],"read-only":true}"#;
+        let disk = NewDisk {
+            nvdimm: "/f".into(),
+            socket: "/s".into(),
+            descriptors: vec![Handed::Nvdimm, Handed::Socket],
+            read_only: Some(true),
+            ..NewDisk::default()
+        };
+        let request = Request::Add(Box::new(disk));
+        assert_eq!(serde_json::to_string(&request).unwrap(), line);
+        assert_eq!(serde_json::from_str::<Request>(line).unwrap(), request);
+        assert!(serde_json::from_str::<Request>(&line.replace("read-only", "rw")).is_err());
+        let answer = Answer::Added { name: "b".into() };
+        assert_eq!(serde_json::to_string(&answer).unwrap(), r#"{"added":{"name":"b"}}"#);
         let answer = Answer::Resized { before: 1, size: 2, windows: 3 };
         let line = r#"{"resized":{"before":1,"size":2,"windows":3}}"#;
         assert_eq!(serde_json::to_string(&answer).unwrap(), line);

@@ -5,8 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use super::super::queue::{BucketConfig, RateLimit};
 
 /// A device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,6 +57,9 @@ pub struct Identity {
     pub socket: String,
     /// How the namespace is claimed: "exclusive", or "shared" with others that read.
     pub claim: String,
+    /// The file was handed over open by the client that added it, so that the daemon cannot open it again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub handed_over: bool,
 }
 
 impl Identity {
@@ -154,6 +160,35 @@ pub struct RateReport {
     /// Milliseconds.
     #[serde(default)]
     pub ops_refill_time: u64,
+}
+
+/// A rate limit that is not possible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}_refill_time is missing: how many milliseconds the bucket takes to fill")]
+pub struct RateLimitError(&'static str);
+
+impl RateReport {
+    /// The limit that this says.
+    ///
+    /// # Errors
+    ///
+    /// A size has no refill time.
+    pub(in crate::vhost_user) fn limit(&self) -> Result<RateLimit, RateLimitError> {
+        let bucket = |name, size, one_time_burst, refill_time| match (size, refill_time) {
+            (0, _) => Ok(None),
+            (_, 0) => Err(RateLimitError(name)),
+            _ => {
+                let refill_time = Duration::from_millis(refill_time);
+                Ok(Some(BucketConfig { size, one_time_burst, refill_time }))
+            }
+        };
+        let RateReport { bw_size, bw_one_time_burst, bw_refill_time, .. } = *self;
+        let RateReport { ops_size, ops_one_time_burst, ops_refill_time, .. } = *self;
+        Ok(RateLimit {
+            bandwidth: bucket("bw", bw_size, bw_one_time_burst, bw_refill_time)?,
+            operations: bucket("ops", ops_size, ops_one_time_burst, ops_refill_time)?,
+        })
+    }
 }
 
 /// How a medium in the page cache is mapped, as it was when it was last gone through.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,8 +18,9 @@ use super::super::socket::{Endpoint, SocketName, SocketSource};
 use super::super::stop::Stop;
 use super::administration::Administration;
 use super::connection::{Connection, LineError};
-use super::protocol::Answer;
+use super::protocol::{Answer, Request};
 use crate::error_chain::in_one_line;
+use crate::pmem::catch_faults;
 use crate::sandbox::{ThreadKind, enter_thread};
 
 /// Most clients that are connected at a time. A further one takes the place of the client that has been
@@ -61,6 +62,8 @@ impl BoundControl {
         };
         let fails = |source| Error::System { action: "cannot serve the control socket", source };
         listener.set_nonblocking(true).map_err(fails)?;
+        // The first disk may be one that is added.
+        catch_faults().map_err(fails)?;
         let stop = Stop::new().map_err(fails)?;
         let service = Service { administration, stop, clients: Mutex::default() };
         info!("{}: listening for administrators", path.display());
@@ -205,7 +208,7 @@ impl Service {
     fn answer_all(&self, stream: &Arc<UnixStream>) -> Result<(), LineError> {
         let mut connection = Connection::new(stream, &self.stop)?;
         loop {
-            let line = match connection.next_line() {
+            let (line, descriptors) = match connection.next_line() {
                 Ok(Some(line)) => line,
                 Ok(None) => return Ok(()),
                 Err(error) => {
@@ -215,7 +218,7 @@ impl Service {
                 }
             };
             self.note(stream, None);
-            let answer = answer(&line, &self.administration);
+            let answer = answer(&line, descriptors, &self.administration);
             self.note(stream, Some(Instant::now()));
             connection.send(&answer)?;
         }
@@ -223,9 +226,9 @@ impl Service {
 }
 
 /// Carries out the request in `line`.
-fn answer(line: &[u8], administration: &Administration) -> Answer {
-    match serde_json::from_slice(line) {
-        Ok(request) => administration.carry_out(request),
+fn answer(line: &[u8], descriptors: Vec<OwnedFd>, administration: &Administration) -> Answer {
+    match serde_json::from_slice::<Request>(line) {
+        Ok(request) => administration.carry_out(request, descriptors),
         Err(error) => Answer::Refused { reason: format!("not a request: {error}") },
     }
 }

@@ -48,8 +48,15 @@ impl PmemConfig {
         let identity = self.identity(&window);
         let windows = Arc::new(Windows::new(&title, vec![window]));
         regions.used_by(&windows);
-        let description =
-            Description { identity, facts: None, growth: None, group: None, page_tables: None };
+        let description = Description {
+            identity,
+            facts: None,
+            growth: None,
+            group: None,
+            page_tables: None,
+            windows: vec![self.window.clone()],
+            handed_over: None,
+        };
         Ok(Server::new(pmem_device(&title, windows), endpoint, stop).described(description))
     }
 
@@ -64,6 +71,7 @@ impl PmemConfig {
             uuid: Some(window.uuid().to_string()),
             socket: self.socket.to_string(),
             claim: claim_name(claim.kind()).into(),
+            handed_over: false,
         }
     }
 }

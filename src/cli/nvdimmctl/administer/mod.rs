@@ -1,22 +1,28 @@
 //! What is asked of a daemon that runs, at its control socket.
 
+mod add;
 mod prometheus;
 mod stat;
 mod table;
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use clap::{Args, Subcommand};
 
 use super::Error;
 use crate::cli::logging::LogLevel;
-use crate::cli::output::say;
+use crate::cli::one_line;
+use crate::cli::output::{remark, say};
 use crate::cli::rate::RateArg;
 use crate::cli::size::Size;
 use crate::vhost_user::control::{
     self, Answer, ClientError, DeviceReport, MOST_QUIESCE_SECONDS, QUIESCE_SECONDS, Request,
 };
 
+use crate::vhost_user::remove_left_socket;
+
+use add::{Add, open_nvdimm};
 use stat::{Disks, Stat};
 
 /// What a daemon is asked for.
@@ -24,6 +30,7 @@ use stat::{Disks, Stat};
 pub(super) enum DaemonCommand {
     Stat(Stat),
     Disks(Disks),
+    Add(Box<Add>),
     Remove(Remove),
     Drain(Drain),
     Quiesce(Quiesce),
@@ -44,6 +51,7 @@ impl DaemonCommand {
         match self {
             DaemonCommand::Stat(command) => command.run(socket),
             DaemonCommand::Disks(command) => command.run(socket),
+            DaemonCommand::Add(command) => command.run(socket),
             DaemonCommand::Remove(command) => command.run(socket),
             DaemonCommand::Drain(command) => command.run(socket),
             DaemonCommand::Quiesce(command) => command.run(socket),
@@ -142,8 +150,12 @@ pub(in crate::cli::nvdimmctl) struct Rate {
 
 impl Remove {
     fn run(&self, socket: &Path) -> Result<(), Error> {
+        let known = devices(socket, Some(&self.target.device))?;
         let request = Request::Remove { device: self.target.device.clone(), force: self.force };
         done(socket, &request)?;
+        for device in known.iter().filter(|device| device.identity.handed_over) {
+            remove_name(Path::new(&device.identity.socket));
+        }
         say!("{}: removed", self.target.device);
         Ok(())
     }
@@ -179,7 +191,12 @@ impl Resize {
     fn run(&self, socket: &Path) -> Result<(), Error> {
         let (device, force) = (self.target.device.clone(), self.force);
         let request = Request::Resize { device, size: self.size.map(|size| size.0), force };
-        match control::request(socket, &request)? {
+        // The daemon cannot open a file again that it was handed over.
+        let known = devices(socket, Some(&self.target.device))?;
+        let handed_over = known.iter().map(|one| &one.identity).find(|one| one.handed_over);
+        let file = handed_over.map(|one| open_nvdimm(&one.file, true)).transpose()?;
+        let descriptors: Vec<_> = file.iter().map(AsFd::as_fd).collect();
+        match control::request_with(socket, &request, &descriptors)? {
             Answer::Grown { before, size, told } => {
                 let (name, before, size) = (&self.target.device, Size(before), Size(size));
                 let heard = if told { "; its frontend was told" } else { "" };
@@ -199,8 +216,15 @@ impl Rate {
     }
 }
 
+/// Removes the name of a socket that was handed over: the daemon may not be able to.
+fn remove_name(path: &Path) {
+    if let Err(error) = remove_left_socket(path) {
+        remark!("nvdimmctl: {}", one_line(&error));
+    }
+}
+
 /// The reports of a daemon's devices.
-fn devices(socket: &Path, device: Option<&String>) -> Result<Vec<DeviceReport>, Error> {
+pub(super) fn devices(socket: &Path, device: Option<&String>) -> Result<Vec<DeviceReport>, Error> {
     match control::request(socket, &Request::Stat { device: device.cloned() })? {
         Answer::Stat { devices } => Ok(devices),
         other => Err(unknown(socket, &other)),
