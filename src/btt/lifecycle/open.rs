@@ -46,7 +46,7 @@ impl<M: PersistentMemory> Btt<M> {
             report(number, found);
             let geometry = &found.info.geometry;
             let is_blind = options.read_only && mutant!(btt::RecordsUnseenByReaders);
-            let uuid = if is_blind { Uuid::nil() } else { found.info.uuid };
+            let uuid = if is_blind { Uuid::max() } else { found.info.uuid };
             let medium = engine.medium();
             let recovered = recovery::recover(medium, number, found.start, uuid, geometry)?;
             engine.add(found, recovered)?;
