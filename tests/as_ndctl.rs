@@ -151,6 +151,38 @@ fn listings_take_the_options_of_ndctl() {
     assert_eq!(both[0]["namespaces"][0]["sector_size"], 512);
     assert!(printed(&["list", "-R", "-j", path])[0].get("namespaces").is_none());
     assert_eq!(printed(&["list", "-N", "-u", path])[0]["size"], "32.00 MiB (33.55 MB)");
+
+    let dimms = printed(&["list", "-D", "-j", path]);
+    assert_eq!(
+        (&dimms[0]["dev"], &dimms[0]["size"]),
+        (&json!("nmem0"), &json!(64 * M + (128 << 10)))
+    );
+    assert_eq!(
+        (&dimms[0]["labels"]["size"], &dimms[0]["backing"]),
+        (&json!(128 << 10), &json!("page-cache"))
+    );
+    // Several kinds are the parts of an object.
+    let all = printed(&["list", "-D", "-R", "-N", "-j", path]);
+    assert_eq!(all["dimms"], dimms);
+    assert_eq!(all["regions"], both);
+    assert!(all.get("namespaces").is_none());
+    assert_eq!(printed(&["list", "-DN", "-j", path])["namespaces"], both[0]["namespaces"]);
+    assert_eq!(printed(&["list", "-Du", path])[0]["labels"]["size"], "128.00 KiB (131.07 KB)");
+}
+
+#[test]
+fn a_listing_for_people_has_a_line_for_each_nvdimm() {
+    let (_folder, path) = labelled("64M");
+    let path = text(&path);
+    let listed = |options: &[&str]| {
+        let arguments = [&["list", path], options].concat();
+        String::from_utf8(nvdimmctl_ok(&arguments)).unwrap()
+    };
+    let dimms = listed(&["-D"]);
+    assert!(dimms.contains("page-cache; labels 1.2 in 128 KiB"), "{dimms}");
+    assert!(!dimms.contains("for namespaces"), "{dimms}");
+    // With the regions, and what else there is.
+    assert_eq!(listed(&["-D", "-R"]).lines().count(), 2);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -12,9 +13,9 @@ use std::path::Path;
 use common::daemon::{Daemon, make_namespace};
 use common::frontend::{T_FLUSH, T_IN, T_OUT, readable, writable};
 use common::raw::{
-    DATA, GET_FEATURES, GET_PROTOCOL_FEATURES, GET_QUEUE_NUM, MEMORY, NEED_REPLY, Raw, RawGuest,
-    SET_FEATURES, SET_MEM_TABLE, SET_OWNER, SET_PROTOCOL_FEATURES, SIZE, USER_BASE, VERSION,
-    halves, memory_table, new_eventfd, new_memory, words,
+    ADD_MEM_REG, DATA, GET_FEATURES, GET_MAX_MEM_SLOTS, GET_PROTOCOL_FEATURES, GET_QUEUE_NUM,
+    MEMORY, Raw, RawGuest, SET_FEATURES, SET_MEM_TABLE, SET_OWNER, SET_PROTOCOL_FEATURES, SIZE,
+    USER_BASE, VERSION, halves, memory_table, new_eventfd, new_memory, words,
 };
 
 /// Bit of the feature.
@@ -47,6 +48,8 @@ struct Kind {
     name: &'static str,
     /// It asks for features before it says that it owns the device.
     features_first: bool,
+    /// It sets features before it asks for those of the protocol.
+    protocol_last: bool,
     /// The protocol features that it knows.
     protocol: u64,
     /// It sets protocol features without asking for them, at a second connection.
@@ -58,6 +61,8 @@ struct Kind {
     sets_cache_mode: bool,
     /// It sends `SET_OWNER` again when the guest's driver starts.
     owns_twice: bool,
+    /// It shares memory region by region.
+    adds_regions: bool,
     ring_size: u16,
     queues: u32,
     /// How it resets the device.
@@ -67,12 +72,14 @@ struct Kind {
 const PLAIN: Kind = Kind {
     name: "",
     features_first: false,
+    protocol_last: false,
     protocol: CONFIG | MQ,
     sets_protocol_blindly: false,
     wants_replies: false,
     reads: &[(0, 60)],
     sets_cache_mode: false,
     owns_twice: false,
+    adds_regions: false,
     ring_size: 256,
     queues: 1,
     reset: None,
@@ -126,6 +133,17 @@ const FRONTENDS: &[Kind] = &[
     },
     Kind { name: "OpenVMM", features_first: true, reads: WORDS, sets_cache_mode: true, ..PLAIN },
     Kind { name: "libkrun", owns_twice: true, queues: 4, ..PLAIN },
+    // Also of QEMU's block driver virtio-blk-vhost-user, as in qemu-img and qemu-storage-daemon. Its order is that of
+    // the crate virtio-driver.
+    Kind {
+        name: "libblkio",
+        protocol_last: true,
+        protocol: MQ | CONFIG | REPLY_ACK | MEM_SLOTS,
+        wants_replies: true,
+        adds_regions: true,
+        queues: 2,
+        ..PLAIN
+    },
 ];
 
 /// A connection of a frontend of some kind.
@@ -163,6 +181,9 @@ impl Frontend<'_> {
         if kind.features_first {
             say(SET_OWNER, &[]);
         }
+        if kind.protocol_last {
+            say(SET_FEATURES, &words(&[features]));
+        }
         let offered = if is_first || !kind.sets_protocol_blindly {
             self.raw.ask_number(GET_PROTOCOL_FEATURES)
         } else {
@@ -173,7 +194,25 @@ impl Frontend<'_> {
         if kind.protocol & MQ != 0 {
             assert!(self.raw.ask_number(GET_QUEUE_NUM) >= kind.queues.into(), "{}", kind.name);
         }
-        self.tell(SET_FEATURES, &words(&[features]));
+        if !kind.protocol_last {
+            self.tell(SET_FEATURES, &words(&[features]));
+        }
+    }
+
+    /// Shares `memory`.
+    fn share(&self, memory: &File) {
+        let region = [0, MEMORY, USER_BASE, 0];
+        let (request, body) = if self.kind.adds_regions {
+            assert!(self.raw.ask_number(GET_MAX_MEM_SLOTS) > 0, "{}", self.kind.name);
+            (ADD_MEM_REG, words(&[&[0], &region[..]].concat()))
+        } else {
+            (SET_MEM_TABLE, memory_table(&[region]))
+        };
+        if self.kind.wants_replies {
+            assert!(self.raw.call(request, &body, &[memory.as_fd()]), "{}", self.kind.name);
+        } else {
+            assert!(self.raw.send(request, VERSION, &body, &[memory.as_fd()]));
+        }
     }
 
     /// What the configuration says of the size of the disk, in 512 bytes.
@@ -201,12 +240,7 @@ fn start(kind: &Kind, socket: &Path, is_first: bool) -> RawGuest {
         frontend.tell(SET_OWNER, &[]);
     }
     let memory = new_memory(MEMORY);
-    let table = memory_table(&[[0, MEMORY, USER_BASE, 0]]);
-    let flags = if kind.wants_replies { VERSION | NEED_REPLY } else { VERSION };
-    assert!(frontend.raw.send(SET_MEM_TABLE, flags, &table, &[memory.as_fd()]));
-    if kind.wants_replies {
-        assert_eq!(frontend.raw.receive().unwrap(), 0u64.to_ne_bytes());
-    }
+    frontend.share(&memory);
     // The size that the frontend offers its guest by default; the test's own rings are smaller.
     frontend.tell(SET_VRING_NUM, &halves(&[0, kind.ring_size.into()]));
     let mut guest = RawGuest::on(frontend.raw, memory, kind.wants_replies);
@@ -316,8 +350,7 @@ fn a_snapshot_has_all_requests_that_were_offered_and_not_taken() {
         drop(guest);
         let frontend = Frontend { kind, raw: Raw::connect(&daemon.socket) };
         frontend.negotiate(true);
-        let table = memory_table(&[[0, MEMORY, USER_BASE, 0]]);
-        assert!(frontend.raw.send(SET_MEM_TABLE, VERSION, &table, &[memory.as_fd()]));
+        frontend.share(&memory);
         transfer_state(kind, &frontend.raw, false);
         let mut guest = RawGuest::on(frontend.raw, memory, kind.wants_replies);
         for ring in rings {

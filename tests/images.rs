@@ -68,6 +68,8 @@ fn an_image_for_sectors_of_another_size_is_refused_with_the_size_that_it_needs()
         let image = image(&folder, offset, bytes);
         let why = refused(&disk, &image);
         assert!(why.contains(&format!("-l {needed}")), "{why}");
+        let can_be_served = sectors == 4096;
+        assert_eq!(why.contains("--logical-block-size=512"), can_be_served, "{why}");
         nvdimmctl_ok(&[Path::new("import"), &disk, &image, Path::new("--force")]);
         assert!(exported(&disk).starts_with(&fs::read(&image).unwrap()));
     }
@@ -264,7 +266,7 @@ fn a_drawing_replaces_a_file_only_by_force_and_never_the_one_that_is_drawn() {
         nvdimmctl(&svg[..if force { 5 } else { 4 }])
     };
     let refused = draw(&other, false);
-    assert!(message(&refused).contains("File exists"), "{refused:?}");
+    assert!(message(&refused).contains("--force replaces it"), "{refused:?}");
     assert_eq!(fs::read(&other).unwrap(), b"precious");
     for force in [false, true] {
         for out in [&disk, &link, &hard] {

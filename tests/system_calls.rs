@@ -23,6 +23,7 @@ use vhost_user_btt::sandbox::{ThreadKind, allowed};
 /// Calls that the runs below do not cause, or not always, and what causes them.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("brk", "the allocator, when the heap of the main thread grows"),
+    ("clone", "the start of a thread where clone3 is denied: packaging"),
     ("clock_gettime", "the vDSO, where the clock of the machine cannot be read without the kernel"),
     ("clock_nanosleep", "a wait before something is tried again: hostile_frontend, descriptors"),
     ("exit", "the end of a thread that otherwise ends with the process"),

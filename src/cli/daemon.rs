@@ -10,7 +10,7 @@ use clap::{ArgAction, Args, Parser, ValueEnum, value_parser};
 use nix::unistd::Group;
 use serde_json::json;
 
-use super::disk::{DiskArg, queue_count, serial};
+use super::disk::{DiskArg, logical_block_size, queue_count, serial};
 use super::logging::LogLevel;
 use super::name::NamespaceArgs;
 use super::powercut::DiskOptions;
@@ -84,8 +84,9 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "nvdimm")]
     blk_file: Option<PathBuf>,
 
-    /// One of several disks: socket=PATH (or fd=N) and namespace=NAME; optionally queues=N, read-only,
-    /// serial=TEXT, rate-group=NAME, and nvdimm=FILE for another file; two commas in a value stand for one
+    /// One of several disks: socket=PATH (or fd=N) and namespace=NAME; optionally queues=N,
+    /// logical-block-size=N, read-only, serial=TEXT, rate-group=NAME, and nvdimm=FILE for another file; two commas in
+    /// a value stand for one
     #[arg(long, value_name = "KEY=VALUE,...", conflicts_with_all = ["socket", "namespace", "serial"])]
     disk: Vec<DiskArg>,
 
@@ -243,13 +244,6 @@ pub(super) fn queue_size(text: &str) -> Result<u16, String> {
 fn usual_queues() -> u16 {
     let cpus = available_parallelism().map_or(1, NonZero::get);
     u16::try_from(cpus).unwrap_or(MOST_QUEUES).clamp(FEW_QUEUES, MOST_QUEUES)
-}
-
-pub(super) fn logical_block_size(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        Ok(size @ (512 | 4096 | 8192 | 16384 | 32768)) => Ok(size),
-        _ => Err("none of 512, 4096, 8192, 16384 and 32768".into()),
-    }
 }
 
 /// Largest value of `--atomic`: what a round has with sectors of 4096 bytes.
@@ -539,6 +533,7 @@ impl DeviceArgs {
             socket: disk.socket.clone(),
             read_only: self.read_only || disk.read_only,
             queues: disk.queues.unwrap_or(usual.queues),
+            logical_block_size: disk.logical_block_size.or(usual.logical_block_size),
             serial: disk.serial,
             rate_group: Self::rate_group(disk.rate_group.as_deref(), groups)?,
             ..usual

@@ -7,7 +7,7 @@ use super::key_value::{self, KeyValueError, ValueError, given, parsed, switch};
 use crate::vhost_user::{MOST_QUEUES, SocketSource};
 use crate::virtio::block::Serial;
 
-/// One of several disks: `socket=PATH,namespace=NAME[,queues=N][,read-only][,serial=S]`.
+/// One of several disks: `socket=PATH,namespace=NAME[,queues=N][,logical-block-size=N][,read-only][,serial=S]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DiskArg {
     pub socket: SocketSource,
@@ -15,6 +15,7 @@ pub(super) struct DiskArg {
     pub file: Option<PathBuf>,
     pub namespace: Option<String>,
     pub queues: Option<u16>,
+    pub logical_block_size: Option<u32>,
     pub read_only: bool,
     pub serial: Option<Serial>,
     /// The group of disks with which it shares rate limits.
@@ -22,20 +23,30 @@ pub(super) struct DiskArg {
 }
 
 /// The keys that there are.
-const KEYS: [&str; 8] =
-    ["socket", "fd", "namespace", "nvdimm", "queues", "read-only", "serial", "rate-group"];
+const KEYS: [&str; 9] = [
+    "socket",
+    "fd",
+    "namespace",
+    "nvdimm",
+    "queues",
+    "logical-block-size",
+    "read-only",
+    "serial",
+    "rate-group",
+];
 
 impl FromStr for DiskArg {
     type Err = KeyValueError;
 
     fn from_str(text: &str) -> Result<DiskArg, KeyValueError> {
-        let [socket, fd, namespace, file, queues, read_only, serial_text, rate_group] =
+        let [socket, fd, namespace, file, queues, block, read_only, serial_text, rate_group] =
             key_value::values(text, &KEYS)?;
         Ok(DiskArg {
             socket: key_value::socket(socket, fd)?,
             file: given("nvdimm", file)?.map(PathBuf::from),
             namespace: given("namespace", namespace)?,
             queues: parsed("queues", queues, queue_count)?,
+            logical_block_size: parsed("logical-block-size", block, logical_block_size)?,
             read_only: switch("read-only", read_only.as_deref())?,
             serial: parsed("serial", serial_text, serial)?,
             rate_group: given("rate-group", rate_group)?,
@@ -48,6 +59,14 @@ pub(super) fn queue_count(text: &str) -> Result<u16, ValueError> {
     match text.parse() {
         Ok(count) if (1..=MOST_QUEUES).contains(&count) => Ok(count),
         _ => Err(ValueError::Queues),
+    }
+}
+
+/// The block that a guest addresses, in bytes.
+pub(super) fn logical_block_size(text: &str) -> Result<u32, ValueError> {
+    match text.parse() {
+        Ok(size @ (512 | 4096 | 8192 | 16384 | 32768)) => Ok(size),
+        _ => Err(ValueError::LogicalBlockSize),
     }
 }
 
@@ -67,9 +86,12 @@ mod tests {
         assert_eq!(disk.socket, SocketSource::Path("/run/a.sock".into()));
         assert_eq!((disk.namespace.as_deref(), disk.queues), (Some("root"), Some(4)));
         assert_eq!((disk.read_only, disk.serial), (true, Serial::new("S1")));
-        let disk: DiskArg = "fd=7,read-only=off,nvdimm=/pmem/b".parse().unwrap();
+        assert_eq!(disk.logical_block_size, None);
+        let text = "fd=7,read-only=off,nvdimm=/pmem/b,logical-block-size=512";
+        let disk: DiskArg = text.parse().unwrap();
         assert_eq!((disk.socket, disk.read_only), (SocketSource::Descriptor(7), false));
         assert_eq!((disk.file, disk.queues), (Some("/pmem/b".into()), None));
+        assert_eq!(disk.logical_block_size, Some(512));
     }
 
     #[test]
@@ -98,9 +120,14 @@ mod tests {
         ] {
             assert_eq!(text.parse::<DiskArg>(), Err(error), "{text:?}");
         }
-        for (key, value) in
-            [("queues", "0"), ("queues", "65"), ("fd", "-1"), ("read-only", "yes"), ("serial", "ü")]
-        {
+        for (key, value) in [
+            ("queues", "0"),
+            ("queues", "65"),
+            ("logical-block-size", "1024"),
+            ("fd", "-1"),
+            ("read-only", "yes"),
+            ("serial", "ü"),
+        ] {
             let text = format!("{key}={value}{}", if key == "fd" { "" } else { ",socket=/a" });
             let error = text.parse::<DiskArg>().unwrap_err();
             assert!(matches!(error, KeyValueError::BadValue { .. }), "{text}: {error}");

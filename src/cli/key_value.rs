@@ -30,6 +30,8 @@ pub(super) enum ValueError {
     Number,
     #[error("not a number from 1 to {MOST_QUEUES}")]
     Queues,
+    #[error("none of 512, 4096, 8192, 16384 and 32768")]
+    LogicalBlockSize,
     #[error("not a descriptor")]
     Descriptor,
     #[error("not 1 to 20 printable ASCII characters")]

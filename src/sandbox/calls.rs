@@ -139,6 +139,19 @@ const SET_NO_NEW_PRIVS: u64 = libc::PR_SET_NO_NEW_PRIVS as u64;
 const AF_UNIX: u64 = libc::AF_UNIX as u64;
 const SET_MODE_FILTER: u64 = libc::SECCOMP_SET_MODE_FILTER as u64;
 
+/// What the C libraries give to `clone` where there is no `clone3`: systemd's `RestrictNamespaces=` denies that
+/// one, since a filter cannot see its flags; and musl has never used it.
+const NEW_THREAD: u64 = (libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM
+    | libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_CLEARTID) as u64;
+const NEW_THREAD_OF_MUSL: u64 = NEW_THREAD | libc::CLONE_DETACHED as u64;
+
 /// Memory, locks, the log, the end of a thread, and what the handler of a signal does: of every thread.
 const COMMON: &[&[Call]] = &[
     calls![
@@ -173,6 +186,7 @@ const COMMON: &[&[Call]] = &[
 const STARTING: &[&[Call]] = &[
     calls![SYS_clone3, SYS_rseq, SYS_set_robust_list],
     &[
+        only!(SYS_clone, Only::OneOf { argument: 0, values: &[NEW_THREAD, NEW_THREAD_OF_MUSL] }),
         only!(SYS_prctl, Only::OneOf { argument: 0, values: &[SET_NAME, SET_NO_NEW_PRIVS] }),
         only!(SYS_seccomp, Only::OneOf { argument: 0, values: &[SET_MODE_FILTER] }),
     ],

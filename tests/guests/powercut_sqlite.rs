@@ -59,7 +59,7 @@ fn sqlite_that_does_not_sync_is_found_by_powercut() {
     let options = ["--model", "prefix", "--most-failures", "1"];
     let (code, said) = states_by(scratch.path(), CHECK, &options);
     assert_eq!(code, Some(1), "{said}");
-    assert_eq!(reproducer(&said), 0, "having all that was written: {said}");
+    assert_eq!(reproducer(&said), 0, "losing no write: {said}");
 }
 
 #[test]

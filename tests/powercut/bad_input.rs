@@ -2,10 +2,11 @@
 
 use std::fs;
 
-use crate::setup::{Found, Place, SIZE, powercut};
+use crate::setup::{Found, Place, SIZE, powercut, text};
 
 const BAD_INPUT: i32 = 4;
 const NO_COMMAND: i32 = 5;
+const HUNG: i32 = 6;
 
 fn recorded() -> Place {
     let place = Place::new();
@@ -93,10 +94,17 @@ fn a_command_that_cannot_be_run_is_no_failed_state() {
 }
 
 #[test]
-fn a_check_that_hangs_fails_and_one_that_writes_needs_copies() {
+fn a_check_that_hangs_is_no_failed_state_and_one_that_writes_needs_copies() {
     let place = recorded();
-    let hangs = place.states(&["--state", "p=2", "--timeout", "1"], "sleep 1000 & wait");
-    assert_eq!(hangs.code, 1, "{hangs:?}");
+    let report = place.path("out.xml");
+    let options = ["--state", "p=2", "--timeout", "1", "--junit", text(&report)];
+    let hangs = place.states(&options, "sleep 1000 & wait");
+    assert_eq!(hangs.code, HUNG, "{hangs:?}");
+    assert!(hangs.said.contains("HUNG p=2"), "{hangs:?}");
+    assert!(hangs.said.contains(" 0 failed, 1 hung,"), "{hangs:?}");
+    let report = fs::read_to_string(report).unwrap();
+    assert!(report.contains(r#"failures="0" errors="1""#), "{report}");
+    assert!(report.contains("<error message="), "{report}");
     let writes = "sleep 0.05; echo x | dd of=\"$1\" conv=notrunc 2>/dev/null";
     assert_refused(&place.states(&["--budget", "3"], writes), BAD_INPUT, "--copy");
     place.states(&["--budget", "3", "--copy"], writes).assert_clean();
@@ -111,4 +119,44 @@ fn nothing_is_recorded_over_a_file_that_is_there() {
     let output = place.command(&["--record", log.to_str().unwrap()]).output().unwrap();
     assert_eq!(output.status.code(), Some(BAD_INPUT), "{output:?}");
     assert!(fs::read(log).unwrap() == before);
+}
+
+#[test]
+fn options_of_nvdimm_files_are_refused_with_an_image() {
+    let place = Place::new();
+    for option in ["--atomic=16K", "--read-only", "--discard=on", "--raw=512", "--socket-mode=600"]
+    {
+        let output = place.command(&[option]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{option}: {output:?}");
+        let complained = String::from_utf8_lossy(&output.stderr);
+        assert!(complained.contains("cannot be used with"), "{complained}");
+    }
+}
+
+/// Copies are made where nothing was; all else of the user's is read.
+#[test]
+fn nothing_that_is_there_is_written_to() {
+    let place = recorded();
+    let files = ["base.raw", "log", "disk.raw"];
+    let contents = || files.map(|name| fs::read(place.path(name)).unwrap());
+    let before = contents();
+    for name in files {
+        let file = place.path(name);
+        let out = place.states(&["--state", "p=2", "--out", text(&file)], "true");
+        assert_refused(&out, BAD_INPUT, "cannot make");
+    }
+    place.states(&["--model", "drop-2"], "true").assert_clean();
+    place.states(&["--copy"], "echo x >\"$1\"").assert_clean();
+    let mut explore = powercut();
+    explore.arg("explore").arg(place.path("log")).arg("--base").arg(place.path("base.raw"));
+    let explored = Found::new(&explore.args(["--once", "--", "true"]).output().unwrap());
+    assert_eq!(explored.code, 0, "{explored:?}");
+    assert!(contents() == before);
+    let mut names: Vec<_> =
+        fs::read_dir(place.folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+    names.retain(|name| !files.contains(&name.to_str().unwrap()));
+    assert!(
+        names.iter().all(|name| ["disk.sock", "control"].map(Into::into).contains(name)),
+        "{names:?}"
+    );
 }

@@ -263,7 +263,86 @@ fn a_command_that_checks_one_state_says_it_by_its_exit_status() {
     let missing = explore(&["--", "/no/such/program"]);
     assert_eq!(missing.code, 5, "{missing:?}");
     assert!(missing.complained.contains("cannot run"), "{missing:?}");
-    let hanging = explore(&["--once", "--timeout", "1", "--", "sleep", "600"]);
-    assert_eq!(hanging.code, 1, "{hanging:?}");
-    assert!(hanging.said.contains("no verdict within 1 seconds"), "{hanging:?}");
+}
+
+/// A guest that hangs is started again, and has neither failed nor passed the state.
+#[test]
+fn a_check_that_hangs_has_a_status_of_its_own_and_is_an_error_in_the_report() {
+    let place = Place::new();
+    place.record(|guest, mark| {
+        guest.write(0, &[1; 512]);
+        guest.flush();
+        mark("one");
+        guest.write(0, &[2; 512]);
+    });
+    let report = place.path("out.xml");
+    let explore = |arguments: &[&str], check: &str| {
+        let mut command = powercut();
+        command.arg("explore").arg(place.path("log")).arg("--base").arg(place.path("base.raw"));
+        command.args(["--once", "--timeout", "1", "--junit", text(&report)]).args(arguments);
+        command.args(["--", "sh", "-c", check]).arg(place.path("first"));
+        Found::new(&command.output().unwrap())
+    };
+    for (arguments, hung) in [(&[][..], 2), (&["--model", "flush"], 2)] {
+        let found = explore(arguments, "sleep 600");
+        assert_eq!(found.code, 6, "{found:?}");
+        assert_eq!(found.said.matches("HUNG p=").count(), hung, "{found:?}");
+        assert!(found.said.contains(&format!(" 0 failed, {hung} hung")), "{found:?}");
+        let report = fs::read_to_string(&report).unwrap();
+        assert!(report.contains(&format!(r#"failures="0" errors="{hung}""#)), "{report}");
+        assert!(report.contains("no verdict within 1 seconds"), "{report}");
+    }
+    // A failed state says more than one without a verdict.
+    let both = explore(&["--model", "flush"], "mkdir \"$0\" && exit 1; sleep 600");
+    assert_eq!(both.code, 1, "{both:?}");
+    // No run begins when the time is over.
+    let late = explore(&["--time", "0"], "exit 1");
+    assert_eq!(late.code, 0, "{late:?}");
+    assert!(late.said.contains("the time is over"), "{late:?}");
+}
+
+#[test]
+fn a_check_guest_looks_at_the_states_of_a_model_as_at_images() {
+    let (wrong, right) = (false, true);
+    for (has_barrier, model, code) in [
+        (wrong, "drop-1", 1),
+        (wrong, "keep-1", 1),
+        (wrong, "random:1", 1),
+        (wrong, "prefix", 0),
+        (wrong, "torn", 0),
+        (wrong, "atomic:512", 0),
+        (right, "drop-2", 0),
+        (right, "flush", 0),
+        (right, "torn", 0),
+        (right, "ignore-flush", 1),
+    ] {
+        let place = recorded(has_barrier);
+        let images = place.states(&["--model", model, "--budget", "30"], CHECK);
+        let arguments = ["--model", model, "--budget", "30", "--with-marks"];
+        let (guest, _) = Exploration::begin(place, &arguments).check(Check::data_are_whole);
+        assert_eq!((guest.code, images.code), (code, code), "{model}: {guest:?} {images:?}");
+        assert_eq!(without_commands(&guest.said), without_commands(&images.said), "{model}");
+    }
+}
+
+/// The lines that do not name files.
+fn without_commands(said: &str) -> Vec<&str> {
+    said.lines().filter(|line| !line.contains("again: ")).collect()
+}
+
+#[test]
+fn the_control_fails_for_a_check_guest_and_its_reproducer_says_that_it_is_one() {
+    let exploration =
+        Exploration::begin(recorded(true), &["--with-marks", "--model", "ignore-flush"]);
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["log", "base.raw"] {
+        fs::copy(exploration.place.path(name), copy.path().join(name)).unwrap();
+    }
+    let (found, _) = exploration.check(Check::data_are_whole);
+    found.assert_failed();
+    assert!(found.said.contains(" --model ignore-flush --state '"), "{}", found.said);
+    let place = Place { folder: copy };
+    let state = found.reproducer();
+    let again = place.states(&["--model", "ignore-flush", "--state", &state], CHECK);
+    assert_eq!(again.code, 1, "{again:?}");
 }

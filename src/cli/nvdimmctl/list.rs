@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Error;
+use super::dimm::{self, Dimm, Labels};
 use super::json::JsonArgs;
 use super::listing::Listing;
 use crate::cli::name::{ALL, NamespaceArgs};
@@ -28,13 +29,8 @@ pub(super) struct List {
     #[command(flatten)]
     namespace: NamespaceArgs,
 
-    /// List the namespaces (the default), also together with --regions
-    #[arg(short = 'N', long)]
-    namespaces: bool,
-
-    /// List the files: their size, labels and free space
-    #[arg(short = 'R', long)]
-    regions: bool,
+    #[command(flatten)]
+    kinds: KindArgs,
 
     /// Also show uuids, offsets, labels and durability
     #[arg(short, long)]
@@ -42,6 +38,22 @@ pub(super) struct List {
 
     #[command(flatten)]
     json: JsonArgs,
+}
+
+/// What is listed.
+#[derive(Debug, Args)]
+struct KindArgs {
+    /// List the NVDIMMs: the files as a whole, with their label storage areas
+    #[arg(short = 'D', long)]
+    dimms: bool,
+
+    /// List the namespaces (the default), also together with --regions or --dimms
+    #[arg(short = 'N', long)]
+    namespaces: bool,
+
+    /// List the regions: what of each file is for namespaces, and what is free
+    #[arg(short = 'R', long)]
+    regions: bool,
 }
 
 /// A file as it is listed. Names as in ndctl, where it has them.
@@ -64,14 +76,19 @@ struct Region {
     /// With --namespaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     namespaces: Option<Vec<Listing>>,
+    /// With --dimms; listed before the regions.
+    #[serde(skip)]
+    dimm: Option<Dimm>,
 }
 
+/// Several kinds of things in one listing, as ndctl has them.
 #[derive(Debug, Serialize)]
-struct Labels {
-    size: u64,
-    version: String,
-    slots: u32,
-    free_slots: usize,
+struct Kinds {
+    dimms: Vec<Dimm>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    regions: Option<Vec<Region>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespaces: Option<Vec<Listing>>,
 }
 
 impl List {
@@ -89,19 +106,48 @@ impl List {
                 }
             }
         }
-        match (self.json.is_wanted(), self.regions) {
-            (true, true) => self.json.say(&regions)?,
-            (true, false) => self.json.say(&listings(regions))?,
-            (false, _) => self.print(regions),
+        if self.json.is_wanted() {
+            self.say_json(regions)?;
+        } else {
+            self.print(regions);
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Returns whether namespaces are listed.
+    fn wants_namespaces(&self) -> bool {
+        let KindArgs { dimms, namespaces, regions } = self.kinds;
+        namespaces || !(regions || dimms)
+    }
+
+    /// Prints JSON: an array where one kind of things is listed, else an object with an array for each.
+    fn say_json(&self, mut regions: Vec<Region>) -> Result<(), Error> {
+        if !self.kinds.dimms {
+            return if self.kinds.regions {
+                self.json.say(&regions)
+            } else {
+                self.json.say(&listings(regions))
+            };
+        }
+        let dimms: Vec<Dimm> = regions.iter_mut().filter_map(|region| region.dimm.take()).collect();
+        match (self.kinds.regions, self.kinds.namespaces) {
+            (false, false) => self.json.say(&dimms),
+            (true, _) => self.json.say(&Kinds { dimms, regions: Some(regions), namespaces: None }),
+            (false, true) => {
+                let namespaces = Some(listings(regions));
+                self.json.say(&Kinds { dimms, regions: None, namespaces })
+            }
+        }
     }
 
     /// What there is to list of the file `path`.
     fn describe(&self, path: &Path) -> Result<Region, Error> {
         let file = NvdimmFile::open(path, ClaimKind::Shared, self.namespace.label_size())?;
         let mut region = Region::describe(&file);
-        if self.namespaces || !self.regions {
+        if self.kinds.dimms {
+            region.dimm = Some(Dimm::describe(&file)?);
+        }
+        if self.wants_namespaces() {
             region.namespaces = Some(self.describe_namespaces(&file)?);
         }
         Ok(region)
@@ -118,13 +164,16 @@ impl List {
         file.namespaces().iter().map(describe).collect()
     }
 
-    /// Prints namespaces, then the files that are asked for, or that there is something to say of.
+    /// Prints NVDIMMs and namespaces, then the regions that are asked for, or that there is something to say of.
     fn print(&self, mut regions: Vec<Region>) {
+        regions.iter().filter_map(|region| region.dimm.as_ref()).for_each(Dimm::print);
         let namespaces = regions.iter_mut().filter_map(|region| region.namespaces.take());
         let listed: Vec<Listing> = namespaces.flatten().collect();
         print_namespaces(&listed, self.verbose);
-        let worth_saying =
-            |region: &&Region| self.regions || self.verbose || region.namespace_count == 0;
+        let is_short = self.kinds.dimms && !self.kinds.namespaces;
+        let worth_saying = |region: &&Region| {
+            self.kinds.regions || !is_short && (self.verbose || region.namespace_count == 0)
+        };
         regions.iter().filter(worth_saying).for_each(Region::print);
     }
 }
@@ -145,37 +194,20 @@ impl Region {
             align: LINUX_ALIGNMENT,
             namespace_count: file.namespaces().len(),
             namespaces: None,
+            dimm: None,
             lost_labels: file.lost().len(),
-            labels: file.labels().map(|area| Labels {
-                size: area.size,
-                version: area.index.version.to_string(),
-                slots: area.index.nslot,
-                free_slots: area.index.free_slots().count(),
-            }),
+            labels: Labels::describe(file),
         }
     }
 
     fn print(&self) {
-        let labels = match &self.labels {
-            Some(labels) => format!(
-                "labels {} in {}, {} of {} slots free",
-                labels.version,
-                Size(labels.size),
-                labels.free_slots,
-                labels.slots
-            ),
-            None => "no labels".into(),
-        };
         say!(
-            "{}: {} for namespaces, {} free, largest extent {}; {labels}{}",
+            "{}: {} for namespaces, {} free, largest extent {}; {}",
             display(&self.file),
             Size(self.size),
             Size(self.available_size),
             Size(self.max_available_extent),
-            match self.lost_labels {
-                0 => String::new(),
-                lost => format!(", {lost} labels lost: see nvdimmctl check-labels"),
-            }
+            dimm::labels_text(self.labels.as_ref(), self.lost_labels)
         );
     }
 }

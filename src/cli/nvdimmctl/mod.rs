@@ -10,6 +10,7 @@ mod create_file;
 mod create_namespace;
 mod dax;
 mod destroy_namespace;
+mod dimm;
 mod export;
 mod grow_namespace;
 mod image;
@@ -234,9 +235,9 @@ pub enum Error {
     /// An image that was made for sectors of another size.
     #[error(
         "the image begins with {content}, which needs sectors of {needed} bytes, and those of {path} have \
-         {sector_size}: no guest could use it; make the namespace with '-l {needed}' \
+         {sector_size}: a guest could not use it; make the namespace with '-l {needed}' \
          ('create-namespace -e NAMESPACE --force -l {needed}' makes it again, its data are lost), or import \
-         with --force"
+         with --force{}", served_with(*.needed, *.sector_size)
     )]
     UnfitImage {
         /// The NVDIMM file.
@@ -247,6 +248,12 @@ pub enum Error {
         needed: u32,
         /// The size of the sectors of the disk, in bytes.
         sector_size: u32,
+    },
+    /// A drawing into a file that exists.
+    #[error("{path} exists; --force replaces it")]
+    DrawingExists {
+        /// The file.
+        path: PathBuf,
     },
     /// A drawing into the file that is drawn.
     #[error("{path} is the file that is inspected, and is not written over")]
@@ -296,6 +303,15 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+}
+
+/// How a disk with sectors of `sector_size` bytes can be served for an image that needs `needed`.
+fn served_with(needed: u32, sector_size: u32) -> String {
+    if needed < sector_size {
+        format!(" and have the daemon serve the disk with '--logical-block-size={needed}'")
+    } else {
+        String::new()
+    }
 }
 
 impl ToolArgs {

@@ -1,35 +1,31 @@
 //! `powercut explore`.
 
-use std::fs::{self, File};
-use std::ops::AddAssign;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use super::exhaustive::Exhaustive;
 use super::exit;
-use super::junit::{Case, Report};
 use super::recording::{self, Folder, RecordingError};
-use super::serve_image::{device, device_of_marks, server};
-use super::words::{between, describe};
-use crate::cli::output::{is_whole, say};
+use super::results::{Checker, Trial};
+use super::shown::Shown;
+use super::states::shard;
+use crate::cli::output::is_whole;
 use crate::cli::{complain, one_line};
-use crate::powercut::explore::{Explorer, Moments, Outcome, Stage, StageDisk};
-use crate::powercut::image::MarkDisk;
+use crate::powercut::explore::{Explorer, Given, Limits, Moments, Stage};
 use crate::powercut::log::Log;
-use crate::powercut::states::{ImageError, Range, State, Timeline};
-use crate::vhost_user::{Devices, Error, Stop, raise_descriptor_limit};
-use crate::virtio::block::Serial;
+use crate::powercut::states::{ImageError, Model, Plan, Range, State, Timeline, Verdict};
 
-/// Requests that fit into a queue.
-const QUEUE_SIZE: u16 = 1024;
 /// What stands for the socket of the disk in a command.
 const DISK: &str = "{disk}";
 /// What stands for the socket of the disk of marks.
 const MARKS: &str = "{marks}";
+/// Runs of the check for each moment, unless something else is said.
+const RUNS: u64 = 10_000;
 
 /// Covers all states that a power failure may have left, by what the check reads
 ///
@@ -41,7 +37,7 @@ const MARKS: &str = "{marks}";
 /// The guest talks to the second disk (serial number 'marks'), in sectors of 512 bytes: it writes NEXT to get a state,
 /// and PASS, or FAIL and a reason, when it has checked it. The disk reads as the marks that were set by then, one a
 /// line. Before NEXT, the guest has to drop what it has cached of the first disk (blockdev --flushbufs). A guest that
-/// gives no verdict in time, or ends without one, has failed the state, and is started again.
+/// ends without a verdict has failed the state, one that gives none in time has hung; it is started again.
 ///
 /// Exit status: as that of 'powercut states'.
 #[derive(Debug, Args)]
@@ -53,6 +49,11 @@ pub(super) struct ExploreArgs {
     #[arg(long, value_name = "BASE.raw")]
     base: PathBuf,
 
+    /// Not all states, but those of this model, as 'powercut states' has them; ignore-flush is the control, in which a
+    /// check that looks at anything has to fail
+    #[arg(long, value_name = "MODEL")]
+    model: Option<Model>,
+
     /// Only states from behind this mark on
     #[arg(long, value_name = "MARK")]
     from: Option<String>,
@@ -61,9 +62,22 @@ pub(super) struct ExploreArgs {
     #[arg(long, value_name = "MARK")]
     to: Option<String>,
 
-    /// No more than so many runs of the check for each moment of the log
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
-    budget: u64,
+    /// No more than so many runs of the check for each moment of the log (10000 by default); with --model, no more
+    /// than so many states, spread over all
+    #[arg(long, value_name = "N")]
+    budget: Option<u64>,
+
+    /// Stop after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    time: Option<u64>,
+
+    /// With --model, only part I of N: the states I, I + N, I + 2 N ...
+    #[arg(long, value_name = "I/N", value_parser = shard, requires = "model")]
+    shard: Option<(usize, usize)>,
+
+    /// With --model, go on after so many states that have not passed; only the first three are made small
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "model")]
+    most_failures: usize,
 
     /// COMMAND checks one state, without NEXT, and its exit status is the verdict
     #[arg(long)]
@@ -90,31 +104,11 @@ pub(super) struct ExploreArgs {
     command: Vec<String>,
 }
 
-/// What came of all moments.
-#[derive(Default)]
-struct Total {
-    moments: usize,
-    runs: u64,
-    failed: usize,
-    /// Moments of which not all states are covered.
-    open: usize,
-}
-
-impl AddAssign<&Outcome> for Total {
-    fn add_assign(&mut self, outcome: &Outcome) {
-        self.moments += 1;
-        self.runs += outcome.runs;
-        self.failed += usize::from(outcome.failure.is_some());
-        self.open += usize::from(outcome.failure.is_none() && outcome.covered != Some(1.0));
-    }
-}
-
 impl ExploreArgs {
     pub(super) fn run(&self) -> ExitCode {
         match self.explore() {
-            Ok(0) if is_whole() => ExitCode::SUCCESS,
-            Ok(0) => ExitCode::from(exit::BAD_INPUT),
-            Ok(_) => ExitCode::from(exit::STATE_FAILED),
+            Ok(0) if !is_whole() => ExitCode::from(exit::BAD_INPUT),
+            Ok(status) => ExitCode::from(status),
             Err(error) => {
                 complain(format_args!("powercut: {}", one_line(&error)));
                 ExitCode::from(error.status())
@@ -122,22 +116,21 @@ impl ExploreArgs {
         }
     }
 
-    /// Explores the moments. Returns at how many of them a state failed.
-    fn explore(&self) -> Result<usize, RecordingError> {
+    /// Explores the states. Returns the exit status that says what came of it.
+    fn explore(&self) -> Result<u8, RecordingError> {
         let log = Arc::new(recording::open(&self.log, &self.base)?);
-        let range = Range { from: self.from.clone(), to: self.to.clone() };
-        let positions = range.positions(&log)?;
         let stage = Arc::new(self.stage(&log)?);
         let folder = Folder::new()?;
         let (disk, marks) = (folder.0.join("disk.sock"), folder.0.join("marks.sock"));
-        let mut explorer = self.explorer(stage.clone(), &disk, &marks);
-        let moments = Moments::new(&log, positions, self.with_marks);
-        let served = Served::begin(&stage, &disk, &marks)?;
-        let failed = self.explore_all(&log, moments, &mut explorer);
+        let explorer = self.explorer(stage.clone(), &disk, &marks);
+        let shown = Shown::begin(&stage, &disk, &marks)?;
         // The check ends before its disks do.
-        drop(explorer);
-        served.end()?;
-        failed
+        let status = match self.model {
+            Some(model) => self.explore_model(&log, model, explorer),
+            None => self.explore_all(&log, explorer),
+        };
+        shown.end()?;
+        status
     }
 
     /// Opens the base image, to be shown in the states of `log`.
@@ -172,98 +165,58 @@ impl ExploreArgs {
         }
     }
 
-    fn explore_all(
+    fn range(&self) -> Range {
+        Range { from: self.from.clone(), to: self.to.clone() }
+    }
+
+    fn explore_all(&self, log: &Log, explorer: Explorer) -> Result<u8, RecordingError> {
+        let time = self.time.map(Duration::from_secs);
+        let limits = Limits {
+            runs: self.budget.unwrap_or(RUNS),
+            deadline: time.and_then(|time| Instant::now().checked_add(time)),
+        };
+        let positions = self.range().positions(log)?;
+        let search = Exhaustive {
+            log,
+            log_path: &self.log,
+            base: &self.base,
+            limits,
+            junit: self.junit.as_deref(),
+        };
+        search.run(Moments::new(log, positions, self.with_marks), explorer)
+    }
+
+    fn explore_model(
         &self,
         log: &Log,
-        mut moments: Moments<'_>,
-        explorer: &mut Explorer,
-    ) -> Result<usize, RecordingError> {
-        let (mut total, mut cases) = (Total::default(), Vec::new());
-        while let Some(undecided) = moments.advance()? {
-            let begun = Instant::now();
-            let outcome = explorer.explore(&moments, undecided.clone(), self.budget)?;
-            let position = moments.timeline().point().position;
-            say!("{}", summary(log, position, &outcome));
-            let seconds = begun.elapsed().as_secs_f64();
-            let failure = outcome.failure.as_ref().map(|(_, how)| how.clone());
-            cases.push(Case { name: format!("p={position}"), seconds, failure });
-            total += &outcome;
-            if let Some((state, how)) = outcome.failure {
-                let small = explorer.smallest(&moments, undecided, &state)?;
-                self.report(log, &state, &how, &small);
-            }
-        }
-        let Total { moments, runs, failed, open } = total;
-        let rest = if open > 0 { format!(", {open} not covered") } else { String::new() };
-        say!("exhaustive: {moments} moments in {runs} runs, {failed} failed{rest}");
-        if let Some(path) = &self.junit {
-            let report = Report { suite: "powercut exhaustive".into(), cases: &cases };
-            let fails =
-                |source| RecordingError::File { action: "write", path: path.clone(), source };
-            fs::write(path, report.to_string()).map_err(fails)?;
-        }
-        Ok(failed)
-    }
-
-    fn report(&self, log: &Log, state: &State, how: &str, small: &State) {
-        say!("FAILED {state}: {how}");
-        say!("  {} makes the check fail", describe(log, small));
-        say!(
-            "  again: powercut states {} --base {} --state '{small}' --out bad.raw",
-            self.log.display(),
-            self.base.display()
-        );
+        model: Model,
+        explorer: Explorer,
+    ) -> Result<u8, RecordingError> {
+        let positions = self.range().positions(log)?;
+        let budget = self.budget.map(|budget| usize::try_from(budget).unwrap_or(usize::MAX));
+        let (index, count) = self.shard.unwrap_or((1, 1));
+        let wanted = budget.map(|budget| budget.saturating_mul(count));
+        let plan = Plan::new(log, model, &positions, self.with_marks, wanted)?;
+        let trial = Trial {
+            log,
+            log_path: &self.log,
+            base: &self.base,
+            model,
+            plan: plan.part(index - 1, count, budget),
+            time: self.time,
+            most_failures: self.most_failures,
+            junit: self.junit.as_deref(),
+        };
+        trial.run(&mut Given::new(explorer, log, model.ignores_flushes()))
     }
 }
 
-/// What was covered of a moment, in words.
-fn summary(log: &Log, position: usize, outcome: &Outcome) -> String {
-    let Outcome { undecided, states_log2, runs, covered, failure } = outcome;
-    let covered = match covered {
-        _ if failure.is_some() => "a state failed".into(),
-        None => "the check is not deterministic, random states were tried".into(),
-        Some(1.0) => "all are covered".into(),
-        Some(part) => format!("{:.3} % are covered", part * 100.0),
-    };
-    format!(
-        "p={position} ({}): {undecided} sectors are uncertain, {} states; {runs} runs: {covered}",
-        between(log, position),
-        count(*states_log2)
-    )
-}
-
-/// A number of states, of which the logarithm is known.
-fn count(log2: f64) -> String {
-    if log2 < 40.0 { format!("{:.0}", log2.exp2()) } else { format!("2^{log2:.1}") }
-}
-
-/// The two disks, while they are served.
-struct Served {
-    stops: Vec<Stop>,
-    thread: thread::JoinHandle<Result<(), Error>>,
-}
-
-impl Served {
-    fn begin(stage: &Arc<Stage>, disk: &Path, marks: &Path) -> Result<Served, Error> {
-        raise_descriptor_limit();
-        let fails = |source| Error::System { action: "cannot serve the disks", source };
-        let stops = [Stop::new().map_err(fails)?, Stop::new().map_err(fails)?];
-        let serial = |name| Serial::new(name).unwrap_or(Serial::from_uuid(uuid::Uuid::nil()));
-        let (shown, queues) = StageDisk::open(stage.clone());
-        let shown = device(&shown, serial("powercut"), 1, QUEUE_SIZE);
-        let (told, mark_queues) = MarkDisk::open(stage.clone());
-        let told = device_of_marks(&told, serial("marks"), QUEUE_SIZE);
-        let servers = vec![
-            server("disk", shown, queues, disk, stops[0].clone())?,
-            server("marks", told, mark_queues, marks, stops[1].clone())?,
-        ];
-        let run = move || Devices::of(servers).run();
-        let thread = thread::Builder::new().name("disks".into()).spawn(run).map_err(fails)?;
-        Ok(Served { stops: stops.into(), thread })
+impl Checker for Given<'_> {
+    fn check(&mut self, state: &State) -> Result<Verdict, RecordingError> {
+        Ok(Given::check(self, state)?)
     }
 
-    fn end(self) -> Result<(), Error> {
-        self.stops.iter().for_each(Stop::stop);
-        self.thread.join().unwrap_or(Ok(()))
+    fn smallest(&mut self, state: &State) -> Result<State, RecordingError> {
+        Ok(Given::smallest(self, state)?)
     }
 }

@@ -1,14 +1,17 @@
 //! The command line of `powercut`.
 
+mod exhaustive;
 mod exit;
 mod explore;
 mod guest;
 mod junit;
 mod mark;
 mod recording;
+mod results;
 mod serve;
 mod serve_image;
 mod show;
+mod shown;
 mod states;
 mod words;
 

@@ -36,13 +36,37 @@ enum WriteCache {
     None,
 }
 
+/// Options that a raw image has no use for: they are refused, and not ignored.
+const OF_NVDIMM_FILES: [&str; 20] = [
+    "nvdimm",
+    "blk_file",
+    "disk",
+    "pmem",
+    "window",
+    "namespace",
+    "label_size",
+    "btt_version",
+    "raw",
+    "atomic",
+    "atomic_hint",
+    "read_only",
+    "durability",
+    "discard",
+    "logical_block_size",
+    "rate_limit",
+    "huge_pages",
+    "poll_us",
+    "socket_mode",
+    "socket_group",
+    "fd",
+];
+
 /// Options of a raw image.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Raw images")]
 pub(super) struct ImageArgs {
     /// Serve this raw disk image, instead of an NVDIMM file. The image is written to
-    #[arg(long, value_name = "FILE", requires = "socket_path",
-          conflicts_with_all = ["nvdimm", "blk_file", "disk", "pmem", "window", "namespace", "raw"])]
+    #[arg(long, value_name = "FILE", requires = "socket_path", conflicts_with_all = OF_NVDIMM_FILES)]
     pub image: Option<PathBuf>,
 
     /// Whether the disk has a write cache that is lost when the power fails
@@ -166,6 +190,7 @@ impl ImageArgs {
             .and_then(|file| LogWriter::create(file, self.sector_size))
             .and_then(|mut log| {
                 log.mark(&super::recording::base_mark(&hash, size))?;
+                log.commit()?;
                 Ok(log)
             });
         log.map(Some).map_err(fails("make the log", record))

@@ -1,16 +1,14 @@
 //! `powercut states`.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::exit;
-use super::junit::{Case, Report};
 use super::recording::{self, Folder, RecordingError};
+use super::results::{Checker, Trial};
 use super::words::describe;
 use crate::cli::output::{is_whole, say};
 use crate::cli::{complain, one_line};
@@ -26,7 +24,7 @@ use crate::powercut::states::{
 /// line, in place of {marks}. Its exit status says whether the state is right: 0, or anything else.
 ///
 /// Exit status: 0 all states are right; 1 one is not; 2 the command line makes no sense; 4 the log or an image cannot
-/// be used; 5 COMMAND cannot be run.
+/// be used; 5 COMMAND cannot be run; 6 no state is wrong, but COMMAND has not ended in time on one.
 #[derive(Debug, Args)]
 pub(super) struct StatesArgs {
     /// What was written
@@ -94,11 +92,8 @@ pub(super) struct StatesArgs {
     command: Vec<String>,
 }
 
-/// Failures that are made small.
-const MINIMISED: usize = 3;
-
 /// Parses `I/N`.
-fn shard(text: &str) -> Result<(usize, usize), String> {
+pub(super) fn shard(text: &str) -> Result<(usize, usize), String> {
     let parts = text.split_once('/').and_then(|(index, count)| {
         Some((index.parse::<usize>().ok()?, count.parse::<usize>().ok()?))
     });
@@ -108,32 +103,20 @@ fn shard(text: &str) -> Result<(usize, usize), String> {
     }
 }
 
-/// What came of the states.
-#[derive(Default)]
-struct Results {
-    cases: Vec<Case>,
-    checked: usize,
-    failed: Vec<State>,
-}
-
 impl StatesArgs {
     pub(super) fn run(&self) -> ExitCode {
-        let failed = match self.check() {
-            Ok(failed) => failed,
+        match self.check() {
+            Ok(0) if !is_whole() => ExitCode::from(exit::BAD_INPUT),
+            Ok(status) => ExitCode::from(status),
             Err(error) => {
                 complain(format_args!("powercut: {}", one_line(&error)));
-                return ExitCode::from(error.status());
+                ExitCode::from(error.status())
             }
-        };
-        match (failed, is_whole()) {
-            (0, true) => ExitCode::SUCCESS,
-            (0, false) => ExitCode::from(exit::BAD_INPUT),
-            _ => ExitCode::from(exit::STATE_FAILED),
         }
     }
 
-    /// Checks the states. Returns how many failed.
-    fn check(&self) -> Result<usize, RecordingError> {
+    /// Checks the states. Returns the exit status that says what came of it.
+    fn check(&self) -> Result<u8, RecordingError> {
         let log = recording::open(&self.log, &self.base)?;
         if let (Some(state), Some(out)) = (&self.state, &self.out) {
             let mut image = Image::create(&log, self.model.ignores_flushes(), &self.base, out)?;
@@ -151,12 +134,19 @@ impl StatesArgs {
             shows_output: self.verbose,
             folder: folder.0.clone(),
         };
-        let plan = self.plan(&log, &check)?;
+        let trial = Trial {
+            log: &log,
+            log_path: &self.log,
+            base: &self.base,
+            model: self.model,
+            plan: self.plan(&log, &check)?,
+            time: self.time,
+            most_failures: self.most_failures,
+            junit: self.junit.as_deref(),
+        };
         let path = folder.0.join("state.raw");
-        let mut image = Image::create(&log, self.model.ignores_flushes(), &self.base, &path)?;
-        let results = self.check_all(&plan, &check, &mut image)?;
-        self.report(&log, &plan, &check, &mut image, &results)?;
-        Ok(results.failed.len())
+        let image = Image::create(&log, self.model.ignores_flushes(), &self.base, &path)?;
+        trial.run(&mut Images { check, image })
     }
 
     fn plan(&self, log: &Log, check: &Check) -> Result<Plan, RecordingError> {
@@ -170,92 +160,26 @@ impl StatesArgs {
         let plan = Plan::new(log, self.model, &positions, check.sees_marks(), wanted)?;
         Ok(plan.part(index - 1, count, self.budget))
     }
-
-    fn check_all(
-        &self,
-        plan: &Plan,
-        check: &Check,
-        image: &mut Image<'_>,
-    ) -> Result<Results, RecordingError> {
-        let (bar, begun) = (progress(plan.states.len()), Instant::now());
-        let mut results = Results::default();
-        for state in &plan.states {
-            let is_late = self.time.is_some_and(|limit| begun.elapsed().as_secs() >= limit);
-            if is_late || results.failed.len() >= self.most_failures {
-                break;
-            }
-            let started = Instant::now();
-            let verdict = check.run(image, state)?;
-            results.checked += 1;
-            let failure = match verdict {
-                Verdict::Passed => None,
-                Verdict::Failed(how) => {
-                    results.failed.push(state.clone());
-                    Some(how)
-                }
-            };
-            let seconds = started.elapsed().as_secs_f64();
-            results.cases.push(Case { name: state.to_string(), seconds, failure });
-            bar.set_message(format!("{} failed", results.failed.len()));
-            bar.inc(1);
-        }
-        bar.finish_and_clear();
-        Ok(results)
-    }
-
-    /// Says what came of it, and makes the first failures small.
-    fn report(
-        &self,
-        log: &Log,
-        plan: &Plan,
-        check: &Check,
-        image: &mut Image<'_>,
-        results: &Results,
-    ) -> Result<(), RecordingError> {
-        let Results { cases, checked, failed } = results;
-        for state in failed.iter().take(MINIMISED) {
-            let small = smallest(check, image, state)?;
-            say!("FAILED {state}");
-            say!("  {} makes the check fail", describe(log, &small));
-            say!(
-                "  again: powercut states {} --base {} --state '{small}' --out bad.raw",
-                self.log.display(),
-                self.base.display()
-            );
-        }
-        for state in failed.iter().skip(MINIMISED) {
-            say!("FAILED {state}");
-        }
-        let unchecked = plan.states.len() - checked;
-        let rest = if unchecked > 0 { format!(", {unchecked} not checked") } else { String::new() };
-        say!(
-            "{}: {checked} states checked, {} failed{rest}, {} duplicates",
-            self.model,
-            failed.len(),
-            plan.duplicates
-        );
-        if let Some(path) = &self.junit {
-            let report = Report { suite: format!("powercut {}", self.model), cases };
-            let fails =
-                |source| RecordingError::File { action: "write", path: path.clone(), source };
-            fs::write(path, report.to_string()).map_err(fails)?;
-        }
-        Ok(())
-    }
 }
 
-/// The smallest state that fails like `state`.
-fn smallest(check: &Check, image: &mut Image<'_>, state: &State) -> Result<State, CheckError> {
-    image.set(state)?;
-    let Some(parts) = Parts::of(image.timeline(), &state.choice) else { return Ok(state.clone()) };
-    parts.reproducer(&mut |state| Ok(check.run(image, &state)? != Verdict::Passed))
+/// States that are images, which a command looks at.
+struct Images<'l> {
+    check: Check,
+    image: Image<'l>,
 }
 
-fn progress(states: usize) -> ProgressBar {
-    let template = "{pos} of {len} states, {msg}, ETA {eta} {wide_bar}";
-    let style =
-        ProgressStyle::with_template(template).expect("the template is constant, and was tried");
-    let bar = ProgressBar::new(states as u64).with_style(style).with_message("0 failed");
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
+impl Checker for Images<'_> {
+    fn check(&mut self, state: &State) -> Result<Verdict, RecordingError> {
+        Ok(self.check.run(&mut self.image, state)?)
+    }
+
+    fn smallest(&mut self, state: &State) -> Result<State, RecordingError> {
+        let Images { check, image } = self;
+        image.set(state)?;
+        let Some(parts) = Parts::of(image.timeline(), &state.choice) else {
+            return Ok(state.clone());
+        };
+        let small = parts.reproducer(&mut |state| Ok(check.run(image, &state)?.is_failure()));
+        small.map_err(|error: CheckError| error.into())
+    }
 }

@@ -1,19 +1,29 @@
 //! States in words.
 
+use std::path::Path;
+
 use super::recording::BASE_MARK;
 use crate::powercut::log::Log;
-use crate::powercut::states::{Choice, Piece, State};
+use crate::powercut::states::{Choice, Model, Piece, State};
+
+/// The command that makes an image of a state again.
+pub(super) fn again(log: &Path, base: &Path, model: Model, state: &State) -> String {
+    let (log, base) = (log.display(), base.display());
+    // What was not durable depends on this model; on the others, it does not.
+    let model = if model.ignores_flushes() { " --model ignore-flush" } else { "" };
+    format!("powercut states {log} --base {base}{model} --state '{state}' --out bad.raw")
+}
 
 /// Says what a state is, in words.
 pub(super) fn describe(log: &Log, state: &State) -> String {
     let place = format!("at entry {}, {}", state.position, between(log, state.position));
     match &state.choice {
         Choice::Drop(pieces) if pieces.is_empty() => {
-            format!("having all that was written, {place},")
+            format!("losing no write, {place},")
         }
         Choice::Drop(pieces) => format!("dropping only {}, {place},", list(log, pieces)),
         Choice::Keep(pieces) if pieces.is_empty() => {
-            format!("keeping nothing that was not flushed, {place},")
+            format!("losing every write that was not flushed, {place},")
         }
         Choice::Keep(pieces) => {
             format!("keeping only {} of what was not flushed, {place},", list(log, pieces))

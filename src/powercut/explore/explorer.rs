@@ -1,6 +1,6 @@
 //! Runs the check on one state of a moment after another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::super::log::LogError;
-use super::super::states::{Choice, Content, Parts, Pending, Piece, State, Timeline, Verdict};
+use super::super::states::{
+    Choice, Content, Parts, Pending, Piece, Sectors, State, Timeline, Verdict,
+};
 use super::moments::Moments;
 use super::search::{Search, Undecided};
 use super::stage::{Run, Stage};
@@ -70,12 +72,29 @@ pub struct Outcome {
     pub runs: u64,
     /// The part of all states that they have covered; `None`: the check is not deterministic.
     pub covered: Option<f64>,
-    /// The first state that failed, and how. The search ends there.
-    pub failure: Option<(State, String)>,
+    /// The first state that has not passed. The search ends there.
+    pub stopped: Option<(State, Verdict)>,
+}
+
+/// How much a search may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Runs of the check for each moment.
+    pub runs: u64,
+    /// When the last run begins.
+    pub deadline: Option<Instant>,
+}
+
+impl Limits {
+    /// Returns whether no run begins any more.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
 }
 
 impl Explorer {
-    /// Searches the states of the moment where `moments` stands, in no more than `budget` runs.
+    /// Searches the states of the moment where `moments` stands.
     ///
     /// # Errors
     ///
@@ -84,7 +103,7 @@ impl Explorer {
         &mut self,
         moments: &Moments<'_>,
         undecided: Undecided,
-        budget: u64,
+        limits: Limits,
     ) -> Result<Outcome, ExploreError> {
         let timeline = moments.timeline();
         let run = Explorer::first_run(timeline, undecided);
@@ -96,15 +115,18 @@ impl Explorer {
             states_log2,
             runs: 0,
             covered: Some(0.0),
-            failure: None,
+            stopped: None,
         };
         let mut search = Search::new();
-        while let Some(fixed) = search.next().filter(|_| outcome.runs < budget) {
+        while let Some(fixed) = search.next() {
+            if outcome.runs >= limits.runs || limits.is_late() {
+                break;
+            }
             let fixed = contents(&undecided, &fixed);
             let (verdict, read) = self.run(Run { fixed: fixed.clone(), ..run.clone() })?;
             outcome.runs += 1;
-            if let Verdict::Failed(how) = verdict {
-                outcome.failure = Some((state_of(timeline, &fixed), how));
+            if verdict != Verdict::Passed {
+                outcome.stopped = Some((state_of(timeline, &fixed), verdict));
                 return Ok(outcome);
             }
             if search.learn(&read, &undecided).is_err() {
@@ -122,6 +144,7 @@ impl Explorer {
             durable: Arc::new(timeline.point().all_durable().collect()),
             undecided: Arc::new(undecided),
             fixed: BTreeMap::new(),
+            torn: None,
             marks: Arc::new(timeline.point().marks.clone()),
         }
     }
@@ -141,37 +164,43 @@ impl Explorer {
             let fixed = contents(&run.undecided, &fixed);
             let (verdict, _) = self.run(Run { fixed: fixed.clone(), ..run.clone() })?;
             outcome.runs += 1;
-            if let Verdict::Failed(how) = verdict {
-                outcome.failure = Some((state_of(timeline, &fixed), how));
+            if verdict != Verdict::Passed {
+                outcome.stopped = Some((state_of(timeline, &fixed), verdict));
                 break;
             }
         }
         Ok(())
     }
 
-    /// The smallest state that fails like `state`, of the moment where `moments` stands.
+    /// Has `state` checked, of the point where `timeline` stands.
+    ///
+    /// # Errors
+    ///
+    /// The check cannot be run.
+    pub fn check(
+        &mut self,
+        timeline: &Timeline<'_>,
+        state: &State,
+    ) -> Result<Verdict, ExploreError> {
+        let Sectors { contents, torn } = state.choice.sectors(timeline);
+        let run = Explorer::first_run(timeline, Undecided::new());
+        let mut certain = HashMap::clone(&run.durable);
+        certain.extend(contents);
+        Ok(self.run(Run { durable: Arc::new(certain), torn, ..run })?.0)
+    }
+
+    /// The smallest state that fails like `state`, of the point where `timeline` stands.
     ///
     /// # Errors
     ///
     /// The check cannot be run.
     pub fn smallest(
         &mut self,
-        moments: &Moments<'_>,
-        undecided: Undecided,
+        timeline: &Timeline<'_>,
         state: &State,
     ) -> Result<State, ExploreError> {
-        let timeline = moments.timeline();
-        let run = Explorer::first_run(timeline, undecided);
         let Some(parts) = Parts::of(timeline, &state.choice) else { return Ok(state.clone()) };
-        parts.reproducer(&mut |state| {
-            let chosen = state.choice.sectors(timeline).contents;
-            let content = |sector: &u64| {
-                let durable = timeline.point().durable(*sector);
-                (*sector, chosen.get(sector).copied().unwrap_or(durable))
-            };
-            let fixed = run.undecided.keys().map(content).collect();
-            Ok(self.run(Run { fixed, ..run.clone() })?.0 != Verdict::Passed)
-        })
+        parts.reproducer(&mut |state| Ok(self.check(timeline, &state)?.is_failure()))
     }
 
     /// Has `run` checked. Returns the verdict, and the undecided sectors that were read, in order.
@@ -212,7 +241,7 @@ impl Explorer {
                 self.stop();
                 let limit = self.limit.as_secs();
                 return if has_begun {
-                    Ok(Verdict::Failed(format!("no verdict within {limit} seconds")))
+                    Ok(Verdict::Hung(format!("no verdict within {limit} seconds")))
                 } else {
                     Err(ExploreError::NeverAsked { what: "has not asked for a state in time" })
                 };

@@ -8,16 +8,19 @@
 //! * [`Moments`] are the points of a log whose states include those of all other points;
 //! * [`Stage`] is the run that is going on: what was read, what the check has written, and its verdict;
 //! * [`StageDisk`] serves it as a disk;
-//! * [`Explorer`] runs the check on one state after another, and starts it again when it hangs.
+//! * [`Explorer`] runs the check on one state after another, and starts it again when it hangs;
+//! * [`Given`] has it look at states that were chosen otherwise.
 
 mod disk;
 mod explorer;
+mod given;
 mod moments;
 mod search;
 mod stage;
 
 pub use disk::{StageDisk, StageQueue};
-pub use explorer::{ExploreError, Explorer, Outcome};
+pub use explorer::{ExploreError, Explorer, Limits, Outcome};
+pub use given::Given;
 pub use moments::Moments;
 pub use search::{Leaf, NotDeterministic, Search};
 pub use stage::{Run, Stage};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::super::image::Marks;
 use super::super::log::Log;
-use super::super::states::{Content, Verdict};
+use super::super::states::{Content, Tear, Verdict};
 use super::search::Undecided;
 
 /// A run of the check.
@@ -21,6 +21,8 @@ pub struct Run {
     pub undecided: Arc<Undecided>,
     /// What a sector has; the newest version where nothing is said.
     pub fixed: BTreeMap<u64, Content>,
+    /// A sector that is torn, what it held before, and how it is torn.
+    pub torn: Option<(u64, Content, Tear)>,
     /// The marks that were set by then.
     pub marks: Arc<Vec<String>>,
 }
@@ -157,9 +159,22 @@ impl Stage {
         for (sector, bytes) in (first..).zip(into.chunks_mut(size)) {
             match state.written.get(&sector) {
                 Some(written) => bytes.copy_from_slice(written),
-                None => self.read_content(sector, state.decide(sector), bytes)?,
+                None => {
+                    self.read_content(sector, state.decide(sector), bytes)?;
+                    self.tear(&state.run, sector, bytes)?;
+                }
             }
         }
+        Ok(())
+    }
+
+    /// Makes of `bytes`, which `sector` holds, what is left of them if it is torn.
+    fn tear(&self, run: &Run, sector: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let torn = run.torn.filter(|(torn, ..)| *torn == sector);
+        let Some((_, before, tear)) = torn else { return Ok(()) };
+        let new = bytes.to_vec();
+        self.read_content(sector, before, bytes)?;
+        tear.apply(bytes, &new);
         Ok(())
     }
 

@@ -62,6 +62,8 @@ struct Write {
     data: Data,
     note: Note,
     is_complete: bool,
+    /// It is in the log already, before a mark.
+    is_recorded: bool,
 }
 
 #[derive(Debug)]
@@ -212,7 +214,9 @@ impl Cache {
         let number = state.next;
         state.next += 1;
         let note = self.note(number, queue);
-        state.writes.insert(number, Write { sector, data, note, is_complete: false });
+        state
+            .writes
+            .insert(number, Write { sector, data, note, is_complete: false, is_recorded: false });
         number
     }
 
@@ -235,8 +239,7 @@ impl Cache {
         }
         state.completed += numbers.len() as u64;
         if self.options.is_write_through && !self.options.failure.loses_flushes {
-            let flags = super::super::log::flag::FUA;
-            return numbers.iter().try_for_each(|number| self.settle(&mut state, *number, flags));
+            return self.settle(&mut state, numbers, super::super::log::flag::FUA, None);
         }
         self.make_room(&mut state)
     }
@@ -251,7 +254,7 @@ impl Cache {
                     "{MOST_PENDING} bytes are written and not flushed: the oldest become durable"
                 );
             }
-            self.settle(state, oldest, 0)?;
+            self.settle(state, &[oldest], 0, None)?;
         }
         Ok(())
     }
@@ -267,44 +270,64 @@ impl Cache {
             self.fail_in(&mut state);
         }
         let complete = state.writes.iter().filter(|(_, write)| write.is_complete);
-        let complete: Vec<WriteNumber> = complete.map(|(number, _)| *number).collect();
-        if !self.options.failure.loses_flushes {
-            for number in complete {
-                self.settle(&mut state, number, 0)?;
-            }
+        let mut complete: Vec<WriteNumber> = complete.map(|(number, _)| *number).collect();
+        if self.options.failure.loses_flushes {
+            complete.clear();
         }
         let note = self.note(state.next, queue);
         state.next += 1;
-        if let Some(log) = &mut state.log {
-            log.flush(note)?;
-        }
+        self.settle(&mut state, &complete, 0, Some(note))?;
         state.flushes += 1;
         Ok(())
     }
 
-    /// A write becomes durable, and is recorded.
-    fn settle(&self, state: &mut State, number: WriteNumber, flags: u64) -> io::Result<()> {
-        let Some(write) = state.writes.get(&number) else { return Ok(()) };
-        if let Some(log) = &mut state.log {
-            write.record(log, flags)?;
-        }
-        write.store(&self.image, self.options.sector_size)?;
-        if let Some(write) = state.writes.remove(&number) {
-            state.forget(number, &write, self.options.sector_size);
+    /// Writes become durable, and are recorded, and after them the flush that has made them so.
+    fn settle(
+        &self,
+        state: &mut State,
+        numbers: &[WriteNumber],
+        flags: u64,
+        flush: Option<Note>,
+    ) -> io::Result<()> {
+        self.record(state, numbers, flags, flush)
+            .inspect_err(|_| state.log.iter_mut().for_each(LogWriter::abandon))?;
+        for number in numbers {
+            if let Some(write) = state.writes.remove(number) {
+                state.forget(*number, &write, self.options.sector_size);
+            }
         }
         Ok(())
     }
 
-    /// Sets a mark.
+    /// Brings writes into the image and the log, where all of them count at once.
+    fn record(
+        &self,
+        state: &mut State,
+        numbers: &[WriteNumber],
+        flags: u64,
+        flush: Option<Note>,
+    ) -> io::Result<()> {
+        let State { writes, log, .. } = state;
+        for write in numbers.iter().filter_map(|number| writes.get(number)) {
+            if let Some(log) = log {
+                write.record(log, flags)?;
+            }
+            write.store(&self.image, self.options.sector_size)?;
+        }
+        let Some(log) = log else { return Ok(()) };
+        flush.map_or(Ok(()), |note| log.flush(note))?;
+        log.commit()
+    }
+
+    /// Sets a mark, behind all writes that have completed.
     ///
     /// # Errors
     ///
     /// The log cannot be written.
     pub fn mark(&self, text: &str) -> io::Result<()> {
         let mut state = self.state();
-        if let Some(log) = &mut state.log {
-            log.mark(text)?;
-        }
+        record_mark(&mut state, text)
+            .inspect_err(|_| state.log.iter_mut().for_each(LogWriter::abandon))?;
         if matches!(&self.options.failure.moment, Moment::AtMark(at) if at == text) {
             self.fail_in(&mut state);
         }
@@ -319,12 +342,10 @@ impl Cache {
     pub fn close(&self) -> io::Result<()> {
         let mut state = self.state();
         let numbers: Vec<WriteNumber> = state.writes.keys().copied().collect();
-        for number in numbers {
-            if let Some(write) = state.writes.get_mut(&number) {
-                write.note.in_flight = !write.is_complete;
-            }
-            self.settle(&mut state, number, 0)?;
+        for write in state.writes.values_mut() {
+            write.note.in_flight = !write.is_complete;
         }
+        self.settle(&mut state, &numbers, 0, None)?;
         self.image.sync_data()
     }
 
@@ -379,9 +400,23 @@ impl Cache {
                 write.note.in_flight = !write.is_complete;
                 let _ = write.record(log, 0);
             }
+            let _ = log.commit();
         }
         (state.versions.len(), kept)
     }
+}
+
+/// Records a mark, and before it the writes that have completed. These are not durable: a flush that makes them so comes
+/// later in the log.
+fn record_mark(state: &mut State, text: &str) -> io::Result<()> {
+    let State { writes, log: Some(log), .. } = state else { return Ok(()) };
+    let is_new = |write: &&mut Write| write.is_complete && !write.is_recorded;
+    let mut new: Vec<&mut Write> = writes.values_mut().filter(is_new).collect();
+    new.iter().try_for_each(|write| write.record(log, 0))?;
+    log.mark(text)?;
+    log.commit()?;
+    new.iter_mut().for_each(|write| write.is_recorded = true);
+    Ok(())
 }
 
 /// How the states of the moment of a failure can be had again.
@@ -440,6 +475,7 @@ impl Write {
 
     fn record(&self, log: &mut LogWriter, flags: u64) -> io::Result<()> {
         match &self.data {
+            _ if self.is_recorded => Ok(()),
             Data::Bytes(bytes) => log.write(self.sector, bytes, flags, self.note),
             Data::Discarded(sectors) => log.discard(self.sector, *sectors, flags, self.note),
         }

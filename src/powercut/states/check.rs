@@ -58,6 +58,16 @@ pub enum Verdict {
     Passed,
     /// It is not, and how the command has ended.
     Failed(String),
+    /// There is none: the command took longer than it may. Says how long that was.
+    Hung(String),
+}
+
+impl Verdict {
+    /// Returns whether the state was checked and is not right.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Verdict::Failed(_))
+    }
 }
 
 /// How states are checked.
@@ -128,7 +138,7 @@ impl Check {
         let fails = |source| CheckError::CannotRun { program: program.clone(), source };
         let mut child = child.map_err(fails)?;
         match self.wait(&mut child).map_err(fails)? {
-            None => Ok(Verdict::Failed(format!("no end within {} seconds", self.limit.as_secs()))),
+            None => Ok(Verdict::Hung(format!("no end within {} seconds", self.limit.as_secs()))),
             Some(status) => verdict(status),
         }
     }

@@ -1,7 +1,7 @@
 //! A copy of a disk, which is patched from state to state.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ pub struct Image<'l> {
 }
 
 impl<'l> Image<'l> {
-    /// A copy of `base` at `path`, before the first entry of `log`.
+    /// A copy of `base` at `path`, where nothing may be yet, before the first entry of `log`.
     ///
     /// # Errors
     ///
@@ -86,10 +86,10 @@ impl<'l> Image<'l> {
         if extent > size {
             return Err(ImageError::TooSmall { path: base.into(), size, extent });
         }
-        // Shares the blocks where the file system can.
-        fs::copy(base, path).map_err(fails("copy the base to", path))?;
-        let file = OpenOptions::new().read(true).write(true).open(path);
-        let file = file.map_err(fails("open", path))?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path);
+        let file = file.map_err(fails("make", path))?;
+        // In the kernel, where that is possible.
+        io::copy(&mut &base_file, &mut &file).map_err(fails("copy the base to", path))?;
         let mut image = Image {
             log,
             timeline: Timeline::new(log, ignores_flushes),

@@ -167,6 +167,12 @@ impl Machine<'_> {
         self
     }
 
+    /// Has it boot from its first disk, by this firmware: `seabios` or `ovmf`.
+    pub fn firmware(mut self, name: &str) -> Self {
+        self.command.arg("--firmware").arg(name);
+        self
+    }
+
     /// Adds a disk that is served at `socket`.
     pub fn disk_at(mut self, socket: &Path) -> Self {
         self.command.arg("--disk").arg(socket);

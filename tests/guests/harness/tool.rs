@@ -62,6 +62,18 @@ impl<'a> Tool<'a> {
         assert!(status.success(), "nvdimmctl import ended with {status}");
     }
 
+    /// Fills the disk from an image that was made for sectors of another size.
+    #[track_caller]
+    pub fn import_unfit(&self, image: &Path) {
+        self.run("import", &[image.to_str().expect("a name in UTF-8"), "--force"]);
+    }
+
+    /// Writes all sectors in order to a new file.
+    #[track_caller]
+    pub fn export_to(&self, image: &Path) {
+        self.run("export", &[image.to_str().expect("a name in UTF-8")]);
+    }
+
     /// The SHA-256 of all sectors in order.
     #[track_caller]
     pub fn sha256_of_export(&self) -> String {

@@ -3,11 +3,13 @@
 //!
 //! Each thing it says is one line, `@@NAME WORDS .`; the full stop tells a line that was cut off.
 
+mod checked_states;
 mod common;
 mod dax_file;
 mod direct;
 mod disk;
 mod files;
+mod operations;
 mod window;
 
 use std::io::Write;
@@ -25,6 +27,10 @@ const USAGE: &str = "Usage: guest-load files FOLDER SEED        makes files, for
        guest-load fill-mapped FILE SEED   fills a file by stores to a mapping of it
        guest-load direct-mapped FILE DEVICE
                                           writes and reads a block device from and to such a mapping
+       guest-load operations FOLDER SEED COUNT
+                                          does things to files, and marks each when it is durable
+       guest-load check-operations FILE-SYSTEM OPTIONS SEED COUNT
+                                          says of one state of /dev/vda after another whether they are there
        guest-load window NUMBER length    says how long a window of a virtio device is
        guest-load window NUMBER put OFFSET TEXT
                                           stores a text there
@@ -49,6 +55,12 @@ fn main() {
         }
         ["fill-mapped", file, seed] => dax_file::fill(file.as_ref(), number(seed)),
         ["direct-mapped", file, device] => dax_file::direct(file.as_ref(), device.as_ref()),
+        ["operations", folder, seed, count] => {
+            checked_states::record(folder.as_ref(), number(seed), number(count) as usize);
+        }
+        ["check-operations", kind, options, seed, count] => {
+            checked_states::check(kind, options, number(seed), number(count) as usize);
+        }
         ["window", window, "length"] => window::length(number(window) as u8),
         ["window", window, "put", offset, text] => {
             window::put(number(window) as u8, number(offset) as usize, text);

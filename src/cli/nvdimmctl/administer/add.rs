@@ -11,10 +11,9 @@ use clap::Args;
 use super::super::{Error, io_error};
 use super::unknown;
 use crate::cli::daemon::{
-    DiscardArg, DurabilityArg, HugePagesArg, atomic, logical_block_size, queue_size, socket_group,
-    socket_mode,
+    DiscardArg, DurabilityArg, HugePagesArg, atomic, queue_size, socket_group, socket_mode,
 };
-use crate::cli::disk::{queue_count, serial};
+use crate::cli::disk::{logical_block_size, queue_count, serial};
 use crate::cli::name::LabelSizeArg;
 use crate::cli::output::say;
 use crate::cli::rate::RateArg;

@@ -239,10 +239,10 @@ impl Inspect {
         if (existing.dev(), existing.ino()) == (input.dev(), input.ino()) {
             return Err(Error::DrawingOverInput { path: out.into() });
         }
-        if self.force && existing.is_file() {
-            NewFile::create_to_replace(out, self.mode).map_err(fails)
-        } else {
-            Err(fails(rustix::io::Errno::EXIST.into()))
+        match (existing.is_file(), self.force) {
+            (true, true) => NewFile::create_to_replace(out, self.mode).map_err(fails),
+            (true, false) => Err(Error::DrawingExists { path: out.into() }),
+            (false, _) => Err(fails(rustix::io::Errno::EXIST.into())),
         }
     }
 
