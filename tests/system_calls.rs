@@ -39,6 +39,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("madvise", "the end of a thread, whose stack is given back or kept"),
     ("mincore", "bytes that cannot be read: unreadable"),
     ("mremap", "the allocator, when a large block grows"),
+    ("munmap", "the allocator, when a thread gets an arena of its own"),
     ("pread64", "bytes that cannot be read: unreadable"),
     ("restart_syscall", "a wait that a stopped process resumes"),
     ("rt_sigprocmask", "the end of a thread in some C libraries"),
@@ -140,6 +141,8 @@ fn run_several(calls: &mut Calls) {
     while !bytes.starts_with(b"WATCHDOG=1") {
         manager.recv(&mut bytes).unwrap();
     }
+    // The manager reads on: the daemon waits where its socket is full.
+    let _reader = std::thread::spawn(move || while manager.recv(&mut bytes).is_ok() {});
     for _ in 0..3 {
         let mut guest = Guest::connect(&daemon, Manner::Obliging);
         guest.driver.start_queue(0);

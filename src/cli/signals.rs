@@ -65,10 +65,11 @@ impl StopSignals {
             }
             is_stopping = true;
             info!("stopping");
-            stop();
+            // Before the stop: a service manager that does not read what it is told must not hold it up for ever.
             if let Err(error) = thread::Builder::new().name("stop-limit".into()).spawn(limit_stop) {
                 warn!("the time of the stop is not limited: {error}");
             }
+            stop();
         }
     }
 }
