@@ -6,6 +6,7 @@
 //! | room | holds |
 //! |---|---|
 //! | [`cli`] | command lines, text and JSON output, progress bars, exit codes |
+//! | [`keeper`] | holds the connections of frontends while the process that serves them is replaced |
 //! | [`powercut`] | power failures on purpose: media that lose what was not flushed |
 //! | [`vhost_user`] | the device at the end of a socket: listener, rings, a worker per queue, windows |
 //! | [`virtio`] | the block device and persistent memory: features, configuration, requests, their execution |
@@ -37,6 +38,7 @@ pub mod btt;
 pub mod cli;
 pub mod dax;
 mod error_chain;
+pub mod keeper;
 pub mod namespace;
 pub mod nvdimm;
 pub mod pmem;

@@ -4,7 +4,7 @@
 //! those tests need; without it, `mutant!` is `false`. Mutants that only drop or reorder operations on
 //! the medium are in the tests.
 
-/// Whether a room's mutant is the one that the current thread runs: `mutant!(btt::NoMapLocks)`.
+/// Tests whether the current thread runs a mutant of a room: `mutant!(btt::NoMapLocks)`.
 #[cfg(feature = "mutants")]
 macro_rules! mutant {
     ($room:ident::$name:ident) => {

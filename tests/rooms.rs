@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 type Room = (&'static str, &'static [&'static str]);
 
 /// The rooms of the library, the lowest first.
-const ROOMS: [Room; 13] = [
+const ROOMS: [Room; 14] = [
     ("amount", &[]),
     ("error_chain", &[]),
     ("mutants", &[]),
@@ -27,6 +27,7 @@ const ROOMS: [Room; 13] = [
         "vhost_user",
         &["btt", "dax", "error_chain", "namespace", "nvdimm", "pmem", "sandbox", "virtio"],
     ),
+    ("keeper", &["error_chain", "sandbox", "vhost_user"]),
     ("powercut", &["btt", "pmem", "vhost_user", "virtio"]),
     (
         "cli",
@@ -34,6 +35,7 @@ const ROOMS: [Room; 13] = [
             "btt",
             "dax",
             "error_chain",
+            "keeper",
             "namespace",
             "nvdimm",
             "pmem",

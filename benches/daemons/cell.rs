@@ -16,9 +16,32 @@ pub enum Operation {
     SeqWrite,
 }
 
+/// In which order the sectors of a disk lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// As they were written from end to end.
+    Fresh,
+    /// As many were written at random since as there are.
+    Aged,
+    /// They were put in order again (`nvdimmctl defragment`), where there is something to put in order.
+    Defragmented,
+}
+
+/// What the files of the disks are on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Medium {
+    /// Memory: what is measured is the daemons.
+    Memory,
+    /// A file system on a disk: every write is durable when it completes.
+    Disk,
+}
+
 /// Disks that are alike: one of each daemon serves all cells of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Group {
+    pub medium: Medium,
     /// Bytes of a sector.
     pub sector_size: u32,
     pub queues: usize,
@@ -34,11 +57,11 @@ pub struct Cell {
     /// Requests in flight per queue.
     pub depth: usize,
     pub queues: usize,
-    /// Whether the client polls for completions, or sleeps until it is interrupted.
+    /// True if the client polls for completions, or sleeps until it is interrupted.
     pub polling: bool,
-    /// Whether all of the disk was written at random before, instead of from end to end. What is read or written
-    /// at random is always so.
-    pub is_aged: bool,
+    /// What is read or written at random is always aged.
+    pub order: Order,
+    pub medium: Medium,
 }
 
 /// Bytes of a sequential request, the longest there is.
@@ -47,11 +70,13 @@ pub const LONGEST: usize = 128 << 10;
 pub const MOST_DEPTH: usize = 128;
 
 impl Group {
-    pub const ALL: [Group; 4] = [
-        Group { sector_size: 4096, queues: 1 },
-        Group { sector_size: 512, queues: 1 },
-        Group { sector_size: 4096, queues: 2 },
-        Group { sector_size: 512, queues: 2 },
+    pub const ALL: [Group; 6] = [
+        Group { medium: Medium::Memory, sector_size: 4096, queues: 1 },
+        Group { medium: Medium::Memory, sector_size: 512, queues: 1 },
+        Group { medium: Medium::Memory, sector_size: 4096, queues: 2 },
+        Group { medium: Medium::Memory, sector_size: 512, queues: 2 },
+        Group { medium: Medium::Disk, sector_size: 4096, queues: 1 },
+        Group { medium: Medium::Disk, sector_size: 4096, queues: 4 },
     ];
 }
 
@@ -59,20 +84,20 @@ impl Cell {
     /// The whole matrix.
     pub fn all() -> Vec<Cell> {
         let mut cells = Vec::new();
-        for Group { sector_size, queues } in Group::ALL {
-            for (operation, length, is_aged) in loads(sector_size) {
-                for depth in [1, 8, 32, MOST_DEPTH] {
-                    for polling in [true, false] {
-                        cells.push(Cell {
-                            operation,
-                            length,
-                            sector_size,
-                            depth,
-                            queues,
-                            polling,
-                            is_aged,
-                        });
-                    }
+        for group in Group::ALL {
+            for (operation, length, order) in loads(group) {
+                for (depth, polling) in clients(group) {
+                    let Group { medium, sector_size, queues } = group;
+                    cells.push(Cell {
+                        operation,
+                        length,
+                        sector_size,
+                        depth,
+                        queues,
+                        polling,
+                        order,
+                        medium,
+                    });
                 }
             }
         }
@@ -80,7 +105,7 @@ impl Cell {
     }
 
     pub fn group(&self) -> Group {
-        Group { sector_size: self.sector_size, queues: self.queues }
+        Group { medium: self.medium, sector_size: self.sector_size, queues: self.queues }
     }
 
     pub fn is_sequential(&self) -> bool {
@@ -88,21 +113,44 @@ impl Cell {
     }
 }
 
-/// Operations on disks of a sector size, the length of their requests, and whether the disk is aged. What needs a
-/// fresh disk comes first.
-fn loads(sector_size: u32) -> Vec<(Operation, usize, bool)> {
-    use Operation::{Mixed, RandRead, RandWrite, SeqRead, SeqWrite};
-    let sequential = |is_aged| [SeqRead, SeqWrite].map(|operation| (operation, LONGEST, is_aged));
-    let single = sector_size as usize;
-    let random = [RandRead, RandWrite, Mixed].map(|operation| (operation, single, true));
-    let mut loads = [&sequential(false)[..], &random, &sequential(true)].concat();
-    if sector_size == 4096 {
-        let lengths = [16 << 10, 64 << 10];
-        loads.extend(
-            lengths.map(|length| [(RandRead, length, true), (RandWrite, length, true)]).concat(),
-        );
+/// Depths, and whether the client polls. With a disk there is nothing to poll for.
+fn clients(group: Group) -> Vec<(usize, bool)> {
+    match group.medium {
+        Medium::Memory => {
+            [1, 8, 32, MOST_DEPTH].map(|depth| [(depth, true), (depth, false)]).concat()
+        }
+        Medium::Disk => vec![(1, false), (32, false)],
     }
+}
+
+/// Operations on the disks of a group, the length of their requests, and the order of the disk: in the order in
+/// which a disk comes to it.
+fn loads(group: Group) -> Vec<(Operation, usize, Order)> {
+    use Operation::{Mixed, RandRead, RandWrite, SeqRead, SeqWrite};
+    let single = group.sector_size as usize;
+    if group.medium == Medium::Disk {
+        return vec![(RandWrite, single, Order::Fresh)];
+    }
+    let sequential = |order| [SeqRead, SeqWrite].map(|operation| (operation, LONGEST, order));
+    let random = [RandRead, RandWrite, Mixed].map(|operation| (operation, single, Order::Aged));
+    let mut loads = [&sequential(Order::Fresh)[..], &random, &sequential(Order::Aged)].concat();
+    if group.sector_size == 4096 {
+        for length in [16 << 10, 64 << 10] {
+            loads.extend([RandRead, RandWrite].map(|it| (it, length, Order::Aged)));
+        }
+    }
+    loads.extend(sequential(Order::Defragmented));
     loads
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Order::Fresh => "fresh",
+            Order::Aged => "aged",
+            Order::Defragmented => "defragmented",
+        })
+    }
 }
 
 impl Operation {
@@ -119,13 +167,16 @@ impl Operation {
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Cell { operation, length, sector_size, depth, queues, polling, is_aged } = self;
+        let Cell { operation, length, sector_size, depth, queues, polling, order, medium } = self;
         write!(f, "{} {length}", operation.name())?;
         if *length != *sector_size as usize {
             write!(f, " on {sector_size}")?;
         }
         if self.is_sequential() {
-            f.write_str(if *is_aged { ", aged" } else { ", fresh" })?;
+            write!(f, ", {order}")?;
+        }
+        if *medium == Medium::Disk {
+            f.write_str(", durable on a disk")?;
         }
         let client = if *polling { "polling" } else { "sleeping" };
         let plural = if *queues == 1 { "" } else { "s" };

@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vhost_user_btt::pmem::simulated::Random;
 use virtio_driver::EventFd;
 
-use crate::cell::{Cell, Group, MOST_DEPTH, Operation};
+use crate::cell::{Cell, Group, MOST_DEPTH, Operation, Order};
 use crate::patience::PATIENCE;
 use crate::peer::Peer;
 
@@ -44,10 +44,10 @@ pub fn measure(peer: &mut Peer, cell: Cell, duration: Duration) -> Sample {
 
 /// Writes as many sectors of a disk at random as it has, so that sectors that follow one another are scattered.
 pub fn age(peer: &mut Peer, group: Group) {
-    let Group { sector_size, queues } = group;
+    let Group { medium, sector_size, queues } = group;
     let (operation, length) = (Operation::RandWrite, sector_size as usize);
-    let (depth, polling, is_aged) = (32, true, true);
-    let cell = Cell { operation, length, sector_size, depth, queues, polling, is_aged };
+    let (depth, polling, order) = (32, true, Order::Aged);
+    let cell = Cell { operation, length, sector_size, depth, queues, polling, order, medium };
     let sectors = peer.size / u64::from(sector_size);
     let mut load = Load::new(peer, cell);
     while (load.latencies.len() as u64) < sectors {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::cell::{Cell, Operation};
+use crate::cell::{Cell, Medium, Operation, Order};
 use crate::peer::Kind;
 use crate::report::{Measured, Report};
 
@@ -51,8 +51,15 @@ impl Figure {
 }
 
 fn random(operation: Operation, sector_size: u32, depth: usize, queues: usize) -> Cell {
-    let (length, polling, is_aged) = (sector_size as usize, true, true);
-    Cell { operation, length, sector_size, depth, queues, polling, is_aged }
+    let (length, polling, order) = (sector_size as usize, true, Order::Aged);
+    let medium = Medium::Memory;
+    Cell { operation, length, sector_size, depth, queues, polling, order, medium }
+}
+
+/// Writes of 4 KiB that are durable when they complete, on a disk.
+fn durable(depth: usize, queues: usize) -> Cell {
+    let (polling, order, medium) = (false, Order::Fresh, Medium::Disk);
+    Cell { polling, order, medium, ..random(Operation::RandWrite, 4096, depth, queues) }
 }
 
 fn goals() -> Vec<Goal> {
@@ -82,7 +89,39 @@ fn goals() -> Vec<Goal> {
         let cell = Cell { operation, length: 128 << 10, ..random(operation, 4096, 32, 1) };
         add(cell, Figure::Rate, [goal, goal]);
     }
+    for (depth, queues, bound) in [(1, 1, 0.45), (32, 1, 0.8), (32, 4, 1.0)] {
+        let (cell, figure) = (durable(depth, queues), Figure::Rate);
+        goals.push(Goal { cell, daemon: Kind::Strict, figure, bound });
+    }
     goals
+}
+
+/// How a disk reads and writes in sequence once it was put in order, in terms of how it did when it was new.
+fn order_table(report: &Report) -> String {
+    let mut table = String::new();
+    for cell in report.cells().filter(|cell| cell.order == Order::Defragmented) {
+        for daemon in [Kind::PageCache, Kind::Dax] {
+            let rate = |order| report.of(Cell { order, ..cell }, &daemon).map(|it| it.rate);
+            let (Some(fresh), Some(aged), Some(now)) =
+                (rate(Order::Fresh), rate(Order::Aged), rate(Order::Defragmented))
+            else {
+                continue;
+            };
+            let verdict = if now / fresh >= 0.9 { "reached" } else { "**missed**" };
+            let _ = writeln!(
+                table,
+                "| {cell} | {daemon} | {:.2} | {:.2} | {verdict} |",
+                aged / fresh,
+                now / fresh
+            );
+        }
+    }
+    if table.is_empty() {
+        return table;
+    }
+    format!(
+        "\n| cell | durability | aged, × fresh | defragmented, × fresh (≥ 0.9) | |\n|---|---|---|---|---|\n{table}"
+    )
 }
 
 /// The goals whose cells were measured, as a table in Markdown, and the cells that are slower than
@@ -92,8 +131,8 @@ pub fn table(report: &Report) -> String {
         "| measure | durability | to reach, × QSD | reached | |\n|---|---|---|---|---|\n",
     );
     for Goal { cell, daemon, figure, bound } in goals() {
-        let of = |daemon| report.of(cell, daemon).map(|measured| figure.of(measured));
-        let (Some(ours), Some(theirs)) = (of(daemon), of(Kind::QemuStorageDaemon)) else {
+        let of = |daemon: &Kind| report.of(cell, daemon).map(|measured| figure.of(measured));
+        let (Some(ours), Some(theirs)) = (of(&daemon), of(&Kind::reference(cell.medium))) else {
             continue;
         };
         let ratio = ours / theirs;
@@ -105,12 +144,16 @@ pub fn table(report: &Report) -> String {
             "| {figure}: {cell} | {daemon} | {sign} {bound} | {ratio:.2} | {verdict} |"
         );
     }
-    for daemon in [Kind::PageCache, Kind::Dax] {
+    table.push_str(&order_table(report));
+    for daemon in [Kind::PageCache, Kind::Dax, Kind::Strict] {
         let mut ratios: Vec<(f64, Cell)> = report
             .cells()
-            .filter_map(|cell| Some((report.rate_ratio(cell, daemon)?, cell)))
+            .filter_map(|cell| Some((report.rate_ratio(cell, &daemon)?, cell)))
             .collect();
         ratios.sort_by(|a, b| a.0.total_cmp(&b.0));
+        if ratios.is_empty() {
+            continue;
+        }
         let slower: Vec<_> = ratios.iter().filter(|(ratio, _)| *ratio < 1.0).collect();
         let _ = writeln!(
             table,

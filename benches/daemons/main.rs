@@ -25,12 +25,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cell::{Cell, Group};
+use cell::{Cell, Group, Medium, Order};
 use clap::Parser;
 use client::Sample;
 use indicatif::{ProgressBar, ProgressStyle};
 use peer::{Kind, Peer};
 use report::{Measured, Report};
+
+/// Most MiB of a disk that is not in memory.
+const MOST_ON_DISK: u64 = 128;
 
 /// Compares this daemon with qemu-storage-daemon.
 #[derive(Parser)]
@@ -59,6 +62,15 @@ struct Options {
     #[arg(long, default_value = "/dev/shm")]
     folder: PathBuf,
 
+    /// Where the disks are whose writes have to be durable: a file system on a disk
+    #[arg(long, default_value = "target/bench-disks")]
+    disk_folder: PathBuf,
+
+    /// Measure another daemon beside these, which listens at SOCKET with as many queues and such sectors as the
+    /// cells that are asked for; the contents of its disk are lost
+    #[arg(long, value_name = "NAME=SOCKET", value_parser = peer::given)]
+    peer: Vec<Kind>,
+
     /// Write table.md, the plots, and results-CPU.json, named after the model of the CPU, here
     #[arg(long, default_value = "target/bench")]
     output: PathBuf,
@@ -66,6 +78,15 @@ struct Options {
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+impl Options {
+    /// Which daemons serve the disks of a group.
+    fn kinds(&self, group: Group) -> Vec<Kind> {
+        let mut kinds = Kind::all(group.medium);
+        kinds.extend(self.peer.iter().cloned());
+        kinds
+    }
 }
 
 fn main() {
@@ -76,7 +97,8 @@ fn main() {
         eprintln!("no cell has a name that contains {:?}", options.only);
         std::process::exit(2);
     }
-    let runs = cells.len() as u64 * u64::from(options.rounds) * Kind::ALL.len() as u64;
+    let kinds = |cell: &Cell| options.kinds(cell.group()).len() as u64;
+    let runs = cells.iter().map(kinds).sum::<u64>() * u64::from(options.rounds);
     let style = "{bar:30} {pos}/{len}  {msg}  (another {eta})";
     let style = ProgressStyle::with_template(style).expect("the template is right");
     let progress = ProgressBar::new(runs).with_style(style);
@@ -102,22 +124,34 @@ fn measure_group(
     progress: &ProgressBar,
     report: &mut Report,
 ) {
-    let folder = tempfile::tempdir_in(&options.folder).expect("a folder for the disks");
-    let mut peers: Vec<Peer> = Kind::ALL
-        .into_iter()
+    let (folder, mebibytes) = match group.medium {
+        Medium::Memory => (&options.folder, options.mebibytes),
+        // Each write is synced, also those that fill the disk.
+        Medium::Disk => (&options.disk_folder, options.mebibytes.min(MOST_ON_DISK)),
+    };
+    std::fs::create_dir_all(folder).expect("a folder for the disks");
+    let folder = tempfile::tempdir_in(folder).expect("a folder for the disks");
+    let kinds = options.kinds(group);
+    let mut peers: Vec<Peer> = kinds
+        .iter()
         .map(|kind| {
             progress.set_message(format!("filling {kind}"));
-            Peer::start(kind, group, options.mebibytes << 20, options.poll_us, folder.path())
+            Peer::start(kind, group, mebibytes << 20, options.poll_us, folder.path())
         })
         .collect();
-    let mut is_aged = false;
+    let mut order = Order::Fresh;
     for cell in cells {
-        if cell.is_aged && !is_aged {
+        if cell.order >= Order::Aged && order == Order::Fresh {
             progress.set_message("ageing the disks");
             for peer in &mut peers {
                 client::age(peer, group);
             }
-            is_aged = true;
+            order = Order::Aged;
+        }
+        if cell.order == Order::Defragmented && order == Order::Aged {
+            progress.set_message("putting the disks in order");
+            peers.iter_mut().for_each(Peer::defragment);
+            order = Order::Defragmented;
         }
         progress.set_message(cell.to_string());
         let mut samples: Vec<Vec<Sample>> = peers.iter().map(|_| Vec::new()).collect();
@@ -128,8 +162,8 @@ fn measure_group(
                 progress.inc(1);
             }
         }
-        for (kind, samples) in Kind::ALL.into_iter().zip(samples) {
-            report.add(Measured::new(*cell, kind, &samples));
+        for (kind, samples) in kinds.iter().zip(samples) {
+            report.add(Measured::new(*cell, kind.clone(), &samples));
         }
     }
 }

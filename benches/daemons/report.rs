@@ -34,6 +34,10 @@ pub struct Report {
     pub rounds: u32,
     pub milliseconds: u64,
     pub mebibytes: u64,
+    /// Load of the machine when the run began: processes that wait for a CPU besides this one.
+    pub load: f64,
+    /// What the kernel says of huge pages of tmpfs.
+    pub shmem_huge_pages: String,
     pub measured: Vec<Measured>,
 }
 
@@ -81,6 +85,8 @@ impl Report {
             rounds,
             milliseconds,
             mebibytes,
+            load: load(),
+            shmem_huge_pages: chosen("/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
             measured: Vec::new(),
         }
     }
@@ -91,18 +97,18 @@ impl Report {
 
     /// Cells that were measured, in order.
     pub fn cells(&self) -> impl Iterator<Item = Cell> {
-        let first = |measured: &&Measured| measured.daemon == Kind::ALL[0];
+        let first = |measured: &&Measured| measured.daemon == Kind::reference(measured.cell.medium);
         self.measured.iter().filter(first).map(|measured| measured.cell)
     }
 
     /// What was measured of a cell on a daemon.
-    pub fn of(&self, cell: Cell, daemon: Kind) -> Option<&Measured> {
-        self.measured.iter().find(|it| it.cell == cell && it.daemon == daemon)
+    pub fn of(&self, cell: Cell, daemon: &Kind) -> Option<&Measured> {
+        self.measured.iter().find(|it| it.cell == cell && it.daemon == *daemon)
     }
 
     /// The rate of a cell on a daemon, in terms of qemu-storage-daemon's.
-    pub fn rate_ratio(&self, cell: Cell, daemon: Kind) -> Option<f64> {
-        Some(self.of(cell, daemon)?.rate / self.of(cell, Kind::QemuStorageDaemon)?.rate)
+    pub fn rate_ratio(&self, cell: Cell, daemon: &Kind) -> Option<f64> {
+        Some(self.of(cell, daemon)?.rate / self.of(cell, &Kind::reference(cell.medium))?.rate)
     }
 
     /// Name of the file of the results: those of each model of CPU have their own.
@@ -117,9 +123,11 @@ impl Report {
     pub fn origin(&self) -> String {
         let Report { cpu_model, kernel, storage_daemon, rounds, milliseconds, mebibytes, .. } =
             self;
+        let (load, pages) = (self.load, &self.shmem_huge_pages);
         format!(
-            "{cpu_model}, Linux {kernel}, {storage_daemon}; disks of {mebibytes} MiB on tmpfs; medians of \
-             {rounds} rounds of {milliseconds} ms"
+            "{cpu_model}, Linux {kernel}, {storage_daemon}; disks of {mebibytes} MiB on tmpfs (pages of 2 MiB: \
+             {pages}, and as the daemon asks for them); medians of {rounds} rounds of {milliseconds} ms; load \
+             of the machine before: {load:.1}"
         )
     }
 
@@ -131,8 +139,8 @@ impl Report {
              |---|---|---|---|---|---|---|---|\n",
         );
         for cell in self.cells() {
-            for measured in Kind::ALL.iter().filter_map(|&daemon| self.of(cell, daemon)) {
-                let ratio = self.rate_ratio(cell, measured.daemon).unwrap_or(f64::NAN);
+            for measured in self.measured.iter().filter(|measured| measured.cell == cell) {
+                let ratio = self.rate_ratio(cell, &measured.daemon).unwrap_or(f64::NAN);
                 let thousand = |rate: f64| rate / 1000.0;
                 let _ = writeln!(
                     table,
@@ -150,6 +158,19 @@ impl Report {
         }
         table
     }
+}
+
+/// The load of the machine, of the last minute.
+fn load() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or_default()
+}
+
+/// The choice that is in brackets in a file of the kernel.
+fn chosen(path: &str) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let chosen = text.split('[').nth(1).and_then(|rest| rest.split(']').next());
+    chosen.unwrap_or("unknown").to_owned()
 }
 
 fn cpu_model() -> String {

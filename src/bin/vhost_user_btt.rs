@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use vhost_user_btt::cli::daemon::{DaemonArgs, capabilities};
-use vhost_user_btt::cli::{parse, print_document, serve_devices};
+use vhost_user_btt::cli::{keep_devices, parse, print_document, serve_devices};
 
 fn main() -> ExitCode {
     // By the conventions of back-end programs, everything else on the command line is ignored then,
@@ -13,5 +13,8 @@ fn main() -> ExitCode {
         return if is_printed { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let args = parse::<DaemonArgs>();
-    serve_devices("vhost-user-btt", args.devices, Some(&args.sandbox), |_| ())
+    if args.keeper.is_keeper() {
+        return keep_devices("vhost-user-btt", args);
+    }
+    serve_devices("vhost-user-btt", args.devices, Some((&args.sandbox, &args.keeper)), |_| ())
 }

@@ -28,7 +28,7 @@ mod lifecycle;
 pub mod mutant;
 
 pub use check::usage::{Share, Usage, usage};
-pub use engine::{Batch, Btt, NeverWritten, Opened, Queue, Tag};
+pub use engine::{Batch, Btt, Moved, NeverWritten, Opened, Order, Queue, Tag};
 pub use format::discovery::{Copies, FoundArena, check_parent, find, is_signed};
 pub use format::error::{Error, FlogFault, PlacesInUse};
 pub use format::geometry::{
@@ -40,6 +40,6 @@ pub use format::lba_size::LbaSize;
 pub use format::units::{Block, LaneIndex, Lba};
 pub use format::{flog, map};
 pub use lifecycle::{
-    CreateOptions, Growth, LaneState, OpenOptions, Trace, create, erase, first_foreign, grow,
-    has_room, lanes, set_identity, trace,
+    CreateOptions, Growth, LaneState, OpenOptions, Position, Trace, create, defragment, erase,
+    first_foreign, grow, has_room, lanes, set_identity, trace,
 };

@@ -33,9 +33,6 @@ mutants! {
         NoMapLocks,
         /// Map locks are taken in the order of the requests.
         UnsortedLocks,
-        /// The map entries of a round that share a cache line are flushed after the first of them is
-        /// stored, not after the last.
-        FlushedTooSoon,
         /// A map entry is not flushed if the next sector of the round has its own in a cache line of the
         /// same number, in whichever arena.
         LineOfAnyArena,
@@ -51,35 +48,29 @@ mutants! {
         TrimForgetsError,
         /// A sector is marked as unreadable without a look whether it was written since.
         ErrorMarkedBlindly,
-        /// Replayed map entries are not fenced.
-        ReplayUnfenced,
         /// Writes that were superseded are replayed too.
         SupersededReplayed,
-        /// The info block that commits a new BTT is written before its backup.
-        PrimaryBeforeBackup,
-        /// The first arena of a new BTT is written first.
-        FirstArenaFirst,
-        /// The map of a new BTT keeps what was there.
-        MapNotZeroed,
-        /// A BTT that is replaced is not invalidated first.
-        OldBttLeft,
-        /// A BTT that grows leads on to its new arenas before they are there.
-        LinkedEarly,
         /// A trim takes it for durable that another one has zeroed its sector.
         TrimTrustsZero,
         /// A read takes it for durable that a sector was trimmed.
         TrimShownUnfenced,
-        /// Opening takes clean pages for what is on the disk.
-        CleanTrusted,
         /// The map lock of a sector is released before that of the next sector of the round is taken.
         LocksInTurn,
+        /// A sector that was never written is moved with what its block happens to hold.
+        NeverWrittenMoved,
+        /// A sector is moved without the map lock.
+        MovedUnlocked,
+        /// What a moved sector holds is not durable before the flog names its new block.
+        MovedUnfenced,
+        /// In the page cache, the steps of a move are ordered by the CPU alone.
+        MovedUnsynced,
+        /// A moved sector that reads as zeroes keeps the flag, and its new block has what was in the old one.
+        MovedZeroUnfilled,
+        /// A moved sector that reads as zeroes is one with data.
+        MovedZeroForgotten,
     }
     /// Those that the crash tests of groups must notice.
     GROUPS: {
-        /// The record of a round's groups is stored after the fence of its data.
-        RecordAfterFence,
-        /// The record of a round's groups is not flushed.
-        RecordUnflushed,
         /// A write is cut into groups from its first sector on, wherever that is.
         PieceUncut,
         /// Of a group, only the first sector is looked for in the round.
@@ -104,8 +95,6 @@ mutants! {
         UndoneAsSuccessor,
         /// An entry of a lane's first write gets a number when it is taken back.
         UndoneFirstNumbered,
-        /// What was taken back is not durable before the record is cleared.
-        UndoUnfenced,
         /// A group that does not fit into the round is written sector by sector.
         GroupOverRounds,
         /// A round without groups leaves the record of the round before.
@@ -150,21 +139,8 @@ mutants! {
         /// Map locks are released before the map entries are stored.
         UnlockedMap,
     }
-    /// Those that are noticed where a daemon is killed before the power fails.
-    OPENING: {
-        /// What a killed daemon has stored is taken for durable.
-        KilledTrusted,
-    }
     /// Those that the tests of repair must notice.
     REPAIR: {
-        /// No step of a repair is durable before the next.
-        RepairUnfenced,
-        /// Map entries that a repair stores are not flushed.
-        RepairedMapUnflushed,
-        /// Both info blocks are written in one step.
-        InfosTogether,
-        /// Of an entry that is written anew, the half that commits is stored first.
-        LaneCommitFirst,
         /// A lane that says nothing may say something while it is written anew.
         LaneNotSilenced,
         /// A page of the flog is zeroed while lanes in it still say something.

@@ -11,6 +11,7 @@ use nix::unistd::Group;
 use serde_json::json;
 
 use super::disk::{DiskArg, logical_block_size, queue_count, serial};
+use super::keeper::KeeperArgs;
 use super::logging::LogLevel;
 use super::name::NamespaceArgs;
 use super::powercut::DiskOptions;
@@ -49,6 +50,10 @@ pub struct DaemonArgs {
     /// What is given up before serving begins.
     #[command(flatten)]
     pub sandbox: SandboxArgs,
+
+    /// Who holds the connections of frontends.
+    #[command(flatten)]
+    pub keeper: KeeperArgs,
 
     /// Print the capabilities of the program as JSON, and exit
     #[arg(long, action = ArgAction::SetTrue)]
@@ -115,6 +120,11 @@ pub struct DeviceArgs {
     #[arg(long)]
     read_only: bool,
 
+    /// When the namespaces of disks are claimed: from the 'start' of the daemon to its end, or while rings are
+    /// 'running', which two daemons at the two ends of a migration have to do
+    #[arg(long, value_name = "WHEN", default_value = "start")]
+    claim: ClaimArg,
+
     // A text, and not a comment: the names are those that are typed.
     #[arg(
         long,
@@ -176,6 +186,15 @@ pub struct DeviceArgs {
     /// Which messages are shown on standard error
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: LogLevel,
+}
+
+/// The value of `--claim`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ClaimArg {
+    /// From the start of the daemon to its end
+    Start,
+    /// While rings run
+    Running,
 }
 
 /// The value of `--discard`.
@@ -323,6 +342,11 @@ pub enum UsageError {
     /// A group of rate limits that is not there.
     #[error("--disk: rate-group={0}: no --rate-limit has group={0}")]
     NoSuchGroup(String),
+    /// A disk that is let go cannot have windows.
+    #[error(
+        "--claim=running is not for disks with windows: what a guest stores through them is not migrated"
+    )]
+    ClaimWithWindow,
     /// More windows than a device can have.
     #[error("a disk has 255 windows at most")]
     TooManyWindows,
@@ -349,6 +373,8 @@ impl DeviceArgs {
             );
             disk.socket =
                 SocketSource::Path(SocketPath { path: PathBuf::new(), access: self.access() });
+            // The locks on a file that is handed over belong to all that use it.
+            disk.claim_while_running = false;
             ControlConfig { path, additions: AdditionConfig { disk, groups } }
         });
         Ok(Served { devices, control })
@@ -390,11 +416,14 @@ impl DeviceArgs {
     /// Returns whether an option asks for what a medium whose power fails cannot give.
     #[must_use]
     pub fn asks_for_a_plain_medium(&self) -> bool {
-        self.read_only || self.durability != DurabilityArg::Auto
+        self.read_only || self.durability != DurabilityArg::Auto || self.claim != ClaimArg::Start
     }
 
     fn configs(&self, groups: &[RateGroup]) -> Result<Vec<DeviceConfig>, UsageError> {
         let mut disks = self.disks(groups)?;
+        if self.claim == ClaimArg::Running && !self.window.is_empty() {
+            return Err(UsageError::ClaimWithWindow);
+        }
         for window in &self.window {
             let config = WindowConfig { reserve: window.reserve, ..self.window(&window.device)? };
             let disk = Self::disk_of(window, &mut disks)?;
@@ -478,6 +507,7 @@ impl DeviceArgs {
             socket: SocketSource::Passed,
             namespace,
             read_only: self.read_only,
+            claim_while_running: self.claim == ClaimArg::Running,
             queues: self.num_queues.unwrap_or_else(usual_queues),
             queue_size: self.queue_size,
             logical_block_size: self.logical_block_size,

@@ -8,6 +8,7 @@ pub mod daemon;
 mod disk;
 mod escape;
 mod human;
+pub mod keeper;
 mod key_value;
 mod logging;
 mod name;
@@ -26,6 +27,7 @@ mod xml;
 
 pub use crate::error_chain::in_one_line as one_line;
 pub use arguments::parse;
+pub use keeper::keep_devices;
 pub use logging::LogLevel;
 pub use output::{complain, print_document};
 pub use serving::serve_devices;

@@ -39,6 +39,11 @@ impl Progress {
         self.bar.set_position(done);
     }
 
+    /// What is done is `what` from now on.
+    pub(super) fn say(&self, what: &'static str) {
+        self.bar.set_message(what);
+    }
+
     /// `bytes` more are done.
     pub(super) fn add(&self, bytes: u64) {
         self.bar.inc(bytes);

@@ -3,10 +3,6 @@
 mutants! {
     /// Those that the crash tests must notice.
     CRASH: {
-        /// The stores that apply an entry are not flushed.
-        ApplyUnflushed,
-        /// The stores that apply an entry are not fenced before the next entry.
-        ApplyUnfenced,
         /// Entries whose checksum does not match are replayed.
         TornEntryReplayed,
         /// The oldest entry is replayed instead of the newest.
@@ -21,36 +17,8 @@ mutants! {
         EntryCrossesBucket,
         /// The checksum of a page does not follow its contents.
         ChecksumForgotten,
-        /// An entry is written over what another one has left that was cut off.
-        PlaceNotZeroed,
-        /// Pages are zeroed after they were given to their owner.
-        ZeroedLate,
-        /// Pages are zeroed when they are freed and at no other time.
-        ZeroedAtFreeOnly,
-        /// Pages are zeroed while they are still their owner's.
-        ZeroedBeforeFree,
-        /// The superblock of a new region is written before its tables.
-        SuperblockFirst,
-        /// The superblock is written before its backup, in one go.
-        SuperblocksUnfenced,
-        /// A region that is replaced is not invalidated first.
-        OldRegionLeft,
-        /// The journal of a new region keeps what was there.
-        JournalNotZeroed,
-        /// Superblock and backup of a region that grows are written in one go.
-        GrownAtOnce,
-        /// The backup of a region that grows is written while the superblock is unusable.
-        GrownFromBackup,
-        /// Opening does not make the pages of the superblocks dirty.
-        CleanSuperblockTrusted,
-        /// Replay does not make the page of its entry dirty.
-        CleanEntryTrusted,
         /// Replay does not store the words that are right already.
         RightWordSkipped,
-        /// A repair does not go through the journal.
-        MendedInPlace,
-        /// A repair empties the journal before it begins.
-        JournalEmptied,
         /// A repair does not complete what was pending.
         PendingForgotten,
     }

@@ -85,7 +85,7 @@ pub enum NamespaceError {
         path: PathBuf,
         /// The namespace.
         namespace: String,
-        /// Who holds it.
+        /// The process that holds it.
         holder: Holder,
     },
     /// The namespace holds something else by its label.

@@ -118,7 +118,7 @@ fn refuse_data_behind(
     offset.map_or(Ok(()), |offset| Err(NamespaceError::DataBehind { path, what, offset }))
 }
 
-/// Whether the namespace of a BTT had a label when the BTT was made.
+/// Returns whether the namespace of a BTT had a label when the BTT was made.
 fn had_label(found: &[FoundArena]) -> bool {
     found.iter().any(|arena| !arena.info.parent_uuid.is_nil())
 }
@@ -205,7 +205,7 @@ pub fn grow_claimed(
 }
 
 impl MappedNamespace {
-    /// Whether there are bytes behind the BTT into which it could grow.
+    /// Returns whether there are bytes behind the BTT into which it could grow.
     pub fn has_room(&self) -> Result<bool, NamespaceError> {
         btt::has_room(&self.medium, self.version)
             .map_err(|error| NamespaceError::btt(&self.claim, error))

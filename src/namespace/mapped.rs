@@ -10,7 +10,7 @@ use crate::btt::{
     self, Btt, Error, FoundArena, Geometry, OpenOptions, Opened, Version, largest_group,
 };
 use crate::nvdimm::{self, Abstraction, Claim, ClaimKind, Namespace, NvdimmFile, Selection};
-use crate::pmem::{MapError, Mapping, PersistentMemory};
+use crate::pmem::{Backing, Durability, MapError, Mapping, PersistentMemory};
 
 /// A claimed namespace, mapped.
 #[derive(Debug)]
@@ -23,7 +23,40 @@ pub struct MappedNamespace<M = Mapping> {
     pub version: Option<Version>,
 }
 
+/// A namespace with a BTT, as it was seen without a claim on it.
+#[derive(Debug)]
+pub struct SeenNamespace {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The arenas of its BTT, at least one.
+    pub arenas: Vec<FoundArena>,
+    /// What a fence would make durable.
+    pub durability: Durability,
+    /// What the file is to persistent memory.
+    pub backing: Backing,
+}
+
 impl NamespaceOptions {
+    /// Looks at the info blocks of the namespace, without a claim on it.
+    pub fn look_at_disk(&self) -> Result<SeenNamespace, NamespaceError> {
+        let file = self.open_file(ClaimKind::Shared)?;
+        let namespace = file.select(&resolve(&file, &self.selection))?.clone();
+        let medium = file.map_to_look_as(&namespace, self.durability)?;
+        if !namespace.abstraction.may_be_btt() || has_region(&medium) {
+            let mode = if has_region(&medium) { "dax" } else { namespace.abstraction.mode() };
+            let (path, namespace) = (self.path.clone(), namespace.device_name());
+            return Err(NamespaceError::NotSector { path, namespace, mode });
+        }
+        let found = btt::find(&medium, expected_version(&namespace, self.version));
+        let arenas = found.map_err(|source| NamespaceError::Btt {
+            path: self.path.clone(),
+            namespace: namespace.device_name(),
+            source: source.into(),
+        })?;
+        let (durability, backing) = (medium.durability(), medium.backing());
+        Ok(SeenNamespace { namespace, arenas, durability, backing })
+    }
+
     /// Claims and maps the namespace.
     pub fn map(&self, kind: ClaimKind) -> Result<MappedNamespace, NamespaceError> {
         let file = self.open_file(kind)?;
@@ -87,7 +120,7 @@ impl<M: PersistentMemory> MappedNamespace<M> {
             .map_err(|source| NamespaceError::btt(&self.claim, source))
     }
 
-    /// Whether the label says that the namespace is in raw mode, and it is: Linux makes such a
+    /// Returns whether the label says that the namespace is in raw mode, and it is: Linux makes such a
     /// namespace one in sector mode by putting a BTT into it.
     #[must_use]
     pub fn is_raw(&self) -> bool {
@@ -95,7 +128,7 @@ impl<M: PersistentMemory> MappedNamespace<M> {
             && btt::find(&self.medium, self.version) == Err(Error::NotFound)
     }
 
-    /// Whether it holds a DAX region, and no BTT.
+    /// Returns whether it holds a DAX region, and no BTT.
     #[must_use]
     pub fn is_region(&self) -> bool {
         has_region(&self.medium) && btt::find(&self.medium, self.version) == Err(Error::NotFound)

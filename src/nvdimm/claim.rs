@@ -117,6 +117,16 @@ impl Claim {
         Ok(Claim { path, file, namespace: grown, kind: self.kind })
     }
 
+    /// Gives the claim up, also where duplicates of its descriptor are open.
+    ///
+    /// # Errors
+    ///
+    /// The operating system refuses.
+    pub fn give_up(self) -> Result<(), Error> {
+        let unlocked = lock::unlock(&self.file, &self.namespace.range);
+        unlocked.map_err(|source| Error::File { action: "unlock", path: self.path, source })
+    }
+
     /// Maps the namespace, for what the claim allows. The mapping keeps the claim.
     pub fn map(&self, durability: DurabilityRequest) -> Result<Mapping, Error> {
         let protection = match self.kind {

@@ -110,7 +110,7 @@ pub enum Error {
         path: PathBuf,
         /// The namespace.
         namespace: String,
-        /// Who holds it.
+        /// The process that holds it.
         holder: Holder,
     },
     /// Several namespaces go by that name.

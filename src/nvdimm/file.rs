@@ -182,6 +182,17 @@ impl NvdimmFile {
         self.map_bytes_to_look(namespace.range.clone())
     }
 
+    /// As [`map_to_look`](Self::map_to_look), as a claim with `durability` would map it.
+    pub fn map_to_look_as(
+        &self,
+        namespace: &Namespace,
+        durability: DurabilityRequest,
+    ) -> Result<Mapping, Error> {
+        let file = duplicate(&self.path, &self.file)?;
+        Mapping::new(file, namespace.range.clone(), Protection::ReadOnly, durability)
+            .map_err(|source| Error::Map { path: self.path.clone(), source })
+    }
+
     /// As [`map_to_look`](Self::map_to_look), of whole pages that need not belong to a namespace.
     pub fn map_bytes_to_look(&self, range: Range<u64>) -> Result<Mapping, Error> {
         let file = duplicate(&self.path, &self.file)?;

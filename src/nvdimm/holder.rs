@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Who holds a namespace.
+/// The process that holds a namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Holder {
     /// A process that we can see.

@@ -29,10 +29,12 @@ pub enum ThreadKind {
     Signals,
     /// Answers the service manager's watchdog.
     Watchdog,
+    /// Passes on what frontends and the serving process say: of another process, the keeper.
+    Relay,
 }
 
 impl ThreadKind {
-    /// All of them.
+    /// All of them that the daemon has.
     pub const ALL: [ThreadKind; 10] = [
         ThreadKind::Process,
         ThreadKind::Main,
@@ -60,7 +62,8 @@ impl ThreadKind {
             ThreadKind::Flusher
             | ThreadKind::Pages
             | ThreadKind::Windows
-            | ThreadKind::Watchdog => &[],
+            | ThreadKind::Watchdog
+            | ThreadKind::Relay => &[],
         }
     }
 
@@ -77,6 +80,7 @@ impl ThreadKind {
             ThreadKind::Control => &[CONTROL, FILE, READING, OPENING, GROWING, ADDING],
             ThreadKind::Signals => &[NOTIFYING, SIGNALS, END],
             ThreadKind::Watchdog => &[NOTIFYING],
+            ThreadKind::Relay => &[RELAYING],
         }
     }
 }
@@ -242,6 +246,22 @@ const QUEUE: &[&[Call]] = &[calls![SYS_epoll_pwait, SYS_read]];
 /// Requests to the frontend.
 const WINDOWS: &[&[Call]] = &[POLL, calls![SYS_recvmsg, SYS_sendmsg, SYS_shutdown]];
 
+/// Messages between frontends and the serving process, and the used indexes of rings.
+const RELAYING: &[&[Call]] = &[
+    POLL,
+    calls![
+        SYS_accept4,
+        SYS_pread64,
+        SYS_read,
+        SYS_recvfrom,
+        SYS_recvmsg,
+        SYS_sendmsg,
+        SYS_shutdown,
+        SYS_socketpair,
+    ],
+    &[only!(SYS_fcntl, Only::OneOf { argument: 1, values: &[F_DUPFD_CLOEXEC] })],
+];
+
 /// Requests of an administrator.
 const CONTROL: &[&[Call]] = &[
     POLL,
@@ -330,7 +350,7 @@ mod tests {
 
     #[test]
     fn no_call_is_allowed_with_conditions_and_without() {
-        for kind in ThreadKind::ALL {
+        for kind in ThreadKind::ALL.into_iter().chain([ThreadKind::Relay]) {
             let mut conditional = BTreeMap::new();
             for call in allowed_calls(kind) {
                 let is_conditional = !matches!(call.only, Only::Any);
@@ -342,10 +362,13 @@ mod tests {
 
     #[test]
     fn nothing_executes_or_gains_rights() {
-        let process = allowed(ThreadKind::Process);
+        let (process, relay) = (allowed(ThreadKind::Process), allowed(ThreadKind::Relay));
         for name in ["execve", "execveat", "ptrace", "setuid", "mount", "open_by_handle_at", "bpf"]
         {
-            assert!(!process.contains(&name), "{name}");
+            assert!(!process.contains(&name) && !relay.contains(&name), "{name}");
+        }
+        for name in ["clone3", "connect", "openat", "socket"] {
+            assert!(!relay.contains(&name), "{name}");
         }
     }
 }

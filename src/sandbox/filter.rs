@@ -55,6 +55,15 @@ pub(super) fn install(seccomp: Seccomp) -> Result<(), SandboxError> {
     Ok(())
 }
 
+/// Installs the filter of a thread of a kind, for the calling thread alone.
+pub(super) fn install_for_thread(kind: ThreadKind, seccomp: Seccomp) -> Result<(), SandboxError> {
+    if seccomp == Seccomp::None {
+        return Ok(());
+    }
+    let filter = program(kind, seccomp).map_err(SandboxError::Filter)?;
+    apply_filter(&filter).map_err(SandboxError::Install)
+}
+
 /// Restricts the calling thread to the system calls of its kind, if the process is in the sandbox.
 ///
 /// The filter of the thread that has started it stays in force as well.

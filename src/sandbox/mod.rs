@@ -87,9 +87,47 @@ fn reason_to_leave_out() -> Option<&'static str> {
 ///
 /// The kernel refuses something that it has. What it does not have is logged as a warning.
 pub fn enter(sandbox: &Sandbox) -> Result<(), SandboxError> {
+    if !gives_up_privileges(sandbox)? {
+        return Ok(());
+    }
+    limit_arenas();
+    let files = files::restrict(&sandbox.grants)?;
+    filter::install(sandbox.seccomp)?;
+    info!("in the sandbox: {files}, {}", sandbox.seccomp);
+    Ok(())
+}
+
+/// Enters the sandbox with the calling thread, which is the keeper's relay, and with no other one of the process:
+/// no file can be opened, and no program started, whatever the sandbox grants. [`limit_arenas`] was called before
+/// the thread was started.
+///
+/// # Errors
+///
+/// As of [`enter`].
+pub fn enter_relay(sandbox: &Sandbox) -> Result<(), SandboxError> {
+    if !gives_up_privileges(sandbox)? {
+        return Ok(());
+    }
+    let files = files::restrict(&[])?;
+    filter::install_for_thread(ThreadKind::Relay, sandbox.seccomp)?;
+    info!("the relay is in the sandbox: {files}, {}", sandbox.seccomp);
+    Ok(())
+}
+
+/// Has the allocator open no file when threads are many.
+pub fn limit_arenas() {
+    if !crate::pmem::limit_arenas() {
+        warn!(
+            "the allocator has no limit of arenas: many threads may make it open a file, and end the daemon"
+        );
+    }
+}
+
+/// Gives up core dumps and capabilities. Returns whether all else is to be given up as well.
+fn gives_up_privileges(sandbox: &Sandbox) -> Result<bool, SandboxError> {
     if sandbox.mode == Mode::None {
         warn!("the daemon runs without a sandbox");
-        return Ok(());
+        return Ok(false);
     }
     privileges::disable_core_dumps()?;
     privileges::drop_all()?;
@@ -100,15 +138,7 @@ pub fn enter(sandbox: &Sandbox) -> Result<(), SandboxError> {
             "Landlock and the daemon's own filter of system calls are left out, since {reason}: --sandbox=on \
              installs them nevertheless"
         );
-        return Ok(());
+        return Ok(false);
     }
-    if !crate::pmem::limit_arenas() {
-        warn!(
-            "the allocator has no limit of arenas: many threads may make it open a file, and end the daemon"
-        );
-    }
-    let files = files::restrict(&sandbox.grants)?;
-    filter::install(sandbox.seccomp)?;
-    info!("in the sandbox: {files}, {}", sandbox.seccomp);
-    Ok(())
+    Ok(true)
 }

@@ -125,10 +125,10 @@ impl Additions {
         let mut regions = Regions::default();
         let server = config.server(&mut regions, stop).map_err(|error| not_opened(new, error))?;
         let name = server.known_as().to_owned();
-        let title = server.name().to_owned();
+        let log_name = server.name().to_owned();
         let fails = AdditionError::system("cannot start a thread for the disk");
         self.arrivals.serve(server).map_err(fails)?;
-        info!("{title}: added, at {}", config.socket);
+        info!("{log_name}: added, at {}", config.socket);
         Ok(name)
     }
 

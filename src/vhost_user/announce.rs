@@ -9,7 +9,7 @@ use crate::pmem::{Backing, Durability};
 use crate::virtio::block::Device;
 
 /// What the log calls a disk.
-pub(super) fn title(claim: &Claim) -> String {
+pub(super) fn log_name(claim: &Claim) -> String {
     format!("{}: {}", claim.path().display(), claim.namespace().device_name())
 }
 

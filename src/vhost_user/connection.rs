@@ -74,7 +74,7 @@ impl Connection {
         *self.channel() = None;
     }
 
-    /// Whether there is one.
+    /// Returns whether there is one.
     pub(super) fn is_there(&self) -> bool {
         self.frontend().is_some()
     }

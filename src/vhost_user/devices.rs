@@ -57,7 +57,8 @@ impl DeviceConfig {
     }
 
     /// Where its frontend connects.
-    pub(super) fn socket(&self) -> &SocketSource {
+    #[must_use]
+    pub fn socket(&self) -> &SocketSource {
         match self {
             DeviceConfig::Disk(disk) => &disk.socket,
             DeviceConfig::Pmem(pmem) => &pmem.socket,

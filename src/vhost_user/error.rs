@@ -17,10 +17,10 @@ pub enum Error {
     #[error(transparent)]
     Nvdimm(#[from] nvdimm::Error),
     /// The DAX device.
-    #[error("{title}")]
+    #[error("{log_name}")]
     Region {
         /// What the log calls the region.
-        title: String,
+        log_name: String,
         /// What is wrong.
         source: Box<dax::Error>,
     },
@@ -100,6 +100,16 @@ pub enum Error {
          the order of the devices"
     )]
     NothingPassed,
+    /// The keeper has passed sockets for other devices.
+    #[error(
+        "--kept has {sockets} descriptors, and there are {devices} devices: the option is for --keeper alone"
+    )]
+    Kept {
+        /// Descriptors.
+        sockets: usize,
+        /// Devices.
+        devices: usize,
+    },
     /// The socket cannot be given to the group.
     #[error(
         "cannot give {path} to group {group}: the user that runs the daemon has to be a member of the group"

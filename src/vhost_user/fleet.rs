@@ -18,10 +18,12 @@ use super::pause::{Pause, Quiesced, Standstill};
 use super::queue::{BucketConfig, Counter, Operation, QueueCounters, RateLimit};
 use super::stop::Stop;
 use super::windows::WindowConfig;
+use crate::btt::{self, Position};
 use crate::namespace::NamespaceError;
 use crate::virtio::SyncError;
 
-/// A disk that can take the sectors which its namespace has gained.
+/// A disk that is served for writing: it can take the sectors which its namespace has gained, and those that it
+/// has can be moved.
 pub(super) trait Growth: Send + Sync {
     /// Takes them. `None`: there are none.
     ///
@@ -38,6 +40,16 @@ pub(super) trait Growth: Send + Sync {
     /// The namespace stays as it was.
     fn extend(&self, size: Option<u64>, force: bool, file: Option<File>)
     -> Result<(), GrowthError>;
+
+    /// Goes on with a defragmentation for a moment. Returns how far it has come, and whether it is done.
+    ///
+    /// # Errors
+    ///
+    /// Sectors cannot be moved now, or at all: while the gate of the device is closed, none are.
+    fn defragment(&self, position: Position) -> Result<(Position, bool), GrowthError>;
+
+    /// Waits until the sectors are moved that are being moved.
+    fn wait_until_moved(&self);
 }
 
 /// How a disk has grown.
@@ -63,6 +75,9 @@ pub(super) enum GrowthError {
     /// Its file is being copied.
     #[error("the disk is quiesced: resume it first")]
     Quiesced,
+    /// Its sectors cannot be moved.
+    #[error("the sectors of the disk cannot be moved")]
+    Move(#[from] btt::Error),
     /// The daemon cannot open the file.
     #[error(
         "the file was handed over open: the request has to bring it once more, opened again, as 'nvdimmctl resize' \
@@ -107,6 +122,11 @@ pub(super) enum FleetError {
     /// It is no disk, or read-only.
     #[error("device {0:?} is no disk that can grow: it is read-only, or persistent memory")]
     NoGrowth(String),
+    /// It is no disk, or read-only.
+    #[error(
+        "device {0:?} is no disk whose sectors can be moved: it is read-only, or persistent memory"
+    )]
+    NoMoves(String),
     /// It is in no group.
     #[error("this daemon has no group {0:?} of rate limits")]
     NoGroup(String),
@@ -202,6 +222,9 @@ impl Fleet {
         // A slow medium must not hold up those who ask for something else.
         drop(standstill);
         let pause = Pause::begin(member.device.clone());
+        if let Some(growth) = &member.description.growth {
+            growth.wait_until_moved();
+        }
         let synced = member.sync();
         let until = Instant::now() + limit;
         *member.standstill() = match synced {
@@ -227,7 +250,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Whether a device is quiesced.
+    /// Returns whether a device is quiesced.
     pub(super) fn has_quiesced(&self) -> bool {
         self.members().iter().any(|member| !member.standstill().runs())
     }
@@ -293,6 +316,18 @@ impl Fleet {
         growth.extend(size, force, file)?;
         let grown = growth.take()?;
         Ok((before, facts.report().size, grown.is_some_and(|grown| grown.is_told)))
+    }
+
+    /// Goes on with the defragmentation of a disk for a moment.
+    pub(super) fn defragment(
+        &self,
+        name: &str,
+        position: Position,
+    ) -> Result<(Position, bool), FleetError> {
+        let member = self.find(name)?;
+        let growth = member.description.growth.as_ref();
+        let growth = growth.ok_or_else(|| FleetError::NoMoves(name.to_owned()))?;
+        Ok(growth.defragment(position)?)
     }
 
     /// Sets other rate limits of a device.

@@ -17,6 +17,7 @@ use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use super::devices::DeviceConfig;
 use super::error::Error;
+use super::handed::Handed;
 use super::socket::{Endpoint, SocketName, SocketSource};
 
 /// A socket that the process has taken over.
@@ -26,26 +27,31 @@ pub struct Inherited {
     /// The process that has bound it leaves its name to this one.
     keeps_name: bool,
     socket: Arc<OwnedFd>,
+    /// Connections come over it, from the keeper.
+    is_kept: bool,
 }
 
 impl Inherited {
     /// A listening or connected stream socket, which the log calls `name`.
     #[must_use]
     pub fn new(name: String, socket: OwnedFd) -> Inherited {
-        Inherited { name, keeps_name: false, socket: Arc::new(socket) }
+        Inherited { name, keeps_name: false, socket: Arc::new(socket), is_kept: false }
     }
 
     /// A listening or connected stream socket that was bound to `path` for this process, which removes that name
     /// at the end if it can.
     pub(super) fn handed_over(path: &Path, socket: OwnedFd) -> Inherited {
         let name = path.display().to_string();
-        Inherited { name, keeps_name: true, socket: Arc::new(socket) }
+        Inherited { name, keeps_name: true, socket: Arc::new(socket), is_kept: false }
     }
 
     pub(super) fn endpoint(&self) -> Result<Endpoint, Error> {
         let fails = |source| Error::Inherited { name: self.name.clone(), source };
-        let endpoint = self.socket.try_clone().and_then(endpoint).map_err(fails)?;
-        match endpoint {
+        let socket = self.socket.try_clone().map_err(fails)?;
+        if self.is_kept {
+            return Ok(Endpoint::Handed(Handed::over(UnixStream::from(socket))));
+        }
+        match endpoint(socket).map_err(fails)? {
             Endpoint::Listening(listener, None) if self.keeps_name => {
                 let address = listener.local_addr().map_err(fails)?;
                 let name = address.as_pathname().and_then(SocketName::of);
@@ -123,6 +129,26 @@ impl PassedSockets {
         }
         Ok(())
     }
+}
+
+/// Gives each of `devices` the descriptor of `numbers` from which the keeper has it take connections.
+///
+/// # Errors
+///
+/// There are fewer or more than devices, or a descriptor is of no use.
+pub fn take_kept(numbers: &[i32], devices: &mut [DeviceConfig]) -> Result<(), Error> {
+    if numbers.len() != devices.len() {
+        return Err(Error::Kept { sockets: numbers.len(), devices: devices.len() });
+    }
+    for (number, device) in numbers.iter().zip(devices) {
+        let name = device.socket().to_string();
+        let source = |source| Error::Inherited { name: name.clone(), source };
+        let socket = duplicate(*number).map_err(source)?;
+        let inherited =
+            Inherited { name, keeps_name: false, socket: Arc::new(socket), is_kept: true };
+        *device.socket_mut() = SocketSource::Inherited(inherited);
+    }
+    Ok(())
 }
 
 fn take(number: i32) -> Result<Inherited, Error> {

@@ -23,6 +23,8 @@ mod feature_names;
 mod fleet;
 mod grants;
 mod guest_log;
+pub mod handed;
+mod hold;
 mod inherited;
 mod limits;
 mod medium;
@@ -52,12 +54,13 @@ pub use block::{BlockDevice, DiskConfig, MappedDisk, RateGroup};
 pub use devices::{DeviceConfig, Devices};
 pub use error::Error;
 pub use grants::grants;
-pub use inherited::{Inherited, PassedSockets};
+pub use inherited::{Inherited, PassedSockets, take_kept};
 pub use limits::raise_descriptor_limit;
 pub use medium::{OpenMedium, TheMapping};
 pub use pmem::PmemConfig;
 pub use queue::{BucketConfig, Memory, RateLimit, Ring, RingPlaces};
 pub use server::Server;
+pub use session::has_own_answer;
 pub use socket::{
     Endpoint, SocketAccess, SocketName, SocketPath, SocketSource, remove_left_socket,
 };

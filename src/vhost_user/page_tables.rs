@@ -31,7 +31,7 @@ const MOST_REFUSALS: u32 = 4;
 #[derive(Debug)]
 pub(super) struct PageTables {
     /// What the log calls the disk.
-    title: String,
+    log_name: String,
     wants_huge: bool,
     state: Mutex<State>,
     changed: Condvar,
@@ -75,11 +75,11 @@ enum End {
 }
 
 impl PageTables {
-    /// Those of `pages`, of the disk that the log calls `title`.
-    pub(super) fn new(title: String, pages: Option<Pages>, wants_huge: bool) -> PageTables {
+    /// Those of `pages`, of the disk whose log name is `log_name`.
+    pub(super) fn new(log_name: String, pages: Option<Pages>, wants_huge: bool) -> PageTables {
         let has_report = pages.is_some();
         let state = State { pages, is_over: false, report: PagesReport::default(), has_report };
-        PageTables { title, wants_huge, state: Mutex::new(state), changed: Condvar::new() }
+        PageTables { log_name, wants_huge, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// The disk has been given another medium.
@@ -108,7 +108,7 @@ impl PageTables {
         match thread::Builder::new().name("pages".into()).spawn(run) {
             Ok(thread) => Some(Filling { tables: self, thread: Some(thread) }),
             Err(error) => {
-                info!("{}: page tables are not filled ahead: {error}", self.title);
+                info!("{}: page tables are not filled ahead: {error}", self.log_name);
                 None
             }
         }
@@ -141,11 +141,11 @@ impl PageTables {
         match self.pass(pages, Aim::Fill) {
             End::Through => {
                 let (filled, taken) = (self.state().report.filled, begun.elapsed());
-                info!("{}: {} MiB of it are in memory and mapped", self.title, filled >> 20);
-                debug!("{}: page tables were filled in {taken:?}", self.title);
+                info!("{}: {} MiB of it are in memory and mapped", self.log_name, filled >> 20);
+                debug!("{}: page tables were filled in {taken:?}", self.log_name);
             }
             End::Refused(errno) => {
-                info!("{}: the kernel does not fill page tables ahead: {errno}", self.title);
+                info!("{}: the kernel does not fill page tables ahead: {errno}", self.log_name);
             }
             End::Over => return,
         }
@@ -155,14 +155,14 @@ impl PageTables {
             match self.pass(pages, Aim::Collapse) {
                 End::Through => {}
                 End::Refused(errno) => {
-                    info!("{}: no pages of 2 MiB for this file: {errno}", self.title);
+                    info!("{}: no pages of 2 MiB for this file: {errno}", self.log_name);
                     return;
                 }
                 End::Over => return,
             }
             let huge = self.state().report.huge;
             if known == 0 && huge > 0 {
-                info!("{}: {} MiB of it are mapped by pages of 2 MiB", self.title, huge >> 20);
+                info!("{}: {} MiB of it are mapped by pages of 2 MiB", self.log_name, huge >> 20);
             }
             known = huge;
             if self.is_over_after(PAUSE.max(begun.elapsed() * PAUSE_FACTOR)) {
@@ -183,7 +183,7 @@ impl PageTables {
                 Aim::Fill => match resident.populate() {
                     Ok(()) => bytes += resident.bytes(),
                     Err(errno @ (Errno::EINVAL | Errno::ENOSYS)) => return End::Refused(errno),
-                    Err(errno) => debug!("{}: page tables at {offset}: {errno}", self.title),
+                    Err(errno) => debug!("{}: page tables at {offset}: {errno}", self.log_name),
                 },
                 Aim::Collapse if !is_huge => {}
                 Aim::Collapse => match resident.collapse() {

@@ -16,7 +16,7 @@ impl Pause {
     pub(super) fn begin(device: Arc<dyn VhostDevice>) -> Pause {
         device.gate().close();
         for queue in 0..device.queues() {
-            device.worker(queue).settle();
+            device.worker(queue).wait_until_idle();
         }
         Pause { device }
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, MutexGuard};
 use virtio_queue::QueueT;
 
 use super::eventfd::{Eventfd, EventfdError};
+use super::hold::HoldError;
 use super::protocol::request::{Request, RingAddresses, RingDescriptor, RingState};
 use super::queue::{self, Ring, RingPlaces};
 use super::session::{Session, SessionError};
@@ -37,6 +38,9 @@ pub(super) enum RingError {
     /// A descriptor is of no use.
     #[error("a descriptor of the ring")]
     Eventfd(#[from] EventfdError),
+    /// What it needs to run cannot be held.
+    #[error("it cannot run")]
+    Hold(#[source] HoldError),
     /// There are not enough threads or descriptors.
     #[error("its thread cannot be started")]
     Thread(#[source] io::Error),
@@ -80,6 +84,9 @@ impl Session<'_> {
                 self.rings[number].lock().error = error;
             }
             Request::SetVringEnable { enable, .. } => {
+                if enable && self.rings[number].is_ready() {
+                    self.hold().map_err(RingError::Hold)?;
+                }
                 let mut state = self.rings[number].lock();
                 state.is_enabled = enable;
                 state.is_broken = false;
@@ -135,6 +142,9 @@ impl Session<'_> {
 
     /// Takes another kick for a ring, which starts with it.
     fn set_kick(&mut self, number: usize, kick: Option<Arc<Eventfd>>) -> Result<(), RingError> {
+        if kick.is_some() && self.rings[number].lock().is_enabled {
+            self.hold().map_err(RingError::Hold)?;
+        }
         let thread = self.thread(number).map_err(RingError::Thread)?;
         if let Some(kick) = &kick {
             thread.listen_to(kick).map_err(RingError::Thread)?;
@@ -194,6 +204,9 @@ impl Session<'_> {
         drop(state);
         if let (Some(kick), Some(thread)) = (kick, &self.threads[number]) {
             thread.forget(&kick);
+        }
+        if !self.rings.iter().any(|ring| ring.is_ready()) {
+            self.let_go();
         }
         Ok(next)
     }

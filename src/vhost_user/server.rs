@@ -14,6 +14,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::device::VhostDevice;
 use super::error::Error;
 use super::fleet::{Description, Growth, Member};
+use super::handed::{self, Handed};
+use super::hold::Hold;
 use super::page_tables::PageTables;
 use super::peer::Peer;
 use super::protocol::message::MessageError;
@@ -36,12 +38,14 @@ pub struct Server {
     description: Option<Description>,
     /// `None`: the medium has none that could be filled.
     page_tables: Option<Arc<PageTables>>,
+    /// `None`: what it needs is held all the time.
+    holder: Option<Arc<dyn Hold>>,
 }
 
 impl Server {
     /// A server for `device` at `endpoint`, which `stop` stops.
     pub(super) fn new(device: Arc<dyn VhostDevice>, endpoint: Endpoint, stop: Stop) -> Server {
-        Server { device, endpoint, stop, description: None, page_tables: None }
+        Server { device, endpoint, stop, description: None, page_tables: None, holder: None }
     }
 
     /// Says what the device is, for the administrator, and how it grows.
@@ -52,6 +56,11 @@ impl Server {
     /// Fills `page_tables` while it serves.
     pub(super) fn filling(self, page_tables: Arc<PageTables>) -> Server {
         Server { page_tables: Some(page_tables), ..self }
+    }
+
+    /// Has `holder` hold what it needs while rings run.
+    pub(super) fn holding(self, holder: Arc<dyn Hold>) -> Server {
+        Server { holder: Some(holder), ..self }
     }
 
     /// What the administrator sees of it, once.
@@ -91,12 +100,17 @@ impl Server {
     /// As [`run`](Self::run), with the growth of the disk.
     pub(super) fn run_with(self, growth: Option<Arc<dyn Growth>>) -> Result<(), Error> {
         enter_thread(ThreadKind::Device);
-        let Server { device, endpoint, stop, description, page_tables } = self;
+        let Server { device, endpoint, stop, description, page_tables, holder } = self;
         let _filling = page_tables.and_then(PageTables::fill);
         let growth = growth.or_else(|| description.and_then(|description| description.growth));
-        let serving = Serving { device, growth, stop };
+        let serving = Serving { device, growth, holder, stop };
         match endpoint {
-            Endpoint::Listening(listener, _name) => serving.serve_all(&listener),
+            Endpoint::Listening(listener, _name) => {
+                // A frontend that has left again is not to be waited for.
+                listener.set_nonblocking(true).map_err(cannot_wait)?;
+                serving.serve_all(&listener)
+            }
+            Endpoint::Handed(handed) => serving.serve_all(&handed),
             Endpoint::Connected(stream) => {
                 serving.serve(stream, None);
                 Ok(())
@@ -110,32 +124,76 @@ struct Serving {
     device: Arc<dyn VhostDevice>,
     /// `None`: the disk stays as large as it is.
     growth: Option<Arc<dyn Growth>>,
+    holder: Option<Arc<dyn Hold>>,
     stop: Stop,
 }
 
+/// Where frontends come from; readable when there is one.
+trait Source: AsFd {
+    /// Takes a connection, without waiting.
+    fn next(&self) -> io::Result<UnixStream>;
+
+    /// Says that the device is served from now on, or that a connection is over, to who wants to know.
+    fn say(&self, byte: u8) -> io::Result<()>;
+}
+
+impl Source for UnixListener {
+    fn next(&self) -> io::Result<UnixStream> {
+        self.accept().map(|(stream, _)| stream)
+    }
+
+    fn say(&self, _byte: u8) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Source for Handed {
+    fn next(&self) -> io::Result<UnixStream> {
+        self.accept()
+    }
+
+    fn say(&self, byte: u8) -> io::Result<()> {
+        Handed::say(self, byte)
+    }
+}
+
+fn cannot_wait(source: io::Error) -> Error {
+    Error::System { action: "cannot wait for a frontend", source }
+}
+
 impl Serving {
-    fn serve_all(self, listener: &UnixListener) -> Result<(), Error> {
-        let fails = |source| Error::System { action: "cannot wait for a frontend", source };
-        // A frontend that has left again is not to be waited for.
-        listener.set_nonblocking(true).map_err(fails)?;
+    fn serve_all(self, source: &impl Source) -> Result<(), Error> {
+        self.say(source, handed::SERVING);
         while !self.stop.is_stopped() {
-            self.wait_for_frontend(listener).map_err(fails)?;
+            self.wait_for_frontend(source).map_err(cannot_wait)?;
             if self.stop.is_stopped() {
                 break;
             }
-            if let Some(stream) = self.accept(listener) {
+            if let Some(stream) = self.accept(source) {
                 self.take_growth();
-                self.serve(stream, Some(listener));
+                self.serve(stream, Some(source));
+                // A frontend that was served up to the end of the process goes on with the next.
+                if !self.stop.is_stopped() {
+                    self.say(source, handed::OVER);
+                }
             }
         }
         Ok(())
     }
 
+    fn say(&self, source: &impl Source, byte: u8) {
+        if let Err(error) = source.say(byte) {
+            self.device
+                .log()
+                .line(Level::Warn, &format_args!("the keeper does not listen: {error}"));
+        }
+    }
+
     /// Waits until a frontend wants to connect, or the server is stopped.
-    fn wait_for_frontend(&self, listener: &UnixListener) -> io::Result<()> {
+    fn wait_for_frontend(&self, source: &impl Source) -> io::Result<()> {
         let readable = PollFlags::POLLIN;
         let mut sources =
-            [PollFd::new(listener.as_fd(), readable), PollFd::new(self.stop.as_fd(), readable)];
+            [PollFd::new(source.as_fd(), readable), PollFd::new(self.stop.as_fd(), readable)];
         loop {
             match poll(&mut sources, PollTimeout::NONE) {
                 Ok(_) => return Ok(()),
@@ -146,10 +204,17 @@ impl Serving {
     }
 
     /// Accepts a connection. Returns `None` if there is none any more, or none can be had now.
-    fn accept(&self, listener: &UnixListener) -> Option<UnixStream> {
-        match listener.accept() {
-            Ok((stream, _)) => Some(stream),
+    fn accept(&self, source: &impl Source) -> Option<UnixStream> {
+        match source.next() {
+            Ok(stream) => Some(stream),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                self.device
+                    .log()
+                    .line(Level::Warn, &"the keeper is gone: no frontend can connect any more");
+                self.stop.stop();
+                None
+            }
             Err(error) => {
                 self.try_again_later("cannot accept a connection", &error);
                 None
@@ -172,10 +237,10 @@ impl Serving {
     }
 
     /// Serves a frontend until it leaves. `listener` is where others connect.
-    fn serve(&self, stream: UnixStream, listener: Option<&UnixListener>) {
+    fn serve(&self, stream: UnixStream, listener: Option<&dyn AsFd>) {
         let log = self.device.log();
-        let listener = listener.map(|listener| listener as &dyn AsFd);
-        let session = Session::new(self.device.clone(), stream, &self.stop, listener);
+        let holder = self.holder.as_deref();
+        let session = Session::new(self.device.clone(), stream, &self.stop, listener, holder);
         let mut session = match session {
             Ok(session) => session,
             Err(error) => return self.try_again_later("cannot serve a frontend", &error),

@@ -18,6 +18,7 @@ use virtio_queue::QueueT;
 
 use super::device::VhostDevice;
 use super::feature_names;
+use super::hold::{Hold, HoldError};
 use super::memory_table::{MemoryTable, MemoryTableError};
 use super::migration::LogError;
 use super::protocol::message::{Message, MessageError};
@@ -107,6 +108,9 @@ pub(super) enum SessionError {
         /// Why.
         source: RingError,
     },
+    /// What rings need cannot be held.
+    #[error(transparent)]
+    Hold(HoldError),
     /// Features that were not offered.
     #[error("features {0:#x} were not offered")]
     Features(u64),
@@ -116,6 +120,15 @@ pub(super) enum SessionError {
     /// The frontend's socket for requests of the device cannot be used.
     #[error("the channel for requests to the frontend")]
     BackChannel(#[source] io::Error),
+}
+
+impl SessionError {
+    /// Returns whether rings cannot run for want of what they need.
+    fn is_of_hold(&self) -> bool {
+        let ring = |source: &RingError| matches!(source, RingError::Hold(_));
+        matches!(self, SessionError::Hold(_))
+            || matches!(self, SessionError::Ring { source, .. } if ring(source))
+    }
 }
 
 /// What a frontend hears.
@@ -140,6 +153,8 @@ pub(super) struct Session<'s> {
     /// Readable once another frontend waits; `None`: that has been said, or there can be none.
     listener: Option<&'s dyn AsFd>,
     is_waited_for: bool,
+    /// Holds what rings need that run; `None`: that is held all the time.
+    pub(super) holder: Option<&'s dyn Hold>,
     /// Readable once guest memory was lost.
     memory_lost: Arc<Wakeup>,
     pub(super) memory: MemoryTable,
@@ -155,7 +170,7 @@ pub(super) struct Session<'s> {
 
 impl<'s> Session<'s> {
     /// A session of `device` with the frontend at the other end of `stream`, which `stop` ends. `listener`
-    /// is readable when another frontend wants to connect.
+    /// is readable when another frontend wants to connect, and `holder` holds what rings need that run.
     ///
     /// # Errors
     ///
@@ -165,6 +180,7 @@ impl<'s> Session<'s> {
         stream: UnixStream,
         stop: &'s Stop,
         listener: Option<&'s dyn AsFd>,
+        holder: Option<&'s dyn Hold>,
     ) -> io::Result<Session<'s>> {
         let queue_size = device.queue_size();
         let ring = |_| Ring::new(queue_size).map(Arc::new).map_err(io::Error::other);
@@ -176,6 +192,7 @@ impl<'s> Session<'s> {
             stop,
             listener,
             is_waited_for: false,
+            holder,
             memory_lost,
             memory: MemoryTable::new(Memory::new(GuestRam::new())),
             threads: rings.iter().map(|_| None).collect(),
@@ -278,8 +295,14 @@ impl<'s> Session<'s> {
             Ok(Answer::Done) if wants_result => 0u64.to_ne_bytes().to_vec(),
             Ok(Answer::Done) => return Ok(()),
             Err(error) => {
+                // Nobody else would tell a frontend that its guest's requests are never carried out.
+                let is_fatal = error.is_of_hold();
+                if is_fatal && !wants_result {
+                    return Err(SessionEnd::Unanswerable(error));
+                }
                 let text = crate::error_chain::in_one_line(&error);
-                self.device.log().line(Level::Warn, &format_args!("refused: {text}"));
+                let level = if is_fatal { Level::Error } else { Level::Warn };
+                self.device.log().line(level, &format_args!("refused: {text}"));
                 if !wants_result {
                     return Ok(());
                 }
@@ -358,6 +381,9 @@ impl<'s> Session<'s> {
         if surplus != 0 {
             return Err(SessionError::Features(surplus));
         }
+        if features & F_PROTOCOL_FEATURES == 0 && self.rings.iter().any(|ring| ring.is_ready()) {
+            self.hold().map_err(SessionError::Hold)?;
+        }
         self.switch_log(features & F_LOG_ALL != 0);
         let features = features & !F_LOG_ALL;
         if self.features != features {
@@ -432,6 +458,18 @@ impl<'s> Session<'s> {
         }
     }
 
+    /// Holds what rings need: one is about to run.
+    pub(super) fn hold(&self) -> Result<(), HoldError> {
+        self.holder.map_or(Ok(()), Hold::hold)
+    }
+
+    /// Lets go of what rings need: none runs.
+    pub(super) fn let_go(&self) {
+        if let Some(holder) = self.holder {
+            holder.let_go();
+        }
+    }
+
     /// Has the threads look at their rings again.
     fn wake_all(&self) {
         self.threads.iter().flatten().for_each(QueueThread::wake);
@@ -443,6 +481,7 @@ impl Drop for Session<'_> {
     fn drop(&mut self) {
         self.threads.iter().flatten().for_each(QueueThread::begin_stop);
         self.threads.iter_mut().filter_map(Option::take).for_each(QueueThread::stop);
+        self.let_go();
         self.device.windows().disconnect();
         self.device.disconnect();
         self.memory.clear();
@@ -452,7 +491,8 @@ impl Drop for Session<'_> {
 }
 
 /// Returns whether a request has an answer of its own, which the frontend waits for.
-fn has_own_answer(request: u32) -> bool {
+#[must_use]
+pub fn has_own_answer(request: u32) -> bool {
     use vhost::vhost_user::message::FrontendReq;
     let Ok(request) = FrontendReq::try_from(request) else { return false };
     matches!(

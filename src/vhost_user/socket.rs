@@ -16,6 +16,7 @@ use rustix::net::{
 use rustix::process::umask;
 
 use super::error::Error;
+use super::handed::Handed;
 use super::inherited::{Inherited, duplicate, endpoint};
 
 /// How many frontends may wait to be accepted, as with the standard library.
@@ -42,11 +43,11 @@ pub enum SocketSource {
 pub struct SocketPath {
     /// The path.
     pub path: PathBuf,
-    /// Who may connect.
+    /// The users that may connect.
     pub access: SocketAccess,
 }
 
-/// Who may connect to a socket that is bound.
+/// The users that may connect to a socket that is bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SocketAccess {
     /// Permission bits of the socket, whatever the umask is; `None`: 0660 less the umask.
@@ -90,6 +91,8 @@ pub enum Endpoint {
     Listening(UnixListener, Option<SocketName>),
     /// One frontend is connected, and there will be no other.
     Connected(UnixStream),
+    /// The keeper hands over connections, one after another.
+    Handed(Handed),
 }
 
 impl Endpoint {

@@ -119,10 +119,10 @@ pub(super) fn supervise(
             failures: Vec::new(),
         };
         for device in devices {
-            let title = device.0.name().to_owned();
+            let log_name = device.0.name().to_owned();
             if let Err(source) = supervisor.start(device) {
                 let action = "cannot start a thread for a device";
-                supervisor.failed(&title, Error::System { action, source });
+                supervisor.failed(&log_name, Error::System { action, source });
             }
         }
         while supervisor.goes_on() {
@@ -157,14 +157,14 @@ impl Supervisor<'_, '_> {
     fn start(&mut self, (server, member): Enlisted) -> io::Result<()> {
         let number = self.devices;
         self.devices += 1;
-        let (title, stop) = (server.name().to_owned(), server.stop_handle());
+        let (log_name, stop) = (server.name().to_owned(), server.stop_handle());
         let (fleet, known) = (self.fleet, member.clone());
         let report = Report { sender: self.sender.clone(), number };
         let run = move || report.of(|| serve(server, member.as_ref(), fleet));
         let started = thread::Builder::new().name("device".into()).spawn_scoped(self.scope, run);
         match (started, known) {
             (Ok(_), _) => {
-                self.running.insert(number, (title, stop));
+                self.running.insert(number, (log_name, stop));
                 Ok(())
             }
             (Err(error), known) => {
@@ -191,9 +191,9 @@ impl Supervisor<'_, '_> {
                 let _ = answer.send(self.welcome(*server));
             }
             Event::Ended(number, result) => {
-                let Some((title, _)) = self.running.remove(&number) else { return };
+                let Some((log_name, _)) = self.running.remove(&number) else { return };
                 if let Err(error) = result {
-                    self.failed(&title, error);
+                    self.failed(&log_name, error);
                 }
             }
             Event::Stop => {
@@ -204,9 +204,9 @@ impl Supervisor<'_, '_> {
     }
 
     /// Takes note of a device that has failed. The error of an only device is the process's.
-    fn failed(&mut self, title: &str, error: Error) {
+    fn failed(&mut self, log_name: &str, error: Error) {
         if self.devices > 1 {
-            error!("{title}: {}", in_one_line(&error));
+            error!("{log_name}: {}", in_one_line(&error));
         }
         self.failures.push(error);
     }

@@ -90,6 +90,34 @@ impl Daemon {
         self.child.id()
     }
 
+    /// The processes that a daemon with `--keeper` has had serve so far.
+    pub fn serving_pids(&self) -> Vec<i32> {
+        let log = self.log();
+        let pids = log.split("the serving process is ").skip(1);
+        pids.filter_map(|rest| rest.split_whitespace().next()?.parse().ok()).collect()
+    }
+
+    /// The process that serves for a daemon with `--keeper`, once there were `number` of them.
+    pub fn serving_pid(&self, number: usize) -> nix::unistd::Pid {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(pid) = self.serving_pids().get(number - 1) {
+                return nix::unistd::Pid::from_raw(*pid);
+            }
+            assert!(Instant::now() < deadline, "no process {number}: {}", self.log());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until the log has a line that contains `text` for the `count`th time.
+    pub fn wait_for_count(&self, text: &str, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.log().matches(text).count() < count {
+            assert!(Instant::now() < deadline, "not {count} times {text:?}: {}", self.log());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// What the daemon has logged so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")

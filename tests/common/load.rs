@@ -22,11 +22,11 @@ const MOST_SECTORS: usize = 8;
 pub struct Shape {
     pub sector_size: usize,
     pub queues: usize,
-    /// Whether sectors are also zeroed and discarded.
+    /// True if sectors are also zeroed and discarded.
     pub zeroes: bool,
-    /// Whether a sector may have several writes in flight.
+    /// True if a sector may have several writes in flight.
     pub overlap: bool,
-    /// Whether sectors are also read, while they are being written.
+    /// True if sectors are also read, while they are being written.
     pub reads: bool,
 }
 

@@ -202,6 +202,15 @@ impl RawGuest {
         RawGuest { raw, memory, kicks, calls, wants_replies, next }
     }
 
+    /// A guest whose only ring was started, with these descriptors, over a connection that answers each request.
+    pub fn of_started_ring(raw: Raw, memory: File, kick: OwnedFd, call: OwnedFd) -> RawGuest {
+        let mut guest = RawGuest::on(raw, memory, true);
+        guest.kicks.push(kick);
+        guest.calls.push(call);
+        guest.next.push(0);
+        guest
+    }
+
     /// The device was reset: rings are started anew.
     pub fn forget_rings(&mut self) {
         self.kicks.clear();
@@ -236,14 +245,29 @@ impl RawGuest {
         self.start_ring_at(new_eventfd(), new_eventfd(), base, offered);
     }
 
-    fn start_ring_at(&mut self, kick: OwnedFd, call: OwnedFd, base: u32, offered: u16) {
-        let ring = self.kicks.len() as u32;
+    /// Sets ring 0 up, at its beginning, and does not enable it; returns its number.
+    pub fn set_up_ring_anew(&mut self) -> u32 {
+        self.set_up(0, 0, &new_eventfd(), &new_eventfd());
+        0
+    }
+
+    /// The same guest, whose rings were all stopped, over the same connection.
+    pub fn with_rings_stopped(self) -> RawGuest {
+        RawGuest::on(self.raw, self.memory, self.wants_replies)
+    }
+
+    fn set_up(&self, ring: u32, base: u32, kick: &OwnedFd, call: &OwnedFd) {
         assert!(self.tell(SET_VRING_NUM, &halves(&[ring, SIZE.into()]), &[]));
         assert!(self.tell(SET_VRING_BASE, &halves(&[ring, base]), &[]));
         assert!(self.tell(SET_VRING_ADDR, &addresses(ring), &[]));
         let index = words(&[u64::from(ring)]);
         assert!(self.tell(SET_VRING_CALL, &index, &[call.as_fd()]));
         assert!(self.tell(SET_VRING_KICK, &index, &[kick.as_fd()]));
+    }
+
+    fn start_ring_at(&mut self, kick: OwnedFd, call: OwnedFd, base: u32, offered: u16) {
+        let ring = self.kicks.len() as u32;
+        self.set_up(ring, base, &kick, &call);
         assert!(self.tell(SET_VRING_ENABLE, &halves(&[ring, 1]), &[]));
         self.kicks.push(kick);
         self.calls.push(call);

@@ -4,6 +4,7 @@ mod additions;
 mod clones;
 #[path = "../common/mod.rs"]
 mod common;
+mod defragment;
 mod disks;
 mod growth;
 mod limits;

@@ -16,6 +16,7 @@ use super::medium::Medium;
 use super::mutants::AnyMutant;
 use super::scenario::{Disk, Scenario, open};
 use super::update::cut_everywhere;
+use super::update_mutants;
 use super::value::Value;
 
 /// What was on the medium before.
@@ -95,7 +96,9 @@ impl Creation {
         );
         mutant::activate(mutant.of_engine());
         create(&medium, &self.options(), |_, _| {}).unwrap();
-        let trace = medium.recorder.take_trace();
+        let created = find(&Simulated::of(self.disk.create()), None).unwrap();
+        let events = medium.recorder.take_trace();
+        let trace = update_mutants::created(mutant.of_update(), &created, events);
         let verify = |image: &Contents, is_done| self.verify(image, is_done);
         cut_everywhere(&base, &trace, figures, &verify)
     }

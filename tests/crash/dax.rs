@@ -24,6 +24,7 @@ use vhost_user_btt::pmem::simulated::{
 use super::cuts::Violation;
 use super::figures::Figures;
 use super::mutants::AnyMutant;
+use super::region_mutants;
 
 /// Exhaustive wherever up to so many combinations are open.
 const EFFORT: Effort = Effort { most: 600, random: 4, lines: 140 };
@@ -246,7 +247,7 @@ struct Trace {
 }
 
 impl History {
-    fn record(&self) -> Result<Trace, String> {
+    fn record(&self, mutant: AnyMutant) -> Result<Trace, String> {
         let plain = Arc::new(Simulated::new(PAGES_OFFSET + (self.pages + 2) * PAGE_SIZE));
         create(&plain, &options()).map_err(|error| error.to_string())?;
         let region = Region::open(Arc::clone(&plain), false).map_err(|error| error.to_string())?;
@@ -269,13 +270,14 @@ impl History {
                 region = Region::open(Arc::clone(&recorder), false).map_err(|e| e.to_string())?;
             }
         }
-        Ok(Trace { base, events: recorder.take_trace(), states })
+        let events = region_mutants::changes(mutant.of_region(), recorder.take_trace());
+        Ok(Trace { base, events, states })
     }
 
     /// The first violation there is.
     pub fn exhaust(&self, mutant: AnyMutant, figures: &mut Figures) -> Option<Violation> {
         mutant::activate(mutant.of_dax());
-        let trace = match self.record() {
+        let trace = match self.record(mutant) {
             Ok(trace) => trace,
             Err(what) => return Some(Violation { position: None, what }),
         };

@@ -14,6 +14,7 @@ use super::cuts::Violation;
 use super::dax::device;
 use super::figures::Figures;
 use super::mutants::AnyMutant;
+use super::region_mutants;
 use super::update::cut_everywhere;
 
 const SIZE: u64 = PAGES_OFFSET + 8 * PAGE_SIZE;
@@ -80,7 +81,7 @@ impl Creation {
         let recorder = Recorder::new(Simulated::of(base.clone()));
         mutant::activate(mutant.of_dax());
         create(&recorder, &options(1)).unwrap();
-        let trace = recorder.take_trace();
+        let trace = region_mutants::update(mutant.of_region(), recorder.take_trace());
         cut_everywhere(&base, &trace, figures, &|image, is_done| self.verify(image, is_done))
     }
 

@@ -15,6 +15,7 @@ use super::cuts::Violation;
 use super::dax::device;
 use super::figures::Figures;
 use super::mutants::AnyMutant;
+use super::region_mutants;
 use super::update::cut_everywhere;
 
 /// Pages that can be allocated, the journal's two among them, and those that come.
@@ -80,7 +81,7 @@ impl Growth {
         let recorder = Recorder::new(Simulated::of(base.clone()));
         mutant::activate(mutant.of_dax());
         grow(&recorder).unwrap();
-        let trace = recorder.take_trace();
+        let trace = region_mutants::update(mutant.of_region(), recorder.take_trace());
         cut_everywhere(&base, &trace, figures, &|image, is_done| verify(image, is_done, &devices))
     }
 }

@@ -16,6 +16,7 @@ use super::cuts::Violation;
 use super::dax::device;
 use super::figures::Figures;
 use super::mutants::AnyMutant;
+use super::region_mutants;
 use super::update::cut_everywhere;
 
 const SIZE: u64 = PAGES_OFFSET + 16 * PAGE_SIZE;
@@ -186,7 +187,7 @@ impl Repair {
         if let Err(error) = repair(&recorder, true) {
             return Some(Violation { position: None, what: error.to_string() });
         }
-        let trace = recorder.take_trace();
+        let trace = region_mutants::update(mutant.of_region(), recorder.take_trace());
         let verify = |image: &Contents, is_done| verify(image, is_done, &expected);
         cut_everywhere(&base, &trace, figures, &verify)
     }

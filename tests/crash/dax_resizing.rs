@@ -13,14 +13,14 @@ use std::sync::Arc;
 use vhost_user_btt::dax::check::{Finding, check};
 use vhost_user_btt::dax::{Error, PAGE_SIZE, PAGES_OFFSET, Region, create, grow, mutant};
 use vhost_user_btt::pmem::simulated::{
-    Contents, CrashModel, Dropped, Effort, Event, Failing, FileFault, MediumKind, Random, Recorder,
-    Simulated,
+    Contents, CrashModel, Dropped, Effort, Event, Failing, FileFault, MediumKind, Random, Simulated,
 };
 use vhost_user_btt::pmem::{Access, Durability, PersistentMemory};
 
 use super::cuts::Violation;
 use super::dax::{State, device, options, state};
 use super::figures::Figures;
+use super::medium::Medium;
 use super::mutants::AnyMutant;
 use super::trace::is_failure;
 
@@ -77,12 +77,12 @@ impl Resizing {
             return self.is_refused(&base).err().map(|what| violation(0, what));
         }
         let states = states(&base);
-        let whole_run = self.run(&base, FileFault::default());
+        let whole_run = self.run(&base, FileFault::default(), mutant);
         faults(&whole_run.events).into_iter().find_map(|fault| {
             figures.traces += 1;
             figures.failures += u64::from(fault.what != Failing::Nothing);
-            let run = self.run(&base, fault);
-            let found = self.cut(&base, &run, &states, figures);
+            let run = self.run(&base, fault, mutant);
+            let found = self.cut(&base, &run, &states, mutant, figures);
             found.map(|violation| {
                 let what = format!("{fault:?}: {}", violation.what);
                 Violation { what, ..violation }
@@ -105,13 +105,14 @@ impl Resizing {
     }
 
     /// Lets the region grow, and resizes the device, until something fails.
-    fn run(&self, base: &Contents, fault: FileFault) -> Run {
-        let recorder = Arc::new(CrashModel::new(self.0, base).open());
-        if let Some(file) = recorder.file() {
+    fn run(&self, base: &Contents, fault: FileFault, mutant: AnyMutant) -> Run {
+        let recorder = CrashModel::new(self.0, base).open();
+        let medium = Medium::new(recorder, base, mutant.of_medium());
+        if let Some(file) = medium.recorder.file() {
             file.inject(fault);
         }
-        let done = change(&recorder);
-        Run { events: recorder.take_trace(), done }
+        let done = change(&medium);
+        Run { events: medium.recorder.take_trace(), done }
     }
 
     /// Cuts a run off after each of its events; where a sync has failed, from there on.
@@ -120,6 +121,7 @@ impl Resizing {
         base: &Contents,
         run: &Run,
         states: &[State],
+        mutant: AnyMutant,
         figures: &mut Figures,
     ) -> Option<Violation> {
         let events = &run.events;
@@ -135,7 +137,7 @@ impl Resizing {
             power_fails(&model, allowed, figures)
                 .and_then(|()| {
                     let has_failed = events[..position].iter().any(is_failure);
-                    next_process(&model, allowed, has_failed, figures)
+                    next_process(&model, allowed, has_failed, mutant, figures)
                 })
                 .err()
                 .map(|what| violation(position, what))
@@ -145,17 +147,17 @@ impl Resizing {
 
 /// Lets the region grow, and resizes the device, until something fails: no other change succeeds then.
 /// Returns how many changes were made.
-fn change(medium: &Arc<Recorder>) -> usize {
-    medium.mark(0);
+fn change(medium: &Arc<Medium>) -> usize {
+    medium.recorder.mark(0);
     if grow(medium).is_err() {
         assert!(grow(medium).is_err(), "growth after a failure");
         return 0;
     }
-    medium.mark(1);
+    medium.recorder.mark(1);
     let Ok(region) = Region::open(Arc::clone(medium), false) else { return 1 };
     for (number, pages) in SIZES.into_iter().enumerate() {
         if number > 0 {
-            medium.mark(1 + number as u64);
+            medium.recorder.mark(1 + number as u64);
         }
         if resize(&region, pages).is_err() {
             assert!(resize(&region, NEXT).is_err(), "a change after a failure");
@@ -238,16 +240,17 @@ fn next_process(
     model: &CrashModel,
     allowed: &[State],
     has_failed: bool,
+    mutant: AnyMutant,
     figures: &mut Figures,
 ) -> Result<(), String> {
-    let recorder = Arc::new(model.open());
-    let region = match Region::open(Arc::clone(&recorder), false) {
+    let medium = Medium::new(model.open(), &model.seen(), mutant.of_medium());
+    let region = match Region::open(Arc::clone(&medium), false) {
         Ok(region) => region,
         // The next sync tells of a failure that the first process was not told of.
         Err(Error::Media(error)) if has_failed && error.access == Access::Sync => return Ok(()),
         Err(error) => return Err(format!("the next process cannot open it: {error}")),
     };
-    let opening = recorder.take_trace();
+    let opening = medium.recorder.take_trace();
     let found = state(&region);
     if !allowed.contains(&found) {
         return Err(format!("the next process finds {found:?}, none of {allowed:?}"));
@@ -258,7 +261,7 @@ fn next_process(
     power_fails(&model, &found, figures).map_err(|what| format!("after opening: {what}"))?;
     resize(&region, NEXT).map_err(|error| format!("the next process: {error}"))?;
     let after = [found[0].clone(), state(&region)];
-    let events = recorder.take_trace();
+    let events = medium.recorder.take_trace();
     for (position, event) in events.iter().enumerate() {
         model.replay(std::slice::from_ref(event));
         let is_over = position + 1 == events.len();

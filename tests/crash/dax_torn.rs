@@ -18,6 +18,7 @@ use super::cuts::Violation;
 use super::dax::device;
 use super::figures::Figures;
 use super::mutants::AnyMutant;
+use super::region_mutants::{self, RegionMutant};
 
 /// Pages beside the journal.
 const PAGES: u64 = 32;
@@ -108,12 +109,18 @@ impl Twice {
 
     /// Cuts the power in the entry of an attempt, of which the pieces are left that `keep` says. All that
     /// comes before the entry is durable.
-    fn torn(self, before: &Contents, attempt: u64, keep: impl Fn(usize) -> bool) -> Torn {
+    fn torn(
+        self,
+        before: &Contents,
+        attempt: u64,
+        mutant: Option<RegionMutant>,
+        keep: impl Fn(usize) -> bool,
+    ) -> Torn {
         let recorder = Arc::new(Recorder::new(Simulated::of(before.clone())));
         let region = Region::open(Arc::clone(&recorder), false).unwrap();
         self.act(&region, attempt);
         let image = Simulated::of(before.clone());
-        for event in recorder.take_trace() {
+        for event in region_mutants::changes(mutant, recorder.take_trace()) {
             match event {
                 Event::Stream { offset, bytes, .. } => {
                     if !JOURNAL.contains(&offset) || bytes.iter().all(|byte| *byte == 0) {
@@ -141,26 +148,32 @@ impl Twice {
         let base = Twice::base();
         mutant::activate(mutant.of_dax());
         figures.traces += 1;
-        let pieces = self.torn(&base, 0, |_| true).entry.len().div_ceil(self.unit());
+        let pieces =
+            self.torn(&base, 0, mutant.of_region(), |_| true).entry.len().div_ceil(self.unit());
         (0..pieces).find_map(|missing| {
             figures.points += 1;
             figures.images += 2;
             figures.nested += 1;
-            let what = self.verify(&base, missing).err()?;
+            let what = self.verify(&base, missing, mutant.of_region()).err()?;
             Some(Violation { position: Some(missing), what })
         })
     }
 
-    fn verify(self, base: &Contents, missing: usize) -> Result<(), String> {
+    fn verify(
+        self,
+        base: &Contents,
+        missing: usize,
+        mutant: Option<RegionMutant>,
+    ) -> Result<(), String> {
         let before = seen(&open(base)?);
-        let first = self.torn(base, 0, |number| number != missing);
+        let first = self.torn(base, 0, mutant, |number| number != missing);
         if seen(&open(&first.image)?) != before {
             // The piece was zero, and nothing is missing: the change has happened.
             let piece = first.entry.chunks(self.unit()).nth(missing).unwrap_or_default();
             let is_zero = piece.iter().all(|byte| *byte == 0);
             return if is_zero { Ok(()) } else { Err("a torn entry was replayed".to_owned()) };
         }
-        let second = self.torn(&first.image, 1, |number| number == missing);
+        let second = self.torn(&first.image, 1, mutant, |number| number == missing);
         if second.at != first.at {
             return Err("the entries are not at the same place".to_owned());
         }

@@ -40,8 +40,28 @@ pub fn exhaust(
     preemptions: usize,
     figures: &mut Figures,
 ) -> Option<Violation> {
-    let alone = scenario.is_of_one_queue();
-    let (effort, preemptions) = if alone { (ONE_QUEUE, 0) } else { (SEVERAL_QUEUES, preemptions) };
+    let effort = if scenario.is_of_one_queue() { ONE_QUEUE } else { SEVERAL_QUEUES };
+    exhaust_with(scenario, mutant, preemptions, &effort, figures)
+}
+
+/// The first violation there is, where a round of several sectors is in every trace.
+pub fn exhaust_moves(
+    scenario: &Scenario,
+    mutant: AnyMutant,
+    preemptions: usize,
+    figures: &mut Figures,
+) -> Option<Violation> {
+    exhaust_with(scenario, mutant, preemptions, &SEVERAL_QUEUES, figures)
+}
+
+fn exhaust_with(
+    scenario: &Scenario,
+    mutant: AnyMutant,
+    preemptions: usize,
+    effort: &Effort,
+    figures: &mut Figures,
+) -> Option<Violation> {
+    let preemptions = if scenario.is_of_one_queue() { 0 } else { preemptions };
     let start = Start::of(scenario);
     let mut verified = Verified::default();
     let mut violation = None;
@@ -53,7 +73,7 @@ pub fn exhaust(
         let (run, trace) = start.run(scenario, mutant, schedule);
         figures.traces += 1;
         violation = fault_of(&trace).or_else(|| {
-            Cutter::new(scenario, mutant, &trace).everywhere(&effort, &mut verified, figures)
+            Cutter::new(scenario, mutant, &trace).everywhere(effort, &mut verified, figures)
         });
         run
     });

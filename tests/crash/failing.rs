@@ -14,7 +14,7 @@ use super::cuts::{Cutter, Violation};
 use super::figures::Figures;
 use super::killed::Next;
 use super::mutants::AnyMutant;
-use super::scenario::Op::{self, Commit, Flush, Part, Read, Trim, Write};
+use super::scenario::Op::{self, Commit, Defragment, Flush, Part, Read, Trim, Write};
 use super::scenario::{Disk, Scenario};
 use super::trace::{Start, Trace, fault_of, is_failure};
 use super::verify::Verified;
@@ -63,8 +63,10 @@ fn of_disk(disk: Disk, choices: usize) -> Vec<Faulty> {
     let writes = [Write(0..1), Commit, Read(0..4), Write(1..2), Flush, Write(0..1), Commit];
     let batch = [Write(0..3), Commit, Flush, Write(5..6), Write(1..2), Commit];
     let trims = [Trim(0..2, NeverWritten::Leave), Commit, Flush, Part(2, 1), Commit];
-    [("writes", writes.to_vec()), ("batches", batch.to_vec()), ("trims", trims.to_vec())]
-        .into_iter()
+    let moves = [Write(0..1), Flush, Defragment(0), Commit, Write(1..2), Commit];
+    let all = [("writes", writes.to_vec()), ("batches", batch.to_vec()), ("trims", trims.to_vec())];
+    all.into_iter()
+        .chain([("moves", moves.to_vec())])
         .map(|(name, ops)| {
             // After a failure, everything that changes the disk is refused, and reads go on.
             let after = [Read(0..4), Write(3..4), Commit, Flush, Read(0..6)];

@@ -96,7 +96,7 @@ fn is_in_one_arena(scenario: &Scenario, page: &Range<u64>) -> bool {
     ends.all(|end| !(page.start < end && end < page.end))
 }
 
-/// Whether each page is of one write.
+/// Checks that each page is of one write.
 pub fn check(pages: &[Page], values: &[(u64, Value)]) -> Result<(), String> {
     for page in pages {
         let of_page = values.iter().filter(|(sector, _)| page.contains(*sector));

@@ -14,6 +14,7 @@ use super::medium::Medium;
 use super::mutants::AnyMutant;
 use super::scenario::{ARENA, Disk, Scenario, open};
 use super::update::cut_everywhere;
+use super::update_mutants;
 use super::value::Value;
 
 /// A growth.
@@ -74,7 +75,9 @@ impl Growth {
         if let Err(error) = grow(&medium, None, ARENA, |_, _| {}) {
             return Some(Violation { position: None, what: error.to_string() });
         }
-        let trace = medium.recorder.take_trace();
+        let old = find(&Simulated::of(self.old.begin().0), None).unwrap();
+        let events = medium.recorder.take_trace();
+        let trace = update_mutants::grown(mutant.of_update(), &old[old.len() - 1], events);
         let verify = |image: &Contents, is_done| self.verify(image, is_done);
         cut_everywhere(&base, &trace, figures, &verify)
     }

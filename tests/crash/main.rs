@@ -14,6 +14,7 @@ mod dax_growth;
 mod dax_repair;
 mod dax_resizing;
 mod dax_torn;
+mod defragmented;
 mod exhaust;
 mod failing;
 mod figures;
@@ -29,11 +30,13 @@ mod mutants;
 mod oracle;
 mod random;
 mod records;
+mod region_mutants;
 mod ring;
 mod scenario;
 mod scenarios;
 mod trace;
 mod update;
+mod update_mutants;
 mod value;
 mod verify;
 mod worker;
@@ -91,6 +94,9 @@ fn main() -> ExitCode {
     let preemptions = scenarios::PREEMPTIONS + usize::from(args.deep);
     total += cut_all("scenarios", &args.wanted(scenarios::all()), |scenario, figures| {
         exhaust::exhaust(scenario, AnyMutant::None, preemptions, figures)
+    });
+    total += cut_all("defragmented", &args.wanted(defragmented::all()), |scenario, figures| {
+        exhaust::exhaust_moves(scenario, AnyMutant::None, preemptions - 1, figures)
     });
     total += cut_all("wide", &args.wanted(scenarios::wide(args.deep)), |scenario, figures| {
         exhaust::sample(scenario, AnyMutant::None, figures)

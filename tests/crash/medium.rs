@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, ThreadId};
 
 use vhost_user_btt::btt::{Geometry, find};
+use vhost_user_btt::dax::{PAGE_SIZE, PAGES_OFFSET};
 use vhost_user_btt::pmem::simulated::{Contents, Recorder, Simulated};
 use vhost_user_btt::pmem::{CACHE_LINE, Durability, MediaError, PersistentMemory};
 use vm_memory::VolatileSlice;
@@ -19,6 +20,8 @@ use super::medium_mutants::MediumMutant;
 enum Part {
     Info,
     Data,
+    /// The records of groups, between the last block and the map.
+    Record,
     Map,
     Flog,
 }
@@ -33,6 +36,10 @@ struct Since {
     held: Vec<(u64, u64)>,
     /// Data that are held back.
     held_data: Vec<(u64, Vec<u8>)>,
+    /// Words of records of groups that are held back.
+    held_records: Vec<(u64, u64)>,
+    /// Cache lines of the map that were flushed.
+    map_lines: Vec<u64>,
 }
 
 /// Flushes of a part since the last fence.
@@ -77,7 +84,8 @@ impl Medium {
     pub fn new(recorder: Recorder, layout: &Contents, mutant: Option<MediumMutant>) -> Arc<Medium> {
         let arenas = match mutant {
             None => Vec::new(),
-            Some(_) => find(&Simulated::of(layout.clone()), None).unwrap(),
+            // There are none on a medium with a region of DAX devices.
+            Some(_) => find(&Simulated::of(layout.clone()), None).unwrap_or_default(),
         };
         Arc::new(Medium {
             recorder,
@@ -121,6 +129,7 @@ impl Medium {
             _ if offset < geometry.dataoff || offset >= geometry.info2off => Part::Info,
             _ if offset >= geometry.logoff => Part::Flog,
             _ if offset >= geometry.mapoff => Part::Map,
+            _ if offset >= end_of_blocks(geometry) => Part::Record,
             _ => Part::Data,
         })
     }
@@ -184,6 +193,7 @@ impl Medium {
             return self.flush_held(earlier);
         }
         let is_dropped = self.is(NoMapFlush)
+            || self.is(MediumMutant::FlushedTooSoon)
             || self.opens_with(MediumMutant::OpenedMapUnflushed)
             || self.is(OnlyFirstMapFlushed) && earlier.count > 0;
         if is_dropped { Ok(()) } else { self.recorder.flush(offset, length) }
@@ -207,6 +217,7 @@ impl Medium {
     fn end_fence(&self) -> Option<Part> {
         self.with_since(|since| {
             (since.flog, since.map) = (Flushes::default(), Flushes::default());
+            since.map_lines.clear();
             since.last.take()
         })
     }
@@ -223,11 +234,49 @@ impl Medium {
             return true;
         }
         match part {
-            Some(Part::Data) => self.is(NoDataFence),
+            Some(Part::Data | Part::Record) => self.is(NoDataFence),
             Some(Part::Flog) => self.is(NoFlogFence) || self.is(ReusedEarly),
             Some(Part::Map) => self.is(NoMapFence) || self.is(ReusedEarly),
             Some(Part::Info) => self.is(NoInfoFence),
             None => false,
+        }
+    }
+
+    /// Flushes the line of a map entry that was stored, if it is the first of its line since the last fence.
+    fn flush_first_of_line(&self, offset: u64) -> Result<(), MediaError> {
+        let line = offset / CACHE_LINE * CACHE_LINE;
+        let is_first = self.with_since(|since| {
+            let is_first = !since.map_lines.contains(&line);
+            since.map_lines.push(line);
+            is_first
+        });
+        if is_first { self.recorder.flush(line, CACHE_LINE) } else { Ok(()) }
+    }
+
+    fn store_record(&self, offset: u64, value: u64) -> Result<(), MediaError> {
+        if !self.is(MediumMutant::RecordAfterFence) || self.is_opening.load(Ordering::Relaxed) {
+            return self.recorder.store_u64(offset, value);
+        }
+        self.with_since(|since| since.held_records.push((offset, value)));
+        Ok(())
+    }
+
+    /// Stores the words of records that were held back.
+    fn release_records(&self) -> Result<(), MediaError> {
+        for (offset, value) in self.with_since(|since| std::mem::take(&mut since.held_records)) {
+            self.recorder.store_u64(offset, value)?;
+            self.recorder.flush(offset, 8)?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether the mutant does not make the page at `offset` dirty.
+    fn trusts_clean(&self, offset: u64) -> bool {
+        match self.mutant {
+            Some(MediumMutant::TouchForgotten) => true,
+            Some(MediumMutant::CleanSuperblockTrusted) => offset < 2 * PAGE_SIZE,
+            Some(MediumMutant::CleanEntryTrusted) => offset >= PAGES_OFFSET,
+            _ => false,
         }
     }
 
@@ -267,6 +316,11 @@ impl Medium {
     }
 }
 
+/// Offset of the byte behind the last block of an arena.
+fn end_of_blocks(geometry: &Geometry) -> u64 {
+    geometry.dataoff + u64::from(geometry.internal_nlba) * u64::from(geometry.internal_lbasize)
+}
+
 impl PersistentMemory for Medium {
     fn size(&self) -> u64 {
         self.recorder.size()
@@ -286,14 +340,19 @@ impl PersistentMemory for Medium {
 
     fn store_u32(&self, offset: u64, value: u32) -> Result<(), MediaError> {
         self.look();
-        self.note(offset);
-        self.recorder.store_u32(offset, value)
+        let part = self.note(offset);
+        self.recorder.store_u32(offset, value)?;
+        if part == Some(Part::Map) && self.is(MediumMutant::FlushedTooSoon) {
+            return self.flush_first_of_line(offset);
+        }
+        Ok(())
     }
 
     fn store_u64(&self, offset: u64, value: u64) -> Result<(), MediaError> {
         self.look();
         match self.note(offset) {
             Some(Part::Flog) => self.store_flog(offset, value),
+            Some(Part::Record) => self.store_record(offset, value),
             _ => self.recorder.store_u64(offset, value),
         }
     }
@@ -328,6 +387,7 @@ impl PersistentMemory for Medium {
             Some(Part::Flog) => self.flush_flog(offset, length),
             Some(Part::Map) => self.flush_map(offset, length),
             Some(Part::Info) if self.forgets_info(offset) => Ok(()),
+            Some(Part::Record) if self.is(MediumMutant::RecordUnflushed) => Ok(()),
             _ => self.recorder.flush(offset, length),
         }
     }
@@ -342,11 +402,14 @@ impl PersistentMemory for Medium {
         }
         let is_dropped = self.drops_fence(last)
             || self.opens_with(MediumMutant::OpenedUnfenced)
+            || self.opens_with(MediumMutant::ReplayUnfenced) && last == Some(Part::Map)
+            || self.opens_with(MediumMutant::UndoUnfenced) && last == Some(Part::Flog)
             || self.is(MediumMutant::EveryOtherFenceUnsynced) && number % 2 == 1;
         let fenced = if is_dropped { Ok(()) } else { self.recorder.fence() };
         if last == Some(Part::Flog) {
             self.release_data()?;
         }
+        self.release_records()?;
         match self.mutant {
             Some(MediumMutant::FailedFenceGood | MediumMutant::FailureForgotten) => Ok(()),
             _ => fenced,
@@ -379,7 +442,7 @@ impl PersistentMemory for Medium {
 
     fn touch_u32(&self, offset: u64) -> Result<u32, MediaError> {
         self.look();
-        if self.is(MediumMutant::TouchForgotten) {
+        if self.trusts_clean(offset) {
             return self.recorder.load_u32(offset);
         }
         self.recorder.touch_u32(offset)

@@ -71,10 +71,25 @@ pub enum MediumMutant {
     SyncIgnored,
     /// What is to be made dirty again is only looked at.
     TouchForgotten,
+    /// Opening a region looks at its superblocks only, and does not make their pages dirty.
+    CleanSuperblockTrusted,
+    /// Replay looks at its entry only, and does not make its page dirty.
+    CleanEntryTrusted,
+    /// Replayed map entries are not fenced.
+    ReplayUnfenced,
+    /// The map entries of a round that share a cache line are flushed after the first of them is
+    /// stored, not after the last.
+    FlushedTooSoon,
+    /// The record of a round's groups is stored after the fence of its data.
+    RecordAfterFence,
+    /// The record of a round's groups is not flushed.
+    RecordUnflushed,
+    /// What was taken back is not durable before the record is cleared.
+    UndoUnfenced,
 }
 
 impl MediumMutant {
-    pub const ALL: [MediumMutant; 32] = [
+    pub const ALL: [MediumMutant; 39] = [
         MediumMutant::NoDataFence,
         MediumMutant::NoFlogFence,
         MediumMutant::NoMapFence,
@@ -107,5 +122,12 @@ impl MediumMutant {
         MediumMutant::FailureUnseen,
         MediumMutant::SyncIgnored,
         MediumMutant::TouchForgotten,
+        MediumMutant::CleanSuperblockTrusted,
+        MediumMutant::CleanEntryTrusted,
+        MediumMutant::ReplayUnfenced,
+        MediumMutant::FlushedTooSoon,
+        MediumMutant::RecordAfterFence,
+        MediumMutant::RecordUnflushed,
+        MediumMutant::UndoUnfenced,
     ];
 }

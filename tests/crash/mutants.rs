@@ -14,7 +14,8 @@ use super::dax_growth;
 use super::dax_repair;
 use super::dax_resizing;
 use super::dax_torn;
-use super::exhaust::{self, exhaust};
+use super::defragmented;
+use super::exhaust::{self, exhaust, exhaust_moves};
 use super::failing;
 use super::figures::Figures;
 use super::groups;
@@ -22,8 +23,10 @@ use super::growth;
 use super::killed;
 use super::killed_change;
 use super::medium_mutants::MediumMutant;
+use super::region_mutants::RegionMutant;
 use super::ring;
 use super::scenarios;
+use super::update_mutants::UpdateMutant;
 
 /// An engine with an error, or the one that we have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub enum AnyMutant {
     Engine(Mutant),
     Medium(MediumMutant),
     Dax(DaxMutant),
+    Region(RegionMutant),
+    Update(UpdateMutant),
     Worker(WorkerMutant),
 }
 
@@ -42,7 +47,9 @@ impl AnyMutant {
         let medium = MediumMutant::ALL.map(AnyMutant::Medium);
         let dax = DaxMutant::CRASH.iter().map(|mutant| AnyMutant::Dax(*mutant));
         let worker = WorkerMutant::CRASH.iter().map(|mutant| AnyMutant::Worker(*mutant));
-        engine.chain(medium).chain(dax).chain(worker).collect()
+        let region = RegionMutant::ALL.map(AnyMutant::Region);
+        let update = UpdateMutant::ALL.map(AnyMutant::Update);
+        engine.chain(medium).chain(update).chain(dax).chain(region).chain(worker).collect()
     }
 
     pub fn of_engine(self) -> Option<Mutant> {
@@ -53,15 +60,31 @@ impl AnyMutant {
         if let AnyMutant::Dax(mutant) = self { Some(mutant) } else { None }
     }
 
+    pub fn of_region(self) -> Option<RegionMutant> {
+        if let AnyMutant::Region(mutant) = self { Some(mutant) } else { None }
+    }
+
+    pub fn of_update(self) -> Option<UpdateMutant> {
+        if let AnyMutant::Update(mutant) = self { Some(mutant) } else { None }
+    }
+
+    /// Returns whether nothing but changes of regions can notice it.
+    fn is_of_regions(self) -> bool {
+        self.of_dax().is_some() || self.of_region().is_some() || self.is_of_clean_pages()
+    }
+
     pub fn of_worker(self) -> Option<WorkerMutant> {
         if let AnyMutant::Worker(mutant) = self { Some(mutant) } else { None }
     }
 
     /// Returns whether it is about what opening a region makes of clean pages.
     fn is_of_clean_pages(self) -> bool {
-        use DaxMutant::{CleanEntryTrusted, CleanSuperblockTrusted, RightWordSkipped};
-        let AnyMutant::Dax(mutant) = self else { return false };
-        matches!(mutant, CleanSuperblockTrusted | CleanEntryTrusted | RightWordSkipped)
+        use MediumMutant::{CleanEntryTrusted, CleanSuperblockTrusted};
+        matches!(
+            self,
+            AnyMutant::Dax(DaxMutant::RightWordSkipped)
+                | AnyMutant::Medium(CleanSuperblockTrusted | CleanEntryTrusted)
+        )
     }
 
     /// Returns whether it is about what opening does, or about what comes after a failure.
@@ -71,27 +94,48 @@ impl AnyMutant {
             OpenedFlogUnflushed, OpenedMapUnflushed, OpenedPrimaryUnflushed,
             OpenedSuperblockUnflushed, OpenedUnfenced, TouchForgotten,
         };
-        match self {
-            AnyMutant::Engine(mutant) => mutant == Mutant::CleanTrusted,
-            AnyMutant::Medium(
+        self.of_medium().is_some_and(|mutant| {
+            matches!(
+                mutant,
                 FailedFenceGood
-                | FailureForgotten
-                | FailureUnseen
-                | OpenedBackupUnflushed
-                | OpenedFlogUnflushed
-                | OpenedMapUnflushed
-                | OpenedPrimaryUnflushed
-                | OpenedSuperblockUnflushed
-                | OpenedUnfenced
-                | TouchForgotten,
-            ) => true,
-            _ => false,
-        }
+                    | FailureForgotten
+                    | FailureUnseen
+                    | OpenedBackupUnflushed
+                    | OpenedFlogUnflushed
+                    | OpenedMapUnflushed
+                    | OpenedPrimaryUnflushed
+                    | OpenedSuperblockUnflushed
+                    | OpenedUnfenced
+                    | TouchForgotten
+            )
+        })
     }
 
     /// Returns whether it is about groups, so that nothing else can notice it.
     fn is_of_groups(self) -> bool {
-        self.of_engine().is_some_and(|mutant| Mutant::GROUPS.contains(&mutant))
+        use MediumMutant::{RecordAfterFence, RecordUnflushed, UndoUnfenced};
+        let of_medium = [RecordAfterFence, RecordUnflushed, UndoUnfenced].map(AnyMutant::Medium);
+        of_medium.contains(&self)
+            || self.of_engine().is_some_and(|mutant| Mutant::GROUPS.contains(&mutant))
+    }
+
+    /// Returns whether it is about moving sectors, so that nothing else can notice it.
+    fn is_of_moves(self) -> bool {
+        use Mutant::{
+            MovedUnfenced, MovedUnlocked, MovedUnsynced, MovedZeroForgotten, MovedZeroUnfilled,
+            NeverWrittenMoved,
+        };
+        self.of_engine().is_some_and(|mutant| {
+            matches!(
+                mutant,
+                MovedUnfenced
+                    | MovedUnlocked
+                    | MovedUnsynced
+                    | MovedZeroForgotten
+                    | MovedZeroUnfilled
+                    | NeverWrittenMoved
+            )
+        })
     }
 
     pub fn of_medium(self) -> Option<MediumMutant> {
@@ -106,6 +150,8 @@ impl fmt::Display for AnyMutant {
             AnyMutant::Engine(mutant) => write!(f, "{mutant:?}"),
             AnyMutant::Medium(mutant) => write!(f, "{mutant:?}"),
             AnyMutant::Dax(mutant) => write!(f, "dax {mutant:?}"),
+            AnyMutant::Region(mutant) => write!(f, "region {mutant:?}"),
+            AnyMutant::Update(mutant) => write!(f, "update {mutant:?}"),
             AnyMutant::Worker(mutant) => write!(f, "worker {mutant:?}"),
         }
     }
@@ -113,7 +159,7 @@ impl fmt::Display for AnyMutant {
 
 /// What noticed a mutant first: the scenario, and what was wrong there.
 pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
-    if mutant.of_dax().is_some() {
+    if mutant.is_of_regions() {
         return hunt_dax(mutant);
     }
     if mutant.of_worker().is_some() {
@@ -150,6 +196,11 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
             exhaust::sample(scenario, mutant, &mut Figures::default())
         })
     };
+    if mutant.is_of_moves() {
+        return hunt_in(defragmented::for_mutant(mutant), |scenario| {
+            exhaust_moves(scenario, mutant, scenarios::PREEMPTIONS, &mut Figures::default())
+        });
+    }
     if mutant.is_of_groups() {
         let groups = || {
             hunt_in(groups::for_mutants(), |grouped| {
@@ -165,6 +216,9 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
     if mutant.is_of_opening_or_failures() {
         // Where it is noticed if anywhere: the others take minutes.
         return changes().or_else(kills).or_else(failures).or_else(scenarios);
+    }
+    if mutant.of_update().is_some() {
+        return creations().or_else(growths);
     }
     let found = scenarios().or_else(wide).or_else(creations).or_else(growths);
     found.or_else(kills).or_else(changes).or_else(failures)

@@ -68,7 +68,7 @@ fn ops(hot: &[u64], poisoned: bool, random: &mut Random) -> Vec<Op> {
 fn op(hot: &[u64], poisoned: bool, random: &mut Random) -> Op {
     let sector = hot[random.within(0..hot.len() as u64) as usize];
     let several = sector..sector + 1 + random.within(0..3);
-    match random.within(0..12) {
+    match random.within(0..13) {
         0..5 => Op::Write(several),
         5 => Op::Zeroes(several),
         6 => Op::Trim(several, NeverWritten::Leave),
@@ -76,6 +76,7 @@ fn op(hot: &[u64], poisoned: bool, random: &mut Random) -> Op {
         // Part of a sector that cannot be read cannot be written.
         8 if !poisoned => Op::Part(sector, random.within(0..4) as usize),
         9 => Op::Read(several),
+        10 => Op::Defragment(random.within(0..3) as u32),
         _ => Op::Commit,
     }
 }

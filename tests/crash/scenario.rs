@@ -117,6 +117,9 @@ pub enum Op {
     /// Replaces a quarter of a sector.
     Part(u64, usize),
     Read(Range<u64>),
+    /// Moves sectors of the first arena to the blocks whose number is so much more, and other sectors out of
+    /// their way, of those that something is done to.
+    Defragment(u32),
     /// Commits what was staged, and ends the batch.
     Commit,
     /// Ends the batch, and makes all that was written durable.
@@ -130,7 +133,7 @@ impl Op {
                 sectors.clone()
             }
             Op::Part(sector, _) => *sector..sector + 1,
-            Op::Commit | Op::Flush => 0..0,
+            Op::Defragment(_) | Op::Commit | Op::Flush => 0..0,
         }
     }
 }

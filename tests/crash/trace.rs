@@ -158,7 +158,7 @@ pub fn histories(
                         let (offset, bytes) = part(scenario, *queue, index, sector, *quarter);
                         Effect::Replace(offset, bytes)
                     }
-                    Op::Read(_) | Op::Commit | Op::Flush => continue,
+                    Op::Read(_) | Op::Defragment(_) | Op::Commit | Op::Flush => continue,
                 };
                 operations.extend(marks.operation(mark_of(*queue, index), effect));
             }

@@ -1,4 +1,4 @@
-//! Whether an image that a power failure left is one that may be.
+//! Verifies that an image that a power failure left is one that may be.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,6 +17,7 @@ use vm_memory::VolatileSlice;
 use super::figures::Left;
 use super::flushed;
 use super::groups::{self, Page};
+use super::medium::Medium;
 use super::mutants::AnyMutant;
 use super::records;
 use super::scenario::{Scenario, data_block_of, open};
@@ -289,15 +290,16 @@ impl Verifier<'_> {
         every: u64,
     ) -> Result<(), String> {
         let mut model = CrashModel::new(self.scenario.disk.medium, image);
-        let medium = Arc::new(model.open());
-        allowed.poison.iter().for_each(|range| medium.medium().poison(range.clone()));
-        let (_, mut queues) =
-            self.scenario.open(medium.clone()).map_err(|error| error.to_string())?;
+        let medium = Medium::new(model.open(), image, self.mutant.of_medium());
+        let recorder = &medium.recorder;
+        allowed.poison.iter().for_each(|range| recorder.medium().poison(range.clone()));
+        let opened = medium.open(|| self.scenario.open(medium.clone()));
+        let (_, mut queues) = opened.map_err(|error| error.to_string())?;
         let rewritten = values.iter().position(|(sector, _)| *sector == pending).unwrap_or(0);
         let (sector, _) = values[rewritten];
         // Poison is found by reading, and a block must not be filled before it was.
         read_all(&mut queues[0], allowed)?;
-        medium.mark(0);
+        recorder.mark(0);
         // By another thread, whose fences do not speak for the one that recovered.
         let queue = &mut queues[0];
         let this = &*self;
@@ -308,13 +310,13 @@ impl Verifier<'_> {
             });
             writer.join().unwrap_or_else(|_| Err("a write after recovery panicked".to_owned()))
         })?;
-        medium.mark(1);
+        recorder.mark(1);
         let new = Value::stamp(sector, VERSION, self.scenario.disk.sector_size());
         let mut sectors: Vec<(u64, Vec<Value>)> =
             values.iter().map(|(sector, value)| (*sector, vec![value.clone()])).collect();
         let mut poison = allowed.poison.clone();
         let mut random = Random::new(image.fingerprint(self.base));
-        for event in medium.take_trace() {
+        for event in recorder.take_trace() {
             model.replay(std::slice::from_ref(&event));
             clear_poison(&mut poison, &event);
             match event {
@@ -451,8 +453,8 @@ fn check_clean<M: PersistentMemory>(medium: &M, when: &str) -> Result<Report, St
 }
 
 /// What all sectors read as: one by one, and together with their neighbours.
-fn read_all(
-    queue: &mut Queue<Arc<Recorder>>,
+fn read_all<M: PersistentMemory>(
+    queue: &mut Queue<M>,
     allowed: &Allowed,
 ) -> Result<Vec<(u64, Value)>, String> {
     let size = queue.btt().sector_size() as usize;

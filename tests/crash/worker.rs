@@ -16,6 +16,9 @@ use super::value::Value;
 /// Most operations of a queue: their numbers make the marks in the trace.
 const MOST_OPS: u64 = 1 << 16;
 
+/// Most rounds of a defragmentation.
+const MOST_ROUNDS: usize = 8;
+
 /// A sector that was read.
 #[derive(Clone)]
 pub struct Seen {
@@ -108,6 +111,7 @@ impl Segment<'_> {
             match op {
                 Op::Commit | Op::Flush => batch.commit(),
                 Op::Read(sectors) => self.read(&mut batch, index, sectors.clone()),
+                Op::Defragment(shift) => self.defragment(&mut batch, index, *shift),
                 _ => self.change(&mut batch, index, op),
             }
         }
@@ -148,7 +152,7 @@ impl Segment<'_> {
                 let (offset, mut bytes) = part(scenario, self.number, index, *sector, *quarter);
                 batch.write_part(*sector, offset, &VolatileSlice::from(&mut bytes[..]), index)
             }
-            Op::Read(_) | Op::Commit | Op::Flush => Ok(()),
+            Op::Read(_) | Op::Defragment(_) | Op::Commit | Op::Flush => Ok(()),
         };
         match done {
             Err(error) => self.failed(&format!("{op:?}"), &error),
@@ -170,6 +174,22 @@ impl Segment<'_> {
         let seen = seen.map(|(sector, value)| Seen { mark, sector, value, is_after_failure });
         self.process.log.lock().unwrap().seen.extend(seen);
         self.mark(index, 1);
+    }
+
+    /// Moves sectors until there is nothing left to do, or others have written as many sectors meanwhile.
+    fn defragment(&self, batch: &mut Batch<'_, Arc<Medium>>, index: usize, shift: u32) {
+        let must_fail = self.process.has_failed();
+        let order = batch.btt().order(0, shift);
+        let sectors = self.process.scenario.sectors();
+        let mut others = sectors[0] as u32..sectors[sectors.len() - 1] as u32 + 1;
+        for _ in 0..MOST_ROUNDS {
+            match batch.defragment(0, order, others.clone()) {
+                Err(error) => return self.failed(&format!("move {index}"), &error),
+                Ok(_) if must_fail => return self.fault("sectors are moved after a failed sync"),
+                Ok(moved) if moved.sectors == 0 && moved.next >= others.end => return,
+                Ok(moved) => others.start = moved.next,
+            }
+        }
     }
 
     fn flush(&self, queue: &Queue<Arc<Medium>>, index: usize) {

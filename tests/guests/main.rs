@@ -28,6 +28,7 @@ mod disk_features;
 mod ext4;
 mod firmware;
 mod growth;
+mod kept;
 mod linux_btt;
 mod migration;
 mod namespaces;

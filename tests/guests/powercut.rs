@@ -167,7 +167,7 @@ fn ext4_without_barriers_is_found_by_powercut() {
 }
 
 /// A file is written, and then another one that names it. Data of the kind `a` are not synced before, those of `b` are.
-const TWO_FILES: &str = r#"
+const TWO_FILES: &str = r"
 mount -t ext4 -o commit=1 /dev/vda /mnt
 for version in 1 2 3; do
     for kind in a b; do
@@ -178,7 +178,7 @@ for version in 1 2 3; do
 done
 umount /mnt
 no_disk_errors
-"#;
+";
 
 /// The file that is named is whole.
 const NAMED_IS_WHOLE: &str = r#"

@@ -28,7 +28,7 @@ pub struct Model {
     pub queues: usize,
     /// The sectors that are read and written.
     pub sectors: &'static [u32],
-    /// Whether the image is whole in the end; else, what `run` makes sure of has to do.
+    /// True if the image is whole in the end; else, what `run` makes sure of has to do.
     pub whole: bool,
     /// How often a thread that could go on is made to wait, in one interleaving, unless the
     /// environment says otherwise (`LOOM_MAX_PREEMPTIONS`); `None`: as often as can be.

@@ -76,8 +76,8 @@ fn qemu_appends_to_a_log_of_ours() {
 /// `METADATA` of dm-log-writes.
 const METADATA: u64 = 16;
 
-/// A log as the kernel's dm-log-writes leaves it: drivers/md/dm-log-writes.c, "struct log_write_super" and "struct
-/// log_write_entry", each in a sector of its own.
+/// A log as the kernel's dm-log-writes leaves it (drivers/md/dm-log-writes.c): `log_write_super` and `log_write_entry`,
+/// each in a sector of its own.
 fn log_of_dm(entries: &[(u64, &[u8], u64)]) -> Vec<u8> {
     let sector = |words: &[u64]| {
         let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();

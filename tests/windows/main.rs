@@ -6,6 +6,7 @@ mod common;
 
 mod control;
 mod exposure;
+mod kept;
 mod lost_stores;
 mod mapping;
 mod power_fail;

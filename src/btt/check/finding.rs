@@ -43,7 +43,7 @@ impl std::fmt::Display for InfoCopy {
     }
 }
 
-/// Who has a block.
+/// The owner of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     /// The lane whose free block it is.

@@ -23,7 +23,7 @@ pub struct Report {
     pub taken_back: Vec<TakenBack>,
 }
 
-/// Whether there is anything wrong.
+/// How much is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// All invariants hold, after the replay of pending writes, which are no fault.

@@ -79,9 +79,6 @@ impl Arena {
         newest: &[FlogEntry],
         may_store: bool,
     ) -> Result<(), MediaError> {
-        if mutant!(btt::KilledTrusted) {
-            return Ok(());
-        }
         let geometry = &self.info.geometry;
         let keep = |offset, length| write_back(medium, self.start + offset, length, may_store);
         if !matches!(found, Copies::OnlyBackup(InfoFault::Media(_))) {
@@ -111,7 +108,7 @@ impl Arena {
         undone: &[Undo],
     ) -> Result<(), MediaError> {
         undone.iter().try_for_each(|undo| self.undo(medium, undo))?;
-        if mutant!(btt::UndoUnfenced) { Ok(()) } else { medium.fence() }
+        medium.fence()
     }
 
     /// Clears the records of groups of these sets, once all that they are needed for is durable; durable on
@@ -135,9 +132,6 @@ impl Arena {
     ) -> Result<(), MediaError> {
         for (lba, entry) in pending {
             self.store_entry(medium, *lba, *entry)?;
-        }
-        if mutant!(btt::ReplayUnfenced) {
-            return Ok(());
         }
         medium.fence()
     }
@@ -194,6 +188,14 @@ impl Arena {
     fn bad_entry(&self, lba: Lba, entry: MapEntry) -> Error {
         let (block, blocks) = (entry.block(lba), self.info.geometry.internal_nlba);
         Error::BadMapEntry { arena: self.number, lba, block, blocks }
+    }
+
+    /// The number of the first sector from `lba` on whose map entry is in no hole of the map, or one beyond the
+    /// last.
+    pub(super) fn next_stored_entry<M: PersistentMemory>(&self, medium: &M, lba: Lba) -> u32 {
+        let offset = self.entry_offset(lba);
+        let hole = medium.next_stored(offset).saturating_sub(offset) / MAP_ENTRY_SIZE;
+        lba.0.saturating_add(u32::try_from(hole).unwrap_or(u32::MAX))
     }
 
     /// Begins to fetch the map entry of `lba`, which is going to be looked at, or changed.
@@ -297,9 +299,6 @@ impl Arena {
             medium.store_u64(at, *word)?;
         }
         medium.store_u64(offset, words[0])?;
-        if mutant!(btt::RecordUnflushed) {
-            return Ok(());
-        }
         medium.flush(offset, RECORD_SIZE)
     }
 
@@ -430,7 +429,7 @@ fn write_back<M: PersistentMemory>(
     length: u64,
     may_store: bool,
 ) -> Result<(), MediaError> {
-    if may_store && !mutant!(btt::CleanTrusted) {
+    if may_store {
         make_dirty(medium, offset..offset + length)?;
     }
     medium.flush(offset, length)

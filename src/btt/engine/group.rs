@@ -107,10 +107,6 @@ impl<M: PersistentMemory> Batch<'_, M> {
 
     /// Begins to make the round's records durable, and makes its data so.
     pub(super) fn fence_staged(&mut self) -> Result<(), MediaError> {
-        if mutant!(btt::RecordAfterFence) {
-            self.btt.fence_data()?;
-            return self.store_records();
-        }
         self.store_records()?;
         self.btt.fence_data()
     }

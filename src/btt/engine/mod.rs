@@ -6,6 +6,7 @@
 mod arena;
 mod batch;
 mod btt;
+mod defragment;
 mod failed_sync;
 mod group;
 mod lane;
@@ -24,6 +25,7 @@ mod write_part;
 pub(in crate::btt) use arena::Undo;
 pub use batch::Batch;
 pub use btt::Btt;
+pub use defragment::{Moved, Order};
 pub(in crate::btt) use lane::Lane;
 pub use queue::Queue;
 pub use round::Tag;

@@ -26,12 +26,16 @@ pub(super) struct Staged {
     pub tag: Tag,
     /// Number of its group: those that are staged one after another with the same number.
     pub group: u32,
+    /// It reads as zeroes, and its map entry goes on saying so.
+    pub zero: bool,
 }
 
 /// The sectors of a round: all different, and at most [`ROUND_SECTORS`].
 #[derive(Debug)]
 pub(super) struct Round {
     pub staged: Vec<Staged>,
+    /// In the page cache too, its fences are syncs.
+    pub syncs: bool,
     /// One bit per sector number modulo 64: clear if no such sector is staged.
     sieve: u64,
     /// Fences since they were last asked for.
@@ -50,6 +54,7 @@ impl Round {
     pub(super) fn new() -> Round {
         Round {
             staged: Vec::with_capacity(ROUND_SECTORS),
+            syncs: false,
             sieve: 0,
             fences: 0,
             group: 0,
@@ -122,6 +127,7 @@ impl Round {
 
     pub(super) fn clear(&mut self) {
         self.staged.clear();
+        self.syncs = false;
         self.sieve = 0;
         self.awaited = 0..0;
         self.has_groups = false;
@@ -147,7 +153,8 @@ mod tests {
             let mut round = Round::new();
             for &(arena, lba) in &sectors {
                 let (new, old) = (Block(0), MapEntry(0));
-                round.push(Staged { arena, lba: Lba(lba), lane: 0, new, old, tag: 0, group: 0 });
+                let lba = Lba(lba);
+                round.push(Staged { arena, lba, lane: 0, new, old, tag: 0, group: 0, zero: false });
             }
             for (arena, lba) in asked.into_iter().chain(sectors.clone()) {
                 prop_assert_eq!(round.holds(arena, Lba(lba)), sectors.contains(&(arena, lba)));

@@ -104,7 +104,8 @@ impl<M: PersistentMemory> Batch<'_, M> {
             let zeroes = &ZEROES[..lba_size.metadata() as usize];
             medium.write_bytes(offset + u64::from(lba_size.data()), zeroes)?;
         }
-        self.round.push(Staged { arena, lba, lane, new, old: MapEntry(0), tag, group: 0 });
+        let old = MapEntry(0);
+        self.round.push(Staged { arena, lba, lane, new, old, tag, group: 0, zero: false });
         Ok(())
     }
 
@@ -158,7 +159,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         if mutant!(btt::UnlockedMap) {
             self.guards.clear();
         }
-        let published = self.btt.medium.fence().and_then(|()| self.map());
+        let published = self.fence_round().and_then(|()| self.map());
         if let Err(error) = published {
             self.fail_round_and_arenas(error);
         }
@@ -169,6 +170,12 @@ impl<M: PersistentMemory> Batch<'_, M> {
         if let Err(error) = published {
             self.btt.keep_after_failed_sync(&error);
         }
+    }
+
+    /// The fence between two steps of the round.
+    pub(super) fn fence_round(&self) -> Result<(), MediaError> {
+        self.btt.medium.fence()?;
+        if self.round.syncs { self.btt.medium.sync() } else { Ok(()) }
     }
 
     /// Step 2: a flog entry for each staged sector. Groups that cannot be logged fail and leave the
@@ -252,7 +259,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         if mutant!(btt::EarlyUnlock) {
             self.guards.clear();
         }
-        btt.medium.fence()?;
+        self.fence_round()?;
         read_tracking::after_mapping();
         for staged in &self.round.staged {
             let lane = self.lanes.arenas[staged.arena].lane(staged.lane);
@@ -266,14 +273,13 @@ impl<M: PersistentMemory> Batch<'_, M> {
     fn map_sector(&self, index: usize) -> Result<(), MediaError> {
         let (medium, staged) = (&self.btt.medium, &self.round.staged[index]);
         let arena = &self.btt.arenas[staged.arena];
-        arena.store_entry_only(medium, staged.lba, MapEntry::data(staged.new))?;
+        let new = if staged.zero { MapEntry::zero } else { MapEntry::data }(staged.new);
+        arena.store_entry_only(medium, staged.lba, new)?;
         let arena_of = |staged: &Staged| {
             if mutant!(btt::LineOfAnyArena) { 0 } else { staged.arena }
         };
         let line = |staged: &Staged| (arena_of(staged), staged.lba.0 / ENTRIES);
-        let neighbour =
-            if mutant!(btt::FlushedTooSoon) { index.wrapping_sub(1) } else { index + 1 };
-        let neighbour = self.round.staged.get(neighbour);
+        let neighbour = self.round.staged.get(index + 1);
         if neighbour.is_none_or(|neighbour| line(neighbour) != line(staged)) {
             arena.flush_entry(medium, staged.lba)?;
         }

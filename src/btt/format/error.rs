@@ -99,6 +99,9 @@ pub enum Error {
     /// The BTT was opened for reading.
     #[error("the BTT is open for reading only")]
     ReadOnly,
+    /// Its namespace is claimed when rings run, and is not now.
+    #[error("the disk is not claimed: no ring was started in the way that claims it")]
+    NotHeld,
     /// The arena was made read-only by an earlier failure.
     #[error("arena {arena} is read-only after an error")]
     ArenaReadOnly {

@@ -86,10 +86,7 @@ impl Sequence {
     /// The one that follows.
     #[must_use]
     pub fn next(self) -> Sequence {
-        if mutant!(btt::SequenceRunsOn) {
-            return Sequence(self.0 + 1);
-        }
-        Sequence(self.0 % 3 + 1)
+        Sequence(if mutant!(btt::SequenceRunsOn) { self.0 + 1 } else { self.0 % 3 + 1 })
     }
 
     /// As stored.
@@ -169,10 +166,7 @@ impl FlogEntry {
     /// The block that the write freed.
     #[must_use]
     pub fn old_block(&self) -> Block {
-        if mutant!(btt::FlogFlagsKept) {
-            return Block(self.old_map);
-        }
-        strip_flags(self.old_map)
+        if mutant!(btt::FlogFlagsKept) { Block(self.old_map) } else { strip_flags(self.old_map) }
     }
 
     /// The block that the write filled.

@@ -49,9 +49,7 @@ pub fn create<M: PersistentMemory>(
     if medium.size() < needed {
         return Err(Error::TooSmall { size: medium.size(), needed });
     }
-    if !mutant!(btt::OldBttLeft) {
-        erase(medium)?;
-    }
+    erase(medium)?;
     create_arenas(medium, start, medium.size() - start, options, progress)?;
     Ok(())
 }
@@ -64,10 +62,7 @@ pub(super) fn create_arenas<M: PersistentMemory>(
     options: &CreateOptions,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<usize, MediaError> {
-    let mut arenas: Vec<(u64, Geometry)> = arenas(start, size, options).collect();
-    if mutant!(btt::FirstArenaFirst) {
-        arenas.reverse();
-    }
+    let arenas: Vec<(u64, Geometry)> = arenas(start, size, options).collect();
     let total = arenas.iter().map(|(_, geometry)| zeroed_bytes(geometry)).sum();
     let mut done = 0;
     for (start, geometry) in arenas.iter().rev() {
@@ -114,20 +109,14 @@ fn create_arena<M: PersistentMemory>(
     let (mut offset, end) = (geometry.mapoff, geometry.info2off);
     while offset < end {
         let step = ZERO_STEP.min(end - offset);
-        if !mutant!(btt::MapNotZeroed) {
-            medium.zero(start + offset, step)?;
-        }
+        medium.zero(start + offset, step)?;
         zeroed(step);
         offset += step;
     }
     medium.write_bytes(start + geometry.logoff, &initial_flog(geometry))?;
     medium.fence()?;
     let info = info_block(geometry, options);
-    let mut copies = [start + geometry.info2off, start];
-    if mutant!(btt::PrimaryBeforeBackup) {
-        copies.reverse();
-    }
-    copies.into_iter().try_for_each(|copy| info.write(medium, copy))
+    [start + geometry.info2off, start].into_iter().try_for_each(|copy| info.write(medium, copy))
 }
 
 fn info_block(geometry: &Geometry, options: &CreateOptions) -> InfoBlock {

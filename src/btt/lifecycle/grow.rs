@@ -52,9 +52,6 @@ pub fn grow<M: PersistentMemory>(
         return Err(Error::NoRoom { room, needed: ARENA_MIN_SIZE });
     }
     let options = options(&last, arena_size);
-    if mutant!(btt::LinkedEarly) {
-        link(medium, &last, end)?;
-    }
     let arenas = create::create_arenas(medium, end, room, &options, progress)?;
     link(medium, &last, end)?;
     let new_sectors = sectors(&discovery::find(medium, Some(last.info.version))?);

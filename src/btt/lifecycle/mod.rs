@@ -1,6 +1,7 @@
 //! The life of a BTT: making one, opening it after whatever happened, and growing it.
 
 mod create;
+mod defragment;
 mod erase;
 mod foreign;
 mod grow;
@@ -10,6 +11,7 @@ mod recovery;
 mod rename;
 
 pub use create::{CreateOptions, create};
+pub use defragment::{Position, defragment};
 pub use erase::{Trace, erase, trace};
 pub use foreign::first_foreign;
 pub use grow::{Growth, grow, has_room};

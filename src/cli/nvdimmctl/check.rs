@@ -94,7 +94,7 @@ struct Checked {
     /// How many findings of which kind there are.
     counts: Vec<Count>,
     findings: Vec<Listed>,
-    /// Whether the repairs were made; otherwise they would be.
+    /// True if the repairs were made; false if this is what they would be.
     repaired: bool,
     /// Where the bytes are that they changed.
     #[serde(serialize_with = "super::some_path_to_json")]

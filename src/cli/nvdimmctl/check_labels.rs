@@ -75,7 +75,7 @@ struct Checked {
 struct Lost {
     slot: u32,
     problem: String,
-    /// Whether it is whole in itself, so that its bytes are not free.
+    /// True if it is whole in itself, so that its bytes are not free.
     is_whole: bool,
     /// What it says, or seems to.
     uuid: String,

@@ -90,7 +90,7 @@ pub(super) struct ListedLabel {
     pub slot: u32,
     /// QEMU's memory slot that the label was written for; `None`: it was written for another machine, or for none.
     pub qemu_slot: Option<u32>,
-    /// Whether it was written for no machine, so that Linux ignores the namespace.
+    /// True if it was written for no machine, so that Linux ignores the namespace.
     pub is_hidden: bool,
 }
 

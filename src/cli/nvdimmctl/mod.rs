@@ -9,6 +9,7 @@ mod contents;
 mod create_file;
 mod create_namespace;
 mod dax;
+mod defragment;
 mod destroy_namespace;
 mod dimm;
 mod export;
@@ -48,7 +49,7 @@ pub struct ToolArgs {
     #[arg(long, value_name = "LEVEL", default_value = "warn", global = true)]
     log_level: LogLevel,
 
-    /// Send the command to the daemon that listens at PATH and holds the namespace (dax resize-device)
+    /// Send the command to the daemon that listens at PATH and holds the namespace (dax resize-device, defragment)
     #[arg(long, value_name = "PATH", global = true)]
     control: Option<PathBuf>,
 }
@@ -69,6 +70,7 @@ enum Command {
     CheckNamespace(check::CheckNamespace),
     Import(import::Import),
     Export(export::Export),
+    Defragment(defragment::Defragment),
     Clone(clone::CloneNamespace),
     Dax(dax::Dax),
     #[command(flatten)]
@@ -187,7 +189,7 @@ pub enum Error {
          'nvdimmctl --control PATH dax resize-device ...'"
     )]
     AskTheDaemon {
-        /// Who holds it.
+        /// The process that holds it.
         busy: NamespaceError,
     },
     /// A file that is to be made.
@@ -356,6 +358,7 @@ impl Command {
             | Command::DestroyNamespace(_)
             | Command::RenameNamespace(_)
             | Command::GrowNamespace(_)
+            | Command::Defragment(_)
             | Command::Import(_)
             | Command::Clone(_) => true,
             Command::Dax(dax) => dax.is_change(),
@@ -368,24 +371,29 @@ impl Command {
         }
     }
 
+    /// Returns whether a daemon can be asked to do it, and it can be done without one.
+    fn knows_control(&self) -> bool {
+        match self {
+            Command::Dax(dax) => dax.knows_control(),
+            Command::Clone(_) | Command::Defragment(_) => true,
+            _ => false,
+        }
+    }
+
     fn run(mut self, control: Option<&Path>) -> Result<ExitCode, Error> {
         if let Command::Ask(command) = &self {
             let control =
                 control.ok_or(Error::Usage("--control=PATH says which daemon is meant"))?;
             return command.run(control).map(|()| ExitCode::SUCCESS);
         }
-        let knows_control = match &self {
-            Command::Dax(dax) => dax.knows_control(),
-            Command::Clone(_) => true,
-            _ => false,
-        };
-        if control.is_some() && !knows_control {
+        if control.is_some() && !self.knows_control() {
             return Err(Error::Usage("--control is for what a daemon is asked to do"));
         }
         match &mut self {
             Command::CheckNamespace(command) => command.place_namespace(),
             Command::GrowNamespace(command) => command.place_namespace(),
             Command::Inspect(command) => command.place_namespace(),
+            Command::Defragment(command) => command.place_namespace(),
             _ => {}
         }
         let done = match self {
@@ -402,6 +410,7 @@ impl Command {
             Command::Inspect(command) => command.run(),
             Command::Import(command) => command.run(),
             Command::Export(command) => command.run(),
+            Command::Defragment(command) => command.run(control),
             Command::Clone(command) => command.run(control),
             // Answered above.
             Command::Ask(_) => Ok(()),

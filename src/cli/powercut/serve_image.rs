@@ -27,7 +27,7 @@ use crate::virtio::block::{Device, DeviceOptions, Discard, Disk, DiskQueue, Seri
 /// How a worker waits for requests.
 const POLL: Duration = Duration::from_micros(50);
 
-/// Whether the disk has a write cache.
+/// The write cache of the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum WriteCache {
     /// What was not flushed is lost

@@ -1,4 +1,4 @@
-//! Whether the contents of a page make sense by themselves, without a look at other pages.
+//! Checks that the contents of a page make sense by themselves, without a look at other pages.
 
 use zerocopy::{FromBytes, IntoBytes};
 

@@ -22,7 +22,7 @@ use crate::pmem::{PersistentMemory, fletcher64_without_field};
 /// Most words that one finding brings back: an entry of the journal holds them and their checksum.
 const MOST_RESTORED: usize = 250;
 
-/// Who has a run of pages, and what drops it.
+/// The owner of a run of pages, and what drops it.
 pub(super) struct Claim {
     pub first: u64,
     pub pages: u64,

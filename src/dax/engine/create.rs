@@ -100,22 +100,11 @@ pub fn create<M: PersistentMemory>(medium: &M, options: &CreateOptions) -> Resul
         journal_first: options.journal_first(),
         journal_order: options.journal_order,
     };
-    if !mutant!(dax::OldRegionLeft) {
-        medium.zero(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)?;
-        medium.zero(BACKUP_OFFSET, SUPERBLOCK_SIZE)?;
-    }
-    if mutant!(dax::SuperblockFirst) {
-        superblock.write(medium, BACKUP_OFFSET)?;
-    }
+    medium.zero(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)?;
+    medium.zero(BACKUP_OFFSET, SUPERBLOCK_SIZE)?;
     let journal = superblock.journal().bytes();
-    if !mutant!(dax::JournalNotZeroed) {
-        medium.zero(journal.start, journal.end - journal.start)?;
-    }
+    medium.zero(journal.start, journal.end - journal.start)?;
     write_tables(medium, &superblock)?;
-    if mutant!(dax::SuperblocksUnfenced) {
-        medium.write_bytes(SUPERBLOCK_OFFSET, &superblock.encode())?;
-        return Ok(medium.write_bytes(BACKUP_OFFSET, &superblock.encode())?);
-    }
     superblock.write(medium, BACKUP_OFFSET)?;
     superblock.write(medium, SUPERBLOCK_OFFSET)?;
     Ok(())

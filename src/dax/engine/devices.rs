@@ -48,7 +48,7 @@ pub struct DeviceInfo {
     pub align: Align,
     /// It is one extent, always.
     pub contiguous: bool,
-    /// Whether it is held.
+    /// Returns whether it is held.
     pub held: bool,
     /// Its bytes in the namespace, in the order of device offsets; no two that follow each other
     /// touch.

@@ -26,7 +26,7 @@ pub struct OwnerInfo {
     pub blocks: usize,
     /// Bytes of its blocks.
     pub size: u64,
-    /// Whether it is owner 0, the allocator itself.
+    /// True if it is owner 0, the allocator itself.
     pub is_allocator: bool,
 }
 
@@ -77,10 +77,6 @@ impl<M: PersistentMemory> Region<M> {
         self.zero_for_new_owner(&[block])?;
         let state = &mut *layout.state_mut();
         self.commit(state, change)?;
-        if mutant!(dax::ZeroedLate) {
-            self.zero(&[block])?;
-        }
-
         let taken = state.buddy.take(block);
         debug_assert!(taken, "the block was free");
         if new.is_some() {

@@ -253,9 +253,6 @@ impl<M: PersistentMemory> Region<M> {
         change: Transaction,
         extents: &[Extent],
     ) -> Result<(), Error> {
-        if mutant!(dax::ZeroedBeforeFree) {
-            self.zero(extents)?;
-        }
         self.commit(state, change)?;
         state.give(extents);
         Ok(())
@@ -264,8 +261,7 @@ impl<M: PersistentMemory> Region<M> {
     /// Zeroes free pages before they get an owner: what an earlier owner left is never seen,
     /// wherever a crash came between. What is known to be a hole is left alone.
     pub(super) fn zero_for_new_owner(&self, extents: &[Extent]) -> Result<(), MediaError> {
-        let is_skipped = [mutant!(dax::ZeroedAtFreeOnly), mutant!(dax::ZeroedLate)].contains(&true);
-        if is_skipped { Ok(()) } else { self.zero(extents) }
+        self.zero(extents)
     }
 
     /// Gives pages that are free now back to the file system. That this may fail is no harm, since

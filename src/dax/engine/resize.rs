@@ -59,9 +59,6 @@ impl<M: PersistentMemory> Region<M> {
             state.give(&taken);
             return Err(error);
         }
-        if mutant!(dax::ZeroedLate) {
-            self.zero(&taken)?;
-        }
         state.pool.extend(pages.unlinked);
         for page in &pages.linked {
             state.pool.remove(page);

@@ -168,7 +168,7 @@ pub enum Error {
     NotYours {
         /// Byte offset in the namespace.
         offset: u64,
-        /// Who has it.
+        /// The owner that has it.
         owner: Uuid,
     },
     /// The pages are free already.

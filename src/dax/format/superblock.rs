@@ -114,9 +114,7 @@ impl Superblock {
     pub(crate) fn persist<M: PersistentMemory>(medium: &M) -> Result<(), MediaError> {
         for offset in [SUPERBLOCK_OFFSET, BACKUP_OFFSET] {
             if !matches!(Superblock::read(medium, offset), Err(Fault::Media(_))) {
-                if !mutant!(dax::CleanSuperblockTrusted) {
-                    make_dirty(medium, offset..offset + SUPERBLOCK_SIZE)?;
-                }
+                make_dirty(medium, offset..offset + SUPERBLOCK_SIZE)?;
                 medium.flush(offset, SUPERBLOCK_SIZE)?;
             }
         }

@@ -218,7 +218,7 @@ fn a_journal_with_bit_rot_is_in_order_after_a_repair() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
-    /// Words of the metadata are anything, their checksums right or not: whoever opens or checks it
+    /// Words of the metadata are anything, their checksums right or not: a caller that opens or checks it
     /// gets an answer; what is clean opens; a repair makes a region of it, or says that it cannot.
     #[test]
     fn damaged_metadata_are_a_clear_error(

@@ -51,7 +51,7 @@ struct Modelled {
     pages: Vec<(u64, u64)>,
 }
 
-/// Who has which pages.
+/// The owner of each page.
 #[derive(Default)]
 struct Model {
     owners: BTreeMap<u8, BTreeMap<u64, u32>>,

@@ -28,7 +28,7 @@ pub struct Effort {
 pub struct Images {
     /// Images made.
     pub made: usize,
-    /// Whether these were all that [`Effort`] speaks of, and not a sample.
+    /// True if these were all that [`Effort`] speaks of, and not a sample.
     pub complete: bool,
 }
 

@@ -111,7 +111,7 @@ pub(in crate::pmem) unsafe fn copy(
     answered(fault)
 }
 
-/// Whether a streaming copy goes past the cache.
+/// True if a streaming copy goes past the cache.
 pub(in crate::pmem) const STREAMS_PAST_CACHE: bool = false;
 
 /// Copies `lines` cache lines and begins to write them back; durable after [`drain_stores`].

@@ -29,11 +29,11 @@ use super::{
 const STREAMED: usize = 512;
 
 thread_local! {
-    /// Whether this thread has streamed since its last fence, where a fence does not wait anyway.
+    /// True if this thread has streamed since its last fence, where a fence does not wait anyway.
     static HAS_STREAMED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a mapping can be stored to.
+/// The access that a mapping gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protection {
     /// Loads only; every store fails with [`Cause::ReadOnly`].
@@ -59,7 +59,7 @@ pub struct Mapping {
     write_back: WriteBack,
     /// Shared by all mappings of the file.
     writeback: Arc<Writeback>,
-    /// Whether holes are not read through the mapping, which would give them pages of their own.
+    /// True if holes are not read through the mapping, which would give them pages of their own.
     spares_holes: bool,
     /// The first read that failed although the file system was asked, too.
     unread: OnceLock<MediaError>,

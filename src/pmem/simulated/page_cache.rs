@@ -164,13 +164,13 @@ impl PageCache {
         self.has_untold_error = false;
         for (number, count) in mem::take(&mut self.syncing) {
             if !has_failed {
-                self.settle(number, count);
+                self.persist(number, count);
             }
         }
     }
 
     /// The first `count` stores to a disk sector are on the disk.
-    fn settle(&mut self, number: u64, count: usize) {
+    fn persist(&mut self, number: u64, count: usize) {
         if let Some(sector) = self.sectors.get_mut(&number) {
             let count = count.min(sector.stores.len());
             for store in sector.stores.drain(..count) {
@@ -242,7 +242,7 @@ impl PageCache {
     pub fn sync(&mut self) {
         self.begin_sync();
         for number in self.sectors.keys().copied().collect::<Vec<_>>() {
-            self.settle(number, self.sectors[&number].stores.len());
+            self.persist(number, self.sectors[&number].stores.len());
         }
         self.syncing.clear();
     }

@@ -17,7 +17,7 @@ use std::thread;
 
 use super::Random;
 
-/// Who is next.
+/// The thread that is next.
 pub trait Schedule: Send {
     /// Chooses among the `ready` threads, which are not none; `current` has paused, and is one of
     /// them unless it is blocked or done.
@@ -51,21 +51,21 @@ impl fmt::Display for Stuck {
     }
 }
 
-/// A point at which somebody had to be next.
+/// A point at which a thread had to be chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// Who had paused.
+    /// The thread that had paused.
     pub current: usize,
-    /// Who could have been next.
+    /// The threads that could have been next.
     pub ready: Vec<usize>,
 }
 
 /// What became of a run.
 #[derive(Debug)]
 pub struct Run {
-    /// All points at which somebody had to be next.
+    /// All points at which a thread had to be chosen.
     pub steps: Vec<Step>,
-    /// Whether all threads came to their end.
+    /// True if all threads came to their end.
     pub result: Result<(), Stuck>,
 }
 
@@ -223,7 +223,7 @@ struct State {
     schedule: Box<dyn Schedule>,
     current: usize,
     threads: Vec<Progress>,
-    /// Whether a thread has done nothing since it was last blocked but to look again.
+    /// True if a thread has done nothing since it was last blocked but to look again.
     waits: Vec<bool>,
     steps: Vec<Step>,
     stuck: Option<Stuck>,

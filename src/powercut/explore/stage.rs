@@ -157,12 +157,11 @@ impl Stage {
         let size = self.sector_size() as usize;
         let mut state = self.state();
         for (sector, bytes) in (first..).zip(into.chunks_mut(size)) {
-            match state.written.get(&sector) {
-                Some(written) => bytes.copy_from_slice(written),
-                None => {
-                    self.read_content(sector, state.decide(sector), bytes)?;
-                    self.tear(&state.run, sector, bytes)?;
-                }
+            if let Some(written) = state.written.get(&sector) {
+                bytes.copy_from_slice(written);
+            } else {
+                self.read_content(sector, state.decide(sector), bytes)?;
+                self.tear(&state.run, sector, bytes)?;
             }
         }
         Ok(())

@@ -239,7 +239,7 @@ impl Cache {
         }
         state.completed += numbers.len() as u64;
         if self.options.is_write_through && !self.options.failure.loses_flushes {
-            return self.settle(&mut state, numbers, super::super::log::flag::FUA, None);
+            return self.make_durable(&mut state, numbers, super::super::log::flag::FUA, None);
         }
         self.make_room(&mut state)
     }
@@ -254,7 +254,7 @@ impl Cache {
                     "{MOST_PENDING} bytes are written and not flushed: the oldest become durable"
                 );
             }
-            self.settle(state, &[oldest], 0, None)?;
+            self.make_durable(state, &[oldest], 0, None)?;
         }
         Ok(())
     }
@@ -276,13 +276,13 @@ impl Cache {
         }
         let note = self.note(state.next, queue);
         state.next += 1;
-        self.settle(&mut state, &complete, 0, Some(note))?;
+        self.make_durable(&mut state, &complete, 0, Some(note))?;
         state.flushes += 1;
         Ok(())
     }
 
     /// Writes become durable, and are recorded, and after them the flush that has made them so.
-    fn settle(
+    fn make_durable(
         &self,
         state: &mut State,
         numbers: &[WriteNumber],
@@ -345,7 +345,7 @@ impl Cache {
         for write in state.writes.values_mut() {
             write.note.in_flight = !write.is_complete;
         }
-        self.settle(&mut state, &numbers, 0, None)?;
+        self.make_durable(&mut state, &numbers, 0, None)?;
         self.image.sync_data()
     }
 
@@ -362,12 +362,12 @@ impl Cache {
         self.fail_in(&mut self.state())
     }
 
-    /// Lets reach the image what the seed says. Whoever else writes waits for good.
+    /// Lets reach the image what the seed says. Other writers wait for good.
     fn fail_in(&self, state: &mut State) -> ! {
         let (pending, kept) = self.leave(state);
         let State { completed, flushes, .. } = *state;
         let seed = self.options.failure.seed;
-        // Not by way of the logger, which may be off, and may be locked by somebody who waits for us.
+        // Not by way of the logger, which may be off, and may be locked by a thread that waits for this one.
         let _ = writeln!(
             io::stderr(),
             "powercut: power failure: after-writes={completed},seed={seed}: {flushes} flushes had taken \
@@ -411,11 +411,13 @@ impl Cache {
 fn record_mark(state: &mut State, text: &str) -> io::Result<()> {
     let State { writes, log: Some(log), .. } = state else { return Ok(()) };
     let is_new = |write: &&mut Write| write.is_complete && !write.is_recorded;
-    let mut new: Vec<&mut Write> = writes.values_mut().filter(is_new).collect();
+    let new: Vec<&mut Write> = writes.values_mut().filter(is_new).collect();
     new.iter().try_for_each(|write| write.record(log, 0))?;
     log.mark(text)?;
     log.commit()?;
-    new.iter_mut().for_each(|write| write.is_recorded = true);
+    for write in new {
+        write.is_recorded = true;
+    }
     Ok(())
 }
 

@@ -78,7 +78,7 @@ fn serve(stream: &UnixStream, cache: &Cache) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// Nobody answers there, or the mark could not be set.
+/// No server answers there, or the mark could not be set.
 pub fn send_mark(path: &Path, text: &str) -> io::Result<()> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;

@@ -154,7 +154,7 @@ impl Log {
         let flags = header.flags.get();
         let known = flag::FLUSH | flag::FUA | flag::DISCARD | flag::MARK | flag::METADATA;
         if flags & !known != 0 {
-            return Err(damaged("it has flags that nobody defines"));
+            return Err(damaged("it has flags that are not defined"));
         }
         let is_mark = flags & flag::MARK != 0;
         if is_mark && sectors != 0 {

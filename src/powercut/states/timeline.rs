@@ -117,13 +117,13 @@ impl<'l> Timeline<'l> {
         }
         if entry.has(flag::FLUSH) && !self.ignores_flushes {
             for pending in std::mem::take(&mut self.point.pending) {
-                self.settle(pending, &mut changed)?;
+                self.make_durable(pending, &mut changed)?;
             }
             self.versions.clear();
         }
         if entry.changes() {
             if entry.has(flag::FUA) && !self.ignores_flushes {
-                self.settle(number, &mut changed)?;
+                self.make_durable(number, &mut changed)?;
                 self.supersede(entry);
             } else {
                 self.point.pending.push(number);
@@ -134,7 +134,7 @@ impl<'l> Timeline<'l> {
     }
 
     /// What an entry has written is durable, but for sectors whose durable content is newer.
-    fn settle(&mut self, number: usize, changed: &mut Vec<u64>) -> Result<(), LogError> {
+    fn make_durable(&mut self, number: usize, changed: &mut Vec<u64>) -> Result<(), LogError> {
         let entry = &self.log.entries()[number];
         for index in 0..entry.sectors {
             let (sector, new) = (entry.sector + index, Content::Written { entry: number, index });

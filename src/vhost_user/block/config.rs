@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use log::info;
 use uuid::Uuid;
 
-use super::super::announce::{announce, title, warn_of_losses};
+use super::super::announce::{announce, log_name, warn_of_losses};
 use super::super::control::Identity;
 use super::super::device::VhostDevice;
 use super::super::error::Error;
@@ -21,8 +21,9 @@ use super::super::stop::Stop;
 use super::super::windows::{Regions, Window, WindowConfig, Windows};
 use super::device::BlockDevice;
 use super::facts::DiskFacts;
-use super::growth::DiskGrowth;
-use crate::btt::{self, Version};
+use super::growth::{DiskGrowth, Opened};
+use super::on_demand;
+use crate::btt::{self, Btt, Version};
 use crate::namespace::{Atomic, MappedNamespace, NamespaceError, NamespaceOptions};
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::{MapError, Mapping, PersistentMemory};
@@ -40,6 +41,8 @@ pub struct DiskConfig {
     pub namespace: NamespaceOptions,
     /// Refuse every change, and never write to the file.
     pub read_only: bool,
+    /// Claim the namespace while rings run, and not before or after. There are no windows then.
+    pub claim_while_running: bool,
     /// Number of request queues, 1 to 64.
     pub queues: u16,
     /// Most descriptors of a queue, a power of two.
@@ -97,6 +100,8 @@ impl RateGroup {
 pub(super) struct OpenDisk<M: PersistentMemory + 'static> {
     /// The claim on its namespace.
     pub claim: Claim,
+    /// What is open.
+    pub btt: Arc<Btt<M>>,
     /// The version of its BTT.
     pub version: Option<Version>,
     /// The device.
@@ -121,12 +126,15 @@ impl DiskConfig {
     ///
     /// Another process holds the namespace, its BTT cannot be served, or the socket cannot be used.
     pub fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Server, Error> {
+        if self.claim_while_running {
+            return on_demand::server(self, stop);
+        }
         let (mapped, endpoint) = self.map()?;
         self.medium.disk(MappedDisk { config: self, mapped, endpoint, regions, stop })
     }
 
     /// Lets the queues of `device` be no faster than they may.
-    fn limit(&self, device: &impl VhostDevice) {
+    pub(super) fn limit(&self, device: &impl VhostDevice) {
         let limits = device.gate().limits();
         limits.own().set(self.rate_limit, Instant::now());
         if let Some(group) = &self.rate_group {
@@ -135,7 +143,7 @@ impl DiskConfig {
     }
 
     /// What the administrator sees of the disk.
-    fn description(
+    pub(super) fn description(
         &self,
         identity: Identity,
         facts: Arc<DiskFacts>,
@@ -179,14 +187,14 @@ impl DiskConfig {
 
     /// The windows of the disk whose namespace is `claim`'s.
     fn open_windows(&self, claim: &Claim, regions: &mut Regions) -> Result<Arc<Windows>, Error> {
-        let title = title(claim);
+        let log_name = log_name(claim);
         let windows: Vec<Window> =
             self.windows.iter().map(|window| window.open(regions)).collect::<Result<_, _>>()?;
         for (number, window) in windows.iter().enumerate() {
             let (name, size) = (window.name(), window.device_size());
-            info!("{title}: window {number} is device {name:?}, of {size} bytes");
+            info!("{log_name}: window {number} is device {name:?}, of {size} bytes");
         }
-        let windows = Arc::new(Windows::new(&title, windows));
+        let windows = Arc::new(Windows::new(&log_name, windows));
         regions.used_by(&windows);
         Ok(windows)
     }
@@ -213,12 +221,12 @@ impl DiskConfig {
         let device = self.device(&*btt, uuid);
         announce(&claim, &device, btt.durability());
         let facts = DiskFacts::new(&btt, &device);
-        let device = BlockDevice::new(&title(&claim), device, queues).polling(self.poll);
-        Ok(OpenDisk { claim, version, device, facts })
+        let device = BlockDevice::new(&log_name(&claim), device, queues).polling(self.poll);
+        Ok(OpenDisk { claim, btt, version, device, facts })
     }
 
     /// The device that serves `disk`, which goes by `uuid`.
-    fn device(&self, disk: &impl Disk, uuid: Option<Uuid>) -> Device {
+    pub(super) fn device(&self, disk: &impl Disk, uuid: Option<Uuid>) -> Device {
         let options = DeviceOptions {
             read_only: self.read_only,
             discard: self.discard,
@@ -234,7 +242,7 @@ impl DiskConfig {
     }
 
     /// Refuses logical blocks that would tear, and to tell the guest to prefer writes that would.
-    fn check_blocks(&self, disk: &impl Disk) -> Result<(), NamespaceError> {
+    pub(super) fn check_blocks(&self, disk: &impl Disk) -> Result<(), NamespaceError> {
         let (sector_size, atomic) = (disk.sector_size(), disk.atomic_size());
         let path = || self.namespace.path.clone();
         match (self.logical_block_size, self.atomic_hint) {
@@ -265,8 +273,8 @@ impl<'a> MappedDisk<'a> {
         let MappedDisk { config, mapped, endpoint, regions, stop } = self;
         let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
         let pages = mapped.medium.pages();
-        let OpenDisk { claim, version, device, facts } = config.open_btt(mapped)?;
-        let page_tables = PageTables::new(title(&claim), pages, config.huge_pages);
+        let OpenDisk { claim, btt, version, device, facts } = config.open_btt(mapped)?;
+        let page_tables = PageTables::new(log_name(&claim), pages, config.huge_pages);
         let page_tables = Arc::new(page_tables);
         warn_of_losses(&config.namespace.path, durability, backing);
         let windows = config.open_windows(&claim, regions)?;
@@ -277,7 +285,8 @@ impl<'a> MappedDisk<'a> {
         let growth = (!config.read_only).then(|| -> Arc<dyn Growth> {
             let (config, facts) = (config.clone(), facts.clone());
             let pages = page_tables.clone();
-            Arc::new(DiskGrowth::new(config, device, facts, (claim, version), pages))
+            let opened = (Opened { claim, btt }, version);
+            Arc::new(DiskGrowth::new(config, device, facts, opened, pages))
         });
         let description = config.description(identity, facts, growth);
         let page_tables = Some(page_tables);
@@ -320,7 +329,7 @@ impl<M: PersistentMemory + 'static> MappedDisk<'_, M> {
         config.check_blocks(&*disk)?;
         let device = config.device(&*disk, claim.namespace().uuid);
         announce(&claim, &device, disk.durability());
-        let device = BlockDevice::new(&title(&claim), device, queues).polling(config.poll);
+        let device = BlockDevice::new(&log_name(&claim), device, queues).polling(config.poll);
         let device = device.with_windows(config.open_windows(&claim, regions)?);
         Ok(Server::new(device.into_device(), endpoint, stop))
     }

@@ -149,7 +149,7 @@ impl<Q: DiskQueue + 'static> DeviceBackend<BlockModel<Q>> {
     }
 
     /// Serves `queues`, as many as before, of the same disk after it has grown to what `device` says. The gate
-    /// is closed, the workers have settled, and all that they have written is durable.
+    /// is closed, the workers are idle, and all that they have written is durable.
     pub(in crate::vhost_user) fn take_over(&self, device: Device, queues: Vec<Q>) {
         let Some(first) = queues.first() else { return };
         let flusher = Flusher::new(first.syncs(), self.sync_counters().clone());

@@ -3,8 +3,9 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::super::control::{ArenaReport, DiskReport};
-use crate::btt::Btt;
-use crate::pmem::PersistentMemory;
+use crate::btt::{Btt, InfoBlock};
+use crate::namespace::SeenNamespace;
+use crate::pmem::{Durability, PersistentMemory};
 use crate::virtio::block::Device;
 
 /// What is known of a disk.
@@ -14,7 +15,20 @@ pub(in crate::vhost_user) struct DiskFacts(Mutex<DiskReport>);
 impl DiskFacts {
     /// What is known of `device`, which serves `btt`.
     pub(super) fn new<M: PersistentMemory>(btt: &Btt<M>, device: &Device) -> DiskFacts {
-        let arenas = btt.infos().map(|info| ArenaReport {
+        DiskFacts::of(btt.infos(), btt.durability(), device)
+    }
+
+    /// What is known of `device`, whose BTT was seen and is not open.
+    pub(super) fn seen(seen: &SeenNamespace, device: &Device) -> DiskFacts {
+        DiskFacts::of(seen.arenas.iter().map(|arena| &arena.info), seen.durability, device)
+    }
+
+    fn of<'a>(
+        infos: impl Iterator<Item = &'a InfoBlock>,
+        durability: Durability,
+        device: &Device,
+    ) -> DiskFacts {
+        let arenas = infos.map(|info| ArenaReport {
             sectors: info.geometry.external_nlba.into(),
             lanes: info.geometry.nfree,
             block_size: info.geometry.internal_lbasize,
@@ -25,7 +39,7 @@ impl DiskFacts {
             sector_size: device.sector_size,
             atomic_size: device.atomic_size,
             read_only: device.read_only,
-            durability: btt.durability().to_string(),
+            durability: durability.to_string(),
             arenas: arenas.collect(),
         }))
     }

@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use log::info;
 
@@ -13,20 +14,31 @@ use super::super::pause::Pause;
 use super::config::{DiskConfig, OpenDisk};
 use super::device::BlockModel;
 use super::facts::DiskFacts;
-use crate::btt::{self, Version};
+use crate::btt::{self, Btt, Position, Version};
 use crate::namespace::{self, NamespaceOptions};
 use crate::nvdimm::{Claim, is_locked};
 use crate::pmem::Mapping;
 
-/// What is needed to open the disk again.
+/// How long sectors are moved for one request: the disk can be quiesced then, or grow.
+const STEP: Duration = Duration::from_millis(50);
+/// How long the guest's queues have their lanes to themselves after each round.
+const PAUSE: Duration = Duration::from_micros(100);
+
+/// What is needed to open the disk again, and to move its sectors.
 pub(super) struct DiskGrowth {
     config: DiskConfig,
     device: Arc<DeviceBackend<BlockModel<btt::Queue<Mapping>>>>,
     facts: Arc<DiskFacts>,
-    /// The claim on the namespace, which says how large it was.
-    claim: Mutex<Claim>,
+    opened: Mutex<Opened>,
     version: Option<Version>,
     page_tables: Arc<PageTables>,
+}
+
+/// What was opened last.
+pub(super) struct Opened {
+    /// The claim on the namespace, which says how large it was.
+    pub claim: Claim,
+    pub btt: Arc<Btt<Mapping>>,
 }
 
 impl DiskGrowth {
@@ -35,23 +47,29 @@ impl DiskGrowth {
         config: DiskConfig,
         device: Arc<DeviceBackend<BlockModel<btt::Queue<Mapping>>>>,
         facts: Arc<DiskFacts>,
-        (claim, version): (Claim, Option<Version>),
+        (opened, version): (Opened, Option<Version>),
         page_tables: Arc<PageTables>,
     ) -> DiskGrowth {
-        DiskGrowth { config, device, facts, claim: Mutex::new(claim), version, page_tables }
+        DiskGrowth { config, device, facts, opened: Mutex::new(opened), version, page_tables }
     }
 
-    /// Opens the disk again if its namespace is larger than `claim` says, and hands it to the device.
-    fn reopen(&self, claim: &mut Claim) -> Result<bool, GrowthError> {
+    /// What was opened last; nothing is opened while this is held.
+    fn opened(&self) -> MutexGuard<'_, Opened> {
+        // Replaced as a whole.
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the disk again if its namespace is larger than its claim says, and hands it to the device.
+    fn reopen(&self, opened: &mut Opened) -> Result<bool, GrowthError> {
         // The BTT in memory and the one that is opened must not both be written to.
         let _pause = Pause::begin(self.device.clone());
-        let grown = namespace::grow_claimed(&self.config.namespace, claim, self.version)?;
+        let grown = namespace::grow_claimed(&self.config.namespace, &opened.claim, self.version)?;
         let Some(mapped) = grown else { return Ok(false) };
         // The one that is opened knows nothing of writes that are not durable yet.
         self.device.sync()?;
         let pages = mapped.medium.pages();
-        let OpenDisk { claim: larger, device, facts, .. } = self.config.open_btt(mapped)?;
-        *claim = larger;
+        let OpenDisk { claim, btt, device, facts, .. } = self.config.open_btt(mapped)?;
+        *opened = Opened { claim, btt };
         self.facts.become_those_of(&facts);
         let (device, queues) = device.into_parts();
         self.device.take_over(device, queues);
@@ -64,7 +82,8 @@ impl DiskGrowth {
     /// Refuses a file that is another one, or the same opening of the file, which the claim does not keep from the
     /// BTT that is served.
     fn refuse_other_file(&self, file: &File) -> Result<(), GrowthError> {
-        let claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = self.opened();
+        let claim = &opened.claim;
         let identity = |file: &File| file.metadata().map(|file| (file.dev(), file.ino())).ok();
         let is_same = identity(file).is_some_and(|this| Some(this) == identity(claim.file()));
         let is_apart = is_locked(file, &claim.namespace().range).unwrap_or(false);
@@ -74,13 +93,12 @@ impl DiskGrowth {
 
 impl Growth for DiskGrowth {
     fn take(&self) -> Result<Option<Grown>, GrowthError> {
-        // A claim is replaced as a whole.
-        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = self.opened();
         if self.device.gate().is_closed() {
             return Err(GrowthError::Quiesced);
         }
         let (name, before) = (self.device.log().name(), self.device.sectors());
-        if !self.reopen(&mut claim)? {
+        if !self.reopen(&mut opened)? {
             return Ok(None);
         }
         let now = self.device.sectors();
@@ -104,5 +122,18 @@ impl Growth for DiskGrowth {
         let options = NamespaceOptions { file, ..self.config.namespace.clone() };
         namespace::grow_namespace(&options, size, force, |_, _| {})?;
         Ok(())
+    }
+
+    fn defragment(&self, position: Position) -> Result<(Position, bool), GrowthError> {
+        // A disk that was opened again must not be written through what was opened before.
+        let opened = self.opened();
+        if self.device.gate().is_closed() {
+            return Err(GrowthError::Quiesced);
+        }
+        Ok(btt::defragment(&opened.btt, position, STEP, PAUSE)?)
+    }
+
+    fn wait_until_moved(&self) {
+        drop(self.opened());
     }
 }

@@ -6,6 +6,8 @@ mod device;
 mod facts;
 mod growth;
 mod handler;
+mod lent_queue;
+mod on_demand;
 
 pub(super) use config::claim_name;
 pub use config::{DiskConfig, MappedDisk, RateGroup};

@@ -114,6 +114,10 @@ impl Administration {
             Request::Resume { device } => self.fleet.resume(&device)?,
             Request::Drain { device } => self.fleet.drain(&device)?,
             Request::Remove { device, force } => self.fleet.remove(&device, force)?,
+            Request::Defragment { device, position } => {
+                let (position, is_done) = self.fleet.defragment(&device, position)?;
+                return Ok(Answer::Defragmented { position, is_done });
+            }
             Request::Rate { device, group, limit } => {
                 let limit = limit.limit()?;
                 match (device, group) {

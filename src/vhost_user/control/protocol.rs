@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::new_disk::NewDisk;
 use super::report::{DeviceReport, RateReport};
+use crate::btt::Position;
 
 /// The version of the protocol: higher when something that was said before means something else.
 pub const VERSION: u32 = 1;
@@ -97,6 +98,14 @@ pub enum Request {
         #[serde(default)]
         force: bool,
     },
+    /// Go on with moving the sectors of a disk to where they belong, for a moment.
+    Defragment {
+        /// The disk.
+        device: String,
+        /// How far it has come, by the last answer.
+        #[serde(default)]
+        position: Position,
+    },
     /// Set the rate limits of a device, or of a group.
     Rate {
         /// The device, unless a group is named.
@@ -166,6 +175,13 @@ pub enum Answer {
         size: u64,
         /// The frontend was told; otherwise it sees the size when it reads the configuration again.
         told: bool,
+    },
+    /// Some sectors were moved.
+    Defragmented {
+        /// How far it has come.
+        position: Position,
+        /// There is nothing more to do.
+        is_done: bool,
     },
     /// Nothing has changed.
     Refused {

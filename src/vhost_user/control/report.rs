@@ -63,7 +63,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether it goes by `name`.
+    /// Returns whether it goes by `name`.
     #[must_use]
     pub fn goes_by(&self, name: &str) -> bool {
         [&self.name, &self.namespace, &self.socket].iter().any(|own| *own == name)

@@ -33,20 +33,20 @@ impl PmemConfig {
     pub fn server(&self, regions: &mut Regions, stop: Stop) -> Result<Server, Error> {
         let window = self.window.open(regions)?.fixed();
         let endpoint = Endpoint::open(&self.socket)?;
-        let title = format!("{}: {}", window.region().title(), window.name());
+        let log_name = format!("{}: {}", window.region().log_name(), window.name());
         info!(
-            "{title}: serving persistent memory of {} bytes{}",
+            "{log_name}: serving persistent memory of {} bytes{}",
             window.device_size(),
             if self.window.read_only { ", read-only" } else { "" },
         );
         if window.region().region().medium().durability() != Durability::Dax {
             warn!(
-                "{title}: what the guest flushes is as durable as fdatasync makes it; what it stored since \
+                "{log_name}: what the guest flushes is as durable as fdatasync makes it; what it stored since \
                  then may be lost, and torn, when the power of this host fails"
             );
         }
         let identity = self.identity(&window);
-        let windows = Arc::new(Windows::new(&title, vec![window]));
+        let windows = Arc::new(Windows::new(&log_name, vec![window]));
         regions.used_by(&windows);
         let description = Description {
             identity,
@@ -57,7 +57,7 @@ impl PmemConfig {
             windows: vec![self.window.clone()],
             handed_over: None,
         };
-        Ok(Server::new(pmem_device(&title, windows), endpoint, stop).described(description))
+        Ok(Server::new(pmem_device(&log_name, windows), endpoint, stop).described(description))
     }
 
     /// What the administrator knows the device by.

@@ -76,7 +76,7 @@ pub(in crate::vhost_user) struct ConfigRange {
     pub offset: u32,
     /// Number of bytes.
     pub size: u32,
-    /// Whether a guest writes it, or a migration.
+    /// The writer: a guest, or a migration.
     pub flags: u32,
 }
 

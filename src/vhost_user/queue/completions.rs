@@ -96,11 +96,12 @@ impl<R: Reply> Completions<R> {
 
     /// Takes out the first, if the guest can be told of it.
     fn take_ready(&mut self) -> Option<(Completion<R>, Instant)> {
-        if mutant!(vhost_user::ToldOutOfOrder) {
-            let ready = self.waiting.iter().position(|(completion, _)| completion.is_done())?;
-            return self.waiting.remove(ready);
+        if self.has_ready() {
+            return self.waiting.pop_front();
         }
-        if self.has_ready() { self.waiting.pop_front() } else { None }
+        let is_searched = mutant!(vhost_user::ToldOutOfOrder);
+        let later = self.waiting.iter().position(|(later, _)| is_searched && later.is_done())?;
+        self.waiting.remove(later)
     }
 
     /// Waits until the guest can be told of all of them.

@@ -30,17 +30,17 @@ impl Flush {
 /// A disk, and what else its flushes are to make durable.
 struct Both {
     disk: Arc<dyn Syncs>,
-    beside: Arc<dyn Syncs>,
+    others: Arc<dyn Syncs>,
 }
 
 impl Syncs for Both {
     fn sync(&self) -> Result<(), SyncError> {
         self.disk.sync()?;
-        self.beside.sync()
+        self.others.sync()
     }
 
     fn sync_takes_time(&self) -> bool {
-        self.disk.sync_takes_time() || self.beside.sync_takes_time()
+        self.disk.sync_takes_time() || self.others.sync_takes_time()
     }
 }
 
@@ -73,9 +73,9 @@ impl Flusher {
         Flusher { disk, counters, queue: Arc::default(), thread: Mutex::default() }
     }
 
-    /// A flusher of the same disk, and of what is `beside` it.
-    pub(in crate::vhost_user) fn with(&self, beside: Arc<dyn Syncs>) -> Flusher {
-        let both = Both { disk: self.disk.clone(), beside };
+    /// A flusher of the same disk, and of `others` with it.
+    pub(in crate::vhost_user) fn with(&self, others: Arc<dyn Syncs>) -> Flusher {
+        let both = Both { disk: self.disk.clone(), others };
         Flusher::new(Arc::new(both), self.counters.clone())
     }
 

@@ -13,7 +13,7 @@ pub(in crate::vhost_user) struct Gate {
 }
 
 impl Gate {
-    /// Whether nothing may be taken off the rings.
+    /// True if nothing may be taken off the rings.
     pub(in crate::vhost_user) fn is_closed(&self) -> bool {
         // A worker reads it under its lock, which the thread that closes the gate takes afterwards.
         self.pauses.load(Ordering::Acquire) > 0

@@ -180,7 +180,7 @@ impl Limits {
         let _ = self.group.set(group);
     }
 
-    /// Whether there is a limit.
+    /// Returns whether there is a limit.
     pub(in crate::vhost_user) fn is_limited(&self) -> bool {
         self.all().any(|limiter| limiter.is_active.load(Ordering::Relaxed))
     }
@@ -221,7 +221,7 @@ pub(super) enum Admission {
 }
 
 impl Turnstile {
-    /// Whether the queue has been told to wait.
+    /// True if the queue has been told to wait.
     pub(super) fn is_waiting(&self) -> bool {
         self.waits.is_some()
     }

@@ -126,6 +126,11 @@ impl Ring {
         self.lock().queue.next_avail()
     }
 
+    /// Returns whether the frontend has started the ring, and not stopped it.
+    pub(in crate::vhost_user) fn is_ready(&self) -> bool {
+        self.lock().queue.ready()
+    }
+
     /// Locks the ring before its queue does.
     pub(in crate::vhost_user) fn lock(&self) -> MutexGuard<'_, RingState> {
         let _wanted = Wanted::new(&self.wanted);

@@ -27,8 +27,8 @@ pub(in crate::vhost_user) trait Serve: Sync {
     /// As [`Worker::wake`].
     fn wake(&self);
 
-    /// As [`Worker::settle`].
-    fn settle(&self);
+    /// As [`Worker::wait_until_idle`].
+    fn wait_until_idle(&self);
 
     /// As [`Worker::drain`].
     fn drain(&self, ring: &Ring, memory: &Memory) -> Option<Arc<Eventfd>>;
@@ -67,8 +67,8 @@ impl<H: Handler> Serve for Mutex<Worker<H>> {
         lock(self).wake();
     }
 
-    fn settle(&self) {
-        lock(self).settle();
+    fn wait_until_idle(&self) {
+        lock(self).wait_until_idle();
     }
 
     fn drain(&self, ring: &Ring, memory: &Memory) -> Option<Arc<Eventfd>> {

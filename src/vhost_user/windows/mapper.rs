@@ -46,11 +46,11 @@ enum Refusal {
 
 /// What one frontend has mapped.
 pub(super) struct Mapper {
-    title: Arc<str>,
+    log_name: Arc<str>,
     windows: Arc<[Window]>,
     /// A bit for each ring that runs.
     running: Arc<AtomicU64>,
-    /// Whether the frontend has mapped everything.
+    /// True if the frontend has mapped everything.
     is_mapped: Arc<Mapped>,
     channel: BackChannel,
     /// Of each window, in the order of offsets and without gaps.
@@ -59,13 +59,13 @@ pub(super) struct Mapper {
 
 impl Mapper {
     pub(super) fn new(
-        title: Arc<str>,
+        log_name: Arc<str>,
         windows: Arc<[Window]>,
         (running, is_mapped): (Arc<AtomicU64>, Arc<Mapped>),
         channel: BackChannel,
     ) -> Mapper {
         let mapped = vec![Vec::new(); windows.len()];
-        Mapper { title, windows, running, is_mapped, channel, mapped }
+        Mapper { log_name, windows, running, is_mapped, channel, mapped }
     }
 
     /// Carries out commands until their sender is dropped.
@@ -87,7 +87,7 @@ impl Mapper {
                 Order::ConfigChanged => {
                     if let Err(error) = self.channel.config_changed() {
                         let error = in_one_line(&error);
-                        warn!("{}: the frontend is not told of a new size: {error}", self.title);
+                        warn!("{}: the frontend is not told of a new size: {error}", self.log_name);
                     }
                 }
                 Order::GoOnAt(channel) => self.channel = channel,
@@ -117,14 +117,14 @@ impl Mapper {
             Ok(()) => self.mapped[window].push(first),
             // A frontend that stopped the device and did not reset it has kept its mappings.
             Err(Refusal::Channel(BackChannelError::Refused)) if !before.is_empty() => {
-                debug!("{}: window {window} is mapped from before", self.title);
+                debug!("{}: window {window} is mapped from before", self.log_name);
                 self.mapped[window] = before;
             }
             Err(refusal) => return self.not_mapped(window, first, &refusal),
         }
         let is_complete = self.map_more(window);
         let (mapped, name) = (self.end(window), self.windows[window].name());
-        info!("{}: window {window}, {name:?}: {mapped} bytes are mapped", self.title);
+        info!("{}: window {window}, {name:?}: {mapped} bytes are mapped", self.log_name);
         is_complete
     }
 
@@ -202,11 +202,11 @@ impl Mapper {
     }
 
     fn complain(&self, window: usize, piece: Piece, refusal: &Refusal) {
-        let (title, name) = (&self.title, self.windows[window].name());
+        let (log_name, name) = (&self.log_name, self.windows[window].name());
         let Piece { offset, length, .. } = piece;
         let refusal = in_one_line(refusal);
         warn!(
-            "{title}: window {window}, {name:?}: {refusal}, at {length} bytes at offset {offset:#x}; the \
+            "{log_name}: window {window}, {name:?}: {refusal}, at {length} bytes at offset {offset:#x}; the \
              guest has the window up to the last piece that was mapped, and all else as it was"
         );
     }

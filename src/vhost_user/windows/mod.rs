@@ -51,7 +51,7 @@ pub const MOST_WINDOWS: usize = 255;
 /// The windows of a device.
 pub struct Windows {
     /// What the log calls the device.
-    title: Arc<str>,
+    log_name: Arc<str>,
     all: Arc<[Window]>,
     /// A bit for each ring that runs.
     running: Arc<AtomicU64>,
@@ -69,7 +69,7 @@ struct Connection {
     rings: BTreeMap<usize, (Arc<Ring>, Memory)>,
     /// The thread that asks it to map.
     mapping: Option<MappingThread>,
-    /// Whether it has mapped all that it was to map.
+    /// True if it has mapped all that it was to map.
     mapped: Arc<Mapped>,
 }
 
@@ -101,10 +101,10 @@ impl Windows {
         | protocol_features::BACKEND_SEND_FD
         | protocol_features::REPLY_ACK;
 
-    /// The windows `windows` of the device that the log calls `title`.
-    pub fn new(title: &str, windows: Vec<Window>) -> Windows {
+    /// The windows `windows` of the device whose log name is `log_name`.
+    pub fn new(log_name: &str, windows: Vec<Window>) -> Windows {
         let (running, connection) = (Arc::default(), Mutex::default());
-        Windows { title: title.into(), all: windows.into(), running, connection }
+        Windows { log_name: log_name.into(), all: windows.into(), running, connection }
     }
 
     /// Returns whether there are none.
@@ -149,7 +149,7 @@ impl Windows {
         }
         let (orders, receiver) = channel();
         let flags = (self.running.clone(), connection.mapped.clone());
-        let mapper = Mapper::new(self.title.clone(), self.all.clone(), flags, back_channel);
+        let mapper = Mapper::new(self.log_name.clone(), self.all.clone(), flags, back_channel);
         let thread =
             thread::Builder::new().name("windows".into()).spawn(move || mapper.run(&receiver))?;
         connection.mapping = Some(MappingThread { orders, channel: closer, thread });
@@ -219,7 +219,7 @@ impl Windows {
         warn!(
             "{}: the frontend {reason}: the windows stay empty; QEMU fills them from 11.1 on, and nvdimmctl \
              dax export tells how else to attach devices",
-            self.title
+            self.log_name
         );
     }
 

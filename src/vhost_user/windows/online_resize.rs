@@ -62,10 +62,10 @@ pub(crate) enum ResizeError {
         window: u64,
     },
     /// The region.
-    #[error("{title}")]
+    #[error("{log_name}")]
     Region {
         /// What the log calls the region.
-        title: String,
+        log_name: String,
         /// What is wrong.
         source: dax::Error,
     },
@@ -134,7 +134,7 @@ impl OnlineResize {
         force: bool,
     ) -> Result<Resized, ResizeError> {
         let region = self.find(selector)?;
-        let fails = |source| ResizeError::Region { title: region.title().to_owned(), source };
+        let fails = |source| ResizeError::Region { log_name: region.log_name().to_owned(), source };
         // Until this is dropped, no window begins to map a device of the region.
         let layout = region.region().lock_layout();
         let pending = layout.begin_resize(selector.name, size).map_err(fails)?;

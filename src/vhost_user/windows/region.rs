@@ -31,7 +31,7 @@ pub struct RegionConfig {
 /// A region that is open.
 pub struct OpenRegion {
     /// What the log calls it.
-    title: String,
+    log_name: String,
     /// Keeps others from the namespace.
     claim: Claim,
     region: Region<Medium>,
@@ -47,8 +47,8 @@ impl OpenRegion {
     }
 
     /// What the log calls it.
-    pub fn title(&self) -> &str {
-        &self.title
+    pub fn log_name(&self) -> &str {
+        &self.log_name
     }
 
     /// The claim on its namespace.
@@ -155,7 +155,7 @@ impl RegionConfig {
         let region = Region::open(medium, kind == ClaimKind::Shared)
             .map_err(|source| NamespaceError::region(&self.path, claim.namespace(), source))?;
         Ok(OpenRegion {
-            title: super::super::announce::title(&claim),
+            log_name: super::super::announce::log_name(&claim),
             claim,
             region,
             read_only: Arc::new(read_only),

@@ -82,8 +82,8 @@ impl Window {
         protection: Protection,
         reserve: Option<u64>,
     ) -> Result<Window, Error> {
-        let title = region.title().to_owned();
-        let fails = |source| Error::Region { title: title.clone(), source: Box::new(source) };
+        let log_name = region.log_name().to_owned();
+        let fails = |source| Error::Region { log_name: log_name.clone(), source: Box::new(source) };
         let device = region.region().device(name).map_err(fails)?;
         let shared_file =
             region.shared_file(protection).ok_or_else(|| fails(dax::Error::ReadOnly))?.clone();
@@ -142,16 +142,16 @@ impl Window {
         match self.hold(&layout) {
             Ok(contents) => *self.contents() = contents,
             Err(error) => {
-                let (title, error) = (self.region.title(), in_one_line(&error));
-                log::error!("{title}: window {:?} stays empty: {error}", self.name);
+                let (log_name, error) = (self.region.log_name(), in_one_line(&error));
+                log::error!("{log_name}: window {:?} stays empty: {error}", self.name);
             }
         }
     }
 
     fn hold(&self, layout: &LayoutLock<'_, Medium>) -> Result<Contents, Error> {
         let region = self.region.region();
-        let title = || self.region.title().to_owned();
-        let fails = |source| Error::Region { title: title(), source: Box::new(source) };
+        let log_name = || self.region.log_name().to_owned();
+        let fails = |source| Error::Region { log_name: log_name(), source: Box::new(source) };
         let name = region.device_of(self.uuid);
         let name = name.ok_or_else(|| fails(dax::Error::UnknownDevice(self.name.clone())))?;
         let hold = layout.hold(&name).map_err(fails)?;

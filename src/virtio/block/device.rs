@@ -13,7 +13,7 @@ use super::VIRTIO_SECTOR;
 use super::disk::Disk;
 use crate::pmem::Durability;
 
-/// Whether sectors are discarded by flagging them as zero in the map (`--discard`).
+/// The policy for discards, which flag sectors as zero in the map (`--discard`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Discard {
     /// With sectors of 4096 bytes. Linux misreads the flag when a request of its own BTT driver

@@ -10,7 +10,7 @@ use crate::virtio::memory::BadAddress;
 /// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// The chain was taken, and not parsed.
+    /// There is no chain yet, or it was not parsed.
     #[error("the request was not parsed")]
     NotParsed,
     /// Fewer than the 16 bytes of the header can be read.

@@ -78,8 +78,16 @@ pub struct Chain {
     /// Bytes of the spans.
     readable_length: u64,
     writable_length: u64,
-    /// What it asks for, once it is parsed.
-    found: Result<Found, RequestError>,
+    state: State,
+}
+
+/// How far a chain has been looked at.
+#[derive(Debug)]
+enum State {
+    /// Its descriptors are as they should be.
+    Taken,
+    Parsed(Found),
+    Refused(RequestError),
 }
 
 /// A [`Request`] that lies in the spans of its chain.
@@ -95,9 +103,9 @@ struct Found {
 
 impl Default for Chain {
     fn default() -> Chain {
-        let found = Err(RequestError::NotParsed);
+        let state = State::Refused(RequestError::NotParsed);
         let (readable, writable) = (Vec::new(), Vec::new());
-        Chain { head: 0, readable, writable, readable_length: 0, writable_length: 0, found }
+        Chain { head: 0, readable, writable, readable_length: 0, writable_length: 0, state }
     }
 }
 
@@ -125,17 +133,17 @@ impl Chain {
             }
         }
         (self.readable_length, self.writable_length) = (readable_length, writable_length);
-        self.found = match (ends, in_order) {
-            (true, true) => Err(RequestError::NotParsed),
-            (true, false) => Err(RequestError::OutOfOrder),
-            (false, _) => Err(RequestError::Endless),
+        self.state = match (ends, in_order) {
+            (true, true) => State::Taken,
+            (true, false) => State::Refused(RequestError::OutOfOrder),
+            (false, _) => State::Refused(RequestError::Endless),
         };
     }
 
     /// Reads the header, if the descriptors are as they should be.
     pub fn parse(&mut self, memory: &GuestRam) {
-        if matches!(self.found, Err(RequestError::NotParsed)) {
-            self.found = self.find(memory);
+        if let State::Taken = self.state {
+            self.state = self.find(memory).map_or_else(State::Refused, State::Parsed);
         }
     }
 
@@ -169,7 +177,11 @@ impl Chain {
 
     /// The request in the chain, which was parsed.
     pub fn request(&self) -> Result<Request<'_>, &RequestError> {
-        let Found { kind, sector, data_out, data_in } = *self.found.as_ref()?;
+        let Found { kind, sector, data_out, data_in } = match &self.state {
+            State::Parsed(found) => *found,
+            State::Refused(error) => return Err(error),
+            State::Taken => return Err(&RequestError::NotParsed),
+        };
         let data_out = Spans::at(&self.readable, data_out);
         let data_in = Spans::at(&self.writable, data_in);
         Ok(Request { kind, sector, data_out, data_in })

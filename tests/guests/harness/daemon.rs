@@ -38,6 +38,15 @@ impl Daemon {
         Self::listening(command, vec![socket], queues)
     }
 
+    /// Like [`Daemon::start_with`], at a socket whose name ends with `extension`.
+    #[track_caller]
+    pub fn start_at(file: &Path, extension: &str, queues: u32, options: &[&str]) -> Self {
+        let socket = file.with_extension(extension);
+        let mut command = disk_command(file, &socket, queues);
+        command.args(options);
+        Self::listening(command, vec![socket], queues)
+    }
+
     /// Like [`Daemon::start`], with its syncs under control.
     #[track_caller]
     pub fn start_with_syncs(file: &Path, queues: u32, syncs: &Syncs) -> Self {

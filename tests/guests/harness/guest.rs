@@ -1,5 +1,6 @@
 //! A guest under QEMU, started by `qemu/boot`, which runs one shell script.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -17,6 +18,8 @@ const PRELUDE: &str = include_str!("../prelude.sh");
 /// A booted guest. Scripts talk to the scenario in lines `@@NAME VALUE` on the console (`say NAME VALUE`).
 pub struct Guest {
     process: Process,
+    /// What its script had said in another QEMU, and nobody has heard.
+    earlier: VecDeque<String>,
 }
 
 /// A file as one of QEMU's emulated NVDIMMs.
@@ -25,7 +28,7 @@ pub struct Nvdimm<'a> {
     pub labels: Labels,
 }
 
-/// Whether the end of an NVDIMM file is a label area.
+/// Selects whether the end of an NVDIMM file is a label area.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Labels {
     None,
@@ -105,17 +108,26 @@ impl Guest {
     fn wait_passing(&mut self, name: &str, mut pass: impl FnMut(&str)) -> String {
         let wanted = format!("@@{name}");
         let mut ended_with = None;
-        let line = self.process.wait_for_line(&wanted, STEP_LIMIT, |line| {
+        let mut is_it = |line: &str| {
             pass(line);
             ended_with = line.strip_prefix("@@guest-exit ").map(str::to_owned);
             ended_with.is_some() || line.split(' ').next() == Some(&wanted)
-        });
+        };
+        let earlier = std::iter::from_fn(|| self.earlier.pop_front()).find(|line| is_it(line));
+        let line =
+            earlier.unwrap_or_else(|| self.process.wait_for_line(&wanted, STEP_LIMIT, is_it));
         if name != "guest-exit"
             && let Some(status) = ended_with
         {
             panic!("the script ended with status {status} before it said {name}");
         }
         line[wanted.len()..].trim().to_owned()
+    }
+
+    /// The guest has gone on from `old` to this QEMU; `old`, which stores nothing any more, is killed.
+    #[track_caller]
+    pub fn succeed(&mut self, old: Guest) {
+        self.earlier = old.process.kill_unheard(STEP_LIMIT).into();
     }
 
     /// Waits for the script to end successfully and for the guest to power off.
@@ -228,6 +240,7 @@ impl Machine<'_> {
         std::fs::write(&path, format!("{PRELUDE}\n{script}")).expect("a script file");
         self.command.arg("--script").arg(&path).arg("--cpus").arg(self.cpus.to_string());
         self.command.arg("--").args(&self.arguments);
-        Guest { process: Process::start("the guest", &self.command) }
+        let process = Process::start("the guest", &self.command);
+        Guest { process, earlier: VecDeque::new() }
     }
 }

@@ -162,6 +162,13 @@ impl Process {
         std::mem::take(&mut state.lines)
     }
 
+    /// As [`Process::kill`]. Returns what has not been waited for.
+    #[track_caller]
+    pub fn kill_unheard(self, limit: Duration) -> Vec<String> {
+        let next = self.next_line;
+        self.kill(limit).split_off(next)
+    }
+
     fn kill_now(&mut self) {
         // Both fail only if it has ended by itself already.
         let _ = self.child.kill();

@@ -45,7 +45,7 @@ impl Buffer {
 struct Marks {
     disk: File,
     text: Buffer,
-    marks: Buffer,
+    set: Buffer,
 }
 
 impl Marks {
@@ -53,7 +53,7 @@ impl Marks {
         let mut options = OpenOptions::new();
         options.read(true).write(true).custom_flags(libc::O_DIRECT);
         let disk = options.open(MARKS).unwrap();
-        Marks { disk, text: Buffer::new(512), marks: Buffer::new(MOST_MARKS) }
+        Marks { disk, text: Buffer::new(512), set: Buffer::new(MOST_MARKS) }
     }
 
     /// Returns whether there is anybody to hear it.
@@ -67,7 +67,7 @@ impl Marks {
 
     /// How many operations are marked as done.
     fn done(&mut self) -> usize {
-        let marks = self.marks.bytes();
+        let marks = self.set.bytes();
         self.disk.read_exact_at(marks, 0).unwrap();
         let text = String::from_utf8_lossy(marks);
         let done = text.lines().filter_map(|mark| mark.strip_prefix("done-")?.parse().ok());

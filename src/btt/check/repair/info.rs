@@ -15,16 +15,12 @@ use crate::pmem::{Overlay, PersistentMemory};
 pub(super) fn write_both(start: u64, info: &InfoBlock) -> Vec<Store> {
     let bytes = info.encode().to_vec();
     let backup = start + info.geometry.info2off;
-    let mut stores = vec![
+    vec![
         Store::Bytes { offset: backup, bytes: bytes.clone() },
         Store::Barrier,
         Store::Bytes { offset: start, bytes },
         Store::Barrier,
-    ];
-    if mutant!(btt::InfosTogether) {
-        stores.remove(1);
-    }
-    stores
+    ]
 }
 
 impl<M: PersistentMemory> Round<'_, M> {

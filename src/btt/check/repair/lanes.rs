@@ -54,15 +54,12 @@ pub(super) fn rewrite<M: PersistentMemory>(
     let [first, second] = slots.map(|place| entries[place].seq);
     let newest = newer(first, second).filter(|_| from == From::Legal);
     let Some(mut slot) = newest else {
-        let mut silent = silence(arena, lane);
-        if mutant!(btt::LaneNotSilenced) {
-            silent.remove(0);
-        }
+        let silent = silence(arena, lane).into_iter();
+        let silent = silent.skip(usize::from(mutant!(btt::LaneNotSilenced)));
         let [what, commit] = entry(Sequence::FIRST.get()).halves();
         store(slots[0], 0, what);
         store(slots[0], 1, commit);
-        silent.append(&mut stores);
-        return Ok(silent);
+        return Ok(silent.chain(stores).collect());
     };
     for place in others.filter(|place| *place != slots[1]) {
         store(place, 0, 0);
@@ -78,14 +75,10 @@ pub(super) fn rewrite<M: PersistentMemory>(
         store(layout.place(slot), 0, what);
         store(layout.place(slot), 1, commit);
     }
-    if mutant!(btt::OtherSlotKept) {
-        return Ok(stores);
-    }
     // The half that says when comes last: an entry without it counts as none, whatever else it says.
-    store(slots[1], 0, 0);
-    store(slots[1], 1, 0);
-    if mutant!(btt::LaneCommitFirst) {
-        stores.chunks_mut(2).for_each(<[Store]>::reverse);
+    if !mutant!(btt::OtherSlotKept) {
+        store(slots[1], 0, 0);
+        store(slots[1], 1, 0);
     }
     Ok(stores)
 }

@@ -1,4 +1,4 @@
-//! Who owns which block: every sector and every lane gets one of its own.
+//! The owner of each block: every sector and every lane gets one of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use crate::pmem::PersistentMemory;
 #[derive(Debug, Default)]
 struct Disorder {
     /// Sectors whose map entry names a block that does not exist.
-    homeless: BTreeSet<Lba>,
+    out_of_range: BTreeSet<Lba>,
     /// Blocks with several owners.
     shared: BTreeMap<Block, BTreeSet<Shares>>,
     /// Lanes that say nothing.
@@ -47,9 +47,9 @@ impl std::convert::From<Owner> for Shares {
     }
 }
 
-/// Who gets another block.
+/// The sectors and lanes that get another block.
 #[derive(Debug, Default)]
-struct Needy {
+struct Displaced {
     /// Sectors to be marked as lost, in the block that they have: it cannot be told whose it is.
     doubtful: BTreeSet<Lba>,
     /// Sectors that get another block, and are marked as lost.
@@ -68,29 +68,29 @@ impl<M: PersistentMemory> Round<'_, M> {
         let arena = self.arena(number);
         let lanes = lanes::read(&arena);
         let Some(disorder) = self.disorder(number, &lanes) else { return Vec::new() };
-        let needy = disorder.needy();
-        let count = needy.lanes.len() + needy.sectors.len() + disorder.homeless.len();
+        let displaced = disorder.displaced();
+        let count = displaced.lanes.len() + displaced.sectors.len() + disorder.out_of_range.len();
         // Every block that is named in vain leaves one that is not named. If not all findings were
         // listed, or the medium is being written to, it does not come out.
         if count == 0 || count != disorder.missing.len() {
             return Vec::new();
         }
-        let only_lanes = needy.sectors.is_empty() && disorder.homeless.is_empty();
+        let only_lanes = displaced.sectors.is_empty() && disorder.out_of_range.is_empty();
         if !disorder.unreadable.is_empty() {
             // All but the lanes in these pages has to be in order: what they say will be gone.
-            let is_certain = only_lanes && needy.lanes == disorder.silent;
+            let is_certain = only_lanes && displaced.lanes == disorder.silent;
             return if is_certain { clear_pages(&arena, &disorder.unreadable) } else { Vec::new() };
         }
-        match disorder.homeless.first() {
-            Some(lba) if count == 1 && needy.doubtful.is_empty() => {
-                self.only_homeless(&arena, *lba, &disorder)
+        match disorder.out_of_range.first() {
+            Some(lba) if count == 1 && displaced.doubtful.is_empty() => {
+                self.only_out_of_range(&arena, *lba, &disorder)
             }
-            _ if only_lanes && needy.doubtful.is_empty() => {
+            _ if only_lanes && displaced.doubtful.is_empty() => {
                 let free = disorder.missing.iter().copied();
-                self.give_to_lanes(&arena, &lanes, &needy.lanes, free)
+                self.give_to_lanes(&arena, &lanes, &displaced.lanes, free)
             }
             _ if self.options.force || mutant!(btt::UnaskedLoss) => {
-                self.give_up_sectors(&arena, &lanes, &needy, &disorder)
+                self.give_up_sectors(&arena, &lanes, &displaced, &disorder)
             }
             _ => Vec::new(),
         }
@@ -108,7 +108,7 @@ impl<M: PersistentMemory> Round<'_, M> {
                 Fault::PendingTwice { .. } | Fault::ReplayEndless { .. } if !self.options.force => {
                     return None;
                 }
-                Fault::MapRange { lba, .. } => _ = disorder.homeless.insert(lba),
+                Fault::MapRange { lba, .. } => _ = disorder.out_of_range.insert(lba),
                 Fault::LaneRange { lane, .. } => _ = disorder.dubious.insert(lane),
                 Fault::BlockMissing { block } => _ = disorder.missing.insert(block),
                 Fault::BlockShared { block, first, second } => {
@@ -136,7 +136,12 @@ impl<M: PersistentMemory> Round<'_, M> {
     }
 
     /// One sector has no block, and one block has no owner.
-    fn only_homeless(&self, arena: &Arena<'_, M>, lba: Lba, disorder: &Disorder) -> Vec<Repair> {
+    fn only_out_of_range(
+        &self,
+        arena: &Arena<'_, M>,
+        lba: Lba,
+        disorder: &Disorder,
+    ) -> Vec<Repair> {
         let (Some(&block), Ok(entry)) = (disorder.missing.first(), arena.map_entry(lba)) else {
             return Vec::new();
         };
@@ -154,7 +159,7 @@ impl<M: PersistentMemory> Round<'_, M> {
         &self,
         arena: &Arena<'_, M>,
         lanes: &[Lane],
-        needy: &BTreeSet<LaneIndex>,
+        displaced: &BTreeSet<LaneIndex>,
         free: impl Iterator<Item = Block>,
     ) -> Vec<Repair> {
         let layout = self.report.arenas[arena.number].layout;
@@ -168,7 +173,7 @@ impl<M: PersistentMemory> Round<'_, M> {
             let remedy = Remedy::GiveFreeBlock { lane: *lane, block };
             Some(Repair { arena: Some(arena.number), remedy, stores })
         };
-        needy.iter().zip(free).filter_map(repair).collect()
+        displaced.iter().zip(free).filter_map(repair).collect()
     }
 
     /// Marks all sectors in doubt as lost, and gives each sector and lane a block.
@@ -181,37 +186,37 @@ impl<M: PersistentMemory> Round<'_, M> {
         &self,
         arena: &Arena<'_, M>,
         lanes: &[Lane],
-        needy: &Needy,
+        displaced: &Displaced,
         disorder: &Disorder,
     ) -> Vec<Repair> {
         let mut free = disorder.missing.iter().copied();
         let mut repairs = Vec::new();
-        for lba in needy.doubtful.union(&disorder.homeless) {
+        for lba in displaced.doubtful.union(&disorder.out_of_range) {
             let Ok(entry) = arena.map_entry(*lba) else { return Vec::new() };
             let block = entry.block(*lba);
             let remedy = Remedy::MarkDoubtful { lba: *lba };
             repairs.push(store_entry(arena, *lba, MapEntry::error(block), remedy));
         }
         end_step(&mut repairs);
-        for sectors in [&disorder.homeless, &needy.sectors] {
+        for sectors in [&disorder.out_of_range, &displaced.sectors] {
             for (lba, block) in sectors.iter().zip(free.by_ref()) {
                 let remedy = Remedy::MoveLost { lba: *lba, block };
                 repairs.push(store_entry(arena, *lba, MapEntry::error(block), remedy));
             }
             end_step(&mut repairs);
         }
-        repairs.append(&mut self.give_to_lanes(arena, lanes, &needy.lanes, free));
+        repairs.append(&mut self.give_to_lanes(arena, lanes, &displaced.lanes, free));
         repairs
     }
 }
 
 impl Disorder {
-    /// Who has to get another block.
+    /// The sectors and lanes that have to get another block.
     ///
     /// A lane that shares a block with another lane may have any other. If it shares it with a sector,
     /// one of the two is wrong, unless the lane is known to be damaged.
-    fn needy(&self) -> Needy {
-        let mut needy = Needy { lanes: self.silent.clone(), ..Needy::default() };
+    fn displaced(&self) -> Displaced {
+        let mut displaced = Displaced { lanes: self.silent.clone(), ..Displaced::default() };
         for owners in self.shared.values() {
             let sectors = owners.iter().filter_map(|owner| match owner {
                 Shares::Sector(lba) => Some(*lba),
@@ -226,14 +231,14 @@ impl Disorder {
             let sectors: Vec<Lba> = sectors.collect();
             if sectors.len() > 1 || !sectors.is_empty() && !sound.is_empty() {
                 let marked = sectors.iter().skip(usize::from(mutant!(btt::DoubtForgotten)));
-                needy.doubtful.extend(marked);
+                displaced.doubtful.extend(marked);
             }
             // The first keeps the block: a sector before a sound lane before a dubious one.
-            needy.sectors.extend(sectors.iter().skip(1));
+            displaced.sectors.extend(sectors.iter().skip(1));
             let lanes = sound.into_iter().chain(dubious);
-            needy.lanes.extend(lanes.skip(usize::from(sectors.is_empty())));
+            displaced.lanes.extend(lanes.skip(usize::from(sectors.is_empty())));
         }
-        needy
+        displaced
     }
 }
 

@@ -187,9 +187,6 @@ impl Store {
         match *self {
             Store::Word { offset, value } => {
                 medium.store_u32(offset, value)?;
-                if mutant!(btt::RepairedMapUnflushed) {
-                    return Ok(());
-                }
                 medium.flush(offset, 4)
             }
             Store::Double { offset, value } => {
@@ -198,7 +195,6 @@ impl Store {
             }
             Store::Bytes { offset, ref bytes } => medium.write_bytes(offset, bytes),
             Store::Zero { offset, length } => medium.zero(offset, length),
-            Store::Barrier if mutant!(btt::RepairUnfenced) => Ok(()),
             Store::Barrier => medium.fence(),
         }
     }

@@ -32,11 +32,10 @@ pub(super) fn clear_pages<M: PersistentMemory>(
 
 fn clear_page<M: PersistentMemory>(arena: &Arena<'_, M>, first: LaneIndex) -> Repair {
     let end = (first.0 + LANES).min(arena.geometry.nfree);
-    let readable = (first.0..end).map(LaneIndex).filter(|lane| lanes::is_readable(arena, *lane));
-    let mut stores: Vec<Store> = readable.flat_map(|lane| lanes::silence(arena, lane)).collect();
-    if mutant!(btt::PageNotSilenced) {
-        stores.clear();
-    }
+    let lanes = (first.0..end).map(LaneIndex);
+    let speaking =
+        lanes.filter(|lane| lanes::is_readable(arena, *lane) && !mutant!(btt::PageNotSilenced));
+    let mut stores: Vec<Store> = speaking.flat_map(|lane| lanes::silence(arena, lane)).collect();
     let offset = arena.lane_offset(first);
     stores.extend([Store::Barrier, Store::Zero { offset, length: PAGE }, Store::Barrier]);
     let remedy = Remedy::ClearLanes { first, last: LaneIndex(end - 1) };

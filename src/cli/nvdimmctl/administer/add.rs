@@ -146,7 +146,9 @@ impl Add {
         let source = SocketSource::Path(SocketPath { path: path.into(), access });
         match Endpoint::open(&source).map_err(|source| Error::Socket(Box::new(source)))? {
             Endpoint::Listening(listener, name) => Ok((listener, name)),
-            Endpoint::Connected(_) => Err(Error::Usage("--socket-path is bound by this command")),
+            Endpoint::Connected(_) | Endpoint::Handed(_) => {
+                Err(Error::Usage("--socket-path is bound by this command"))
+            }
         }
     }
 

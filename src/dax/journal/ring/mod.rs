@@ -276,7 +276,7 @@ impl Ring {
             self.position = 0;
             self.is_void = false;
         }
-        if self.is_void || mutant!(dax::PlaceNotZeroed) { Ok(()) } else { self.void(medium) }
+        if self.is_void { Ok(()) } else { self.void(medium) }
     }
 
     /// Makes the rest of the bucket zero, so that no entry is completed by the remains of another.
@@ -340,9 +340,7 @@ impl Ring {
             return Ok(0);
         }
         let bucket = self.start + self.bucket * BUCKET_SIZE;
-        if !mutant!(dax::CleanEntryTrusted) {
-            make_dirty(medium, bucket..bucket + BUCKET_SIZE)?;
-        }
+        make_dirty(medium, bucket..bucket + BUCKET_SIZE)?;
         medium.flush(bucket, BUCKET_SIZE)?;
         medium.fence()?;
         apply(medium, pending)
@@ -383,11 +381,9 @@ pub(crate) fn apply<M: PersistentMemory>(
         if !is_there || store_all {
             medium.store_u64(offset, value)?;
         }
-        if !mutant!(dax::ApplyUnflushed) {
-            medium.flush(offset, 8)?;
-        }
+        medium.flush(offset, 8)?;
     }
-    if !stores.is_empty() && !mutant!(dax::ApplyUnfenced) {
+    if !stores.is_empty() {
         medium.fence()?;
     }
     Ok(made)

@@ -119,7 +119,7 @@ unsafe fn copy_bytes(to: *mut u8, from: *const u8, length: usize) -> Result<(), 
     answered(fault)
 }
 
-/// Whether a streaming copy goes past the cache.
+/// True if a streaming copy goes past the cache.
 pub(in crate::pmem) const STREAMS_PAST_CACHE: bool = true;
 
 /// Copies `lines` cache lines past the cache; durable after [`drain_stores`].

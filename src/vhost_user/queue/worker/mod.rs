@@ -211,7 +211,7 @@ impl<H: Handler> Worker<H> {
     }
 
     /// Waits until the medium is not used any more for what was taken off the ring.
-    pub(in crate::vhost_user) fn settle(&self) {
+    pub(in crate::vhost_user) fn wait_until_idle(&self) {
         self.completions.wait();
     }
 
@@ -329,7 +329,7 @@ impl<H: Handler> Worker<H> {
             return Ok(Batch::Stopped);
         }
         if !self.has_started {
-            self.start(&state.queue, memory)?;
+            self.start(state, memory)?;
         }
         if let Some(wait) = self.throttled(state, memory)? {
             return Ok(Batch::Throttled(wait));
@@ -373,10 +373,15 @@ impl<H: Handler> Worker<H> {
     }
 
     /// Begins to serve a ring.
-    fn start(&mut self, ring: &virtio_queue::Queue, memory: &Memory) -> Result<(), Error> {
+    fn start(&mut self, state: &RingState, memory: &Memory) -> Result<(), Error> {
+        let ring = &state.queue;
         let is_resumed = has_been_used(ring, &memory.memory())?;
         self.handler.ring_starts(is_resumed, look(ring, memory)?.0);
         self.has_started = true;
+        if is_resumed {
+            // A process that was killed may have completed requests, and not have told the guest any more.
+            self.call.clone_from(&state.call);
+        }
         Ok(())
     }
 

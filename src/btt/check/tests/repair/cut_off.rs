@@ -21,7 +21,7 @@ fn cut_off_everywhere(name: &str, image: &Image, how: How) -> usize {
     let mut random = Random::new(1);
     let effort = Effort { most: 400, random: 4, lines: 4 };
     let mut seen = HashSet::new();
-    for event in recorder.take_trace() {
+    for event in trace_mutants::carried_out(recorder.take_trace()) {
         event.replay(&mut unfenced, &mut durable);
         unfenced.images(&durable, &effort, &mut random, &mut |left| {
             if !seen.insert(left.fingerprint(&base)) {
@@ -81,7 +81,8 @@ pub(super) fn a_page_of_lanes_that_is_cleared_may_be_cut_off() {
         recorder.medium().poison(poison.clone());
         let plan_all = plan(&*poisoned(base.clone(), false).medium, CAREFULLY);
         plan_all.carry_out(&recorder, &mut |_, _| {}).unwrap();
-        let (end, trace) = (recorder.medium().snapshot(), recorder.take_trace());
+        let (end, trace) =
+            (recorder.medium().snapshot(), trace_mutants::carried_out(recorder.take_trace()));
         let (mut unfenced, mut durable) = (Unfenced::default(), base.clone());
         let (mut random, mut is_clear) = (Random::new(seed), false);
         let effort = Effort { most: 100, random: 60, lines: 4 };

@@ -10,6 +10,7 @@ mod cut_off;
 mod damages;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod trace_mutants;
 
 use self::damages::Damage;
 

@@ -2,8 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 
+use super::trace_mutants::{self, TraceMutant};
 use super::*;
-use crate::btt::mutant::{Mutant, activate};
+use crate::btt::mutant::{self, Mutant};
 
 /// What is to notice them, the quickest first.
 const TESTS: [fn(); 11] = [
@@ -20,13 +21,35 @@ const TESTS: [fn(); 11] = [
     cut_off::random_damage_is_repaired_once_and_for_all,
 ];
 
-fn is_noticed(mutant: Mutant) -> bool {
-    TESTS.iter().any(|test| {
-        activate(Some(mutant));
-        let passed = catch_unwind(AssertUnwindSafe(test));
-        activate(None);
-        passed.is_err()
-    })
+/// A repair with an error, or with steps in another order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AnyMutant {
+    Repair(Mutant),
+    Trace(TraceMutant),
+}
+
+impl AnyMutant {
+    fn all() -> impl Iterator<Item = AnyMutant> {
+        let of_trace = TraceMutant::ALL.into_iter().map(AnyMutant::Trace);
+        Mutant::REPAIR.iter().copied().map(AnyMutant::Repair).chain(of_trace)
+    }
+
+    fn activate(self) {
+        match self {
+            AnyMutant::Repair(mutant) => mutant::activate(Some(mutant)),
+            AnyMutant::Trace(mutant) => trace_mutants::activate(Some(mutant)),
+        }
+    }
+
+    fn is_noticed(self) -> bool {
+        TESTS.iter().any(|test| {
+            self.activate();
+            let passed = catch_unwind(AssertUnwindSafe(test));
+            mutant::activate(None);
+            trace_mutants::activate(None);
+            passed.is_err()
+        })
+    }
 }
 
 #[test]
@@ -34,10 +57,9 @@ fn every_mutant_of_repair_is_noticed() {
     // They are noticed by panics, none of which needs to be seen.
     let hook = take_hook();
     set_hook(Box::new(|_| {}));
-    let live: Vec<Mutant> =
-        Mutant::REPAIR.iter().copied().filter(|mutant| !is_noticed(*mutant)).collect();
+    let live: Vec<AnyMutant> = AnyMutant::all().filter(|mutant| !mutant.is_noticed()).collect();
     set_hook(hook);
-    let all = Mutant::REPAIR.len();
+    let all = AnyMutant::all().count();
     println!("figures: repair mutants={all} killed={}", all - live.len());
     assert_eq!(live, []);
 }
