@@ -288,6 +288,8 @@ impl<M: PersistentMemory> Batch<'_, M> {
         self.check_writable()?;
         self.commit();
         self.btt.arenas[number].check_writable()?;
+        // Also where there is nothing to move: who asked must not go on.
+        self.btt.check_synced()?;
         let (mut others, failures) = (others, self.failures.len());
         let planned = self.plan_moves(number, order, &mut others);
         let moved = planned.and_then(|moves| self.carry_out(number, order, &moves));
