@@ -80,12 +80,12 @@ fn members(line: &[u8], uuid: &[u8; 16], arena: &FoundArena) -> Vec<(u32, u32)> 
     if line[..8] != magic || word(7) != fletcher64(&line[..56]) {
         return Vec::new();
     }
-    let (sets, set, first, count) = (short(12), short(14), short(16), short(18));
-    let of_set = (arena.info.geometry.nfree - set).div_ceil(sets);
+    let (stride, set, first, count) = (short(12), short(14), short(16), short(18));
+    let of_set = (arena.info.geometry.nfree - set).div_ceil(stride);
     let sequences = u128::from(word(4)) | u128::from(word(5)) << 64;
     let member = |offset: u32| {
-        let lane = set + (first + offset) % of_set * sets;
-        (lane, (sequences >> (2 * offset)) as u32 & 3)
+        let member_lane = set + (first + offset) % of_set * stride;
+        (member_lane, (sequences >> (2 * offset)) as u32 & 3)
     };
     (0..count).map(member).filter(|(_, sequence)| *sequence != 0).collect()
 }
