@@ -18,9 +18,9 @@ use vhost_user_btt::btt::Queue;
 use vhost_user_btt::pmem::{DurabilityRequest, Mapping};
 
 use common::floor::Floor;
-use common::load::{read, write};
+use common::load::{read, write, write_pages};
 use common::pmemblk::Pool;
-use common::{SIZE, Shuffled, disk};
+use common::{SIZE, Shuffled, atomic_disk, disk};
 
 /// Turns that each takes.
 const TURNS: usize = 41;
@@ -137,6 +137,45 @@ fn one_queue(sector_size: u32, as_json: bool, wanted: &dyn Fn(&str) -> bool) {
     }
 }
 
+/// Pages of 16 KiB that are all or nothing against the same where only sectors are; and single sectors of such a
+/// disk. One at a time, and 32.
+fn pages(as_json: bool, wanted: &dyn Fn(&str) -> bool) {
+    const PAGE: u32 = 16 << 10;
+    let titles = [1, 32].map(|count| ["page", "sector"].map(|what| format!("{what}/4096/{count}")));
+    if !titles.iter().flatten().any(|title| wanted(title)) {
+        return;
+    }
+    for durability in [DurabilityRequest::Dax, DurabilityRequest::PageCache] {
+        let (_, mut plain) = disk(4096, SIZE, durability, 4);
+        let (_, mut atomic) = atomic_disk(4096, SIZE, durability, 4, 64 << 10);
+        let (plain, atomic) = (&mut plain[0], &mut atomic[0]);
+        let names = match durability {
+            DurabilityRequest::Dax => ["sectors-dax", "atomic-dax"],
+            _ => ["sectors-cache", "atomic-cache"],
+        };
+        for (count, titles) in [1, 32].into_iter().zip(&titles) {
+            for (title, size, act) in
+                [(&titles[0], PAGE, write_pages as Write), (&titles[1], 4096, write as Write)]
+            {
+                if wanted(title) {
+                    let mut data = [(); 2].map(|()| vec![0x5a; (count * size) as usize]);
+                    let [ours, theirs] = &mut data;
+                    let mut shuffled = [(); 2].map(|()| Shuffled::new(1));
+                    let [one, two] = &mut shuffled;
+                    let subjects = vec![
+                        Subject::new(names[0], || act(plain, one, size as usize, ours)),
+                        Subject::new(names[1], || act(atomic, two, size as usize, theirs)),
+                    ];
+                    compare(title, count * size / 4096, subjects, as_json);
+                }
+            }
+        }
+    }
+}
+
+/// A batch of writes.
+type Write = fn(&mut Queue<Mapping>, &mut Shuffled, usize, &mut [u8]);
+
 /// Two queues against one, which write at the same time: how many times the sectors of one they write
 /// in as much CPU time as each of them has. And two floors, which share nothing but the machine.
 fn two_queues(sector_size: u32, as_json: bool, wanted: &dyn Fn(&str) -> bool) {
@@ -216,4 +255,5 @@ fn main() {
         one_queue(sector_size, as_json, &wanted);
         two_queues(sector_size, as_json, &wanted);
     }
+    pages(as_json, &wanted);
 }

@@ -18,6 +18,8 @@ use common::raw::{
     USER_BASE, VERSION, halves, memory_table, new_eventfd, new_memory, words,
 };
 
+/// Bit of the feature.
+const WRITE_ZEROES: u32 = 14;
 const RESET_OWNER: u32 = 4;
 const SET_VRING_NUM: u32 = 8;
 const GET_CONFIG: u32 = 24;
@@ -410,7 +412,65 @@ fn blocks_of_512_bytes_over_larger_sectors_can_be_written_one_by_one() {
 fn blocks_larger_than_a_sector_are_refused_since_they_would_tear() {
     let folder = tempfile::tempdir().unwrap();
     let file = make_namespace(folder.path(), "32M", 512);
-    let mut daemon = Daemon::begin(&file, &["--logical-block-size=4096"]);
-    assert_eq!(daemon.wait().code(), Some(1));
-    assert!(daemon.log().contains("could tear"), "{}", daemon.log());
+    for (options, reason) in [
+        (&["--logical-block-size=4096", "--atomic=off"][..], "could tear; it takes --atomic=4096"),
+        (&["--logical-block-size=8192", "--atomic=off"], "could tear; it takes --atomic=8192"),
+        (
+            &["--logical-block-size=32768", "--atomic=auto", "--num-queues=5"],
+            "with 4 queues or fewer",
+        ),
+        (&["--atomic=64K", "--num-queues=2"], "of 32768 bytes at most"),
+        (&["--atomic-hint", "--atomic=32K", "--num-queues=1"], "logical blocks of 4096 bytes"),
+    ] {
+        let mut daemon = Daemon::begin(&file, options);
+        assert_eq!(daemon.wait().code(), Some(1), "{options:?}");
+        assert!(daemon.log().contains(reason), "{}", daemon.log());
+    }
+}
+
+#[test]
+fn blocks_of_several_sectors_are_served_where_they_are_all_or_nothing() {
+    const BLOCK: u32 = 16384;
+    let folder = tempfile::tempdir().unwrap();
+    let file = make_namespace(folder.path(), "32M", 4096);
+    let options = ["--logical-block-size=16384", "--atomic=auto", "--discard=on"];
+    let daemon = Daemon::start(&file, &options);
+    assert_eq!(blocks(&daemon), (BLOCK, 0, 1));
+    let frontend = Frontend { kind: &PLAIN, raw: Raw::connect(&daemon.socket) };
+    let features = frontend.raw.ask_number(GET_FEATURES);
+    assert_eq!(features & 1 << WRITE_ZEROES, 0, "it would not be all or nothing");
+    frontend.negotiate(true);
+    let config = frontend.read_config((0, 60));
+    let capacity = u64::from_le_bytes(config[..8].try_into().unwrap());
+    assert!(capacity > 0 && capacity.is_multiple_of(32), "whole blocks");
+    assert_eq!(config[44..48], 32_u32.to_le_bytes(), "whole blocks are discarded");
+    drop(frontend);
+    let mut guest = RawGuest::start(&daemon.socket, 1);
+    guest.put(DATA, &[1; BLOCK as usize]);
+    assert_eq!(guest.request(0, T_OUT, 32, Some(readable(DATA, BLOCK))), 0);
+    for (sector, length) in [(8, BLOCK), (32, 4096), (40, 8192)] {
+        assert_eq!(guest.request(0, T_OUT, sector, Some(readable(DATA, length))), 1, "{sector}");
+        assert_eq!(guest.request(0, T_IN, sector, Some(writable(DATA, length))), 1, "{sector}");
+    }
+    guest.put(DATA, &[0; BLOCK as usize]);
+    assert_eq!(guest.request(0, T_IN, 32, Some(writable(DATA, BLOCK))), 0);
+    assert_eq!(guest.get(DATA, BLOCK as usize), [1; BLOCK as usize]);
+}
+
+#[test]
+fn a_guest_is_told_which_writes_to_prefer_only_if_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = make_namespace(folder.path(), "32M", 4096);
+    for (options, preferred) in [
+        (&["--atomic=auto"][..], 0),
+        (&["--atomic=auto", "--atomic-hint"], 4),
+        (&["--atomic=64K", "--atomic-hint=32K", "--num-queues=4"], 8),
+    ] {
+        let daemon = Daemon::start(&file, options);
+        assert_eq!(blocks(&daemon), (4096, 0, 1), "of nothing else");
+        let frontend = Frontend { kind: &PLAIN, raw: Raw::connect(&daemon.socket) };
+        frontend.negotiate(true);
+        let config = frontend.read_config((0, 60));
+        assert_eq!(u32::from_le_bytes(config[28..32].try_into().unwrap()), preferred);
+    }
 }

@@ -71,7 +71,7 @@ fn labels_of_both_versions_are_read() {
         let (_, (btt, _queues)) = options(&path, LabelSize::Detect)
             .map(ClaimKind::Shared)
             .unwrap()
-            .open(true, 1, 0)
+            .open(true, 1, vhost_user_btt::namespace::Atomic::default())
             .unwrap();
         assert_eq!(btt.infos().next().unwrap().parent_uuid, uuid);
     }
@@ -204,7 +204,8 @@ fn labels_that_a_guest_wrote_into_its_disk_are_not_believed() {
     let claimed = options(&label_less, LabelSize::Detect).map(ClaimKind::Exclusive);
     assert!(matches!(claimed, Err(NamespaceError::Ambiguous { .. })));
     let mapped = options(&label_less, LabelSize::None).map(ClaimKind::Exclusive).unwrap();
-    let (_, (btt, _queues)) = mapped.open(false, 1, 0).unwrap();
+    let (_, (btt, _queues)) =
+        mapped.open(false, 1, vhost_user_btt::namespace::Atomic::default()).unwrap();
     assert_eq!(btt.sectors(), fixture.sectors);
 }
 
@@ -214,7 +215,7 @@ fn the_label_says_which_version_of_the_btt_counts() {
     let (_, (btt, queues)) = options(&path, LabelSize::Detect)
         .map(ClaimKind::Exclusive)
         .unwrap()
-        .open(false, 1, 0)
+        .open(false, 1, vhost_user_btt::namespace::Atomic::default())
         .unwrap();
     let info = *btt.infos().next().unwrap();
     assert_eq!(info.version, Version::V2_0);
@@ -228,7 +229,7 @@ fn the_label_says_which_version_of_the_btt_counts() {
     let (_, (btt, _queues)) = options(&path, LabelSize::Detect)
         .map(ClaimKind::Exclusive)
         .unwrap()
-        .open(false, 1, 0)
+        .open(false, 1, vhost_user_btt::namespace::Atomic::default())
         .unwrap();
     assert_eq!(btt.infos().next().unwrap().uuid, info.uuid);
 }

@@ -19,7 +19,11 @@ fn open(path: &std::path::Path, kind: ClaimKind) -> (std::sync::Arc<Btt<Mapping>
         version: None,
         durability: DurabilityRequest::Auto,
     };
-    let (_claim, (btt, mut queues)) = options.map(kind).unwrap().open(false, 1, 0).unwrap();
+    let (_claim, (btt, mut queues)) = options
+        .map(kind)
+        .unwrap()
+        .open(false, 1, vhost_user_btt::namespace::Atomic::default())
+        .unwrap();
     (btt, queues.remove(0))
 }
 

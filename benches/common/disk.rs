@@ -30,6 +30,17 @@ pub fn new_disk(
     durability: DurabilityRequest,
     queues: usize,
 ) -> (Arc<Btt<Mapping>>, Vec<Queue<Mapping>>) {
+    new_atomic_disk(sector_size, size, durability, queues, 0)
+}
+
+/// As [`new_disk`], where aligned writes of up to `atomic` bytes are all or nothing.
+fn new_atomic_disk(
+    sector_size: u32,
+    size: u64,
+    durability: DurabilityRequest,
+    queues: usize,
+    atomic: u32,
+) -> (Arc<Btt<Mapping>>, Vec<Queue<Mapping>>) {
     let medium = Mapping::new(memory_file(size), 0..size, Protection::ReadWrite, durability)
         .expect("a temporary file can be mapped");
     let options = CreateOptions {
@@ -40,8 +51,7 @@ pub fn new_disk(
         arena_size: ARENA_MAX_SIZE,
     };
     create(&medium, &options, |_, _| {}).expect("the medium is large enough");
-    let options =
-        OpenOptions { version: None, namespace: None, read_only: false, queues, atomic: 0 };
+    let options = OpenOptions { version: None, namespace: None, read_only: false, queues, atomic };
     Btt::open(medium, &options).expect("it was just made")
 }
 
@@ -52,7 +62,18 @@ pub fn disk(
     durability: DurabilityRequest,
     queues: usize,
 ) -> (Arc<Btt<Mapping>>, Vec<Queue<Mapping>>) {
-    let (btt, mut queues) = new_disk(sector_size, size, durability, queues);
+    atomic_disk(sector_size, size, durability, queues, 0)
+}
+
+/// As [`disk`], where aligned writes of up to `atomic` bytes are all or nothing.
+pub fn atomic_disk(
+    sector_size: u32,
+    size: u64,
+    durability: DurabilityRequest,
+    queues: usize,
+    atomic: u32,
+) -> (Arc<Btt<Mapping>>, Vec<Queue<Mapping>>) {
+    let (btt, mut queues) = new_atomic_disk(sector_size, size, durability, queues, atomic);
     let mut data = vec![0x5a; sector_size as usize];
     let mut batch = queues[0].batch();
     for sector in 0..btt.sectors() {

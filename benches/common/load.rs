@@ -26,6 +26,25 @@ pub fn write(
     assert_eq!(batch.take_failures().count(), 0);
 }
 
+/// Writes a batch of as many pages of several sectors as `data` has, aligned.
+pub fn write_pages(
+    queue: &mut Queue<Mapping>,
+    shuffled: &mut Shuffled,
+    page_size: usize,
+    data: &mut [u8],
+) {
+    let count = page_size as u64 / u64::from(queue.btt().sector_size());
+    let pages = queue.btt().sectors() / count;
+    let mut batch = queue.batch();
+    for (tag, data) in data.chunks_exact_mut(page_size).enumerate() {
+        let first = count * shuffled.below(pages);
+        batch.begin_write(first, count);
+        batch.write(first, &VolatileSlice::from(data), tag).expect("in range");
+    }
+    batch.commit();
+    assert_eq!(batch.take_failures().count(), 0);
+}
+
 /// Reads a batch of as many sectors as `data` has, and says before which they are, as a queue's worker
 /// does.
 pub fn read(

@@ -8,7 +8,7 @@ pub mod load;
 pub mod pmemblk;
 pub mod ring;
 
-pub use disk::{SIZE, disk, memory_file};
+pub use disk::{SIZE, atomic_disk, disk, memory_file};
 
 /// Numbers in no order (xorshift).
 pub struct Shuffled(u64);

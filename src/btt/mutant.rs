@@ -54,6 +54,23 @@ mutants! {
         TrimTrustsZero,
         /// A read takes it for durable that a sector was trimmed.
         TrimShownUnfenced,
+        /// The map lock of a sector is released before that of the next sector of the round is taken.
+        LocksInTurn,
+        /// A sector that was never written is moved with what its block happens to hold.
+        NeverWrittenMoved,
+        /// A sector is moved without the map lock.
+        MovedUnlocked,
+        /// What a moved sector holds is not durable before the flog names its new block.
+        MovedUnfenced,
+        /// In the page cache, the steps of a move are ordered by the CPU alone.
+        MovedUnsynced,
+        /// A moved sector that reads as zeroes keeps the flag, and its new block has what was in the old one.
+        MovedZeroUnfilled,
+        /// A moved sector that reads as zeroes is one with data.
+        MovedZeroForgotten,
+    }
+    /// Those that the crash tests of groups must notice.
+    GROUPS: {
         /// A write is cut into groups from its first sector on, wherever that is.
         PieceUncut,
         /// Of a group, only the first sector is looked for in the round.
@@ -78,18 +95,35 @@ mutants! {
         UndoneAsSuccessor,
         /// An entry of a lane's first write gets a number when it is taken back.
         UndoneFirstNumbered,
-        /// A sector that was never written is moved with what its block happens to hold.
-        NeverWrittenMoved,
-        /// A sector is moved without the map lock.
-        MovedUnlocked,
-        /// What a moved sector holds is not durable before the flog names its new block.
-        MovedUnfenced,
-        /// In the page cache, the steps of a move are ordered by the CPU alone.
-        MovedUnsynced,
-        /// A moved sector that reads as zeroes keeps the flag, and its new block has what was in the old one.
-        MovedZeroUnfilled,
-        /// A moved sector that reads as zeroes is one with data.
-        MovedZeroForgotten,
+        /// A group that does not fit into the round is written sector by sector.
+        GroupOverRounds,
+        /// A round without groups leaves the record of the round before.
+        RecordOutlived,
+        /// A round's record is cleared before its flog entries are durable.
+        RecordClearedEarly,
+        /// Opening takes the records for durable.
+        RecordsTrusted,
+        /// Opening clears records that are whole only, and takes what is in the slack for durable.
+        OnlyWholeRecordsSeen,
+        /// A disk that is opened for reading only completes groups that are incomplete.
+        RecordsUnseenByReaders,
+        /// A sector that was never written is taken for one with block 0.
+        UndoneByMaskedEntry,
+        /// The other slot of a lane is stored to when an entry is taken back.
+        UndoneInOtherSlot,
+        /// An entry is taken back by two stores, the sequence number last.
+        UndoneInTwoStores,
+    }
+    /// Those that the unit tests of groups must notice, which let single stores and lanes fail.
+    FAILED_GROUPS: {
+        /// Where a member of a group cannot be logged, those before it stay.
+        MembersLeft,
+        /// A member of a group is looked up only when those before it are logged.
+        MembersSeenLate,
+        /// Lanes that are out of use are left out of the positions of a record.
+        LostLanesUncounted,
+        /// A repair completes groups that are incomplete.
+        GroupsRepaired,
     }
     /// Those that `tests/loom` must notice: they let CPUs see each other's stores in another order, which
     /// takes a model of that to notice.

@@ -19,7 +19,7 @@ use super::rate::RateArg;
 use super::sandbox::SandboxArgs;
 use super::size::Size;
 use super::window::{DeviceArg, PmemArg, WindowArg};
-use crate::namespace::NamespaceOptions;
+use crate::namespace::{Atomic, NamespaceOptions};
 use crate::nvdimm::Selection;
 use crate::pmem::DurabilityRequest;
 use crate::vhost_user::control::ControlConfig;
@@ -144,15 +144,22 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "N", default_value_t = MOST_QUEUE_SIZE, value_parser = queue_size)]
     queue_size: u16,
 
-    /// Bytes of the block that the guest addresses, 512 or 4096: 512 over sectors of 4096 bytes is for firmware
-    /// and images that know no other [default: a sector]
+    /// Bytes of the block that the guest addresses: 512 over sectors of 4096 bytes is for firmware and images that
+    /// know no other; 8192, 16384 and 32768, each all or nothing, are for data disks of guests that know such
+    /// blocks (Linux from 6.15 on) [default: a sector]
     #[arg(long, value_name = "BYTES", value_parser = logical_block_size)]
     logical_block_size: Option<u32>,
 
     /// Let aligned writes of 8K, 16K and so on, up to this power of two, be all or nothing as sectors are: a
-    /// database page never tears; 'off': only sectors are
-    #[arg(long, value_name = "SIZE", default_value = "off", value_parser = atomic)]
-    atomic: u32,
+    /// database page never tears; 'auto': up to 64K, or as far as that is possible; 'off': only sectors are
+    #[arg(long, value_name = "SIZE", default_value = "off", value_parser = atomic_or_auto)]
+    atomic: Atomic,
+
+    /// Tell the guest to prefer writes of this size, which is all or nothing; what follows is said in
+    /// docs/atomic.md
+    #[arg(long, value_name = "SIZE", num_args = 0..=1, require_equals = true,
+          default_missing_value = "16K", value_parser = atomic_hint)]
+    atomic_hint: Option<u32>,
 
     /// The serial number that the guest reads, up to 20 characters [default: from the uuid]
     #[arg(long, value_name = "TEXT", value_parser = serial)]
@@ -260,16 +267,37 @@ fn usual_queues() -> u16 {
 
 /// Largest value of `--atomic`: what a round has with sectors of 4096 bytes.
 const MOST_ATOMIC: u64 = 256 << 10;
+/// What 'auto' comes to, where it can: no database has larger pages.
+const USUAL_ATOMIC: u32 = 64 << 10;
 
 pub(super) fn atomic(text: &str) -> Result<u32, String> {
     if text == "off" {
         return Ok(0);
     }
+    atomic_size(text).ok_or_else(|| "neither 'off' nor a power of two from 1K to 256K".into())
+}
+
+fn atomic_or_auto(text: &str) -> Result<Atomic, String> {
+    match text {
+        "auto" => Ok(Atomic { least: 0, most: USUAL_ATOMIC }),
+        _ => match atomic(text) {
+            Ok(size) => Ok(Atomic { least: size, most: size }),
+            Err(error) => Err(format!("not 'auto', and {error}")),
+        },
+    }
+}
+
+fn atomic_hint(text: &str) -> Result<u32, String> {
+    let size = atomic_size(text).filter(|size| *size >= 8 << 10);
+    size.ok_or_else(|| "not a power of two from 8K to 256K".into())
+}
+
+fn atomic_size(text: &str) -> Option<u32> {
     match text.parse::<Size>() {
         Ok(Size(size)) if (1024..=MOST_ATOMIC).contains(&size) && size.is_power_of_two() => {
-            Ok(size as u32)
+            Some(size as u32)
         }
-        _ => Err("neither 'off' nor a power of two from 1K to 256K".into()),
+        _ => None,
     }
 }
 
@@ -483,7 +511,8 @@ impl DeviceArgs {
             queues: self.num_queues.unwrap_or_else(usual_queues),
             queue_size: self.queue_size,
             logical_block_size: self.logical_block_size,
-            atomic: self.atomic,
+            atomic: self.atomic(),
+            atomic_hint: self.atomic_hint.unwrap_or(0),
             serial: None,
             discard: self.discard.into(),
             huge_pages: self.huge_pages == HugePagesArg::Auto,
@@ -493,6 +522,13 @@ impl DeviceArgs {
             windows: Vec::new(),
             medium: Arc::new(TheMapping),
         }
+    }
+
+    /// A logical block of several sectors has to be all or nothing.
+    fn atomic(&self) -> Atomic {
+        let block = self.logical_block_size.filter(|size| *size > 4096).unwrap_or(0);
+        let Atomic { least, most } = self.atomic;
+        Atomic { least: if most > 0 { least.max(block) } else { 0 }, most }
     }
 
     /// The limits of each disk.

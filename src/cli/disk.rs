@@ -64,9 +64,8 @@ pub(super) fn queue_count(text: &str) -> Result<u16, ValueError> {
 
 /// The block that a guest addresses, in bytes.
 pub(super) fn logical_block_size(text: &str) -> Result<u32, ValueError> {
-    match text {
-        "512" => Ok(512),
-        "4096" => Ok(4096),
+    match text.parse() {
+        Ok(size @ (512 | 4096 | 8192 | 16384 | 32768)) => Ok(size),
         _ => Err(ValueError::LogicalBlockSize),
     }
 }

@@ -30,7 +30,7 @@ pub(super) enum ValueError {
     Number,
     #[error("not a number from 1 to {MOST_QUEUES}")]
     Queues,
-    #[error("neither 512 nor 4096")]
+    #[error("none of 512, 4096, 8192, 16384 and 32768")]
     LogicalBlockSize,
     #[error("not a descriptor")]
     Descriptor,

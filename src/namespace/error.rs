@@ -26,6 +26,32 @@ pub enum NamespaceError {
         /// The most queues with which it would do; 0: none.
         fewer: usize,
     },
+    /// The guest would address blocks that can tear.
+    #[error(
+        "{path}: --logical-block-size={size} is not possible with sectors of {sector_size} bytes: a block would \
+         be several sectors, and could tear; it takes --atomic={size}"
+    )]
+    LogicalBlock {
+        /// The NVDIMM file.
+        path: PathBuf,
+        /// Bytes of a logical block, as asked for.
+        size: u32,
+        /// Bytes of a sector.
+        sector_size: u32,
+    },
+    /// The guest would be told to prefer writes that can tear, or on blocks that it has no use for.
+    #[error(
+        "{path}: --atomic-hint={size} is not possible: it takes logical blocks of 4096 bytes, and writes of so \
+         many bytes that are all or nothing, which are those of up to {atomic} bytes"
+    )]
+    AtomicHint {
+        /// The NVDIMM file.
+        path: PathBuf,
+        /// Bytes, as asked for.
+        size: u32,
+        /// Most bytes that are all or nothing.
+        atomic: u32,
+    },
     /// The file, or the claim.
     #[error(transparent)]
     Nvdimm(#[from] nvdimm::Error),

@@ -91,6 +91,15 @@ fn not_sector<M: PersistentMemory>(claim: &Claim, medium: &M) -> NamespaceError 
     }
 }
 
+/// Up to how many bytes aligned writes of a power of two are to be all or nothing; 0: only sectors are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Atomic {
+    /// At least so many, or the disk is not opened.
+    pub least: u32,
+    /// As many as can be, up to these.
+    pub most: u32,
+}
+
 impl<M: PersistentMemory> MappedNamespace<M> {
     /// The namespace on what `change` makes of its medium.
     pub fn with_medium<N: PersistentMemory>(
@@ -133,8 +142,8 @@ impl<M: PersistentMemory> MappedNamespace<M> {
         Ok(())
     }
 
-    /// Opens the BTT for `queues` queues; read-only if the claim is shared, or if asked for. Aligned writes of
-    /// up to `atomic` bytes are all or nothing, if it is not 0.
+    /// Opens the BTT for `queues` queues; read-only if the claim is shared, or if asked for. `atomic` says which
+    /// aligned writes of several sectors are all or nothing.
     ///
     /// # Errors
     ///
@@ -143,10 +152,11 @@ impl<M: PersistentMemory> MappedNamespace<M> {
         self,
         read_only: bool,
         queues: usize,
-        atomic: u32,
+        atomic: Atomic,
     ) -> Result<(Claim, Opened<M>), NamespaceError> {
         self.refuse_other_modes()?;
-        self.check_atomic(queues, atomic)?;
+        self.check_atomic(queues, atomic.least)?;
+        let atomic = atomic.most;
         let MappedNamespace { claim, medium, version } = self;
         let namespace = claim.namespace().uuid;
         let read_only = read_only || claim.kind() == ClaimKind::Shared;

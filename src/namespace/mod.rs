@@ -25,6 +25,6 @@ pub use make::{
     Made, Mode, Provision, create, create_namespace, destroy_namespace, edit_labels, init_labels,
     reconfigure_namespace, refuse_stray_labels,
 };
-pub use mapped::{MappedNamespace, SeenNamespace, resolve};
+pub use mapped::{Atomic, MappedNamespace, SeenNamespace, resolve};
 pub use options::NamespaceOptions;
 pub use probe::{Signature, erase, find_region, probe};

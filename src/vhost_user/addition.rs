@@ -22,6 +22,7 @@ use super::stop::Stop;
 use super::supervisor::Arrivals;
 use super::windows::Regions;
 use super::{MOST_QUEUE_SIZE, MOST_QUEUES};
+use crate::namespace::Atomic;
 use crate::nvdimm::{self, LabelSize, Selection};
 use crate::pmem::DurabilityRequest;
 use crate::virtio::block::{Discard, Serial};
@@ -259,14 +260,16 @@ fn set_numbers(disk: &mut DiskConfig, new: &NewDisk) -> Result<(), AdditionError
         disk.queue_size = checked(size, is_possible, "queue-size", reason)?;
     }
     if let Some(size) = new.logical_block_size {
-        let is_possible = |size| matches!(size, 512 | 4096);
-        let size = checked(size, is_possible, "logical-block-size", "neither 512 nor 4096")?;
+        let is_possible = |size| matches!(size, 512 | 4096 | 8192 | 16384 | 32768);
+        let reason = "none of 512, 4096, 8192, 16384 and 32768";
+        let size = checked(size, is_possible, "logical-block-size", reason)?;
         disk.logical_block_size = Some(size);
     }
     if let Some(size) = new.atomic {
         let is_possible = |size: u32| size == 0 || ATOMIC.contains(&size) && size.is_power_of_two();
         let reason = "neither 0 nor a power of two from 1024 to 262144";
-        disk.atomic = checked(size, is_possible, "atomic", reason)?;
+        let size = checked(size, is_possible, "atomic", reason)?;
+        disk.atomic = Atomic { least: size, most: size };
     }
     if let Some(time) = new.poll_us {
         let time = checked(time, |time| time <= MOST_POLL_US, "poll-us", "more than 1000")?;

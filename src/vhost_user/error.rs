@@ -94,19 +94,6 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The guest would address blocks that can tear.
-    #[error(
-        "{path}: --logical-block-size={size} is not possible with sectors of {sector_size} bytes: a block would \
-         be several sectors, and could tear"
-    )]
-    LogicalBlock {
-        /// The NVDIMM file.
-        path: PathBuf,
-        /// Bytes of a logical block, as asked for.
-        size: u32,
-        /// Bytes of a sector.
-        sector_size: u32,
-    },
     /// The service manager has passed fewer sockets than devices need.
     #[error(
         "the service manager has passed no socket for a device: its .socket unit has to list one for each, in \

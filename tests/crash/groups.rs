@@ -3,16 +3,14 @@
 use std::fmt;
 use std::ops::Range;
 
-use vhost_user_btt::btt::find;
-use vhost_user_btt::pmem::PersistentMemory;
+use vhost_user_btt::pmem::simulated::Effort;
 use vhost_user_btt::pmem::simulated::turns::AtRandom;
-use vhost_user_btt::pmem::simulated::{Contents, Effort, Simulated};
 
 use super::cuts::{Cutter, Violation};
 use super::figures::Figures;
 use super::killed::{Killed, Next};
 use super::mutants::AnyMutant;
-use super::scenario::Op::{self, Commit, Read, Trim, Write};
+use super::scenario::Op::{self, Commit, Read, Trim, Write, Zeroes};
 use super::scenario::{Disk, Scenario};
 use super::trace::{Start, fault_of};
 use super::value::Value;
@@ -122,39 +120,6 @@ pub fn check_seen(pages: &[Page], seen: &[Seen]) -> Result<(), String> {
     Ok(())
 }
 
-/// An image without its records of groups, for an implementation that does not look there.
-pub struct Records {
-    pub image: Contents,
-    records: Vec<(u64, Vec<u8>)>,
-}
-
-/// Takes all that lies between blocks and maps out of an image.
-pub fn take_records(image: &Contents) -> Records {
-    let medium = Simulated::of(image.clone());
-    let arenas = find(&medium, None).unwrap();
-    let records = arenas.iter().map(|arena| {
-        let geometry = arena.info.geometry;
-        let offset = arena.start + geometry.mapoff - geometry.slack();
-        let mut bytes = vec![0; geometry.slack() as usize];
-        medium.read_bytes(offset, &mut bytes).unwrap();
-        medium.write_bytes(offset, &vec![0; bytes.len()]).unwrap();
-        (offset, bytes)
-    });
-    let records = records.collect();
-    Records { image: medium.snapshot(), records }
-}
-
-impl Records {
-    /// The image that the other implementation has left, with the records in it.
-    pub fn put_back(&self, left: &Contents) -> Contents {
-        let medium = Simulated::of(left.clone());
-        for (offset, bytes) in &self.records {
-            medium.write_bytes(*offset, bytes).unwrap();
-        }
-        medium.snapshot()
-    }
-}
-
 /// Which sectors another implementation writes: some more than once, so that lanes come to have numbers that
 /// they had before.
 pub fn sectors_for_linux(values: &[(u64, Value)]) -> Vec<u64> {
@@ -227,13 +192,18 @@ fn of_disk(disk: Disk, deep: bool) -> Vec<Grouped> {
             vec![vec![Write(3..4), Write(8..12), Write(7..8), Write(4..8), Commit]],
         ),
     ];
-    let ops = vec![Write(0..4), Write(4..8), Write(8..12), Commit, Write(0..4), Commit];
-    let pages = named("pages over more lanes than there are", vec![ops]).lanes(11);
     let two = vec![Write(0..2), Commit];
+    // The first of 23 queues has twelve lanes.
+    let ops =
+        vec![Write(0..4), Write(4..8), Write(8..12), Write(12..16), Commit, Write(0..4), Commit];
+    let pages = named("pages over more lanes than there are", vec![ops]).lanes(11);
+    // Sectors alone until each lane has had one, and the first ones another.
+    let alone = vec![Zeroes(20..34), Commit, Zeroes(20..22), Commit];
+    let alone = named("a page, and single sectors", vec![[two.clone(), alone].concat()]);
     let others = vec![Write(20..21), Read(0..2), Commit];
     let one = [two.clone(), two.clone()].concat();
     if deep {
-        all.push(pages);
+        all.extend([pages, alone]);
         all.push(
             named("a page, and another implementation", vec![vec![Write(0..2), Commit]])
                 .then_linux(),
@@ -244,6 +214,7 @@ fn of_disk(disk: Disk, deep: bool) -> Vec<Grouped> {
         );
         all.push(named("a page and single sectors of another queue", vec![one, others]));
     } else if disk == Disk::of(512) {
+        all.push(alone);
         all.push(
             named("a page, and another implementation", vec![vec![Write(0..2), Commit]])
                 .then_linux(),
@@ -272,9 +243,10 @@ pub fn killed() -> Vec<Killed> {
     for disk in disks {
         for read_only in [false, true] {
             let read = vec![Read(0..4), Read(4..8)];
-            let write = vec![Write(0..4), Commit, Read(0..4), Write(9..10), Commit];
+            let write = vec![Write(9..10), Commit, Write(0..4), Commit, Read(0..4)];
             let ops = if read_only { read } else { [read, write].concat() };
-            let first = vec![Write(0..4), Write(4..6), Commit, Write(9..10), Commit];
+            let pages = vec![Write(0..4), Write(4..6), Commit, Write(6..8), Commit];
+            let first = [pages, vec![Write(9..10), Commit]].concat();
             let scenario = Scenario::new(&format!("pages ({disk})"), disk, vec![first]);
             let scenario = scenario.lanes(LANES).atomic(UNIT);
             let scenario = scenario.watched(ops.iter().flat_map(Op::sectors));

@@ -5,6 +5,7 @@
 
 #![allow(missing_docs, reason = "a test")]
 
+mod chains;
 mod creation;
 mod cuts;
 mod dax;
@@ -28,6 +29,7 @@ mod medium_mutants;
 mod mutants;
 mod oracle;
 mod random;
+mod records;
 mod region_mutants;
 mod ring;
 mod scenario;
@@ -101,6 +103,9 @@ fn main() -> ExitCode {
     });
     total += cut_all("groups", &args.wanted(groups::all(args.deep)), |grouped, figures| {
         grouped.exhaust(AnyMutant::None, figures)
+    });
+    total += cut_all("chains", &args.wanted(chains::all(args.deep)), |chains, figures| {
+        chains.exhaust(AnyMutant::None, figures)
     });
     total += cut_all("through a ring", &args.wanted(ring::all()), |ring, figures| {
         ring.exhaust(AnyMutant::None, figures)

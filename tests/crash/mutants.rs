@@ -42,7 +42,8 @@ pub enum AnyMutant {
 
 impl AnyMutant {
     pub fn all() -> Vec<AnyMutant> {
-        let engine = Mutant::CRASH.iter().map(|mutant| AnyMutant::Engine(*mutant));
+        let engine = Mutant::CRASH.iter().chain(Mutant::GROUPS);
+        let engine = engine.map(|mutant| AnyMutant::Engine(*mutant));
         let medium = MediumMutant::ALL.map(AnyMutant::Medium);
         let dax = DaxMutant::CRASH.iter().map(|mutant| AnyMutant::Dax(*mutant));
         let worker = WorkerMutant::CRASH.iter().map(|mutant| AnyMutant::Worker(*mutant));
@@ -113,30 +114,9 @@ impl AnyMutant {
     /// Returns whether it is about groups, so that nothing else can notice it.
     fn is_of_groups(self) -> bool {
         use MediumMutant::{RecordAfterFence, RecordUnflushed, UndoUnfenced};
-        use Mutant::{
-            AllButLastSuffices, FirstOfGroupLookedAt, OneSuffices, PieceUncut, RecordFromFirstLane,
-            RecordIgnored, RecordOfOneSet, RecordsKept, UndoneAsSuccessor, UndoneByRawEntry,
-            UndoneFirstNumbered, UndoneUnlessPending,
-        };
         let of_medium = [RecordAfterFence, RecordUnflushed, UndoUnfenced].map(AnyMutant::Medium);
         of_medium.contains(&self)
-            || self.of_engine().is_some_and(|mutant| {
-                matches!(
-                    mutant,
-                    AllButLastSuffices
-                        | FirstOfGroupLookedAt
-                        | OneSuffices
-                        | PieceUncut
-                        | RecordFromFirstLane
-                        | RecordIgnored
-                        | RecordOfOneSet
-                        | RecordsKept
-                        | UndoneAsSuccessor
-                        | UndoneByRawEntry
-                        | UndoneFirstNumbered
-                        | UndoneUnlessPending
-                )
-            })
+            || self.of_engine().is_some_and(|mutant| Mutant::GROUPS.contains(&mutant))
     }
 
     /// Returns whether it is about moving sectors, so that nothing else can notice it.
@@ -227,7 +207,11 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
                 grouped.exhaust(mutant, &mut Figures::default())
             })
         };
-        return groups().or_else(kills);
+        // Where it is noticed soonest: the others take minutes.
+        return match mutant.of_engine() {
+            Some(Mutant::RecordsTrusted | Mutant::OnlyWholeRecordsSeen) => kills().or_else(groups),
+            _ => groups().or_else(kills),
+        };
     }
     if mutant.is_of_opening_or_failures() {
         // Where it is noticed if anywhere: the others take minutes.

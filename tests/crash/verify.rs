@@ -19,6 +19,7 @@ use super::flushed;
 use super::groups::{self, Page};
 use super::medium::Medium;
 use super::mutants::AnyMutant;
+use super::records;
 use super::scenario::{Scenario, data_block_of, open};
 use super::value::Value;
 
@@ -93,6 +94,9 @@ impl Verifier<'_> {
         if self.scenario.disk.medium.durability() == Durability::PageCache {
             mutant::activate(self.mutant.of_engine());
             return flushed::verify(self.scenario, image, &allowed.sectors, &mut self.left);
+        }
+        if self.scenario.atomic > 0 {
+            records::check(image)?;
         }
         let found = self.recover(image, allowed)?;
         if self.scenario.linux && !found.pending.is_empty() {
@@ -363,7 +367,7 @@ impl Verifier<'_> {
         cpus: usize,
     ) -> Result<(), String> {
         mutant::activate(None);
-        let records = groups::take_records(image);
+        let records = records::take(image);
         let mut model = CrashModel::new(self.scenario.disk.medium, &records.image);
         let medium = Arc::new(model.open());
         let (_, mut queues) = open(medium.clone(), 256).map_err(|error| error.to_string())?;

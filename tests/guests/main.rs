@@ -41,6 +41,7 @@ mod powercut_file_systems;
 mod powercut_sqlite;
 mod powercut_store;
 mod repaired;
+mod torn_pages;
 mod torn_sectors;
 mod windows;
 mod write_through;

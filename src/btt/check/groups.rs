@@ -32,7 +32,7 @@ pub(super) fn take_back<M: PersistentMemory>(
         let mut line = [0; RECORD_SIZE as usize];
         let read = arena.medium.read_bytes(arena.record_offset(number), &mut line);
         let record = read.ok().and_then(|()| Record::decode(&line, record::magic(uuid)));
-        let Some(record) = record else { continue };
+        let Some(record) = record.filter(|_| !mutant!(btt::GroupsRepaired)) else { continue };
         groups.records += 1;
         for group in record.groups(arena.geometry.nfree) {
             let (present, missing): (Vec<_>, Vec<_>) = group

@@ -90,7 +90,8 @@ impl Arena {
         keep(geometry.logoff, u64::from(geometry.nfree) * FLOG_PAIR_SIZE)?;
         let (records, length) = self.records();
         // Where nothing was ever stored, there is no record.
-        if medium.next_stored(records) < records + length {
+        let are_trusted = mutant!(btt::RecordsTrusted) || mutant!(btt::OnlyWholeRecordsSeen);
+        if !are_trusted && medium.next_stored(records) < records + length {
             keep(records - self.start, length)?;
         }
         // A lane that was never used names a sector that is not its own, and no map entry was stored.
@@ -275,6 +276,11 @@ impl Arena {
         undo: &Undo,
     ) -> Result<(), MediaError> {
         let commit = self.slot_offset(undo.lane, undo.slot) + 8;
+        if mutant!(btt::UndoneInTwoStores) {
+            medium.store_u32(commit, undo.half as u32)?;
+            medium.store_u32(commit + 4, (undo.half >> u32::BITS) as u32)?;
+            return medium.flush(commit, 8);
+        }
         medium.store_u64(commit, undo.half)?;
         medium.flush(commit, 8)
     }

@@ -15,6 +15,7 @@ use arrayvec::ArrayVec;
 use super::arena::is_bad_medium;
 use super::batch::Batch;
 use super::btt::{Btt, Place};
+use super::lane::ArenaLanes;
 use super::round::{ROUND_SECTORS, Staged};
 use crate::btt::format::error::Error;
 use crate::btt::format::record::{Record, WINDOW};
@@ -70,7 +71,12 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let looked_at = if mutant!(btt::FirstOfGroupLookedAt) { 1 } else { count as u32 };
         let mut lbas = (place.lba.0..place.lba.0 + looked_at).map(Lba);
         let again = lbas.any(|lba| self.repeats(arena, lba));
-        if again || !self.fits(arena, count) {
+        let fits = self.fits(arena, count);
+        if !fits && mutant!(btt::GroupOverRounds) {
+            self.begin_single(place);
+            return Ok(());
+        }
+        if again || !fits {
             self.commit();
             if !self.lanes.arenas[arena].make_room(count) {
                 return Err(Error::NoLane { arena });
@@ -106,7 +112,8 @@ impl<M: PersistentMemory> Batch<'_, M> {
     }
 
     fn store_records(&mut self) -> Result<(), MediaError> {
-        if self.btt.atomic_sectors == 1 {
+        let is_live = |lanes: &ArenaLanes| lanes.record_is_live;
+        if !self.round.has_groups() && !self.lanes.arenas.iter().any(is_live) {
             return Ok(());
         }
         let mut done: ArrayVec<usize, ROUND_SECTORS> = ArrayVec::new();
@@ -130,7 +137,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
             lanes.record_is_live = true;
             return place.store_record(medium, set, &record);
         }
-        if !self.lanes.arenas[arena].record_is_live {
+        if !self.lanes.arenas[arena].record_is_live || mutant!(btt::RecordOutlived) {
             return Ok(());
         }
         match place.clear_record(medium, set) {
@@ -170,6 +177,9 @@ impl<M: PersistentMemory> Batch<'_, M> {
     /// Takes the flog entries of `members` back, whose group is not going to be complete. If one cannot be
     /// taken back, the arena fails, and recovery takes it back.
     pub(super) fn take_back(&mut self, members: &[Staged]) {
+        if mutant!(btt::MembersLeft) {
+            return;
+        }
         for member in members {
             let arena = &self.btt.arenas[member.arena];
             let lane = self.lanes.arenas[member.arena].lane(member.lane);

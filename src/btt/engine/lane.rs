@@ -118,6 +118,9 @@ impl ArenaLanes {
     }
 
     fn place(&self, position: usize) -> usize {
+        if mutant!(btt::LostLanesUncounted) {
+            return position;
+        }
         (self.lanes[position].index.0 as usize - self.set) / self.sets
     }
 

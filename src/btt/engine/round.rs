@@ -46,6 +46,8 @@ pub(super) struct Round {
     group_start: usize,
     /// Its sectors that are not staged yet.
     awaited: Range<u64>,
+    /// There may be a group of several sectors.
+    has_groups: bool,
 }
 
 impl Round {
@@ -58,7 +60,13 @@ impl Round {
             group: 0,
             group_start: 0,
             awaited: 0..0,
+            has_groups: false,
         }
+    }
+
+    /// Returns whether there may be a group of several sectors.
+    pub(super) fn has_groups(&self) -> bool {
+        self.has_groups
     }
 
     pub(super) fn holds(&self, arena: usize, lba: Lba) -> bool {
@@ -93,6 +101,7 @@ impl Round {
     pub(super) fn begin_group(&mut self, sectors: Range<u64>) {
         self.group = self.group.wrapping_add(1);
         self.group_start = self.staged.len();
+        self.has_groups |= sectors.end - sectors.start > 1;
         self.awaited = sectors;
     }
 
@@ -121,6 +130,7 @@ impl Round {
         self.syncs = false;
         self.sieve = 0;
         self.awaited = 0..0;
+        self.has_groups = false;
     }
 }
 

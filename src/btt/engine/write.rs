@@ -15,7 +15,7 @@
 
 use arrayvec::ArrayVec;
 
-use super::arena::is_bad_medium;
+use super::arena::{Arena, is_bad_medium};
 use super::batch::{Batch, Data, ZEROES};
 use super::btt::Place;
 use super::map_locks::{ENTRIES, LockKey};
@@ -138,6 +138,9 @@ impl<M: PersistentMemory> Batch<'_, M> {
             keys.sort_unstable();
         }
         for (position, key) in keys.iter().enumerate() {
+            if mutant!(btt::LocksInTurn) {
+                self.guards.clear();
+            }
             if (position == 0 || keys[position - 1] != *key) && !mutant!(btt::NoMapLocks) {
                 self.guards.push(self.btt.arenas[key.arena].locks.lock(*key));
             }
@@ -148,6 +151,10 @@ impl<M: PersistentMemory> Batch<'_, M> {
     /// their data are durable.
     pub(super) fn publish(&mut self) {
         let broken = self.log();
+        if mutant!(btt::RecordClearedEarly) {
+            let clear = |arena: &Arena| arena.clear_record(&self.btt.medium, self.lanes.number);
+            let _ = self.btt.arenas.iter().try_for_each(clear);
+        }
         self.round.fenced(ROUND_FENCES);
         if mutant!(btt::UnlockedMap) {
             self.guards.clear();
@@ -192,18 +199,26 @@ impl<M: PersistentMemory> Batch<'_, M> {
 
     /// Logs all sectors of a group, or none.
     fn log_group(&mut self, group: &mut [Staged], broken: &mut Broken) -> Result<(), Error> {
-        for staged in &mut *group {
-            let arena = &self.btt.arenas[staged.arena];
-            arena.check_writable()?;
-            // Nothing may fail for want of space after the commit.
-            staged.old = arena.load_entry_to_replace(&self.btt.medium, staged.lba)?;
+        if !mutant!(btt::MembersSeenLate) {
+            group.iter_mut().try_for_each(|staged| self.look_up(staged))?;
         }
         for index in 0..group.len() {
+            if mutant!(btt::MembersSeenLate) {
+                self.look_up(&mut group[index])?;
+            }
             if let Err(error) = self.log_sector(&group[index], broken) {
                 self.take_back(&group[..index]);
                 return Err(error);
             }
         }
+        Ok(())
+    }
+
+    /// Looks for what a sector replaces. Nothing may fail for want of space after the commit.
+    fn look_up(&self, staged: &mut Staged) -> Result<(), Error> {
+        let arena = &self.btt.arenas[staged.arena];
+        arena.check_writable()?;
+        staged.old = arena.load_entry_to_replace(&self.btt.medium, staged.lba)?;
         Ok(())
     }
 

@@ -45,7 +45,9 @@ impl<M: PersistentMemory> Btt<M> {
         for (number, found) in found.iter().enumerate() {
             report(number, found);
             let geometry = &found.info.geometry;
-            let (medium, uuid) = (engine.medium(), found.info.uuid);
+            let is_blind = options.read_only && mutant!(btt::RecordsUnseenByReaders);
+            let uuid = if is_blind { Uuid::max() } else { found.info.uuid };
+            let medium = engine.medium();
             let recovered = recovery::recover(medium, number, found.start, uuid, geometry)?;
             engine.add(found, recovered)?;
         }

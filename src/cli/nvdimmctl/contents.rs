@@ -6,7 +6,7 @@ use vm_memory::VolatileSlice;
 
 use super::Error;
 use crate::btt::{self, Batch, NeverWritten, Queue};
-use crate::namespace::{self, NamespaceOptions};
+use crate::namespace::{self, Atomic, NamespaceOptions};
 use crate::nvdimm::{Claim, ClaimKind, NvdimmFile};
 use crate::pmem::{Mapping, PersistentMemory};
 
@@ -33,7 +33,8 @@ impl Contents {
             let kind = Kind::Raw(mapped.medium);
             return Ok(Contents { path, kind, _claim: Some(mapped.claim) });
         }
-        let (claim, (_, mut queues)) = mapped.open(kind == ClaimKind::Shared, 1, 0)?;
+        let (claim, (_, mut queues)) =
+            mapped.open(kind == ClaimKind::Shared, 1, Atomic::default())?;
         Ok(Contents { path, kind: Kind::Sectors(queues.remove(0)), _claim: Some(claim) })
     }
 

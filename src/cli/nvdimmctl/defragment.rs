@@ -13,6 +13,7 @@ use crate::cli::name::{NamespaceArgs, PositionalNamespace};
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
+use crate::namespace::Atomic;
 use crate::nvdimm::ClaimKind;
 use crate::pmem::DurabilityRequest;
 use crate::vhost_user::control::{self, Answer, ClientError, Request};
@@ -86,7 +87,7 @@ impl Defragment {
     fn offline(&self) -> Result<Done, Error> {
         let options = self.namespace.options(&self.target, DurabilityRequest::Auto);
         let mapped = options.map(ClaimKind::Exclusive)?;
-        let (claim, (btt, _)) = mapped.open(false, 1, 0)?;
+        let (claim, (btt, _)) = mapped.open(false, 1, Atomic::default())?;
         let end = all_steps(btt.sector_size(), self.rate, |position| {
             let step = defragment(&btt, position, STEP, Duration::ZERO);
             step.map_err(|source| Error::Sectors { path: claim.path().into(), source })

@@ -283,6 +283,14 @@ fn print_details(namespace: &Listing) {
         line("label", format!("version {}, slot {}, for {slot}", label.version, label.slot));
     }
     line("durability", namespace.durability.into());
+    if let Some([_, _, four, _, sixteen, _, most]) = namespace.largest_atomic {
+        let [four, sixteen, most] = [four, sixteen, most].map(|size| Size(size.into()));
+        let text = format!(
+            "aligned writes of up to {four} with 4 queues, {sixteen} with 16, {most} with 64 (--atomic); across \
+             power failures where the durability is dax or strict"
+        );
+        line("atomic", text);
+    }
 }
 
 fn display(path: &Path) -> String {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::Error;
-use crate::btt::{self, FoundArena, Version};
+use crate::btt::{self, FoundArena, Geometry, Version};
 use crate::cli::size::Size;
 use crate::dax;
 use crate::namespace;
@@ -51,6 +51,9 @@ pub(super) struct Listing {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub align: Option<u64>,
     pub atomic_sectors: bool,
+    /// The largest `--atomic` with 1, 2, 4, 8, 16, 32 and 64 queues.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub largest_atomic: Option<[u32; 7]>,
     pub health: Health,
     /// What is wrong, if anything is.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -167,6 +170,7 @@ impl Listing {
             arenas: None,
             align: None,
             atomic_sectors: false,
+            largest_atomic: None,
             health: Health::Ok,
             problem: None,
             label: namespace.label.as_ref().map(ListedLabel::from),
@@ -203,6 +207,9 @@ impl Listing {
         let lba_size = info.geometry.lba_size;
         self.mode = "sector";
         self.atomic_sectors = true;
+        let geometries: Vec<Geometry> = arenas.iter().map(|arena| arena.info.geometry).collect();
+        let largest = |power: usize| btt::largest_group(&geometries, 1_usize << power);
+        self.largest_atomic = Some(std::array::from_fn(largest));
         self.size = sectors * u64::from(lba_size.data());
         self.uuid = Some(info.uuid.to_string());
         self.sector_size = Some(lba_size.external());

@@ -37,7 +37,7 @@ enum WriteCache {
 }
 
 /// Options that a raw image has no use for: they are refused, and not ignored.
-const OF_NVDIMM_FILES: [&str; 20] = [
+const OF_NVDIMM_FILES: [&str; 21] = [
     "nvdimm",
     "blk_file",
     "disk",
@@ -48,6 +48,7 @@ const OF_NVDIMM_FILES: [&str; 20] = [
     "btt_version",
     "raw",
     "atomic",
+    "atomic_hint",
     "read_only",
     "durability",
     "discard",

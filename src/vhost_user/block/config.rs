@@ -24,10 +24,13 @@ use super::facts::DiskFacts;
 use super::growth::{DiskGrowth, Opened};
 use super::on_demand;
 use crate::btt::{self, Btt, Version};
-use crate::namespace::{MappedNamespace, NamespaceError, NamespaceOptions};
+use crate::namespace::{Atomic, MappedNamespace, NamespaceError, NamespaceOptions};
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::{MapError, Mapping, PersistentMemory};
 use crate::virtio::block::{Device, DeviceOptions, Discard, Disk, DiskQueue, Serial};
+
+/// Logical blocks of the disks whose guests can be told to prefer writes of a size.
+const HINTED_BLOCK: u32 = 4096;
 
 /// What is served, where, and how.
 #[derive(Debug, Clone)]
@@ -44,10 +47,13 @@ pub struct DiskConfig {
     pub queues: u16,
     /// Most descriptors of a queue, a power of two.
     pub queue_size: u16,
-    /// Bytes of the block that the guest addresses, 512 or 4096; `None`: those of a sector.
+    /// Bytes of the block that the guest addresses; `None`: those of a sector. Larger than a sector, it has to be
+    /// all or nothing.
     pub logical_block_size: Option<u32>,
-    /// Bytes up to which aligned writes of a power of two are all or nothing; 0: only sectors are.
-    pub atomic: u32,
+    /// Up to how many bytes aligned writes of a power of two are all or nothing.
+    pub atomic: Atomic,
+    /// Bytes of the writes that the guest is told to prefer, which are all or nothing; 0: it is told nothing.
+    pub atomic_hint: u32,
     /// What the guest reads as the disk's serial number; `None`: from the namespace's uuid, or the
     /// BTT's where the namespace has none.
     pub serial: Option<Serial>,
@@ -208,6 +214,7 @@ impl DiskConfig {
     ) -> Result<OpenDisk<M>, NamespaceError> {
         let (claim, (btt, queues)) =
             mapped.open(self.read_only, self.queues.into(), self.atomic)?;
+        self.check_blocks(&*btt)?;
         let first = btt.infos().next();
         let uuid = claim.namespace().uuid.or(first.map(|info| info.uuid));
         let version = first.map(|info| info.version);
@@ -227,18 +234,24 @@ impl DiskConfig {
             queues: self.queues,
             queue_size: self.queue_size,
         };
-        let device = Device::new(disk, &options);
+        let device = Device { preferred_size: self.atomic_hint, ..Device::new(disk, &options) };
         match self.logical_block_size {
             Some(size) => device.with_logical_blocks(size),
             None => device,
         }
     }
 
-    /// Refuses logical blocks that are larger than a sector: they would tear.
-    pub(super) fn check_blocks(&self, sector_size: u32) -> Result<(), Error> {
-        match self.logical_block_size {
-            Some(size) if size > sector_size => {
-                Err(Error::LogicalBlock { path: self.namespace.path.clone(), size, sector_size })
+    /// Refuses logical blocks that would tear, and to tell the guest to prefer writes that would.
+    pub(super) fn check_blocks(&self, disk: &impl Disk) -> Result<(), NamespaceError> {
+        let (sector_size, atomic) = (disk.sector_size(), disk.atomic_size());
+        let path = || self.namespace.path.clone();
+        match (self.logical_block_size, self.atomic_hint) {
+            (Some(size), _) if size > atomic => {
+                Err(NamespaceError::LogicalBlock { path: path(), size, sector_size })
+            }
+            (_, 0) => Ok(()),
+            (block, size) if size > atomic || block.unwrap_or(sector_size) != HINTED_BLOCK => {
+                Err(NamespaceError::AtomicHint { path: path(), size, atomic })
             }
             _ => Ok(()),
         }
@@ -261,7 +274,6 @@ impl<'a> MappedDisk<'a> {
         let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
         let pages = mapped.medium.pages();
         let OpenDisk { claim, btt, version, device, facts } = config.open_btt(mapped)?;
-        config.check_blocks(device.sector_size())?;
         let page_tables = PageTables::new(log_name(&claim), pages, config.huge_pages);
         let page_tables = Arc::new(page_tables);
         warn_of_losses(&config.namespace.path, durability, backing);
@@ -298,7 +310,6 @@ impl<M: PersistentMemory + 'static> MappedDisk<'_, M> {
     pub fn serve_btt(self) -> Result<Server, Error> {
         let MappedDisk { config, mapped, endpoint, regions, stop } = self;
         let OpenDisk { claim, device, facts, .. } = config.open_btt(mapped)?;
-        config.check_blocks(device.sector_size())?;
         let device = device.with_windows(config.open_windows(&claim, regions)?).share();
         config.limit(&*device);
         let handed_over = config.handed_over(&claim);
@@ -315,7 +326,7 @@ impl<M: PersistentMemory + 'static> MappedDisk<'_, M> {
         let MappedDisk { config, mapped, endpoint, regions, stop } = self;
         let MappedNamespace { claim, medium, .. } = mapped;
         let (disk, queues) = open(medium, config.queues.into());
-        config.check_blocks(disk.sector_size())?;
+        config.check_blocks(&*disk)?;
         let device = config.device(&*disk, claim.namespace().uuid);
         announce(&claim, &device, disk.durability());
         let device = BlockDevice::new(&log_name(&claim), device, queues).polling(config.poll);

@@ -126,11 +126,6 @@ impl<Q: DiskQueue + 'static> BlockDevice<Q> {
         (device, self.0.into_handlers().map(BlockHandler::into_queue).collect())
     }
 
-    /// Bytes of a sector.
-    pub(in crate::vhost_user) fn sector_size(&self) -> u32 {
-        self.0.model().shared.device.sector_size
-    }
-
     /// The device with windows in addition to its sectors; its flushes cover both.
     #[must_use]
     pub(in crate::vhost_user) fn with_windows(self, windows: Arc<Windows>) -> BlockDevice<Q> {

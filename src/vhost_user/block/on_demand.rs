@@ -75,11 +75,11 @@ pub(super) fn server(config: &DiskConfig, stop: Stop) -> Result<Server, Error> {
     let disk = SeenDisk {
         sectors,
         sector_size,
-        atomic_size: config.atomic.max(sector_size),
+        atomic_size: config.atomic.least.max(sector_size),
         read_only: config.read_only,
         durability: seen.durability,
     };
-    config.check_blocks(sector_size)?;
+    config.check_blocks(&disk)?;
     let uuid = seen.namespace.uuid.or(seen.arenas.first().map(|arena| arena.info.uuid));
     let device = config.device(&disk, uuid);
     let endpoint = Endpoint::open(&config.socket)?;

@@ -33,7 +33,7 @@ pub struct NewDisk {
     /// Most descriptors of a queue, a power of two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_size: Option<u16>,
-    /// Bytes of the block that the guest addresses, 512 or 4096.
+    /// Bytes of the block that the guest addresses: 512, 4096, 8192, 16384 or 32768.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logical_block_size: Option<u32>,
     /// Bytes up to which aligned writes are all or nothing; 0: only sectors are.

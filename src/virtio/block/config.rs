@@ -104,9 +104,10 @@ fn most_segments(device: &Device) -> u16 {
 impl Layout {
     fn new(device: &Device, writeback: bool) -> Layout {
         let if_discards = |value| U32::new(if device.discards { value } else { 0 });
-        let if_writable = |value| U32::new(if device.read_only { 0 } else { value });
+        let if_zeroes = |value| U32::new(if device.writes_zeroes() { value } else { 0 });
         let sectors = Config::most_cleared_sectors();
-        let logical_blocks = (device.sector_size / device.logical_block_size) as u16;
+        let logical_blocks = (device.sector_size / device.logical_block_size).max(1) as u16;
+        let cleared_block = device.sector_size.max(device.logical_block_size);
         Layout {
             capacity: U64::new(device.size() / VIRTIO_SECTOR),
             size_max: U32::ZERO,
@@ -115,19 +116,19 @@ impl Layout {
             heads: 0,
             sectors: 0,
             blk_size: U32::new(device.logical_block_size),
-            // The physical block is the unit of atomicity: a sector.
+            // The physical block is a sector: guests make worse use of a larger one (docs/atomic.md).
             physical_block_exp: logical_blocks.ilog2() as u8,
             alignment_offset: 0,
             min_io_size: U16::new(logical_blocks),
-            opt_io_size: U32::ZERO,
+            opt_io_size: U32::new(device.preferred_size / device.logical_block_size),
             writeback: u8::from(writeback),
             unused0: 0,
             num_queues: U16::new(device.queues),
             max_discard_sectors: if_discards(sectors),
             max_discard_seg: if_discards(MOST_CLEARED_SEGMENTS),
-            discard_sector_alignment: if_discards(device.virtio_sectors_per_sector()),
-            max_write_zeroes_sectors: if_writable(sectors),
-            max_write_zeroes_seg: if_writable(MOST_CLEARED_SEGMENTS),
+            discard_sector_alignment: if_discards(cleared_block / VIRTIO_SECTOR as u32),
+            max_write_zeroes_sectors: if_zeroes(sectors),
+            max_write_zeroes_seg: if_zeroes(MOST_CLEARED_SEGMENTS),
             write_zeroes_may_unmap: u8::from(device.discards),
             unused1: [0; 3],
         }

@@ -82,10 +82,12 @@ pub struct Device {
     pub sectors: u64,
     /// Bytes of a sector: 512 or 4096.
     pub sector_size: u32,
-    /// Bytes of the block that the guest addresses, at most those of a sector.
+    /// Bytes of the block that the guest addresses: part of a sector, or several that are written together.
     pub logical_block_size: u32,
     /// Bytes up to which an aligned write of a power of two is all or nothing: at least a sector.
     pub atomic_size: u32,
+    /// Bytes of the writes that the guest is told to prefer; 0: it is told nothing.
+    pub preferred_size: u32,
     /// Every change is refused.
     pub read_only: bool,
     /// Sectors may be flagged as zero in the map.
@@ -117,6 +119,7 @@ impl Device {
             sector_size: disk.sector_size(),
             logical_block_size: disk.sector_size(),
             atomic_size: disk.atomic_size(),
+            preferred_size: 0,
             read_only,
             trims,
             discards: trims && !read_only,
@@ -127,17 +130,31 @@ impl Device {
         }
     }
 
-    /// The device with logical blocks of `size` bytes: part of a sector. A write of a part reads the sector
-    /// and writes it as a whole, so that it does not tear either.
+    /// The device with logical blocks of `size` bytes. If that is part of a sector, a write of a part reads the
+    /// sector and writes it as a whole, so that it does not tear either. If it is several sectors, they are all or
+    /// nothing.
     #[must_use]
     pub fn with_logical_blocks(self, size: u32) -> Device {
-        Device { logical_block_size: size.min(self.sector_size), ..self }
+        Device { logical_block_size: size.min(self.atomic_size), ..self }
     }
 
-    /// Bytes of the device.
+    /// Bytes of the device, whole logical blocks.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.sectors * u64::from(self.sector_size)
+        let bytes = self.sectors * u64::from(self.sector_size);
+        bytes - bytes % u64::from(self.logical_block_size)
+    }
+
+    /// Returns whether a logical block is several sectors.
+    #[must_use]
+    pub fn has_large_blocks(&self) -> bool {
+        self.logical_block_size > self.sector_size
+    }
+
+    /// Returns whether `WRITE_ZEROES` is offered: not where it would have to zero several sectors at once.
+    #[must_use]
+    pub fn writes_zeroes(&self) -> bool {
+        !self.read_only && !self.has_large_blocks()
     }
 
     /// Virtio sectors, of 512 bytes, in a sector of the device.
@@ -165,7 +182,8 @@ impl Device {
             | bit(VIRTIO_BLK_F_MQ);
         if self.read_only {
             features |= bit(VIRTIO_BLK_F_RO);
-        } else {
+        }
+        if self.writes_zeroes() {
             features |= bit(VIRTIO_BLK_F_WRITE_ZEROES);
         }
         if self.discards {

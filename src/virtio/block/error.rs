@@ -31,6 +31,16 @@ pub enum RequestError {
         /// Bytes of data.
         length: u64,
     },
+    /// Part of a logical block that is several sectors.
+    #[error("{length} bytes at sector {sector} are not whole blocks of {block} bytes")]
+    PartOfBlock {
+        /// First sector, of 512 bytes.
+        sector: u64,
+        /// Bytes of data.
+        length: u64,
+        /// Bytes of a logical block.
+        block: u32,
+    },
     /// Sectors beyond the end.
     #[error("{length} bytes at sector {sector} are beyond the end, byte {size}")]
     OutOfRange {

@@ -156,11 +156,15 @@ impl Executor {
                 device.check_writable()?;
                 bytes = ranges::discard(device, batch, memory, request.data_out, tag, steps)?;
             }
-            Kind::WriteZeroes => {
+            Kind::WriteZeroes if device.writes_zeroes() || device.read_only => {
                 device.check_writable()?;
                 let scratch = &mut self.scratch;
                 let clearing = ranges::Clearing { device, steps, tag };
                 bytes = clearing.write_zeroes(batch, memory, request.data_out, scratch)?;
+            }
+            Kind::WriteZeroes => {
+                let kind = virtio_bindings::virtio_blk::VIRTIO_BLK_T_WRITE_ZEROES;
+                return Err(RequestError::Unsupported(kind));
             }
             Kind::Discard => {
                 let kind = virtio_bindings::virtio_blk::VIRTIO_BLK_T_DISCARD;
@@ -179,6 +183,12 @@ impl Executor {
         }
         if length > MOST_TRANSFERRED {
             return Err(RequestError::TooLong { length, most: MOST_TRANSFERRED });
+        }
+        let block = self.device.logical_block_size;
+        let is_whole = |sectors: u64| sectors.is_multiple_of(u64::from(block) / VIRTIO_SECTOR);
+        if self.device.has_large_blocks() && !(is_whole(sector) && is_whole(length / VIRTIO_SECTOR))
+        {
+            return Err(RequestError::PartOfBlock { sector, length, block });
         }
         self.device.byte_range(sector, length)?;
         // A chain is shorter than 2³² bytes (VIRTIO 1.2, 2.7.5.2); the descriptor iterator ends
@@ -207,6 +217,7 @@ mod tests {
             sector_size,
             logical_block_size: sector_size,
             atomic_size: sector_size,
+            preferred_size: 0,
             read_only: false,
             trims: false,
             discards: false,

@@ -1,4 +1,4 @@
-//! Sectors of a block device, written past the page cache.
+//! Sectors of a block device, or pages of several, written past the page cache.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -17,8 +17,9 @@ const FIRST: u64 = 256;
 const SECTORS: u64 = 16;
 const THREADS: u64 = 4;
 
-/// Writes sectors of 4096 bytes for ever, and says `acknowledged SECTOR:VERSION` of each.
-pub fn write(device: &Path, seed: u64) {
+/// Writes `together` sectors of 4096 bytes at a time, aligned, for ever, and says `acknowledged SECTOR:VERSION` of
+/// each, where the sectors that are written together have one version.
+pub fn write(device: &Path, seed: u64, together: u64) {
     let file = OpenOptions::new().write(true).custom_flags(nix::libc::O_DIRECT).open(device);
     let (file, next) = (file.unwrap(), AtomicU64::new(1));
     thread::scope(|scope| {
@@ -26,21 +27,26 @@ pub fn write(device: &Path, seed: u64) {
             let (file, next) = (&file, &next);
             scope.spawn(move || {
                 let random = Random::new(seed * THREADS + number);
-                write_some(file, next, FIRST + number * SECTORS, random);
+                write_some(file, next, FIRST + number * SECTORS, together, random);
             });
         }
     });
 }
 
-fn write_some(file: &File, next: &AtomicU64, first: u64, mut random: Random) {
-    let mut buffer = vec![0; 2 * SIZE];
+fn write_some(file: &File, next: &AtomicU64, first: u64, together: u64, mut random: Random) {
+    let length = together as usize * SIZE;
+    let mut buffer = vec![0; length + SIZE];
     let aligned = buffer.as_ptr().align_offset(SIZE);
-    let buffer = &mut buffer[aligned..][..SIZE];
+    let buffer = &mut buffer[aligned..][..length];
     loop {
-        let sector = first + random.within(0..SECTORS);
+        let sector = first + together * random.within(0..SECTORS / together);
         let version = next.fetch_add(1, Ordering::Relaxed);
-        describe(sector, version, buffer);
+        for (sector, data) in (sector..).zip(buffer.chunks_mut(SIZE)) {
+            describe(sector, version, data);
+        }
         file.write_all_at(buffer, sector * SIZE as u64).unwrap();
-        say(&format!("acknowledged {sector}:{version}"));
+        let words: Vec<String> =
+            (sector..sector + together).map(|sector| format!("{sector}:{version}")).collect();
+        say(&format!("acknowledged {}", words.join(" ")));
     }
 }

@@ -19,6 +19,7 @@ const USAGE: &str = "Usage: guest-load files FOLDER SEED        makes files, for
                                           likewise, by stores to mappings as well
        guest-load find-files FOLDER       says which files are whole
        guest-load direct DEVICE SEED      writes sectors of a block device, for ever
+       guest-load pages DEVICE SEED       writes pages of 16 KiB of a block device, for ever
        guest-load disk SOCKET SECTOR-SIZE VERSION SEED
                                           writes sectors of a vhost-user disk, for ever
        guest-load find-sectors SOCKET SECTOR-SIZE
@@ -44,7 +45,8 @@ fn main() {
         ["files", folder, seed] => files::make(folder.as_ref(), number(seed), false),
         ["mapped-files", folder, seed] => files::make(folder.as_ref(), number(seed), true),
         ["find-files", folder] => files::find(folder.as_ref()),
-        ["direct", device, seed] => direct::write(device.as_ref(), number(seed)),
+        ["direct", device, seed] => direct::write(device.as_ref(), number(seed), 1),
+        ["pages", device, seed] => direct::write(device.as_ref(), number(seed), 4),
         ["disk", socket, sector_size, version, seed] => {
             disk::write(socket.as_ref(), number(sector_size), number(version), number(seed));
         }

@@ -127,3 +127,15 @@ fn a_record_that_contradicts_the_arena_is_no_record() {
     assert_eq!((report.arenas[0].records, report.taken_back.len()), (0, 0));
     assert_eq!(report.pending_count(), 3);
 }
+
+#[cfg(feature = "mutants")]
+mod mutants {
+    use crate::btt::mutant::{Mutant, activate};
+
+    #[test]
+    #[should_panic(expected = "assertion")]
+    fn a_repair_that_completes_groups_is_noticed() {
+        activate(Some(Mutant::GroupsRepaired));
+        super::an_incomplete_group_is_named_and_taken_back();
+    }
+}

@@ -124,6 +124,76 @@ fn a_group_of_which_a_member_cannot_be_logged_is_not_written() {
 }
 
 #[test]
+fn a_group_that_was_taken_back_does_not_need_its_record() {
+    let (btt, mut queue) = new(1);
+    write(&mut queue, 0, &page(1)).unwrap();
+    let flog = flog_of(&btt, 11..12);
+    btt.medium.fill_up(flog.clone());
+    btt.medium.poison(flog);
+    assert!(write(&mut queue, 0, &page(2)).is_err());
+    write(&mut queue, 60, &[3; SECTOR]).unwrap();
+    assert_eq!(record(&btt), None);
+    let (_, mut queue) = again(&btt);
+    assert_eq!(read(&mut queue, 0, 8).unwrap(), page(1));
+}
+
+/// Between the lanes of a group there is one that is out of use: which ones belong together is told all the same.
+#[test]
+fn a_group_around_a_lost_lane_is_taken_back() {
+    let (btt, mut queue) = new(1);
+    let lost = flog_of(&btt, 11..12);
+    btt.medium.fill_up(lost.clone());
+    btt.medium.poison(lost);
+    write(&mut queue, 8, &page(1)).unwrap();
+    assert!(write(&mut queue, 8, &page(2)).is_err());
+    // Through the first eight lanes again, and then through the eight from the lost one's neighbours on.
+    write(&mut queue, 8, &page(3)).unwrap();
+    let before = btt.medium.snapshot();
+    write(&mut queue, 8, &page(4)).unwrap();
+    let found = record(&btt).unwrap().groups(256);
+    let lanes: Vec<u32> = found[0].iter().map(|(lane, _)| lane.0).collect();
+    assert_eq!(lanes, [8, 9, 10, 12, 13, 14, 15, 16]);
+    // Of all that comes after the record, only the last entry has become durable.
+    let (before, left) = (Simulated::of(before), Simulated::of(btt.medium.snapshot()));
+    let geometry = btt.arenas[0].info.geometry;
+    let map = btt.arenas[0].start + geometry.mapoff;
+    for range in [map..map + 4096, flog_of(&btt, 8..11), flog_of(&btt, 12..16)] {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        before.read_bytes(range.start, &mut bytes).unwrap();
+        left.write_bytes(range.start, &bytes).unwrap();
+    }
+    let (_, mut queue) = open_with(left, 1);
+    assert_eq!(read(&mut queue, 8, 8).unwrap(), page(3));
+}
+
+#[cfg(feature = "mutants")]
+mod mutants {
+    use super::*;
+    use crate::btt::mutant::{Mutant, activate};
+
+    #[test]
+    #[should_panic(expected = "assertion")]
+    fn a_group_whose_first_members_stay_is_noticed() {
+        activate(Some(Mutant::MembersLeft));
+        a_group_that_was_taken_back_does_not_need_its_record();
+    }
+
+    #[test]
+    #[should_panic(expected = "assertion")]
+    fn a_group_that_is_logged_before_it_is_looked_up_is_noticed() {
+        activate(Some(Mutant::MembersSeenLate));
+        a_group_with_a_bad_map_entry_is_not_written();
+    }
+
+    #[test]
+    #[should_panic(expected = "assertion")]
+    fn a_record_that_does_not_count_lost_lanes_is_noticed() {
+        activate(Some(Mutant::LostLanesUncounted));
+        a_group_around_a_lost_lane_is_taken_back();
+    }
+}
+
+#[test]
 fn a_group_with_a_bad_map_entry_is_not_written() {
     let (btt, mut queue) = new(1);
     write(&mut queue, 0, &page(1)).unwrap();
@@ -133,6 +203,8 @@ fn a_group_with_a_bad_map_entry_is_not_written() {
     assert!(matches!(write(&mut queue, 0, &page(2)), Err(Error::BadMapEntry { .. })));
     btt.medium.store_u32(offset, entry).unwrap();
     assert_eq!(read(&mut queue, 0, 8).unwrap(), page(1));
+    // The record is cleared, and nothing of the group can be taken back any more.
+    write(&mut queue, 60, &[3; SECTOR]).unwrap();
     let (_, mut queue) = again(&btt);
     assert_eq!(read(&mut queue, 0, 8).unwrap(), page(1));
 }

@@ -13,7 +13,7 @@ use crate::btt::engine::Undo;
 use crate::btt::format::error::Error;
 use crate::btt::format::flog::FlogEntry;
 use crate::btt::format::geometry::Geometry;
-use crate::btt::format::map::MapEntry;
+use crate::btt::format::map::{MapEntry, strip_flags};
 use crate::btt::format::record::{self, RECORD_SIZE, Record};
 use crate::btt::format::units::{LaneIndex, Lba};
 use crate::pmem::{Cause, PersistentMemory};
@@ -41,10 +41,16 @@ pub(super) fn read<M: PersistentMemory>(
             Err(error) if error.cause == Cause::Medium => continue,
             read => read?,
         }
-        if line.first_chunk() == Some(&magic.to_le_bytes()) && !mutant!(btt::RecordsKept) {
+        let record = Record::decode(&line, magic);
+        let is_known = if mutant!(btt::OnlyWholeRecordsSeen) {
+            record.is_some()
+        } else {
+            line.first_chunk() == Some(&magic.to_le_bytes())
+        };
+        if is_known && !mutant!(btt::RecordsKept) {
             records.to_clear.push(slot);
         }
-        records.whole.extend(Record::decode(&line, magic));
+        records.whole.extend(record);
     }
     if mutant!(btt::RecordIgnored) {
         records.whole.clear();
@@ -124,6 +130,9 @@ fn is_pending(
     if mutant!(btt::UndoneByRawEntry) {
         return Ok(now == MapEntry::data(write.old_block()));
     }
+    if mutant!(btt::UndoneByMaskedEntry) {
+        return Ok(strip_flags(now.0) == write.old_block());
+    }
     Ok(now.block(write.lba()) == write.old_block())
 }
 
@@ -137,6 +146,7 @@ fn undo(flog: &Flog<'_>, newest: &Newest) -> Option<(Undo, Newest)> {
     let place = &mut places[flog.layout.place(slot)];
     (place.new_map, place.seq) = (half as u32, (half >> u32::BITS) as u32);
     let before = newest_entry(&places, flog.layout, lane, flog.geometry).ok()?;
+    let undone = if mutant!(btt::UndoneInOtherSlot) { slot.other() } else { slot };
     (before.lane.slot == slot && before.lane.free == newest.entry.new_block())
-        .then_some((Undo { lane, slot, half }, before))
+        .then_some((Undo { lane, slot: undone, half }, before))
 }
