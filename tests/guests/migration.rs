@@ -135,6 +135,7 @@ fn a_guest_that_writes_moves_between_two_daemons_on_one_file() {
 /// To another host, that is to a copy of the file: the guest is stopped, the file copied, and the guest goes on
 /// at the copy.
 #[test]
+#[ignore = "takes minutes; scripts/test --deep runs it"]
 fn a_guest_goes_on_at_a_copy_of_its_disk() {
     let scratch = scratch();
     let [file, copy] = ["disk.nvdimm", "copy.nvdimm"].map(|name| scratch.path().join(name));

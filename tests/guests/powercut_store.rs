@@ -1,5 +1,6 @@
 //! redb, a key-value store, on ext4 in a guest, recorded by `powercut`: without syncs, what was committed is lost; with
-//! them, nothing is. The program is tests/guests/store, built by `qemu/pack-programs`.
+//! them, nothing is. The program is tests/guests/store, built by
+//! `qemu/pack-programs --store`.
 
 use std::path::Path;
 
@@ -25,7 +26,7 @@ committed=$(sed -n 's/^committed-//p' "$2" | tail -n 1)
 
 /// Records commits, each of which is marked. The first one is synced, so that the file is there.
 fn record(folder: &Path, how: &str) {
-    assert!(packages().with_file_name("bin").join("guest-store").exists(), "qemu/pack-programs");
+    assert!(packages().with_file_name("bin").join("guest-store").exists(), "qemu/pack-programs --store");
     let daemon = Daemon::start_recording(&make_image(folder), &folder.join("log"));
     let mark = r#"printf "%-512s" committed-$1 | dd of=/dev/vdb bs=512 oflag=direct 2>/dev/null"#;
     let guest = Guest::machine(folder).disk(&daemon).initramfs(&programs()).boot(&format!(
@@ -41,6 +42,7 @@ fn record(folder: &Path, how: &str) {
 }
 
 #[test]
+#[ignore = "takes minutes; scripts/test --deep runs it"]
 fn a_store_that_does_not_sync_is_found_by_powercut() {
     let scratch = scratch();
     record(scratch.path(), "nosync");
@@ -51,6 +53,7 @@ fn a_store_that_does_not_sync_is_found_by_powercut() {
 }
 
 #[test]
+#[ignore = "takes minutes; scripts/test --deep runs it"]
 fn a_store_that_syncs_is_right_in_the_states_that_powercut_tries() {
     let scratch = scratch();
     record(scratch.path(), "sync");

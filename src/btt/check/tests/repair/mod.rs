@@ -10,6 +10,7 @@ mod cut_off;
 mod damages;
 #[cfg(feature = "mutants")]
 mod mutants;
+#[cfg_attr(not(feature = "mutants"), allow(dead_code, reason = "made by the tests of mutants"))]
 mod trace_mutants;
 
 use self::damages::Damage;
