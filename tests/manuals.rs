@@ -29,7 +29,8 @@ fn each_program_has_a_page_and_completions_with_all_its_options() {
         let files = [format!("{name}.bash"), format!("_{name}"), format!("{name}.fish")];
         let [bash, zsh, fish] =
             files.map(|file| fs::read_to_string(completions.join(file)).unwrap());
-        for option in command.get_opts().filter_map(|option| option.get_long()) {
+        let offered = command.get_opts().filter(|option| !option.is_hide_set());
+        for option in offered.filter_map(|option| option.get_long()) {
             let long = format!("--{option}");
             assert!(page.contains(&long), "{name}.1: {long}");
             assert!(bash.contains(&long) && zsh.contains(&long), "{name}: {long}");

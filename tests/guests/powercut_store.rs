@@ -26,7 +26,10 @@ committed=$(sed -n 's/^committed-//p' "$2" | tail -n 1)
 
 /// Records commits, each of which is marked. The first one is synced, so that the file is there.
 fn record(folder: &Path, how: &str) {
-    assert!(packages().with_file_name("bin").join("guest-store").exists(), "qemu/pack-programs --store");
+    assert!(
+        packages().with_file_name("bin").join("guest-store").exists(),
+        "qemu/pack-programs --store"
+    );
     let daemon = Daemon::start_recording(&make_image(folder), &folder.join("log"));
     let mark = r#"printf "%-512s" committed-$1 | dd of=/dev/vdb bs=512 oflag=direct 2>/dev/null"#;
     let guest = Guest::machine(folder).disk(&daemon).initramfs(&programs()).boot(&format!(
