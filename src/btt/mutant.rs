@@ -101,8 +101,6 @@ mutants! {
         RecordOutlived,
         /// A round's record is cleared before its flog entries are durable.
         RecordClearedEarly,
-        /// Opening takes the records for durable.
-        RecordsTrusted,
         /// Opening clears records that are whole only, and takes what is in the slack for durable.
         OnlyWholeRecordsSeen,
         /// A disk that is opened for reading only completes groups that are incomplete.

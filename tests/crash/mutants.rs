@@ -209,7 +209,7 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
         };
         // Where it is noticed soonest: the others take minutes.
         return match mutant.of_engine() {
-            Some(Mutant::RecordsTrusted | Mutant::OnlyWholeRecordsSeen) => kills().or_else(groups),
+            Some(Mutant::OnlyWholeRecordsSeen) => kills().or_else(groups),
             _ => groups().or_else(kills),
         };
     }

@@ -90,8 +90,7 @@ impl Arena {
         keep(geometry.logoff, u64::from(geometry.nfree) * FLOG_PAIR_SIZE)?;
         let (records, length) = self.records();
         // Where nothing was ever stored, there is no record.
-        let are_trusted = mutant!(btt::RecordsTrusted) || mutant!(btt::OnlyWholeRecordsSeen);
-        if !are_trusted && medium.next_stored(records) < records + length {
+        if medium.next_stored(records) < records + length && !mutant!(btt::OnlyWholeRecordsSeen) {
             keep(records - self.start, length)?;
         }
         // A lane that was never used names a sector that is not its own, and no map entry was stored.
