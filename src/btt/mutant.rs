@@ -54,8 +54,6 @@ mutants! {
         TrimTrustsZero,
         /// A read takes it for durable that a sector was trimmed.
         TrimShownUnfenced,
-        /// The map lock of a sector is released before that of the next sector of the round is taken.
-        LocksInTurn,
         /// A sector that was never written is moved with what its block happens to hold.
         NeverWrittenMoved,
         /// A sector is moved without the map lock.

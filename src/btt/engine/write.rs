@@ -138,9 +138,6 @@ impl<M: PersistentMemory> Batch<'_, M> {
             keys.sort_unstable();
         }
         for (position, key) in keys.iter().enumerate() {
-            if mutant!(btt::LocksInTurn) {
-                self.guards.clear();
-            }
             if (position == 0 || keys[position - 1] != *key) && !mutant!(btt::NoMapLocks) {
                 self.guards.push(self.btt.arenas[key.arena].locks.lock(*key));
             }
