@@ -63,6 +63,7 @@ no_disk_errors
 
 /// QEMU 11.1, whose device with windows cannot reconnect.
 #[test]
+#[ignore = "takes minutes; scripts/test --deep runs it"]
 fn a_guest_keeps_its_window_when_the_process_is_killed() {
     let scratch = scratch();
     let file = make(scratch.path());

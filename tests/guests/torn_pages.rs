@@ -77,6 +77,7 @@ fn fail_under_load(file: &Path, folder: &Path, fences: u64, seed: u64, atomic: &
 }
 
 #[test]
+#[ignore = "takes minutes; scripts/test --deep runs it"]
 fn the_power_fails_and_pages_are_whole_with_atomic_where_they_are_torn_without() {
     let (mut torn, mut torn_without) = (0, 0);
     let seeds = seeds(1);
