@@ -155,6 +155,7 @@ fn namespaces_made_by_us_are_used_by_linux_with_128_kib_of_labels() {
 }
 
 #[test]
+#[ignore = "takes minutes; scripts/test --deep runs it"]
 fn namespaces_made_by_us_are_used_by_linux_with_2_mib_of_labels() {
     namespaces_made_by_us_are_used_by_linux(Labels::Last2MiB);
 }
