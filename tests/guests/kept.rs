@@ -28,6 +28,7 @@ fn kill_serving(daemon: &mut Daemon, pid: Pid) -> Pid {
 
 /// The guest writes; `GUEST_KILLS` in each of its five rounds.
 #[test]
+#[ignore = "takes minutes; scripts/test --deep runs it"]
 fn a_guest_does_not_notice_that_the_process_is_killed_while_it_writes() {
     let kills = seeds::number("GUEST_KILLS", 1);
     let scratch = scratch();

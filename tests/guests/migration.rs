@@ -103,6 +103,7 @@ impl Moving<'_> {
 
 /// `GUEST_MOVES` moves, each in the middle of a round; before the first, one that fails.
 #[test]
+#[ignore = "takes minutes; scripts/test --deep runs it"]
 fn a_guest_that_writes_moves_between_two_daemons_on_one_file() {
     let scratch = scratch();
     let file = scratch.path().join("disk.nvdimm");
