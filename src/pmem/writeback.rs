@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex as StdMutex, Weak};
 
 use nix::errno::Errno;
 
-use super::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
+use super::sync::{AtomicBool, Mutex, MutexGuard, Ordering, PoisonError};
 
 /// The files that are mapped, by device and inode number.
 static FILES: StdMutex<Vec<(FileId, Weak<Writeback>)>> = StdMutex::new(Vec::new());
@@ -27,8 +27,6 @@ type FileId = (u64, u64);
 pub(super) struct Writeback {
     /// The file has been stored to since the last sync began.
     dirty: AtomicBool,
-    /// How many syncs have begun.
-    begun: AtomicU64,
     /// There has been a failure: as `failure`, to be read without the lock.
     has_failed: AtomicBool,
     /// Held during a sync; keeps the first failure.
@@ -40,7 +38,6 @@ impl Writeback {
     pub(super) fn new() -> Writeback {
         Writeback {
             dirty: AtomicBool::new(true),
-            begun: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
             failure: Mutex::new(None),
         }
@@ -77,33 +74,16 @@ impl Writeback {
 
     /// Makes every store noted before the call durable; `write_back` is fdatasync of the file.
     ///
-    /// Concurrent callers share: a caller that has waited while the sync of another began and ended needs none
-    /// of its own, whoever has stored since. So of several queues that store and sync all the time, one syncs
-    /// for all that wait.
+    /// Concurrent callers share: a caller that waited for the sync of another and has stored nothing
+    /// since that began needs none of its own.
     ///
     /// # Errors
     ///
     /// The first failure is kept and returned by every later call: the kernel marks pages clean whose
     /// write-back failed, so a later fdatasync would report them as written.
     pub(super) fn sync(&self, write_back: impl FnMut() -> Result<(), Errno>) -> Result<(), Errno> {
-        self.sync_since(self.come(), write_back)
-    }
-
-    /// How many syncs have begun when a caller comes.
-    fn come(&self) -> u64 {
-        // A change, so that the sync which counts on from it sees what this thread has stored before.
-        self.begun.fetch_add(0, Ordering::SeqCst)
-    }
-
-    /// Syncs, unless a sync has begun since `come`.
-    fn sync_since(
-        &self,
-        come: u64,
-        write_back: impl FnMut() -> Result<(), Errno>,
-    ) -> Result<(), Errno> {
         let failure = self.begin()?;
-        let has_synced = self.begun.load(Ordering::SeqCst) != come;
-        if !has_synced && self.dirty.swap(false, Ordering::SeqCst) {
+        if self.dirty.swap(false, Ordering::SeqCst) {
             self.write_back(failure, write_back)?;
         }
         Ok(())
@@ -137,7 +117,6 @@ impl Writeback {
         mut failure: MutexGuard<'_, Option<Errno>>,
         mut write_back: impl FnMut() -> Result<(), Errno>,
     ) -> Result<(), Errno> {
-        self.begun.fetch_add(1, Ordering::SeqCst);
         loop {
             match write_back() {
                 // A signal has interrupted it: nothing has failed, and nothing is durable yet.
@@ -242,26 +221,6 @@ mod tests {
         state.sync_all(count).unwrap();
         state.sync_all(count).unwrap();
         assert_eq!(syncs.get(), 4);
-    }
-
-    #[test]
-    fn a_sync_that_began_after_a_caller_came_is_its_own_whoever_stores_meanwhile() {
-        let state = Writeback::new();
-        let syncs = Cell::new(0);
-        let count = || {
-            syncs.set(syncs.get() + 1);
-            Ok(())
-        };
-        // Two have stored, and wait for a third. One of them is first, and goes on.
-        let came = [state.come(), state.come()];
-        state.sync_since(came[0], count).unwrap();
-        state.note_store();
-        state.sync_since(came[1], count).unwrap();
-        assert_eq!(syncs.get(), 1);
-        assert!(state.has_to_sync(), "what was stored then is left to the next");
-        state.sync_since(came[1], || Err(Errno::EIO)).unwrap();
-        assert_eq!(state.sync(|| Err(Errno::EIO)), Err(Errno::EIO));
-        assert_eq!(state.sync_since(came[1], count), Err(Errno::EIO));
     }
 
     /// A store that is made while the pages are written back may come too late for it.
