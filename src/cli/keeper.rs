@@ -14,7 +14,7 @@ use super::{complain, one_line, service};
 use crate::keeper::{KeeperError, Plan, keep};
 use crate::vhost_user::{DeviceConfig, Endpoint, Error, PassedSockets, raise_descriptor_limit};
 
-/// Who holds the connections of frontends.
+/// The process that holds the connections of frontends.
 #[derive(Debug, Clone, Args)]
 pub struct KeeperArgs {
     /// Hold the connections of frontends, and have another process serve them, which is replaced without their

@@ -80,7 +80,7 @@ impl Channel {
     }
 
     /// Passes on what has come. An error: the frontend has closed its end.
-    pub(super) fn turn(&mut self) -> Result<(), WireError> {
+    pub(super) fn advance(&mut self) -> Result<(), WireError> {
         while let Some(back) = self.back.as_mut().filter(|back| !back.is_full()) {
             match self.front.receive()? {
                 Some(answer) => {

@@ -11,13 +11,15 @@ use std::time::Instant;
 use log::{error, info, warn};
 use nix::poll::PollFlags;
 use rustix::io::Errno;
+use rustix::net::SendFlags;
 use vhost::vhost_user::message::FrontendReq;
 
 use super::channel::Channel;
 use super::record::{REPLY_ACK, Record, RecordError};
 use super::relay::Times;
-use super::wire::{Message, Wire, WireError, send_some};
+use super::wire::{Message, Wire, WireError};
 use crate::error_chain::in_one_line;
+use crate::vhost_user::fd_passing::send;
 use crate::vhost_user::has_own_answer;
 
 /// Most requests that may be on their way; the frontend is not read from meanwhile.
@@ -83,7 +85,7 @@ impl Link {
     pub(super) fn hand_over(&mut self, handing: &UnixStream) -> Result<(), HandOverError> {
         let messages = if self.record.is_empty() { Vec::new() } else { self.record.replay()? };
         let (ours, theirs) = UnixStream::pair()?;
-        match send_some(handing, &[0], &[theirs.as_fd()]) {
+        match send(handing, &[0], &[theirs.as_fd()], SendFlags::DONTWAIT) {
             Ok(_) => {}
             // It is gone already: the next one gets it.
             Err(Errno::PIPE | Errno::CONNRESET) => return Ok(()),
@@ -142,7 +144,7 @@ impl Link {
     }
 
     /// Passes on what has come, in both directions; `name` is what the log calls the device.
-    pub(super) fn turn(&mut self, name: &str, times: Times) {
+    pub(super) fn advance(&mut self, name: &str, times: Times) {
         while !self.front.is_full()
             && let Some(back) = &mut self.back
         {
@@ -161,7 +163,7 @@ impl Link {
             }
         }
         if let Some(channel) = &mut self.channel
-            && channel.turn().is_err()
+            && channel.advance().is_err()
         {
             self.channel = None;
         }

@@ -58,9 +58,9 @@ impl Device {
 
     /// Goes on with everything for which something has come. Returns whether the serving process says that it
     /// serves.
-    fn turn(&mut self) -> bool {
+    fn advance(&mut self) -> bool {
         let serves = self.hear();
-        self.links.iter_mut().for_each(|link| link.turn(&self.name, self.times));
+        self.links.iter_mut().for_each(|link| link.advance(&self.name, self.times));
         self.links.retain(|link| !link.is_over || link.is_handed_over);
         self.accept();
         serves
@@ -82,7 +82,7 @@ impl Device {
                     self.links
                         .front_mut()
                         .into_iter()
-                        .for_each(|link| link.turn(&self.name, self.times));
+                        .for_each(|link| link.advance(&self.name, self.times));
                     self.links.pop_front();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -125,7 +125,7 @@ impl Device {
 
     fn happens(&mut self, handing: Option<UnixStream>) {
         // What it has said before its end counts.
-        self.turn();
+        self.advance();
         if handing.is_none() {
             self.times = Times { ended: Some(Instant::now()), serving: None };
             self.links.iter_mut().for_each(Link::take_back);
@@ -160,7 +160,7 @@ pub(super) fn run(
             devices.iter_mut().zip(handing).for_each(|(device, handing)| device.happens(handing));
         }
         for device in &mut devices {
-            if device.turn() {
+            if device.advance() {
                 // If it is full, it has been told.
                 let _ = serving.write(&[1]);
             }

@@ -1,33 +1,23 @@
 //! Messages of the vhost-user protocol on a socket, without ever waiting for the peer.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use nix::poll::PollFlags;
-use rustix::cmsg_space;
 use rustix::io::Errno;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
+use rustix::net::SendFlags;
+use zerocopy::IntoBytes;
 
-/// Bytes of a header: request, flags and size of the body, each a `u32`.
-const HEADER: usize = 12;
-/// Most bytes of a body, and most descriptors of a message; the serving process takes no more.
-const MOST_BYTES: usize = 4096;
-const MOST_DESCRIPTORS: usize = 32;
+use crate::vhost_user::fd_passing::{MOST_DESCRIPTORS, ReceiveError, receive, send};
+use crate::vhost_user::message::{Header, MOST_BYTES, NEED_REPLY, REPLY, VERSION};
+
+/// Bytes of a header.
+const HEADER: usize = size_of::<Header>();
 /// Messages that may wait to be sent; the sender of more is not read from meanwhile.
 const MOST_WAITING: usize = 64;
-
-/// Flags of a header.
-const VERSION: u32 = 1;
-const VERSION_MASK: u32 = 3;
-const REPLY: u32 = 1 << 2;
-const NEED_REPLY: u32 = 1 << 3;
 
 /// A message. Its descriptors may be held by a record as well.
 #[derive(Debug, Clone)]
@@ -86,8 +76,9 @@ impl Message {
 
     fn bytes(&self) -> Vec<u8> {
         // A body is of a few kilobytes at the most.
-        let header = [self.request, self.flags, self.body.len() as u32].map(u32::to_ne_bytes);
-        [header.as_flattened(), &self.body].concat()
+        let size = self.body.len() as u32;
+        let header = Header { request: self.request, flags: self.flags, size };
+        [header.as_bytes(), &self.body].concat()
     }
 }
 
@@ -96,7 +87,7 @@ impl Message {
 pub(super) struct Wire {
     socket: UnixStream,
     bytes: Vec<u8>,
-    descriptors: Vec<Rc<OwnedFd>>,
+    descriptors: Vec<OwnedFd>,
     outbox: VecDeque<Message>,
     /// Bytes of the first of them that were sent.
     sent: usize,
@@ -133,7 +124,7 @@ impl Wire {
             let borrowed: Vec<_> = message.descriptors.iter().map(|fd| fd.as_fd()).collect();
             // The descriptors go with the first byte.
             let descriptors = if self.sent == 0 { &borrowed[..] } else { &[] };
-            match send_some(&self.socket, &bytes[self.sent..], descriptors) {
+            match send(&self.socket, &bytes[self.sent..], descriptors, SendFlags::DONTWAIT) {
                 Ok(count) => self.sent += count,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return,
@@ -154,13 +145,16 @@ impl Wire {
                 return Ok(Some(self.take()));
             }
             let mut buffer = [0; MOST_BYTES];
-            match self.receive_some(&mut buffer[..missing.min(MOST_BYTES)]) {
-                Ok(0) | Err(Errno::CONNRESET) => return Err(WireError::Closed),
+            let into = &mut buffer[..missing.min(MOST_BYTES)];
+            match receive(&self.socket, into, &mut self.descriptors, MOST_DESCRIPTORS) {
+                Ok(0) | Err(ReceiveError::System(Errno::CONNRESET)) => {
+                    return Err(WireError::Closed);
+                }
                 Ok(count) => self.bytes.extend_from_slice(&buffer[..count]),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(None),
-                Err(Errno::NOBUFS) => return Err(WireError::Garbage),
-                Err(errno) => return Err(WireError::System(errno.into())),
+                Err(ReceiveError::System(Errno::INTR)) => {}
+                Err(ReceiveError::System(Errno::AGAIN)) => return Ok(None),
+                Err(ReceiveError::System(errno)) => return Err(WireError::System(errno.into())),
+                Err(ReceiveError::DescriptorsLost) => return Err(WireError::Garbage),
             }
         }
     }
@@ -170,40 +164,24 @@ impl Wire {
         if self.bytes.len() < HEADER {
             return Ok(HEADER - self.bytes.len());
         }
-        let [_, flags, size] = self.header();
-        if flags & VERSION_MASK != VERSION || size as usize > MOST_BYTES {
+        let header = self.header();
+        if !header.is_possible() {
             return Err(WireError::Garbage);
         }
-        Ok(HEADER + size as usize - self.bytes.len())
+        Ok(HEADER + header.size as usize - self.bytes.len())
     }
 
-    fn header(&self) -> [u32; 3] {
+    /// The header of the message, of which at least that has come.
+    fn header(&self) -> Header {
         let half = |at: usize| self.bytes[at..at + 4].try_into().map_or(0, u32::from_ne_bytes);
-        [half(0), half(4), half(8)]
+        Header { request: half(0), flags: half(4), size: half(8) }
     }
 
     fn take(&mut self) -> Message {
-        let [request, flags, _] = self.header();
+        let Header { request, flags, .. } = self.header();
         let body = std::mem::take(&mut self.bytes).split_off(HEADER);
-        Message { request, flags, body, descriptors: std::mem::take(&mut self.descriptors) }
-    }
-
-    /// `NOBUFS`: descriptors are lost.
-    fn receive_some(&mut self, into: &mut [u8]) -> Result<usize, Errno> {
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let received = recvmsg(&self.socket, &mut [IoSliceMut::new(into)], &mut ancillary, flags)?;
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                self.descriptors.extend(descriptors.map(Rc::new));
-            }
-        }
-        let are_lost = received.flags.contains(ReturnFlags::CTRUNC);
-        if are_lost || self.descriptors.len() > MOST_DESCRIPTORS {
-            return Err(Errno::NOBUFS);
-        }
-        Ok(received.bytes)
+        let descriptors = std::mem::take(&mut self.descriptors).into_iter().map(Rc::new).collect();
+        Message { request, flags, body, descriptors }
     }
 }
 
@@ -211,19 +189,4 @@ impl AsFd for Wire {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-/// Sends bytes and descriptors, as far as that is possible without waiting.
-pub(super) fn send_some(
-    socket: &UnixStream,
-    bytes: &[u8],
-    descriptors: &[BorrowedFd<'_>],
-) -> Result<usize, Errno> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(Errno::MSGSIZE);
-    }
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, flags)
 }

@@ -4,13 +4,13 @@
 //! once, and [`OVER`], for each connection that this process has closed, in the order in which they came: the end
 //! of a connection alone does not tell that from the end of the process.
 
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use rustix::cmsg_space;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
+use rustix::net::{SendFlags, send};
+
+use super::fd_passing::{ReceiveError, receive};
 
 /// The process serves from now on.
 pub const SERVING: u8 = b's';
@@ -33,18 +33,14 @@ impl Handed {
     ///
     /// `WouldBlock`: there is none yet. `UnexpectedEof`: the process that hands them over is gone.
     pub(super) fn accept(&self) -> io::Result<UnixStream> {
-        let (mut byte, mut space) = ([0], [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))]);
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let received = recvmsg(&self.0, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, flags)?;
-        if received.bytes == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        let mut descriptors = Vec::new();
+        match receive(&self.0, &mut [0], &mut descriptors, 1) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+            Err(ReceiveError::DescriptorsLost) => return Err(io::ErrorKind::InvalidData.into()),
+            Err(ReceiveError::System(errno)) => return Err(errno.into()),
         }
-        let descriptor = ancillary.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-            _ => None,
-        });
-        descriptor.map(UnixStream::from).ok_or_else(|| io::ErrorKind::InvalidData.into())
+        descriptors.pop().map(UnixStream::from).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     /// Says [`SERVING`] or [`OVER`].

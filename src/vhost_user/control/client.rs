@@ -1,15 +1,15 @@
 //! The client of the control socket, for `nvdimmctl`.
 
-use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
-use std::mem::MaybeUninit;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use rustix::cmsg_space;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 
-use super::protocol::{Answer, MOST_ANSWER_BYTES, MOST_DESCRIPTORS, Request};
+use super::super::fd_passing::send;
+use super::protocol::{Answer, MOST_ANSWER_BYTES, Request};
 
 /// Why a daemon has not done what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -95,14 +95,9 @@ fn send_with(
     line: &[u8],
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
     loop {
-        match sendmsg(stream, &[IoSlice::new(line)], &mut ancillary, SendFlags::NOSIGNAL) {
-            Err(rustix::io::Errno::INTR) => {}
+        match send(stream, line, descriptors, SendFlags::empty()) {
+            Err(Errno::INTR) => {}
             sent => return Ok(sent?),
         }
     }

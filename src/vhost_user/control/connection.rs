@@ -1,17 +1,15 @@
 //! One connection to the control socket: lines of JSON in, lines of JSON out.
 
-use std::io::{self, ErrorKind, IoSliceMut, Write};
-use std::mem::MaybeUninit;
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::cmsg_space;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use serde::Serialize;
 
+use super::super::fd_passing::{ReceiveError, receive};
 use super::super::stop::Stop;
 use super::protocol::{MOST_BYTES, MOST_DESCRIPTORS};
 
@@ -91,26 +89,16 @@ impl<'a> Connection<'a> {
     /// Receives what is there. Returns whether the stream ends here.
     fn receive_to_end(&mut self) -> Result<bool, LineError> {
         let mut bytes = [0; 4096];
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let (mut into, flags) = ([IoSliceMut::new(&mut bytes)], RecvFlags::CMSG_CLOEXEC);
-        let received = recvmsg(self.stream, &mut into, &mut ancillary, flags);
-        let received = match received.map_err(io::Error::from) {
-            Ok(received) => received,
-            Err(error) if passes(&error) => return Ok(false),
-            Err(error) => return Err(error.into()),
-        };
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                self.descriptors.extend(descriptors);
+        let descriptors = &mut self.descriptors;
+        match receive(self.stream, &mut bytes, descriptors, MOST_DESCRIPTORS) {
+            Ok(count) => {
+                self.received.extend_from_slice(&bytes[..count]);
+                Ok(count == 0)
             }
+            Err(ReceiveError::System(errno)) if passes(&errno.into()) => Ok(false),
+            Err(ReceiveError::System(errno)) => Err(io::Error::from(errno).into()),
+            Err(ReceiveError::DescriptorsLost) => Err(LineError::Descriptors),
         }
-        let are_lost = received.flags.contains(ReturnFlags::CTRUNC);
-        if are_lost || self.descriptors.len() > MOST_DESCRIPTORS {
-            return Err(LineError::Descriptors);
-        }
-        self.received.extend_from_slice(&bytes[..received.bytes]);
-        Ok(received.bytes == 0)
     }
 
     /// Sends `answer` as a line.

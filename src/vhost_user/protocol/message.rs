@@ -4,41 +4,43 @@
 //! its first byte. There is a time limit on waiting for the rest of a message, and on sending one:
 //! frontends send each message at once.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::cmsg_space;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Most descriptors of a message. A frontend sends one for each region of its memory table.
-const MOST_DESCRIPTORS: usize = 32;
+use crate::vhost_user::fd_passing::{MOST_DESCRIPTORS, ReceiveError, receive, send};
+
 /// Most bytes of a body. The longest is the configuration of shared memory regions.
-const MOST_BYTES: usize = 4096;
+pub(crate) const MOST_BYTES: usize = 4096;
 /// How long a message may take from its first byte to its last, in either direction.
 const MESSAGE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Flags of a header.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 const VERSION_MASK: u32 = 3;
-const REPLY: u32 = 1 << 2;
-const NEED_REPLY: u32 = 1 << 3;
+pub(crate) const REPLY: u32 = 1 << 2;
+pub(crate) const NEED_REPLY: u32 = 1 << 3;
 
 /// The header of every message. Numbers are in the order of the machine, as everywhere in the protocol.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Header {
-    request: u32,
-    flags: u32,
-    size: u32,
+pub(crate) struct Header {
+    pub request: u32,
+    pub flags: u32,
+    pub size: u32,
+}
+
+impl Header {
+    /// Returns whether a message may begin with it.
+    pub(crate) fn is_possible(self) -> bool {
+        self.flags & VERSION_MASK == VERSION && self.size as usize <= MOST_BYTES
+    }
 }
 
 /// Why there will be no more messages.
@@ -117,7 +119,7 @@ impl Message {
         let mut header = [0; size_of::<Header>()];
         receiver.fill(&mut header)?;
         let header: Header = zerocopy::transmute!(header);
-        if header.flags & VERSION_MASK != VERSION || header.size as usize > MOST_BYTES {
+        if !header.is_possible() {
             return Err(MessageError::Garbage { flags: header.flags, size: header.size });
         }
         let mut body = vec![0; header.size as usize];
@@ -142,31 +144,15 @@ impl Message {
             wait(stream, PollFlags::POLLOUT, deadline)?;
             // The descriptors go with the first byte.
             let descriptors = if sent == 0 { descriptors } else { &[] };
-            match send_some(stream, &bytes[sent..], descriptors) {
+            match send(stream, &bytes[sent..], descriptors, SendFlags::DONTWAIT) {
                 Ok(count) => sent += count,
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(MessageError::Disconnected),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(MessageError::Disconnected),
                 Err(errno) => return Err(MessageError::System(errno.into())),
             }
         }
         Ok(())
     }
-}
-
-fn send_some(
-    stream: &UnixStream,
-    bytes: &[u8],
-    descriptors: &[BorrowedFd<'_>],
-) -> Result<usize, Errno> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(Errno::EMSGSIZE);
-    }
-    // The socket may be shared with another process: its own flags are left alone.
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    let sent = sendmsg(stream, &[IoSlice::new(bytes)], &mut ancillary, flags);
-    sent.map_err(|errno| Errno::from_raw(errno.raw_os_error()))
 }
 
 /// A message on its way.
@@ -202,26 +188,13 @@ impl Receiver<'_> {
 
     /// Receives what has come. Returns `None` if that is nothing.
     fn receive(&mut self, into: &mut [u8]) -> Result<Option<usize>, MessageError> {
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let received = recvmsg(self.stream, &mut [IoSliceMut::new(into)], &mut ancillary, flags);
-        let received = match received.map_err(|errno| Errno::from_raw(errno.raw_os_error())) {
-            Ok(received) => received,
-            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
-            Err(Errno::ECONNRESET) => return Ok(Some(0)),
-            Err(errno) => return Err(MessageError::System(errno.into())),
-        };
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                self.descriptors.extend(descriptors);
-            }
+        match receive(self.stream, into, &mut self.descriptors, MOST_DESCRIPTORS) {
+            Ok(count) => Ok(Some(count)),
+            Err(ReceiveError::System(Errno::AGAIN | Errno::INTR)) => Ok(None),
+            Err(ReceiveError::System(Errno::CONNRESET)) => Ok(Some(0)),
+            Err(ReceiveError::System(errno)) => Err(MessageError::System(errno.into())),
+            Err(ReceiveError::DescriptorsLost) => Err(MessageError::DescriptorsLost),
         }
-        let are_lost = received.flags.contains(ReturnFlags::CTRUNC);
-        if are_lost || self.descriptors.len() > MOST_DESCRIPTORS {
-            return Err(MessageError::DescriptorsLost);
-        }
-        Ok(Some(received.bytes))
     }
 }
 
@@ -240,7 +213,7 @@ pub(super) fn wait(
         let milliseconds = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
         let mut sockets = [PollFd::new(stream.as_fd(), events)];
         match poll(&mut sockets, PollTimeout::from(milliseconds)) {
-            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
             Ok(_) => return Ok(()),
             Err(errno) => return Err(MessageError::System(errno.into())),
         }
@@ -249,8 +222,12 @@ pub(super) fn wait(
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{IoSlice, Write};
+    use std::mem::MaybeUninit;
     use std::thread;
+
+    use rustix::cmsg_space;
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg};
 
     use super::*;
 

@@ -12,5 +12,5 @@
 //! * [`back_channel`] is the socket by which the device asks something of the frontend.
 
 pub(super) mod back_channel;
-pub(super) mod message;
+pub(crate) mod message;
 pub(super) mod request;
