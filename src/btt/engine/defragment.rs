@@ -7,7 +7,7 @@
 //! sector takes that one which is out of place, and where another belongs.
 //!
 //! A move is a write of the sector with what it holds: data into the free block, flog entry, map entry, each
-//! durable before the next. So a power failure, or whoever stops it, leaves the sector where it was or where
+//! durable before the next. So a power failure or an interruption leaves the sector where it was or where
 //! it belongs, and both hold the same. The map lock is held from the look at the sector on, as in
 //! [`write_part`](super::write_part). In the page cache too, each step is synced: a sector that was flushed
 //! long ago must not be at risk because it is moved.
@@ -257,13 +257,13 @@ impl<M: PersistentMemory> Btt<M> {
     /// `lba` out of its way.
     fn is_in_the_way(&self, arena: &Arena, order: Order, lba: Lba) -> Result<bool, Error> {
         let block = arena.load_entry(&self.medium, lba)?.block(lba);
-        match order.sector_of(block) {
-            Some(owner) => {
-                let entry = self.entry_of_written(arena, owner)?;
-                Ok(order.is_misplaced(owner, entry.unwrap_or(MapEntry(0))))
-            }
-            None => Ok(false),
-        }
+        order.sector_of(block).map_or(Ok(false), |owner| self.is_misplaced(arena, order, owner))
+    }
+
+    /// Returns whether a sector is to be moved.
+    fn is_misplaced(&self, arena: &Arena, order: Order, lba: Lba) -> Result<bool, Error> {
+        let entry = self.entry_of_written(arena, lba)?;
+        Ok(order.is_misplaced(lba, entry.unwrap_or(MapEntry(0))))
     }
 }
 
@@ -288,7 +288,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         self.check_writable()?;
         self.commit();
         self.btt.arenas[number].check_writable()?;
-        // Also where there is nothing to move: who asked must not go on.
+        // Also where there is nothing to move: the caller must not go on.
         self.btt.check_synced()?;
         let (mut others, failures) = (others, self.failures.len());
         let planned = self.plan_moves(number, order, &mut others);
@@ -318,7 +318,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
             let Some(lane) = self.lanes.arenas[number].take() else { break };
             let free = self.lanes.arenas[number].lane(lane).free;
             match order.sector_of(free) {
-                Some(lba) if self.is_misplaced(arena, order, lba)? => {
+                Some(lba) if btt.is_misplaced(arena, order, lba)? => {
                     moves.push(Move { lane, lba });
                 }
                 _ => spare.push(lane),
@@ -341,21 +341,11 @@ impl<M: PersistentMemory> Batch<'_, M> {
         Ok(moves)
     }
 
-    fn is_misplaced(&self, arena: &Arena, order: Order, lba: Lba) -> Result<bool, Error> {
-        let entry = self.btt.entry_of_written(arena, lba)?;
-        Ok(order.is_misplaced(lba, entry.unwrap_or(MapEntry(0))))
-    }
-
     /// Moves sectors under their map locks. Returns how many.
     fn carry_out(&mut self, number: usize, order: Order, moves: &[Move]) -> Result<u32, Error> {
         let btt = self.btt;
-        let mut keys: ArrayVec<LockKey, ROUND_SECTORS> =
-            moves.iter().map(|planned| LockKey::of(number, planned.lba)).collect();
-        keys.sort_unstable();
-        for (position, key) in keys.iter().enumerate() {
-            if (position == 0 || keys[position - 1] != *key) && !mutant!(btt::MovedUnlocked) {
-                self.guards.push(btt.arenas[number].locks.lock(*key));
-            }
+        if !mutant!(btt::MovedUnlocked) {
+            self.lock_all(moves.iter().map(|planned| LockKey::of(number, planned.lba)).collect());
         }
         for planned in moves {
             self.stage_move(number, order, *planned)?;
@@ -400,7 +390,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
             matches!(entry.mapped(), Mapped::Zero(_)) && !mutant!(btt::MovedZeroForgotten);
         if !is_zero || mutant!(btt::MovedZeroUnfilled) {
             match medium.read_bytes(arena.block_offset(entry.block(lba)), bytes) {
-                // Who reads the sector finds out what that means. It stays where it is.
+                // The sector stays where it is, and its next reader gets the error.
                 Err(error) if error.cause == Cause::Medium => return Ok(()),
                 read => read?,
             }

@@ -129,11 +129,15 @@ impl<M: PersistentMemory> Batch<'_, M> {
         }
     }
 
-    /// Takes the map locks of all staged sectors, in ascending order.
+    /// Takes the map locks of all staged sectors.
     fn lock_round(&mut self) {
         let key = |staged: &Staged| LockKey::of(staged.arena, staged.lba);
-        let mut keys: ArrayVec<LockKey, ROUND_SECTORS> =
-            self.round.staged.iter().map(key).collect();
+        let keys = self.round.staged.iter().map(key).collect();
+        self.lock_all(keys);
+    }
+
+    /// Takes map locks, each once, in ascending order.
+    pub(super) fn lock_all(&mut self, mut keys: ArrayVec<LockKey, ROUND_SECTORS>) {
         if !mutant!(btt::UnsortedLocks) {
             keys.sort_unstable();
         }

@@ -11,7 +11,7 @@ use crate::pmem::PersistentMemory;
 ///
 /// The BTT was opened for writing before, so that nothing is left to be completed: records of groups belong to the
 /// uuid that it had. A power failure meanwhile leaves arenas that do not belong together, so this is for a copy
-/// that nobody else knows yet.
+/// that no other process knows yet.
 ///
 /// # Errors
 ///
