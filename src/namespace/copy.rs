@@ -13,6 +13,7 @@ use super::labels::expected_version;
 use super::mapped::resolve;
 use super::options::NamespaceOptions;
 use super::probe::has_region;
+use super::zero_runs::zero_runs;
 use crate::btt::{self, Btt, Error, Version};
 use crate::nvdimm::label::LabelName;
 use crate::nvdimm::{
@@ -26,7 +27,7 @@ const CHUNK: u64 = 1 << 20;
 /// What zeroes are told apart by: the copy has holes for them.
 const PIECE: usize = 4096;
 
-/// Whether the copy shares extents with what is copied.
+/// The use that is made of shared extents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reflink {
     /// If the file system can.
@@ -178,7 +179,10 @@ impl Original {
             let part = &mut chunk[..(size - position).min(CHUNK) as usize];
             let read = self.medium.read_bytes(position, part);
             read.map_err(|source| CopyError::Read { path: self.path.clone(), source })?;
-            write_pieces(into, position, part).map_err(fails)?;
+            for run in zero_runs(part, PIECE).iter().filter(|run| !run.is_zero) {
+                let bytes = &part[run.start..run.end];
+                into.write_all_at(bytes, position + run.start as u64).map_err(fails)?;
+            }
             position += part.len() as u64;
         }
         progress(size, size);
@@ -260,23 +264,4 @@ impl Original {
 
 fn claim_whole(options: &NamespaceOptions) -> Result<Claim, NamespaceError> {
     Ok(options.open_file(ClaimKind::Exclusive)?.claim(&Selection::Only)?)
-}
-
-/// Writes what is not zero of `bytes`.
-fn write_pieces(into: &File, position: u64, bytes: &[u8]) -> io::Result<()> {
-    let mut begun = None;
-    let ends = (0..=bytes.len()).step_by(PIECE);
-    for at in ends.filter(|at| *at < bytes.len()).chain([bytes.len()]) {
-        let piece = &bytes[at..(at + PIECE).min(bytes.len())];
-        let is_zero = piece.iter().all(|byte| *byte == 0);
-        match (begun, is_zero) {
-            (None, false) => begun = Some(at),
-            (Some(start), true) => {
-                into.write_all_at(&bytes[start..at], position + start as u64)?;
-                begun = None;
-            }
-            (None, true) | (Some(_), false) => {}
-        }
-    }
-    Ok(())
 }

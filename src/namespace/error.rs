@@ -227,7 +227,16 @@ impl NamespaceError {
 
     /// The error of the BTT in a namespace that is claimed.
     pub(super) fn btt(claim: &Claim, source: btt::Error) -> NamespaceError {
-        let (path, namespace) = (claim.path().into(), claim.namespace().device_name());
+        NamespaceError::seen_btt(claim.path(), claim.namespace(), source)
+    }
+
+    /// The error of the BTT in a namespace.
+    pub(super) fn seen_btt(
+        path: &Path,
+        namespace: &Namespace,
+        source: btt::Error,
+    ) -> NamespaceError {
+        let (path, namespace) = (path.into(), namespace.device_name());
         NamespaceError::Btt { path, namespace, source: source.into() }
     }
 }

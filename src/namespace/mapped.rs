@@ -1,5 +1,7 @@
 //! A BTT in a namespace of an NVDIMM file: from a path to an open disk.
 
+use std::path::Path;
+
 use uuid::Uuid;
 
 use super::error::NamespaceError;
@@ -43,16 +45,11 @@ impl NamespaceOptions {
         let namespace = file.select(&resolve(&file, &self.selection))?.clone();
         let medium = file.map_to_look_as(&namespace, self.durability)?;
         if !namespace.abstraction.may_be_btt() || has_region(&medium) {
-            let mode = if has_region(&medium) { "dax" } else { namespace.abstraction.mode() };
-            let (path, namespace) = (self.path.clone(), namespace.device_name());
-            return Err(NamespaceError::NotSector { path, namespace, mode });
+            return Err(not_sector(&self.path, &namespace, &medium));
         }
         let found = btt::find(&medium, expected_version(&namespace, self.version));
-        let arenas = found.map_err(|source| NamespaceError::Btt {
-            path: self.path.clone(),
-            namespace: namespace.device_name(),
-            source: source.into(),
-        })?;
+        let fails = |source| NamespaceError::seen_btt(&self.path, &namespace, source);
+        let arenas = found.map_err(fails)?;
         let (durability, backing) = (medium.durability(), medium.backing());
         Ok(SeenNamespace { namespace, arenas, durability, backing })
     }
@@ -77,17 +74,20 @@ impl NamespaceOptions {
         if namespace.abstraction.may_be_btt() {
             Ok(expected_version(namespace, self.version))
         } else {
-            Err(not_sector(claim, medium))
+            Err(not_sector(claim.path(), namespace, medium))
         }
     }
 }
 
-fn not_sector<M: PersistentMemory>(claim: &Claim, medium: &M) -> NamespaceError {
-    let labelled = claim.namespace().abstraction.mode();
+fn not_sector<M: PersistentMemory>(
+    path: &Path,
+    namespace: &Namespace,
+    medium: &M,
+) -> NamespaceError {
     NamespaceError::NotSector {
-        path: claim.path().into(),
-        namespace: claim.namespace().device_name(),
-        mode: if has_region(medium) { "dax" } else { labelled },
+        path: path.into(),
+        namespace: namespace.device_name(),
+        mode: if has_region(medium) { "dax" } else { namespace.abstraction.mode() },
     }
 }
 
@@ -137,7 +137,7 @@ impl<M: PersistentMemory> MappedNamespace<M> {
     /// Refuses a namespace in raw mode, or in dax mode.
     pub fn refuse_other_modes(&self) -> Result<(), NamespaceError> {
         if self.is_raw() || self.is_region() {
-            return Err(not_sector(&self.claim, &self.medium));
+            return Err(not_sector(self.claim.path(), self.claim.namespace(), &self.medium));
         }
         Ok(())
     }

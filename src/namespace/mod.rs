@@ -15,6 +15,7 @@ mod mapped;
 mod options;
 mod probe;
 pub mod region;
+mod zero_runs;
 
 pub use copy::{CopyError, Original, Reflink};
 pub use error::NamespaceError;
@@ -28,3 +29,4 @@ pub use make::{
 pub use mapped::{Atomic, MappedNamespace, SeenNamespace, resolve};
 pub use options::NamespaceOptions;
 pub use probe::{Signature, erase, find_region, probe};
+pub use zero_runs::zero_runs;

@@ -16,7 +16,7 @@ use super::probe::find_region;
 pub struct NamespaceOptions {
     /// The NVDIMM file.
     pub path: PathBuf,
-    /// The file, if it was opened by the one who asks for it; `None`: it is opened by its path. Locks on it belong
+    /// The file, if the caller has opened it; `None`: it is opened by its path. Locks on it belong
     /// to all that use it.
     pub file: Option<Arc<File>>,
     /// The namespace in it.

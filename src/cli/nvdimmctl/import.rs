@@ -13,6 +13,7 @@ use crate::cli::name::NamespaceArgs;
 use crate::cli::output::say;
 use crate::cli::progress::Progress;
 use crate::cli::size::Size;
+use crate::namespace::zero_runs;
 use crate::nvdimm::ClaimKind;
 use crate::pmem::DurabilityRequest;
 
@@ -125,7 +126,7 @@ impl Target {
         }
         let whole = count.next_multiple_of(self.contents.granule());
         self.fill_up(&mut chunk[..whole], count)?;
-        for run in runs(&chunk[..whole], self.contents.block()) {
+        for run in zero_runs(&chunk[..whole], self.contents.block()) {
             let position = self.position + run.start as u64;
             if run.is_zero {
                 self.contents.zero(position, (run.end - run.start) as u64)?;
@@ -151,26 +152,4 @@ impl Target {
         chunk[count..].copy_from_slice(&old[count - start..]);
         Ok(())
     }
-}
-
-/// Neighbouring blocks of a chunk that are all zeroes, or none of them.
-struct Run {
-    start: usize,
-    end: usize,
-    is_zero: bool,
-}
-
-/// Cuts a chunk into runs of whole blocks; the last may be shorter.
-fn runs(chunk: &[u8], block: usize) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
-    for (index, bytes) in chunk.chunks(block).enumerate() {
-        let start = index * block;
-        let end = start + bytes.len();
-        let is_zero = bytes.iter().all(|&byte| byte == 0);
-        match runs.last_mut() {
-            Some(last) if last.is_zero == is_zero => last.end = end,
-            _ => runs.push(Run { start, end, is_zero }),
-        }
-    }
-    runs
 }
