@@ -24,9 +24,9 @@ use crate::nvdimm::Selection;
 use crate::pmem::DurabilityRequest;
 use crate::vhost_user::control::ControlConfig;
 use crate::vhost_user::{
-    AdditionConfig, DeviceConfig, DiskConfig, MOST_QUEUE_SIZE, MOST_QUEUES, MOST_WINDOWS,
-    PmemConfig, RateGroup, RateLimit, RegionConfig, SocketAccess, SocketPath, SocketSource,
-    TheMapping, WindowConfig,
+    AdditionConfig, DeviceConfig, DiskConfig, MOST_POLL_US, MOST_QUEUE_SIZE, MOST_QUEUES,
+    MOST_WINDOWS, PmemConfig, RateGroup, RateLimit, RegionConfig, SocketAccess, SocketPath,
+    SocketSource, TheMapping, WindowConfig, is_atomic_size, is_queue_size,
 };
 use crate::virtio::block::{Discard, Serial};
 
@@ -51,7 +51,7 @@ pub struct DaemonArgs {
     #[command(flatten)]
     pub sandbox: SandboxArgs,
 
-    /// Who holds the connections of frontends.
+    /// The process that holds the connections of frontends.
     #[command(flatten)]
     pub keeper: KeeperArgs,
 
@@ -180,7 +180,7 @@ pub struct DeviceArgs {
 
     /// How long a worker polls an empty ring before it sleeps, in microseconds, 0 to 1000; it sleeps at once
     /// where polling does not pay, or another thread needs the CPU
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u16).range(..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u16).range(..=i64::from(MOST_POLL_US)))]
     poll_us: u16,
 
     /// Which messages are shown on standard error
@@ -253,7 +253,7 @@ impl From<DurabilityArg> for DurabilityRequest {
 
 pub(super) fn queue_size(text: &str) -> Result<u16, String> {
     match text.parse::<u16>() {
-        Ok(size) if (2..=MOST_QUEUE_SIZE).contains(&size) && size.is_power_of_two() => Ok(size),
+        Ok(size) if is_queue_size(size) => Ok(size),
         _ => Err(format!("not a power of two from 2 to {MOST_QUEUE_SIZE}")),
     }
 }
@@ -265,8 +265,6 @@ fn usual_queues() -> u16 {
     u16::try_from(cpus).unwrap_or(MOST_QUEUES).clamp(FEW_QUEUES, MOST_QUEUES)
 }
 
-/// Largest value of `--atomic`: what a round has with sectors of 4096 bytes.
-const MOST_ATOMIC: u64 = 256 << 10;
 /// What 'auto' comes to, where it can: no database has larger pages.
 const USUAL_ATOMIC: u32 = 64 << 10;
 
@@ -294,9 +292,7 @@ fn atomic_hint(text: &str) -> Result<u32, String> {
 
 fn atomic_size(text: &str) -> Option<u32> {
     match text.parse::<Size>() {
-        Ok(Size(size)) if (1024..=MOST_ATOMIC).contains(&size) && size.is_power_of_two() => {
-            Some(size as u32)
-        }
+        Ok(Size(size)) if is_atomic_size(size) => Some(size as u32),
         _ => None,
     }
 }

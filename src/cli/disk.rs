@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::key_value::{self, KeyValueError, ValueError, given, parsed, switch};
-use crate::vhost_user::{MOST_QUEUES, SocketSource};
+use crate::vhost_user::{SocketSource, is_logical_block_size, is_queue_count};
 use crate::virtio::block::Serial;
 
 /// One of several disks: `socket=PATH,namespace=NAME[,queues=N][,logical-block-size=N][,read-only][,serial=S]`.
@@ -57,7 +57,7 @@ impl FromStr for DiskArg {
 /// A number of queues.
 pub(super) fn queue_count(text: &str) -> Result<u16, ValueError> {
     match text.parse() {
-        Ok(count) if (1..=MOST_QUEUES).contains(&count) => Ok(count),
+        Ok(count) if is_queue_count(count) => Ok(count),
         _ => Err(ValueError::Queues),
     }
 }
@@ -65,7 +65,7 @@ pub(super) fn queue_count(text: &str) -> Result<u16, ValueError> {
 /// The block that a guest addresses, in bytes.
 pub(super) fn logical_block_size(text: &str) -> Result<u32, ValueError> {
     match text.parse() {
-        Ok(size @ (512 | 4096 | 8192 | 16384 | 32768)) => Ok(size),
+        Ok(size) if is_logical_block_size(size) => Ok(size),
         _ => Err(ValueError::LogicalBlockSize),
     }
 }

@@ -12,7 +12,10 @@ use std::time::Duration;
 use log::info;
 use rustix::fs::{OFlags, fcntl_getfl};
 
-use super::block::{DiskConfig, RateGroup};
+use super::block::{
+    DiskConfig, MOST_POLL_US, RateGroup, is_atomic_size, is_logical_block_size, is_queue_count,
+    is_queue_size,
+};
 use super::control::{Handed, NewDiscard, NewDisk, NewDurability, RateLimitError};
 use super::error::Error;
 use super::fleet::Fleet;
@@ -21,16 +24,10 @@ use super::socket::{SocketAccess, SocketPath, SocketSource};
 use super::stop::Stop;
 use super::supervisor::Arrivals;
 use super::windows::Regions;
-use super::{MOST_QUEUE_SIZE, MOST_QUEUES};
 use crate::namespace::Atomic;
 use crate::nvdimm::{self, LabelSize, Selection};
 use crate::pmem::DurabilityRequest;
 use crate::virtio::block::{Discard, Serial};
-
-/// Longest time that a worker polls an empty ring, in microseconds.
-const MOST_POLL_US: u16 = 1000;
-/// Smallest and largest write of several sectors that can be all or nothing, in bytes.
-const ATOMIC: std::ops::RangeInclusive<u32> = 1024..=256 << 10;
 
 /// What an added disk is where the request does not say.
 #[derive(Debug, Clone)]
@@ -250,23 +247,19 @@ fn checked<T: Copy>(
 
 fn set_numbers(disk: &mut DiskConfig, new: &NewDisk) -> Result<(), AdditionError> {
     if let Some(queues) = new.queues {
-        let is_possible = |queues| (1..=MOST_QUEUES).contains(&queues);
-        disk.queues = checked(queues, is_possible, "queues", "not a number from 1 to 64")?;
+        disk.queues = checked(queues, is_queue_count, "queues", "not a number from 1 to 64")?;
     }
     if let Some(size) = new.queue_size {
-        let is_possible =
-            |size: u16| (2..=MOST_QUEUE_SIZE).contains(&size) && size.is_power_of_two();
         let reason = "not a power of two from 2 to 32768";
-        disk.queue_size = checked(size, is_possible, "queue-size", reason)?;
+        disk.queue_size = checked(size, is_queue_size, "queue-size", reason)?;
     }
     if let Some(size) = new.logical_block_size {
-        let is_possible = |size| matches!(size, 512 | 4096 | 8192 | 16384 | 32768);
         let reason = "none of 512, 4096, 8192, 16384 and 32768";
-        let size = checked(size, is_possible, "logical-block-size", reason)?;
+        let size = checked(size, is_logical_block_size, "logical-block-size", reason)?;
         disk.logical_block_size = Some(size);
     }
     if let Some(size) = new.atomic {
-        let is_possible = |size: u32| size == 0 || ATOMIC.contains(&size) && size.is_power_of_two();
+        let is_possible = |size: u32| size == 0 || is_atomic_size(size.into());
         let reason = "neither 0 nor a power of two from 1024 to 262144";
         let size = checked(size, is_possible, "atomic", reason)?;
         disk.atomic = Atomic { least: size, most: size };
@@ -324,7 +317,7 @@ fn not_opened(new: &NewDisk, error: Error) -> AdditionError {
     AdditionError::Open(Box::new(error))
 }
 
-/// Whether a cause of `error` is that the process may not do something.
+/// Returns whether a cause of `error` is that the process may not do something.
 fn is_denied(error: &Error) -> bool {
     let mut cause: Option<&dyn StdError> = Some(error);
     while let Some(current) = cause {

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use log::{info, warn};
 
-use crate::nvdimm::Claim;
+use crate::nvdimm::{Claim, Namespace};
 use crate::pmem::{Backing, Durability};
 use crate::virtio::block::Device;
 
-/// What the log calls a disk.
-pub(super) fn log_name(claim: &Claim) -> String {
-    format!("{}: {}", claim.path().display(), claim.namespace().device_name())
+/// What the log calls what is in a namespace.
+pub(super) fn log_name(path: &Path, namespace: &Namespace) -> String {
+    format!("{}: {}", path.display(), namespace.device_name())
 }
 
 /// Says what is served.

@@ -219,7 +219,7 @@ impl Fleet {
             return Err(FleetError::Quiesced(name.to_owned()));
         }
         *standstill = Standstill::Begins;
-        // A slow medium must not hold up those who ask for something else.
+        // A slow medium must not hold up other requests.
         drop(standstill);
         let pause = Pause::begin(member.device.clone());
         if let Some(growth) = &member.description.growth {

@@ -51,7 +51,10 @@ mod wakeup;
 mod windows;
 
 pub use addition::AdditionConfig;
-pub use block::{BlockDevice, DiskConfig, MappedDisk, RateGroup};
+pub use block::{
+    BlockDevice, DiskConfig, MOST_POLL_US, MappedDisk, RateGroup, is_atomic_size,
+    is_logical_block_size, is_queue_count, is_queue_size,
+};
 pub use devices::{DeviceConfig, Devices};
 pub use error::Error;
 pub use grants::grants;

@@ -35,7 +35,7 @@ pub(super) enum Standstill {
 }
 
 impl Standstill {
-    /// Whether it serves its guest.
+    /// Returns whether it serves its guest.
     pub(super) fn runs(&self) -> bool {
         matches!(self, Standstill::Runs)
     }

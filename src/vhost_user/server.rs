@@ -133,7 +133,7 @@ trait Source: AsFd {
     /// Takes a connection, without waiting.
     fn next(&self) -> io::Result<UnixStream>;
 
-    /// Says that the device is served from now on, or that a connection is over, to who wants to know.
+    /// Says that the device is served from now on, or that a connection is over, to the process that hands connections over.
     fn say(&self, byte: u8) -> io::Result<()>;
 }
 

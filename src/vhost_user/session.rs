@@ -295,7 +295,7 @@ impl<'s> Session<'s> {
             Ok(Answer::Done) if wants_result => 0u64.to_ne_bytes().to_vec(),
             Ok(Answer::Done) => return Ok(()),
             Err(error) => {
-                // Nobody else would tell a frontend that its guest's requests are never carried out.
+                // Nothing else would tell a frontend that its guest's requests are never carried out.
                 let is_fatal = error.is_of_hold();
                 if is_fatal && !wants_result {
                     return Err(SessionEnd::Unanswerable(error));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
+use super::administer::{devices, unknown};
 use super::{Error, say_json};
 use crate::btt::{Position, defragment};
 use crate::cli::name::{NamespaceArgs, PositionalNamespace};
@@ -16,7 +17,7 @@ use crate::cli::size::Size;
 use crate::namespace::Atomic;
 use crate::nvdimm::ClaimKind;
 use crate::pmem::DurabilityRequest;
-use crate::vhost_user::control::{self, Answer, ClientError, Request};
+use crate::vhost_user::control::{self, Answer, Request};
 
 /// How long a step takes: the bar moves, and a rate is kept, in such steps.
 const STEP: Duration = Duration::from_millis(100);
@@ -118,15 +119,10 @@ impl Defragment {
 
 /// Bytes of a sector of a daemon's disk.
 fn sector_size(socket: &Path, device: &str) -> Result<u32, Error> {
-    let request = Request::Stat { device: Some(device.to_owned()) };
-    match control::request(socket, &request)? {
-        // Without a disk, the daemon refuses the first step.
-        Answer::Stat { devices } => Ok(devices
-            .first()
-            .and_then(|device| device.disk.as_ref())
-            .map_or(4096, |disk| disk.sector_size)),
-        other => Err(unknown(socket, &other)),
-    }
+    let devices = devices(socket, Some(&device.to_owned()))?;
+    let disk = devices.first().and_then(|device| device.disk.as_ref());
+    // Without a disk, the daemon refuses the first step.
+    Ok(disk.map_or(4096, |disk| disk.sector_size))
 }
 
 /// Takes step after step, none faster than `rate` allows. Returns where the last has ended.
@@ -155,9 +151,4 @@ fn all_steps(
             thread::sleep(due.saturating_sub(begun.elapsed()));
         }
     }
-}
-
-fn unknown(socket: &Path, answer: &Answer) -> Error {
-    let (path, answer) = (socket.into(), format!("{answer:?}"));
-    ClientError::Unknown { path, answer }.into()
 }

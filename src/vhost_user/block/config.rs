@@ -25,7 +25,7 @@ use super::growth::{DiskGrowth, Opened};
 use super::on_demand;
 use crate::btt::{self, Btt, Version};
 use crate::namespace::{Atomic, MappedNamespace, NamespaceError, NamespaceOptions};
-use crate::nvdimm::{Claim, ClaimKind};
+use crate::nvdimm::{Claim, ClaimKind, Namespace};
 use crate::pmem::{MapError, Mapping, PersistentMemory};
 use crate::virtio::block::{Device, DeviceOptions, Discard, Disk, DiskQueue, Serial};
 
@@ -167,8 +167,7 @@ impl DiskConfig {
     }
 
     /// What the administrator knows the disk by.
-    fn identity(&self, claim: &Claim) -> Identity {
-        let namespace = claim.namespace();
+    pub(super) fn identity(&self, namespace: &Namespace, claim: &str) -> Identity {
         let name = match namespace.name.as_str() {
             "" => namespace.device_name(),
             name => name.to_owned(),
@@ -176,18 +175,18 @@ impl DiskConfig {
         Identity {
             name,
             kind: "disk".into(),
-            file: claim.path().into(),
+            file: self.namespace.path.clone(),
             namespace: namespace.device_name(),
             uuid: namespace.uuid.map(|uuid| uuid.to_string()),
             socket: self.socket.to_string(),
-            claim: claim_name(claim.kind()).into(),
+            claim: claim.into(),
             handed_over: self.namespace.file.is_some(),
         }
     }
 
     /// The windows of the disk whose namespace is `claim`'s.
     fn open_windows(&self, claim: &Claim, regions: &mut Regions) -> Result<Arc<Windows>, Error> {
-        let log_name = log_name(claim);
+        let log_name = log_name(claim.path(), claim.namespace());
         let windows: Vec<Window> =
             self.windows.iter().map(|window| window.open(regions)).collect::<Result<_, _>>()?;
         for (number, window) in windows.iter().enumerate() {
@@ -221,7 +220,8 @@ impl DiskConfig {
         let device = self.device(&*btt, uuid);
         announce(&claim, &device, btt.durability());
         let facts = DiskFacts::new(&btt, &device);
-        let device = BlockDevice::new(&log_name(&claim), device, queues).polling(self.poll);
+        let device = BlockDevice::new(&log_name(claim.path(), claim.namespace()), device, queues)
+            .polling(self.poll);
         Ok(OpenDisk { claim, btt, version, device, facts })
     }
 
@@ -274,11 +274,15 @@ impl<'a> MappedDisk<'a> {
         let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
         let pages = mapped.medium.pages();
         let OpenDisk { claim, btt, version, device, facts } = config.open_btt(mapped)?;
-        let page_tables = PageTables::new(log_name(&claim), pages, config.huge_pages);
+        let page_tables =
+            PageTables::new(log_name(claim.path(), claim.namespace()), pages, config.huge_pages);
         let page_tables = Arc::new(page_tables);
         warn_of_losses(&config.namespace.path, durability, backing);
         let windows = config.open_windows(&claim, regions)?;
-        let (identity, handed_over) = (config.identity(&claim), config.handed_over(&claim));
+        let (identity, handed_over) = (
+            config.identity(claim.namespace(), claim_name(claim.kind())),
+            config.handed_over(&claim),
+        );
         let (device, facts) = (device.with_windows(windows).share(), Arc::new(facts));
         config.limit(&*device);
         let server = Server::new(device.clone(), endpoint, stop).filling(page_tables.clone());
@@ -313,7 +317,11 @@ impl<M: PersistentMemory + 'static> MappedDisk<'_, M> {
         let device = device.with_windows(config.open_windows(&claim, regions)?).share();
         config.limit(&*device);
         let handed_over = config.handed_over(&claim);
-        let description = config.description(config.identity(&claim), Arc::new(facts), None);
+        let description = config.description(
+            config.identity(claim.namespace(), claim_name(claim.kind())),
+            Arc::new(facts),
+            None,
+        );
         let server = Server::new(device, endpoint, stop);
         Ok(server.described(Description { handed_over, ..description }))
     }
@@ -329,7 +337,8 @@ impl<M: PersistentMemory + 'static> MappedDisk<'_, M> {
         config.check_blocks(&*disk)?;
         let device = config.device(&*disk, claim.namespace().uuid);
         announce(&claim, &device, disk.durability());
-        let device = BlockDevice::new(&log_name(&claim), device, queues).polling(config.poll);
+        let device = BlockDevice::new(&log_name(claim.path(), claim.namespace()), device, queues)
+            .polling(config.poll);
         let device = device.with_windows(config.open_windows(&claim, regions)?);
         Ok(Server::new(device.into_device(), endpoint, stop))
     }

@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use log::{error, info};
 
-use super::super::announce::warn_of_losses;
-use super::super::control::Identity;
+use super::super::announce::{log_name, warn_of_losses};
 use super::super::device::{DeviceBackend, VhostDevice};
 use super::super::error::Error;
 use super::super::hold::{Hold, HoldError};
@@ -17,9 +16,8 @@ use super::super::stop::Stop;
 use super::config::{DiskConfig, OpenDisk};
 use super::device::{BlockDevice, BlockModel};
 use super::facts::DiskFacts;
-use super::lent_queue::LentQueue;
+use super::on_demand_queue::OnDemandQueue;
 use crate::error_chain::in_one_line;
-use crate::namespace::SeenNamespace;
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::Durability;
 use crate::virtio::block::{Device, Disk};
@@ -58,7 +56,7 @@ impl Disk for SeenDisk {
 /// The disk, and the claim on its namespace while there is one.
 struct OnDemand {
     config: DiskConfig,
-    device: Arc<DeviceBackend<BlockModel<LentQueue>>>,
+    device: Arc<DeviceBackend<BlockModel<OnDemandQueue>>>,
     facts: Arc<DiskFacts>,
     /// As it was seen first.
     seen: Device,
@@ -83,17 +81,18 @@ pub(super) fn server(config: &DiskConfig, stop: Stop) -> Result<Server, Error> {
     let uuid = seen.namespace.uuid.or(seen.arenas.first().map(|arena| arena.info.uuid));
     let device = config.device(&disk, uuid);
     let endpoint = Endpoint::open(&config.socket)?;
-    let log_name = format!("{}: {}", config.namespace.path.display(), seen.namespace.device_name());
+    let log_name = log_name(&config.namespace.path, &seen.namespace);
     info!(
         "{log_name}: serving {sectors} sectors of {sector_size} bytes, {} queues; the disk is claimed when rings run",
         config.queues
     );
     warn_of_losses(&config.namespace.path, seen.durability, seen.backing);
-    let queues = (0..config.queues).map(|_| LentQueue::LetGo(sector_size)).collect();
+    let queues = (0..config.queues).map(|_| OnDemandQueue::Unclaimed(sector_size)).collect();
     let backend = BlockDevice::new(&log_name, device.clone(), queues).polling(config.poll).share();
     config.limit(&*backend);
     let facts = Arc::new(DiskFacts::seen(&seen, &device));
-    let description = config.description(identity(config, &seen), facts.clone(), None);
+    let identity = config.identity(&seen.namespace, "running");
+    let description = config.description(identity, facts.clone(), None);
     let holder = OnDemand {
         config: config.clone(),
         device: backend.clone(),
@@ -104,27 +103,9 @@ pub(super) fn server(config: &DiskConfig, stop: Stop) -> Result<Server, Error> {
     Ok(Server::new(backend, endpoint, stop).described(description).holding(Arc::new(holder)))
 }
 
-/// What the administrator knows the disk by.
-fn identity(config: &DiskConfig, seen: &SeenNamespace) -> Identity {
-    let namespace = &seen.namespace;
-    Identity {
-        name: match namespace.name.as_str() {
-            "" => namespace.device_name(),
-            name => name.to_owned(),
-        },
-        kind: "disk".into(),
-        file: config.namespace.path.clone(),
-        namespace: namespace.device_name(),
-        uuid: namespace.uuid.map(|uuid| uuid.to_string()),
-        socket: config.socket.to_string(),
-        claim: "running".into(),
-        handed_over: false,
-    }
-}
-
 impl OnDemand {
-    /// Has the queues serve what `queues` are of; no ring runs.
-    fn lend(&self, device: Device, queues: Vec<LentQueue>) {
+    /// Replaces what the queues serve; no ring runs.
+    fn replace_queues(&self, device: Device, queues: Vec<OnDemandQueue>) {
         let _pause = Pause::begin(self.device.clone());
         self.device.take_over(device, queues);
     }
@@ -149,7 +130,7 @@ impl Hold for OnDemand {
         // read the size again.
         let device = Device { sectors: told, ..device };
         self.facts.become_those_of(&facts);
-        self.lend(device, queues.into_iter().map(LentQueue::Held).collect());
+        self.replace_queues(device, queues.into_iter().map(OnDemandQueue::Claimed).collect());
         *held = Some(claim);
         info!("{}: the disk is claimed, as its rings run", self.device.log().name());
         Ok(())
@@ -166,8 +147,8 @@ impl Hold for OnDemand {
             );
         }
         let queues = self.seen.queues;
-        let let_go = (0..queues).map(|_| LentQueue::LetGo(self.seen.sector_size));
-        self.lend(self.seen.clone(), let_go.collect());
+        let let_go = (0..queues).map(|_| OnDemandQueue::Unclaimed(self.seen.sector_size));
+        self.replace_queues(self.seen.clone(), let_go.collect());
         // Nothing refers to the namespace any more.
         match claim.give_up() {
             Ok(()) => info!("{name}: the claim is given up, as no ring runs"),

@@ -155,7 +155,7 @@ impl RegionConfig {
         let region = Region::open(medium, kind == ClaimKind::Shared)
             .map_err(|source| NamespaceError::region(&self.path, claim.namespace(), source))?;
         Ok(OpenRegion {
-            log_name: super::super::announce::log_name(&claim),
+            log_name: super::super::announce::log_name(claim.path(), claim.namespace()),
             claim,
             region,
             read_only: Arc::new(read_only),

@@ -21,7 +21,9 @@ use crate::nvdimm::{self, LabelSize};
 use crate::vhost_user::control::{
     self, Answer, Handed, NewDiscard, NewDisk, NewDurability, Request,
 };
-use crate::vhost_user::{Endpoint, SocketAccess, SocketName, SocketPath, SocketSource};
+use crate::vhost_user::{
+    Endpoint, MOST_POLL_US, SocketAccess, SocketName, SocketPath, SocketSource,
+};
 
 /// Serve another disk: nvdimmctl --control=PATH add FILE --socket-path=SOCKET
 ///
@@ -94,7 +96,7 @@ pub(in crate::cli::nvdimmctl) struct Add {
     huge_pages: Option<HugePagesArg>,
 
     /// How long a worker polls an empty ring before it sleeps, in microseconds, 0 to 1000
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(..=1000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(..=i64::from(MOST_POLL_US)))]
     poll_us: Option<u16>,
 
     /// How fast the disk may be, as for the daemon's --rate-limit

@@ -239,7 +239,8 @@ fn done(socket: &Path, request: &Request) -> Result<(), Error> {
     }
 }
 
-fn unknown(socket: &Path, answer: &Answer) -> Error {
+/// An answer that does not belong to the request.
+pub(super) fn unknown(socket: &Path, answer: &Answer) -> Error {
     let (path, answer) = (socket.into(), format!("{answer:?}"));
     ClientError::Unknown { path, answer }.into()
 }
