@@ -88,7 +88,7 @@ impl Daemon {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct State {
     daemons: [Daemon; 2],
-    /// Who has the lock on the file.
+    /// The daemon that has the lock on the file.
     lock: Option<usize>,
     kills: u8,
 }
@@ -278,7 +278,7 @@ fn each_mutant_of_the_claim_is_found() {
     }
 }
 
-/// Somebody can always have the disk: from each state, each daemon that lives can come to run its ring.
+/// The disk can always be had: from each state, each daemon that lives can come to run its ring.
 #[test]
 fn each_daemon_can_come_to_have_the_disk_from_every_state() {
     let first = State { daemons: [Daemon::NEW; 2], lock: None, kills: 0 };

@@ -165,7 +165,7 @@ fn destination_after(daemon: &Daemon, guest: RawGuest) -> &Daemon {
     daemon
 }
 
-/// The steps of a migration, one after another, and who may have the claim after each.
+/// The steps of a migration, one after another, and the daemons that may have the claim after each.
 #[test]
 fn either_daemon_may_be_killed_after_any_step_and_the_other_can_have_the_disk() {
     for (step, victim) in (0..6).flat_map(|step| [(step, 0), (step, 1)]) {

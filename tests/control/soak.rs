@@ -34,7 +34,7 @@ const WARM_UP: [u64; 2] = [8, 128];
 /// rounds of an hour.
 const MOST_GROWTH_KIB: usize = 8192;
 
-/// Whether to go on after so many rounds.
+/// Returns whether to go on after so many rounds.
 fn goes_on(round: u64, begun: Instant) -> bool {
     let seconds = std::env::var("SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
     match seconds {

@@ -1,7 +1,7 @@
-//! Pages that a power failure has cut, and whoever opens the disk next: chains of daemons with other numbers of
+//! Pages that a power failure has cut, and what opens the disk next: chains of daemons with other numbers of
 //! queues, readers, Linux, repairs and growths, of which the last is cut off as well.
 //!
-//! Who first completes what is pending decides what the pages are. To all others, that is what they are.
+//! The opener that first completes what is pending decides what the pages are. To all others, that is what they are.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ const VERSION: u64 = 1 << 33;
 /// Queues of a daemon: so many that a page has enough lanes.
 const QUEUES: [usize; 2] = [16, 9];
 
-/// Who opens the disk.
+/// What opens the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     /// A daemon, with so many queues.
@@ -95,7 +95,7 @@ type Values = Vec<(u64, Value)>;
 #[derive(Clone)]
 struct State {
     image: Contents,
-    /// What it holds, once somebody has completed what was pending; `None`: nobody has.
+    /// What it holds, once what was pending is completed; `None`: it is not.
     decided: Option<Values>,
 }
 

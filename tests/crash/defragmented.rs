@@ -1,4 +1,4 @@
-//! Sectors that are moved to where they belong, while nobody or somebody writes them.
+//! Sectors that are moved to where they belong, with and without writes to them meanwhile.
 //!
 //! A scenario's disk has four sectors in blocks that are not theirs. With lanes of 128, a queue's free blocks
 //! are where two of them belong, and two others have to make room.

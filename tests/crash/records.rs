@@ -46,7 +46,7 @@ fn slack(medium: &Simulated, arena: &FoundArena) -> (u64, Vec<u8>) {
     (offset, bytes)
 }
 
-/// Whether no record has outlived its round: of the lanes that it names, none has an entry that is newer.
+/// Checks that no record has outlived its round: of the lanes that it names, none has an entry that is newer.
 pub fn check(image: &Contents) -> Result<(), String> {
     mutant::activate(None);
     let medium = Simulated::of(image.clone());

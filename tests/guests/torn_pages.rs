@@ -172,7 +172,7 @@ fn linux_serves_whole_sectors_of_a_disk_that_was_cut_off_in_pages_and_so_do_we_a
     let image = cut_off(&file);
     save(&image, &file);
 
-    // If nobody else has it in between, it is of whole pages.
+    // If no other process has it in between, it is of whole pages.
     let ours = scratch.path().join("ours.nvdimm");
     save(&image, &ours);
     assert_eq!(count_torn(&versions(&Tool::on(&ours).export(), &HashMap::new())), 0);

@@ -147,9 +147,8 @@ fn nothing_that_is_there_is_written_to() {
     }
     place.states(&["--model", "drop-2"], "true").assert_clean();
     place.states(&["--copy"], "echo x >\"$1\"").assert_clean();
-    let mut explore = powercut();
-    explore.arg("explore").arg(place.path("log")).arg("--base").arg(place.path("base.raw"));
-    let explored = Found::new(&explore.args(["--once", "--", "true"]).output().unwrap());
+    let explore = place.explore().args(["--once", "--", "true"]).output();
+    let explored = Found::new(&explore.unwrap());
     assert_eq!(explored.code, 0, "{explored:?}");
     assert!(contents() == before);
     let mut names: Vec<_> =

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::common::daemon::PATIENCE;
 use crate::common::frontend::{Driver, IOERR, OK};
 use crate::known_bugs::{CHECK, POINTER, VERSIONS, data_of, recorded};
-use crate::setup::{Found, Place, powercut, text};
+use crate::setup::{Found, Place, text};
 
 /// Says where the sockets are, and its process, and waits: the check is the test itself.
 const WAITS: &str = r#"echo "$1 $2 $$" >"$0.new" && mv "$0.new" "$0" && exec sleep 100000"#;
@@ -29,8 +29,7 @@ struct Check {
 
 impl Exploration {
     fn begin(place: Place, arguments: &[&str]) -> Exploration {
-        let mut command = powercut();
-        command.arg("explore").arg(place.path("log")).arg("--base").arg(place.path("base.raw"));
+        let mut command = place.explore();
         command.args(arguments).args(["--timeout", "300", "--", "sh", "-c", WAITS]);
         command.arg(place.path("where")).args(["{disk}", "{marks}"]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -243,11 +242,8 @@ fn a_check_that_ends_without_a_verdict_has_failed_and_is_started_again() {
 fn a_command_that_checks_one_state_says_it_by_its_exit_status() {
     let place = Place::new();
     place.record(|guest, _| (0..4).for_each(|sector| guest.write(sector, &[1; 512])));
-    let explore = |arguments: &[&str]| {
-        let mut command = powercut();
-        command.arg("explore").arg(place.path("log")).arg("--base").arg(place.path("base.raw"));
-        Found::new(&command.args(arguments).output().unwrap())
-    };
+    let explore =
+        |arguments: &[&str]| Found::new(&place.explore().args(arguments).output().unwrap());
     // It reads nothing: all states are the same to it.
     let passed = explore(&["--once", "--", "true"]);
     assert_eq!(passed.code, 0, "{passed:?}");
@@ -277,8 +273,7 @@ fn a_check_that_hangs_has_a_status_of_its_own_and_is_an_error_in_the_report() {
     });
     let report = place.path("out.xml");
     let explore = |arguments: &[&str], check: &str| {
-        let mut command = powercut();
-        command.arg("explore").arg(place.path("log")).arg("--base").arg(place.path("base.raw"));
+        let mut command = place.explore();
         command.args(["--once", "--timeout", "1", "--junit", text(&report)]).args(arguments);
         command.args(["--", "sh", "-c", check]).arg(place.path("first"));
         Found::new(&command.output().unwrap())

@@ -77,6 +77,13 @@ impl Place {
         Found::new(&command.output().unwrap())
     }
 
+    /// `powercut explore` of the recording.
+    pub fn explore(&self) -> Command {
+        let mut command = powercut();
+        command.arg("explore").arg(self.path("log")).arg("--base").arg(self.path("base.raw"));
+        command
+    }
+
     pub fn disk(&self) -> Vec<u8> {
         fs::read(self.path("disk.raw")).unwrap()
     }

@@ -18,7 +18,7 @@ const PRELUDE: &str = include_str!("../prelude.sh");
 /// A booted guest. Scripts talk to the scenario in lines `@@NAME VALUE` on the console (`say NAME VALUE`).
 pub struct Guest {
     process: Process,
-    /// What its script had said in another QEMU, and nobody has heard.
+    /// What its script had said in another QEMU, and no test has read.
     earlier: VecDeque<String>,
 }
 
