@@ -58,6 +58,28 @@ fn units_are_powers_of_1024_unless_they_end_in_b() {
 }
 
 #[test]
+fn a_size_that_is_not_a_multiple_of_the_alignment_is_refused_with_those_that_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nvdimm");
+    let refused = |options: &[&str]| {
+        let output = nvdimmctl(&[&["create", text(&path)], options].concat());
+        assert!(!output.status.success() && !path.exists());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let message = refused(&["-s", "10GB", "--label-size", "128K"]);
+    assert!(message.contains("not a multiple of 16M"), "{message}");
+    assert!(message.contains("9536M and 9552M"), "{message}");
+    let message = refused(&["-s", "64M", "--align", "128M", "--label-size", "128K"]);
+    assert!(message.contains("not a multiple of 128M") && message.contains("128M"), "{message}");
+    let message = refused(&["-s", "33333333"]);
+    assert!(message.contains("32552K and 32556K"), "{message}");
+    for size in ["9536M", "9552M"] {
+        nvdimmctl_ok(&["create", text(&path), "-s", size, "--label-size", "128K"]);
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
 fn a_labelled_file_may_have_room_for_the_smallest_namespace_alone() {
     let (_folder, path) = labelled("16M");
     let made = printed(&["create-namespace", text(&path), "-j", "-s", "16M"]);

@@ -117,16 +117,12 @@ impl CreateFile {
             }
             _ => {}
         }
-        if !self.size.0.is_multiple_of(PAGE) {
-            return bad("not a multiple of 4 KiB");
-        }
-        if self.label_size.is_some() {
-            let alignment = self.align.unwrap_or(LINUX_ALIGNMENT);
-            if !self.size.0.is_multiple_of(alignment) {
-                let reason = "not a multiple of the alignment, which is 16 MiB unless --align says \
-                              otherwise";
-                return bad(reason);
-            }
+        let alignment = match self.label_size {
+            Some(_) => self.align.unwrap_or(LINUX_ALIGNMENT),
+            None => PAGE,
+        };
+        if !self.size.0.is_multiple_of(alignment) {
+            return Err(Error::MisalignedSize { size: self.size.0, alignment });
         }
         nvdimm::create_file(
             &self.file,

@@ -29,6 +29,7 @@ use clap::{Parser, Subcommand};
 use super::logging::LogLevel;
 use super::output::{self, remark};
 use super::{escape, one_line};
+use crate::amount::amount;
 use crate::namespace::{CopyError, NamespaceError};
 use crate::nvdimm::{self, Claim, Content};
 use crate::pmem::{Mapping, MediaError};
@@ -304,6 +305,18 @@ pub enum Error {
         size: u64,
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// A size that is not a multiple of what namespaces are aligned to.
+    #[error(
+        "{} is misaligned: not a multiple of {}; the sizes next to it are {} and {}",
+        amount(*.size), amount(*.alignment), amount(.size / .alignment * .alignment),
+        amount(.size.div_ceil(*.alignment).saturating_mul(*.alignment))
+    )]
+    MisalignedSize {
+        /// The size.
+        size: u64,
+        /// What it has to be a multiple of: `--align`, or a page without labels.
+        alignment: u64,
     },
 }
 
