@@ -145,7 +145,9 @@ pub(super) enum FleetError {
 
 /// How long a device may take to end.
 const END_LIMIT: Duration = Duration::from_secs(10);
-/// How long to wait between looks whether it has.
+/// How long a frontend that has closed its socket may not be known to be gone.
+const LEAVING_LIMIT: Duration = Duration::from_millis(500);
+/// How long to wait between looks at what a device has come to.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// What is known of a device beside the device itself.
@@ -282,16 +284,14 @@ impl Fleet {
     /// Serves a device no more, after what it has in hand is done. `force`: also while a frontend is connected.
     pub(super) fn remove(&self, name: &str, force: bool) -> Result<(), FleetError> {
         let member = self.find(name)?;
-        if member.device.connection().is_there() && !force {
+        let is_free = || !member.device.connection().is_there();
+        if !force && !is_true_within(LEAVING_LIMIT, is_free) {
             return Err(FleetError::Busy(name.to_owned()));
         }
         member.stop.stop();
-        let begun = Instant::now();
-        while self.members().iter().any(|other| Arc::ptr_eq(other, &member)) {
-            if begun.elapsed() > END_LIMIT {
-                return Err(FleetError::Lingers(name.to_owned()));
-            }
-            std::thread::sleep(LOOK_AGAIN);
+        let is_gone = || !self.members().iter().any(|other| Arc::ptr_eq(other, &member));
+        if !is_true_within(END_LIMIT, is_gone) {
+            return Err(FleetError::Lingers(name.to_owned()));
         }
         info!("{}: removed", member.device.log().name());
         Ok(())
@@ -436,6 +436,18 @@ fn queue_report(counters: &QueueCounters) -> QueueReport {
         throttles: counters.throttles.get(),
         throttled: counters.throttled.get(),
     }
+}
+
+/// Returns whether `is_true` becomes true within `limit`.
+fn is_true_within(limit: Duration, is_true: impl Fn() -> bool) -> bool {
+    let begun = Instant::now();
+    while !is_true() {
+        if begun.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    true
 }
 
 fn rate_report(limit: RateLimit) -> Option<RateReport> {

@@ -118,6 +118,15 @@ impl Daemon {
         }
     }
 
+    /// Waits until the log has a line that contains `text` after the last one that contains `mark`.
+    pub fn wait_for_log_after(&self, mark: &str, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().rsplit(mark).next().is_some_and(|rest| rest.contains(text)) {
+            assert!(Instant::now() < deadline, "no {text:?} after {mark:?}: {}", self.log());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// What the daemon has logged so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")

@@ -126,9 +126,10 @@ fn a_disk_that_is_added_is_as_the_request_says_and_else_as_the_daemon_was_told()
 fn a_daemon_without_disks_waits_for_them() {
     let place = Place::new("64M", &["first"]);
     let daemon = place.serve_none(&[]);
-    for _ in 0..2 {
+    for _ in 0..20 {
         add(&place, "first", &[]).unwrap();
         check(&mut Driver::connect(place.connect("first"), 1), 1);
+        // The daemon may not have noticed yet that the frontend has left.
         place.ask(&["remove", "first"]).unwrap();
     }
     let (status, log) = daemon.terminate();
