@@ -59,11 +59,11 @@ pub fn read(
     let mut batch = queue.batch();
     for sector in &mut *sectors {
         *sector = shuffled.below(end);
-        batch.announce(*sector, 1);
+        batch.announce(*sector);
     }
     for (index, data) in data.chunks_exact_mut(sector_size).enumerate() {
         if let Some(ahead) = sectors.get(index + LOOK_AHEAD) {
-            batch.prepare(*ahead, 1);
+            batch.prepare(*ahead);
         }
         batch.read(sectors[index], &VolatileSlice::from(data)).expect("in range");
     }

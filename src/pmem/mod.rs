@@ -173,9 +173,9 @@ pub trait PersistentMemory: Send + Sync {
         true
     }
 
-    /// Begins to fetch the cache line at `offset`: only a hint, and none where `offset` is beyond the
-    /// end.
-    fn prefetch(&self, _offset: u64, _intent: Intent) {}
+    /// Begins to fetch every [`CACHE_LINE`]th byte of the `length` at `offset`: only a hint, and none where
+    /// they are beyond the end.
+    fn prefetch(&self, _offset: u64, _length: u64, _intent: Intent) {}
 
     /// Offset of the first byte at or after `offset` that may be other than zero, or the size: all
     /// before it reads as zeroes, as is known without reading it. In a sparse file, these are holes.

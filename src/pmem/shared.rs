@@ -79,8 +79,8 @@ impl<M: PersistentMemory + ?Sized> PersistentMemory for Arc<M> {
         (**self).is_cached(offset)
     }
 
-    fn prefetch(&self, offset: u64, intent: Intent) {
-        (**self).prefetch(offset, intent);
+    fn prefetch(&self, offset: u64, length: u64, intent: Intent) {
+        (**self).prefetch(offset, length, intent);
     }
 
     fn next_stored(&self, offset: u64) -> u64 {

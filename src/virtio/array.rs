@@ -43,7 +43,7 @@ impl<'m, T: ByteValued> GuestArray<'m, T> {
     pub fn load(&self, index: usize) -> Result<T, BadAddress> {
         match self.together {
             Some(array) if index < array.len() => Ok(array.load(index)),
-            _ => self.apart(index, |address| self.memory.read_obj(address).ok()),
+            _ => self.apart(index, |memory, address| memory.read_obj(address).ok()),
         }
     }
 
@@ -55,22 +55,23 @@ impl<'m, T: ByteValued> GuestArray<'m, T> {
                 array.store(index, object);
                 Ok(())
             }
-            _ => self.apart(index, |address| self.memory.write_obj(object, address).ok()),
+            _ => self.apart(index, |memory, address| memory.write_obj(object, address).ok()),
         }
     }
 
-    /// Does something at the address of the object at `index`.
+    /// Does something at the address of the object at `index`. The array is passed as a copy, so that where
+    /// this is not called, it need not be in memory.
     #[cold]
     fn apart<R>(
-        &self,
+        self,
         index: usize,
-        act: impl FnOnce(GuestAddress) -> Option<R>,
+        act: impl FnOnce(&GuestRam, GuestAddress) -> Option<R>,
     ) -> Result<R, BadAddress> {
         let length = size_of::<T>();
         let bad = BadAddress { address: self.address.raw_value(), length };
         let offset = index.checked_mul(length).filter(|_| index < self.length).ok_or(bad)?;
         let address = self.address.checked_add(offset as u64).ok_or(bad)?;
-        act(address).ok_or(BadAddress { address: address.raw_value(), length })
+        act(self.memory, address).ok_or(BadAddress { address: address.raw_value(), length })
     }
 }
 

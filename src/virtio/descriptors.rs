@@ -15,13 +15,22 @@ const DESCRIPTOR_SIZE: u32 = 16;
 /// (VIRTIO 1.2, 2.7.5.3.1); Linux keeps to the segments of a request instead, with rings that are smaller.
 pub(super) const MOST_DESCRIPTORS: usize = 1024;
 
-const _: () = assert!(size_of::<Descriptor>() == DESCRIPTOR_SIZE as usize);
+/// A descriptor as it lies in guest memory, in words that are loaded at once.
+type Words = [u64; 2];
+
+const _: () = assert!(size_of::<Words>() == DESCRIPTOR_SIZE as usize);
+
+/// The fields of a descriptor (VIRTIO 1.2, 2.7.5): address; length, flags and next.
+fn descriptor([address, rest]: Words) -> Descriptor {
+    let (address, rest) = (u64::from_le(address), u64::from_le(rest));
+    Descriptor::new(address, rest as u32, (rest >> 32) as u16, (rest >> 48) as u16)
+}
 
 /// The descriptor table of a ring.
 #[derive(Debug, Clone, Copy)]
 pub struct DescriptorTable<'m> {
     memory: &'m GuestRam,
-    descriptors: GuestArray<'m, Descriptor>,
+    descriptors: GuestArray<'m, Words>,
 }
 
 impl<'m> DescriptorTable<'m> {
@@ -32,10 +41,24 @@ impl<'m> DescriptorTable<'m> {
     }
 
     /// The chain whose first descriptor is at `head`, which may be none of the table's.
+    #[inline]
     #[must_use]
     pub fn chain(&self, head: u16) -> DescriptorChain<'m> {
-        let left = self.descriptors.len().min(MOST_DESCRIPTORS);
+        let left = self.most();
         DescriptorChain { table: *self, head, next: head, left, bytes: 0, is_indirect: false }
+    }
+
+    /// Most descriptors of a chain in the table.
+    fn most(&self) -> usize {
+        self.descriptors.len().min(MOST_DESCRIPTORS)
+    }
+
+    /// The table that `descriptor` refers to, if it is of whole descriptors.
+    #[inline(never)]
+    fn indirect(memory: &'m GuestRam, descriptor: Descriptor) -> Option<DescriptorTable<'m>> {
+        let size = u16::try_from(descriptor.len() / DESCRIPTOR_SIZE).ok()?;
+        let is_whole = descriptor.len().is_multiple_of(DESCRIPTOR_SIZE);
+        is_whole.then(|| DescriptorTable::new(memory, descriptor.addr(), size))
     }
 }
 
@@ -64,15 +87,13 @@ impl DescriptorChain<'_> {
     }
 
     /// Goes on at the start of the table that `descriptor` refers to.
-    #[inline(never)]
+    #[inline]
     fn enter(&mut self, descriptor: Descriptor) -> Option<()> {
-        let size = u16::try_from(descriptor.len() / DESCRIPTOR_SIZE).ok()?;
-        if self.is_indirect || !descriptor.len().is_multiple_of(DESCRIPTOR_SIZE) {
+        if self.is_indirect {
             return None;
         }
-        self.table = DescriptorTable::new(self.table.memory, descriptor.addr(), size);
-        let left = usize::from(size).min(MOST_DESCRIPTORS);
-        (self.next, self.left, self.is_indirect) = (0, left, true);
+        self.table = DescriptorTable::indirect(self.table.memory, descriptor)?;
+        (self.next, self.left, self.is_indirect) = (0, self.table.most(), true);
         Some(())
     }
 
@@ -82,7 +103,7 @@ impl DescriptorChain<'_> {
         if self.left == 0 {
             return None;
         }
-        self.table.descriptors.load(self.next.into()).ok()
+        self.table.descriptors.load(self.next.into()).ok().map(descriptor)
     }
 }
 

@@ -112,6 +112,7 @@ impl<'a> Spans<'a> {
     }
 
     /// The bytes at the front that lie together in host memory: at least one, if any are left.
+    #[inline]
     pub fn front<'m>(&self, memory: &'m GuestRam) -> Result<GuestSlice<'m>, BadAddress> {
         let Some(span) = self.first() else {
             return Err(BadAddress { address: 0, length: 0 });
@@ -140,11 +141,29 @@ impl<'a> Spans<'a> {
 
     /// Takes an object off the front; there are at least as many bytes. Each of its fields is loaded on
     /// its own, so wide ones come sooner.
+    #[inline]
     pub fn object<T: ByteValued>(&mut self, memory: &GuestRam) -> Result<T, BadAddress> {
-        if let Ok(together) = self.front(memory)?.get_ref::<T>(0) {
+        if let Some(place) = self.whole::<T>(memory) {
             self.advance(size_of::<T>() as u64);
-            return Ok(together.load());
+            return Ok(place.load(0));
         }
+        self.object_in_pieces(memory)
+    }
+
+    /// The object at the front, if it lies in one span and together in host memory, as most do.
+    #[inline]
+    fn whole<'m, T: ByteValued>(
+        &self,
+        memory: &'m GuestRam,
+    ) -> Option<VolatileArrayRef<'m, T, SliceLog<'m>>> {
+        let (span, taken) = (self.first()?, self.place.taken);
+        let is_in_span = (span.length - taken) as usize >= size_of::<T>();
+        let address = span.address.checked_add(taken.into()).filter(|_| is_in_span)?;
+        together(memory, address, 1)
+    }
+
+    #[cold]
+    fn object_in_pieces<T: ByteValued>(&mut self, memory: &GuestRam) -> Result<T, BadAddress> {
         let mut object = T::zeroed();
         self.gather(memory, object.as_mut_slice())?;
         Ok(object)

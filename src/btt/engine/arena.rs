@@ -199,7 +199,7 @@ impl Arena {
 
     /// Begins to fetch the map entry of `lba`, which is going to be looked at, or changed.
     pub(super) fn prefetch_entry<M: PersistentMemory>(&self, medium: &M, lba: Lba, intent: Intent) {
-        medium.prefetch(self.entry_offset(lba), intent);
+        medium.prefetch(self.entry_offset(lba), MAP_ENTRY_SIZE, intent);
     }
 
     /// Stores a map entry; durable after the next fence. The caller holds its map lock, or is alone.

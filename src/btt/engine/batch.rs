@@ -79,7 +79,7 @@ impl<'q, M: PersistentMemory> Batch<'q, M> {
         into: &VolatileSlice<'_>,
     ) -> Result<(), Error> {
         self.check_part(sector, offset, into.len())?;
-        self.read_group(self.btt.locate(sector), 1, offset, into)
+        self.read_sector(self.btt.locate(sector), offset, into)
     }
 
     /// Writes whole sectors from `first` on with all of `from`.

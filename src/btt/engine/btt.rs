@@ -99,9 +99,11 @@ impl<M: PersistentMemory> Btt<M> {
     }
 
     /// Where `sector` is, which exists.
+    #[inline]
     pub(super) fn locate(&self, sector: u64) -> Place<'_> {
-        let after = self.arenas.partition_point(|arena| arena.first_sector <= sector);
-        let arena = &self.arenas[after - 1];
+        // The first begins at sector 0, and most have no other beside.
+        let index = self.arenas[1..].partition_point(|arena| arena.first_sector <= sector);
+        let arena = &self.arenas[index];
         let lba = u32::try_from(sector - arena.first_sector)
             .expect("an arena has fewer than 2^30 sectors, and the sector is one of them");
         Place { arena, lba: Lba(lba), sector }

@@ -10,33 +10,29 @@ use super::btt::Place;
 use crate::btt::format::map::Mapped;
 use crate::pmem::{CACHE_LINE, Intent, PersistentMemory};
 
-/// Lines of a sector that are fetched; the CPU finds out by itself that the next are wanted.
-const LINES: u64 = 4;
+/// Bytes of a sector that are fetched; the CPU finds out by itself that the next are wanted.
+const FETCHED: u64 = 4 * CACHE_LINE;
 
 impl<M: PersistentMemory> Batch<'_, M> {
-    /// Some of the `count` sectors from `first` on are going to be read or written.
-    pub fn announce(&self, first: u64, count: u64) {
-        if let Some(Place { arena, lba, .. }) = self.existing(first, count) {
+    /// `sector` is going to be read or written, and perhaps others after it.
+    pub fn announce(&self, sector: u64) {
+        if let Some(Place { arena, lba, .. }) = self.existing(sector) {
             arena.prefetch_entry(&self.btt.medium, lba, Intent::Load);
         }
     }
 
-    /// The sector `first` is going to be read very soon, and perhaps others of `count` after it.
-    pub fn prepare(&self, first: u64, count: u64) {
-        let Some(Place { arena, lba, .. }) = self.existing(first, count) else { return };
+    /// `sector` is going to be read very soon, and perhaps others after it.
+    pub fn prepare(&self, sector: u64) {
+        let Some(Place { arena, lba, .. }) = self.existing(sector) else { return };
         let medium = &self.btt.medium;
         let Ok(entry) = arena.load_entry(medium, lba) else { return };
         if let Mapped::Data(block) = entry.mapped() {
-            let lines = LINES.min(u64::from(self.btt.sector_size()) / CACHE_LINE);
-            for line in 0..lines {
-                medium.prefetch(arena.block_offset(block) + line * CACHE_LINE, Intent::Load);
-            }
+            medium.prefetch(arena.block_offset(block), FETCHED, Intent::Load);
         }
     }
 
-    /// The first of some sectors, if they exist.
-    fn existing(&self, first: u64, count: u64) -> Option<Place<'_>> {
-        let exist = count > 0 && self.btt.check_range(first, count).is_ok();
-        exist.then(|| self.btt.locate(first))
+    /// Where `sector` is, if it exists.
+    fn existing(&self, sector: u64) -> Option<Place<'_>> {
+        (sector < self.btt.sectors).then(|| self.btt.locate(sector))
     }
 }

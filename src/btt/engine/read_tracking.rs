@@ -47,6 +47,7 @@ impl ReadTracking {
 
     /// Says that `queue` is about to read `blocks`, at most [`GROUP`], before anything that it loads
     /// after this call.
+    #[inline]
     pub(super) fn publish(
         &self,
         queue: usize,
@@ -67,6 +68,7 @@ impl ReadTracking {
     }
 
     /// Says that `queue` is done reading the `count` blocks that it has published.
+    #[inline]
     pub(super) fn clear(&self, queue: usize, count: usize) {
         let release =
             if mutant!(btt::RelaxedClear) { Ordering::Relaxed } else { Ordering::Release };

@@ -6,7 +6,9 @@ use vm_memory::VolatileSlice;
 
 use super::{HAS_STREAMED, Mapping, Protection};
 use crate::pmem::cpu;
-use crate::pmem::{Access, Backing, Cause, Durability, Intent, MediaError, PersistentMemory};
+use crate::pmem::{
+    Access, Backing, CACHE_LINE, Cause, Durability, Intent, MediaError, PersistentMemory,
+};
 
 impl PersistentMemory for Mapping {
     fn size(&self) -> u64 {
@@ -200,8 +202,10 @@ impl PersistentMemory for Mapping {
     }
 
     #[inline]
-    fn prefetch(&self, offset: u64, intent: Intent) {
-        if let Ok(address) = self.checked(Access::Read, offset, 1) {
+    fn prefetch(&self, offset: u64, length: u64, intent: Intent) {
+        let Ok(start) = self.checked(Access::Read, offset, length) else { return };
+        for place in (0..length as usize).step_by(CACHE_LINE as usize) {
+            let address = start.wrapping_add(place);
             match intent {
                 Intent::Load => cpu::prefetch(address),
                 Intent::Store => cpu::prefetch_to_store(address),

@@ -301,7 +301,9 @@ fn hints_go_anywhere() {
     let medium = map(&file, DurabilityRequest::Auto);
     file.set_len(0).unwrap();
     for offset in [0, 1, SIZE - 1, SIZE, u64::MAX] {
-        medium.prefetch(offset, Intent::Load);
-        medium.prefetch(offset, Intent::Store);
+        for length in [0, 1, 256] {
+            medium.prefetch(offset, length, Intent::Load);
+            medium.prefetch(offset, length, Intent::Store);
+        }
     }
 }

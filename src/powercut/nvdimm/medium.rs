@@ -229,8 +229,8 @@ impl PersistentMemory for PowerFail {
         self.view.write_bytes(offset, &vec![0; length as usize])
     }
 
-    fn prefetch(&self, offset: u64, intent: Intent) {
-        self.view.prefetch(offset, intent);
+    fn prefetch(&self, offset: u64, length: u64, intent: Intent) {
+        self.view.prefetch(offset, length, intent);
     }
 
     /// As on DAX: there is nothing to sync but what this thread has flushed and streamed.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vm_memory::VolatileSlice;
 
 use crate::btt::{Error, Tag};
-use crate::pmem::{Durability, Intent, MediaError, PersistentMemory};
+use crate::pmem::{CACHE_LINE, Durability, Intent, MediaError, PersistentMemory};
 use crate::virtio::block::{Disk, DiskBatch, DiskQueue};
 use crate::virtio::{SyncError, Syncs};
 
@@ -101,8 +101,8 @@ impl<M: PersistentMemory> DiskBatch for RawBatch<'_, M> {
         self.raw.sector_size
     }
 
-    fn prepare(&self, first: u64, _count: u64) {
-        self.raw.medium.prefetch(self.raw.place(first, 0), Intent::Load);
+    fn prepare(&self, first: u64) {
+        self.raw.medium.prefetch(self.raw.place(first, 0), CACHE_LINE, Intent::Load);
     }
 
     fn read(&mut self, first: u64, into: &VolatileSlice<'_>) -> Result<(), Error> {

@@ -14,7 +14,7 @@ use super::device::Shared;
 use crate::virtio::block::{
     Chain, Device, DiskBatch, DiskQueue, Done, Executor, Kind, RequestError,
 };
-use crate::virtio::{GuestRam, SyncError, store};
+use crate::virtio::{BadAddress, GuestRam, SyncError, store};
 
 /// How many requests ahead of the one that is carried out the sectors are fetched: as far as a memory
 /// access takes, in the smallest requests.
@@ -25,7 +25,8 @@ const LOOK_AHEAD: usize = 3;
 pub(in crate::vhost_user) struct BlockReply {
     /// Where its status byte goes.
     status: Option<GuestAddress>,
-    operation: Operation,
+    /// `None`: it was not understood.
+    kind: Option<Kind>,
     result: Result<Done, Failure>,
 }
 
@@ -33,35 +34,40 @@ pub(in crate::vhost_user) struct BlockReply {
 type Failure = Box<RequestError>;
 
 impl Reply for BlockReply {
+    #[inline]
     fn store(self, flushed: Result<(), SyncError>, memory: &GuestRam, log: &LimitedLog) -> Told {
-        let BlockReply { status, operation, result } = self;
-        let result = result
-            .and_then(|done| flushed.map(|()| done).map_err(|error| Failure::new(error.into())));
-        if let Err(error) = &result {
-            let level = if error.is_the_guests() { Level::Warn } else { Level::Error };
-            log.line(level, error);
-        }
-        let done = result.as_ref().copied().unwrap_or_default();
-        let outcome = Outcome { operation, bytes: done.bytes(), failed: result.is_err() };
-        let result = result.map_or_else(|error| error.status(), |_| 0);
-        let length = store_status(status, result, memory, log).map_or(0, |()| done.filled + 1);
-        Told { length, outcome }
+        let BlockReply { status, kind, result } = self;
+        let flushed = flushed.map_err(|error| Failure::new(error.into()));
+        let (done, failed, value) = match result.and_then(|done| flushed.map(|()| done)) {
+            Ok(done) => (done, false, 0),
+            Err(error) => (Done::default(), true, report(&error, log)),
+        };
+        let outcome = Outcome { operation: operation(kind), bytes: done.bytes(), failed };
+        let is_stored = match status.map(|address| store(memory, address, value)) {
+            Some(Ok(())) => true,
+            Some(Err(error)) => report_status(Some(&error), log),
+            None => report_status(None, log),
+        };
+        Told { length: if is_stored { done.filled + 1 } else { 0 }, outcome }
     }
 }
 
-/// Stores the status byte of a request, if the guest has left room for it.
-fn store_status(
-    status: Option<GuestAddress>,
-    value: u8,
-    memory: &GuestRam,
-    log: &LimitedLog,
-) -> Option<()> {
-    match status.map(|address| store(memory, address, value)) {
-        Some(Ok(())) => return Some(()),
-        Some(Err(error)) => log.line(Level::Warn, &format_args!("status byte: {error}")),
+/// Logs why a request has failed. Returns what the guest is told.
+#[cold]
+fn report(error: &RequestError, log: &LimitedLog) -> u8 {
+    let level = if error.is_the_guests() { Level::Warn } else { Level::Error };
+    log.line(level, error);
+    error.status()
+}
+
+/// Logs that the guest is not told: there is no room for the status byte, or it is not guest memory.
+#[cold]
+fn report_status(error: Option<&BadAddress>, log: &LimitedLog) -> bool {
+    match error {
+        Some(error) => log.line(Level::Warn, &format_args!("status byte: {error}")),
         None => log.line(Level::Warn, &"a request without a status byte"),
     }
-    None
+    false
 }
 
 /// What a request is counted as.
@@ -76,15 +82,7 @@ fn operation(kind: Option<Kind>) -> Operation {
     }
 }
 
-/// A request of a batch that has been carried out.
-struct Taken {
-    /// `None`: it was not understood.
-    kind: Option<Kind>,
-    result: Result<Done, Failure>,
-    flush: Option<Flush>,
-}
-
-impl Taken {
+impl BlockReply {
     fn was_interrupted(&self) -> bool {
         self.result.as_ref().is_err_and(|error| matches!(**error, RequestError::Interrupted))
     }
@@ -113,8 +111,6 @@ struct BlockRequests {
     shared: Arc<Shared>,
     executor: Executor,
     chains: Vec<Chain>,
-    /// What became of each.
-    taken: Vec<Taken>,
     flusher: Arc<Flusher>,
     /// How many requests are left of those that were offered before the ring was resumed.
     offered_before: usize,
@@ -123,15 +119,8 @@ struct BlockRequests {
 impl<Q: DiskQueue> BlockHandler<Q> {
     pub(super) fn new(queue: Q, shared: Arc<Shared>, flusher: Arc<Flusher>) -> BlockHandler<Q> {
         let executor = Executor::new(shared.device.clone());
-        let taken = Vec::with_capacity(BATCH_REQUESTS);
-        let requests = BlockRequests {
-            shared,
-            executor,
-            chains: new_chains(),
-            taken,
-            flusher,
-            offered_before: 0,
-        };
+        let chains = new_chains();
+        let requests = BlockRequests { shared, executor, chains, flusher, offered_before: 0 };
         BlockHandler { queue, requests }
     }
 
@@ -168,13 +157,12 @@ impl<Q: DiskQueue> Handler for BlockHandler<Q> {
     fn run(&mut self, requests: &Requests<'_>, completions: &mut Completions<BlockReply>) -> usize {
         let mut batch = self.queue.batch();
         self.requests.take(requests, &batch);
-        let done = self.requests.execute(requests, &mut batch);
-        self.requests.commit(&mut batch);
+        let done = self.requests.execute(requests, &mut batch, completions);
+        commit(&mut batch, completions);
         requests.counters().fences.add(batch.take_fences());
         drop(batch);
-        self.requests.look_for_flushes();
-        self.requests.write_through();
-        self.requests.complete(completions);
+        self.requests.look_for_flushes(completions);
+        self.requests.write_through(completions);
         done
     }
 
@@ -198,94 +186,87 @@ impl BlockRequests {
     }
 
     /// Carries the requests out. Returns how many: all, unless it was interrupted.
-    fn execute<B: DiskBatch>(&mut self, requests: &Requests<'_>, batch: &mut B) -> usize {
-        self.taken.clear();
+    fn execute<B: DiskBatch>(
+        &mut self,
+        requests: &Requests<'_>,
+        batch: &mut B,
+        completions: &mut Completions<BlockReply>,
+    ) -> usize {
         let count = requests.heads.len();
         for tag in 0..count {
             if let Some(ahead) = self.chains[..count].get(tag + LOOK_AHEAD) {
                 self.executor.prepare(batch, ahead);
             }
-            let taken = self.execute_one(requests, batch, tag);
-            if taken.was_interrupted() {
-                break;
+            let (kind, result, flush) = self.execute_one(requests, batch, tag);
+            let chain = &self.chains[tag];
+            let reply = BlockReply { status: chain.status(), kind, result };
+            if reply.was_interrupted() {
+                return tag;
             }
-            let goes_on = !requests.is_limited() || requests.charge(taken.charged());
-            self.taken.push(taken);
+            let goes_on = !requests.is_limited() || requests.charge(reply.charged());
+            completions.push(Completion { head: chain.head(), reply, flush });
             if !goes_on || requests.interrupt().is_due() {
-                break;
+                return tag + 1;
             }
         }
-        self.taken.len()
+        count
     }
 
+    /// Carries out the request `tag`. Returns what it is, what became of it, and what it waits for.
     fn execute_one<B: DiskBatch>(
         &mut self,
         requests: &Requests<'_>,
         batch: &mut B,
         tag: usize,
-    ) -> Taken {
+    ) -> (Option<Kind>, Result<Done, Failure>, Option<Flush>) {
         let request = match self.chains[tag].request() {
             Ok(request) => request,
-            Err(error) => {
-                return Taken { kind: None, result: Err(Failure::new(error.clone())), flush: None };
-            }
+            Err(error) => return (None, Err(Failure::new(error.clone())), None),
         };
-        let kind = Some(request.kind);
         if request.kind == Kind::Flush
             && let Some(wake) = requests.wake
             && self.flusher.takes_time()
         {
             batch.commit();
-            return Taken {
-                kind,
-                result: Ok(Done::default()),
-                flush: Some(self.flusher.begin(wake)),
-            };
+            let flush = self.flusher.begin(wake);
+            return (Some(Kind::Flush), Ok(Done::default()), Some(flush));
         }
         let interrupt = requests.interrupt();
         let is_interrupted = || interrupt.is_due();
         let result = self.executor.execute(batch, requests.memory, &request, tag, &is_interrupted);
-        Taken { kind, result: result.map_err(Failure::new), flush: None }
-    }
-
-    /// Completes all writes, and fails those that could not be.
-    fn commit<B: DiskBatch>(&mut self, batch: &mut B) {
-        batch.commit();
-        for (tag, error) in batch.take_failures() {
-            // One that was interrupted is carried out once more.
-            if let Some(taken) = self.taken.get_mut(tag) {
-                taken.result = Err(Failure::new(error.into()));
-            }
-        }
+        (Some(request.kind), result.map_err(Failure::new), None)
     }
 
     /// Says that the guest flushes if it does so in this batch and writes are written through.
-    fn look_for_flushes(&mut self) {
-        let before = self.offered_before.min(self.taken.len());
+    fn look_for_flushes(&mut self, completions: &mut Completions<BlockReply>) {
+        let before = self.offered_before.min(completions.of_batch().len());
         self.offered_before -= before;
-        let mut offered_since = self.taken[before..].iter();
-        if self.shared.must_sync() && offered_since.any(|taken| taken.kind == Some(Kind::Flush)) {
+        let mut offered_since = completions.of_batch().skip(before);
+        if self.shared.must_sync() && offered_since.any(|reply| reply.kind == Some(Kind::Flush)) {
             self.shared.cache_mode.flushed(&self.shared.log);
         }
     }
 
     /// Makes the writes of the batch durable if they have to be, or fails them.
-    fn write_through(&mut self) {
+    fn write_through(&self, completions: &mut Completions<BlockReply>) {
         let must_sync = self.shared.must_sync() && !mutant!(vhost_user::WriteThroughForgotten);
-        if !must_sync || !self.taken.iter().any(Taken::changes_sectors) {
+        if !must_sync || !completions.of_batch().any(|reply| reply.changes_sectors()) {
             return;
         }
         let Err(error) = self.flusher.flush_now() else { return };
-        for taken in self.taken.iter_mut().filter(|taken| taken.changes_sectors()) {
-            taken.result = Err(Failure::new(error.into()));
+        for reply in completions.of_batch().filter(|reply| reply.changes_sectors()) {
+            reply.result = Err(Failure::new(error.into()));
         }
     }
+}
 
-    fn complete(&mut self, completions: &mut Completions<BlockReply>) {
-        for (Taken { kind, result, flush }, chain) in self.taken.drain(..).zip(&self.chains) {
-            let (status, operation) = (chain.status(), operation(kind));
-            let reply = BlockReply { status, operation, result };
-            completions.push(Completion { head: chain.head(), reply, flush });
+/// Completes all writes, and fails those that could not be.
+fn commit<B: DiskBatch>(batch: &mut B, completions: &mut Completions<BlockReply>) {
+    batch.commit();
+    for (tag, error) in batch.take_failures() {
+        // One that was interrupted is carried out once more.
+        if let Some(reply) = completions.of_batch().nth(tag) {
+            reply.result = Err(Failure::new(error.into()));
         }
     }
 }

@@ -63,15 +63,15 @@ impl DiskBatch for OnDemandBatch<'_> {
         }
     }
 
-    fn announce(&self, first: u64, count: u64) {
+    fn announce(&self, first: u64) {
         if let OnDemandBatch::Claimed(batch) = self {
-            batch.announce(first, count);
+            batch.announce(first);
         }
     }
 
-    fn prepare(&self, first: u64, count: u64) {
+    fn prepare(&self, first: u64) {
         if let OnDemandBatch::Claimed(batch) = self {
-            batch.prepare(first, count);
+            batch.prepare(first);
         }
     }
 

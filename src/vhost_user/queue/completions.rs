@@ -61,17 +61,22 @@ impl<R> Completion<R> {
 }
 
 /// The completions of a queue that the guest has not been told of.
+///
+/// Those of a batch are its device's to amend until the batch [ends](Self::end), and the guest is told of none
+/// before: a write may fail when those after it are carried out already.
 #[derive(Debug)]
 pub(in crate::vhost_user) struct Completions<R> {
     /// Each with the time at which its batch was popped.
     waiting: VecDeque<(Completion<R>, Instant)>,
+    /// How many of them, from the front on, are of batches that have ended.
+    settled: usize,
     /// When the batch that is carried out was popped.
     popped: Instant,
 }
 
 impl<R> Default for Completions<R> {
     fn default() -> Completions<R> {
-        Completions { waiting: VecDeque::new(), popped: Instant::now() }
+        Completions { waiting: VecDeque::new(), settled: 0, popped: Instant::now() }
     }
 }
 
@@ -81,8 +86,20 @@ impl<R: Reply> Completions<R> {
         self.popped = now;
     }
 
+    /// The next request of the batch was carried out.
+    #[inline]
     pub(in crate::vhost_user) fn push(&mut self, completion: Completion<R>) {
         self.waiting.push_back((completion, self.popped));
+    }
+
+    /// The replies to the requests of the batch that were carried out, in order.
+    pub(in crate::vhost_user) fn of_batch(&mut self) -> impl ExactSizeIterator<Item = &mut R> {
+        self.waiting.range_mut(self.settled..).map(|(completion, _)| &mut completion.reply)
+    }
+
+    /// The batch is over: its completions are as the guest is to be told of them.
+    pub(in crate::vhost_user) fn end(&mut self) {
+        self.settled = self.waiting.len();
     }
 
     pub(in crate::vhost_user) fn len(&self) -> usize {
@@ -91,16 +108,22 @@ impl<R: Reply> Completions<R> {
 
     /// Returns whether there is one that the guest can be told of.
     pub(in crate::vhost_user) fn has_ready(&self) -> bool {
-        self.waiting.front().is_some_and(|(completion, _)| completion.is_done())
+        let mut settled = self.waiting.iter().take(self.settled);
+        settled.next().is_some_and(|(completion, _)| completion.is_done())
     }
 
     /// Takes out the first, if the guest can be told of it.
     fn take_ready(&mut self) -> Option<(Completion<R>, Instant)> {
         if self.has_ready() {
+            self.settled -= 1;
             return self.waiting.pop_front();
         }
-        let is_searched = mutant!(vhost_user::ToldOutOfOrder);
-        let later = self.waiting.iter().position(|(later, _)| is_searched && later.is_done())?;
+        if !mutant!(vhost_user::ToldOutOfOrder) {
+            return None;
+        }
+        let mut settled = self.waiting.iter().take(self.settled);
+        let later = settled.position(|(later, _)| later.is_done())?;
+        self.settled -= 1;
         self.waiting.remove(later)
     }
 
@@ -113,6 +136,7 @@ impl<R: Reply> Completions<R> {
     /// Forgets all of them.
     pub(in crate::vhost_user) fn clear(&mut self) {
         self.waiting.clear();
+        self.settled = 0;
     }
 
     /// Tells the guest of all that are done, up to the first that is not. Returns whether it wants to be

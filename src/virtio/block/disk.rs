@@ -52,10 +52,10 @@ pub trait DiskBatch {
 
     /// Sectors from `first` on, which need not exist, are about to be read or written. A disk that
     /// has nothing to look up does nothing.
-    fn announce(&self, _first: u64, _count: u64) {}
+    fn announce(&self, _first: u64) {}
 
     /// As [`announce`](Self::announce), and soon.
-    fn prepare(&self, _first: u64, _count: u64) {}
+    fn prepare(&self, _first: u64) {}
 
     /// Reads whole sectors from `first` on.
     fn read(&mut self, first: u64, into: &VolatileSlice<'_>) -> Result<(), Error>;
@@ -165,12 +165,12 @@ impl<M: PersistentMemory> DiskBatch for Batch<'_, M> {
         self.btt().sector_size()
     }
 
-    fn announce(&self, first: u64, count: u64) {
-        self.announce(first, count);
+    fn announce(&self, first: u64) {
+        self.announce(first);
     }
 
-    fn prepare(&self, first: u64, count: u64) {
-        self.prepare(first, count);
+    fn prepare(&self, first: u64) {
+        self.prepare(first);
     }
 
     fn read(&mut self, first: u64, into: &VolatileSlice<'_>) -> Result<(), Error> {

@@ -92,25 +92,23 @@ impl Executor {
     /// Says that the request in `chain` is to be carried out with `batch`: what that has to look up
     /// comes into the caches.
     pub fn announce<B: DiskBatch>(&self, batch: &B, chain: &Chain) {
-        if let Some((first, count)) = self.sectors(chain, &[Kind::In, Kind::Out]) {
-            batch.announce(first, count);
+        if let Some(first) = self.first_sector(chain, &[Kind::In, Kind::Out]) {
+            batch.announce(first);
         }
     }
 
     /// As [`announce`](Self::announce), and soon: so does what it has to read.
     pub fn prepare<B: DiskBatch>(&self, batch: &B, chain: &Chain) {
-        if let Some((first, count)) = self.sectors(chain, &[Kind::In]) {
-            batch.prepare(first, count);
+        if let Some(first) = self.first_sector(chain, &[Kind::In]) {
+            batch.prepare(first);
         }
     }
 
-    /// The first sector of a request of one of `kinds`, and how many; they need not exist.
-    fn sectors(&self, chain: &Chain, kinds: &[Kind]) -> Option<(u64, u64)> {
+    /// The first sector of a request of one of `kinds`; it need not exist.
+    fn first_sector(&self, chain: &Chain, kinds: &[Kind]) -> Option<u64> {
         let request = chain.request().ok().filter(|request| kinds.contains(&request.kind))?;
-        let data = if request.kind == Kind::In { request.data_in } else { request.data_out };
-        let shift = self.device.sector_size.trailing_zeros();
-        let first = request.sector.checked_mul(VIRTIO_SECTOR)? >> shift;
-        Some((first, data.len().div_ceil(1 << shift)))
+        let start = request.sector.checked_mul(VIRTIO_SECTOR)?;
+        Some(start >> self.device.sector_size.trailing_zeros())
     }
 
     /// Carries out `request`.

@@ -111,6 +111,8 @@ impl Default for Chain {
 
 impl Chain {
     /// Takes the spans of `descriptors`; [`parse`](Self::parse) comes next.
+    // Called for each request, from one place, as the next: what is known there stays in registers.
+    #[inline]
     pub fn take(&mut self, descriptors: DescriptorChain<'_>) {
         self.head = descriptors.head();
         self.readable.clear();
@@ -141,12 +143,14 @@ impl Chain {
     }
 
     /// Reads the header, if the descriptors are as they should be.
+    #[inline]
     pub fn parse(&mut self, memory: &GuestRam) {
         if let State::Taken = self.state {
             self.state = self.find(memory).map_or_else(State::Refused, State::Parsed);
         }
     }
 
+    #[inline]
     fn find(&self, memory: &GuestRam) -> Result<Found, RequestError> {
         let mut data_out = Spans::of_length(&self.readable, self.readable_length);
         if data_out.len() < HEADER_SIZE as u64 {

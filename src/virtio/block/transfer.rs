@@ -43,15 +43,15 @@ impl<'a> Cursor<'a> {
         Cursor { spans, position: sector * VIRTIO_SECTOR, sector_shift }
     }
 
-    /// The next part, and its guest memory if that lies together: as many whole sectors as do, or
-    /// what is asked for of one sector. `None`: nothing is left.
-    fn next<'m>(
-        &self,
-        memory: &'m GuestRam,
-    ) -> Result<Option<(Part, Option<GuestSlice<'m>>)>, BadAddress> {
-        if self.spans.is_empty() {
-            return Ok(None);
-        }
+    /// Returns whether something is left.
+    fn goes_on(&self) -> bool {
+        !self.spans.is_empty()
+    }
+
+    /// The next part of what is left, and its guest memory if that lies together: as many whole sectors as
+    /// do, or what is asked for of one sector.
+    #[inline]
+    fn next<'m>(&self, memory: &'m GuestRam) -> Result<(Part, Option<GuestSlice<'m>>), BadAddress> {
         let size = 1 << self.sector_shift;
         let (sector, offset) = (self.position >> self.sector_shift, self.position & (size - 1));
         let front = self.spans.front(memory)?;
@@ -59,7 +59,7 @@ impl<'a> Cursor<'a> {
         let length =
             if offset == 0 && whole > 0 { whole } else { self.spans.len().min(size - offset) };
         let part = Part { sector, offset: offset as usize, length: length as usize };
-        Ok(Some((part, front.subslice(0, part.length).ok())))
+        Ok((part, front.subslice(0, part.length).ok()))
     }
 
     /// The sectors that are asked for as a whole.
@@ -72,7 +72,7 @@ impl<'a> Cursor<'a> {
     fn advance_in_steps(&mut self, part: Part, steps: Steps<'_>) -> Result<(), RequestError> {
         let step = self.position / STEP;
         self.advance(part);
-        if self.position / STEP != step && !self.spans.is_empty() { steps.go_on() } else { Ok(()) }
+        if self.position / STEP != step && self.goes_on() { steps.go_on() } else { Ok(()) }
     }
 
     fn advance(&mut self, part: Part) {
@@ -94,7 +94,8 @@ pub(super) fn write<B: DiskBatch>(
     let mut cursor = Cursor::new(sector, from, batch.sector_size());
     let whole = cursor.whole_sectors();
     batch.begin_write(whole.start, whole.end.saturating_sub(whole.start));
-    while let Some((part, together)) = cursor.next(memory)? {
+    while cursor.goes_on() {
+        let (part, together) = cursor.next(memory)?;
         if let Some(data) = together {
             load_unlogged(&data, |data| write_part(batch, part, data, tag))?;
         } else {
@@ -118,7 +119,8 @@ pub(super) fn read<B: DiskBatch>(
     steps: Steps<'_>,
 ) -> Result<(), RequestError> {
     let mut cursor = Cursor::new(sector, into, batch.sector_size());
-    while let Some((part, together)) = cursor.next(memory)? {
+    while cursor.goes_on() {
+        let (part, together) = cursor.next(memory)?;
         if let Some(data) = together {
             store_logged(&data, |data| read_part(batch, part, data))?;
         } else {
@@ -131,6 +133,7 @@ pub(super) fn read<B: DiskBatch>(
     Ok(())
 }
 
+#[inline]
 fn write_part<B: DiskBatch>(
     batch: &mut B,
     part: Part,
@@ -144,6 +147,7 @@ fn write_part<B: DiskBatch>(
     }
 }
 
+#[inline]
 fn read_part<B: DiskBatch>(
     batch: &mut B,
     part: Part,

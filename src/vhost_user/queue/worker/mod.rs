@@ -96,8 +96,8 @@ pub(in crate::vhost_user) trait Handler: Send {
         let _ = (is_resumed, offered);
     }
 
-    /// Carries out `requests`, one after another, and hands over the completions in this order. Returns how
-    /// many it has carried out: all, unless it was interrupted.
+    /// Carries out `requests`, one after another, and pushes their completions in this order: the guest is
+    /// told of them once this returns. Returns how many it has carried out: all, unless it was interrupted.
     fn run(&mut self, requests: &Requests<'_>, completions: &mut Completions<Self::Reply>)
     -> usize;
 
@@ -425,6 +425,7 @@ impl<H: Handler> Worker<H> {
         let counters = &*self.counters;
         let requests = Requests { memory, table, heads, wake, interrupt, limits, counters };
         let done = self.handler.run(&requests, &mut self.completions);
+        self.completions.end();
         if done > 0 {
             counters.batch(done);
         }
