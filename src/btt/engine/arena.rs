@@ -293,11 +293,7 @@ impl Arena {
         record: &Record,
     ) -> Result<(), MediaError> {
         let offset = self.record_offset(set as u64);
-        let words = record.encode(record::magic(self.info.uuid));
-        for (word, at) in words.iter().zip((offset..).step_by(8)).skip(1) {
-            medium.store_u64(at, *word)?;
-        }
-        medium.store_u64(offset, words[0])?;
+        medium.store_line(offset, record.encode(record::magic(self.info.uuid)))?;
         medium.flush(offset, RECORD_SIZE)
     }
 

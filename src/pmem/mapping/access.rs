@@ -6,7 +6,9 @@ use vm_memory::VolatileSlice;
 
 use super::{HAS_STREAMED, Mapping, Protection};
 use crate::pmem::cpu;
-use crate::pmem::{Access, Backing, Cause, Durability, Intent, MediaError, PersistentMemory};
+use crate::pmem::{
+    Access, Backing, CACHE_LINE, Cause, Durability, Intent, MediaError, PersistentMemory,
+};
 
 impl PersistentMemory for Mapping {
     fn size(&self) -> u64 {
@@ -184,6 +186,19 @@ impl PersistentMemory for Mapping {
                 .and_then(|()| cpu::store_u64(address.add(8).cast(), second.to_le()))
         };
         stored.map_err(self.media_error(Access::Write, offset, 16))?;
+        self.writeback.note_store();
+        Ok(())
+    }
+
+    #[allow(clippy::cast_ptr_alignment, reason = "checked to be aligned to 64 bytes")]
+    fn store_line(&self, offset: u64, words: [u64; 8]) -> Result<(), MediaError> {
+        let address = self.checked_word(Access::Write, offset, CACHE_LINE)?;
+        let store = |index: usize| {
+            // SAFETY: checked to be aligned, inside the mapping and writable, the whole line.
+            unsafe { cpu::store_u64(address.add(8 * index).cast(), words[index].to_le()) }
+        };
+        let stored = (1..words.len()).try_for_each(store).and_then(|()| store(0));
+        stored.map_err(self.media_error(Access::Write, offset, CACHE_LINE))?;
         self.writeback.note_store();
         Ok(())
     }
