@@ -1,5 +1,5 @@
 //! The concurrent protocols of the engine, in every interleaving: read tracking, map locks, lanes that
-//! queues share, rounds.
+//! queues share, rounds, pages of several sectors.
 //!
 //! The engine is the real one, compiled against the atomics and mutexes of loom (feature `loom`). A
 //! model is a few threads that read and write a few sectors through queues of their own; it is run
@@ -25,6 +25,7 @@ mod groups;
 mod image;
 mod lanes;
 mod medium;
+mod pages;
 mod parts;
 mod reuse;
 mod rounds;

@@ -292,6 +292,7 @@ impl Arena {
         set: usize,
         record: &Record,
     ) -> Result<(), MediaError> {
+        let set = if mutant!(btt::OneRecordForAll) { 0 } else { set };
         let offset = self.record_offset(set as u64);
         medium.store_line(offset, record.encode(record::magic(self.info.uuid)))?;
         medium.flush(offset, RECORD_SIZE)
