@@ -17,12 +17,13 @@ use vhost_user_btt::btt::Queue;
 use vhost_user_btt::pmem::{DurabilityRequest, Mapping};
 
 use common::ring::Guest;
-use common::{Shuffled, disk, load};
+use common::{Shuffled, atomic_disk, load};
 
 /// Bytes of the disk: counts do not depend on it.
 const SIZE: u64 = 17 << 20;
-/// Requests of a batch, and batches of a case.
-const REQUESTS: usize = 16;
+/// Requests of a batch, where a case does not say otherwise.
+const REQUESTS: u16 = 16;
+/// Batches of a case.
 const BATCHES: u64 = 64;
 /// How much more than the kept count is too much, in percent.
 const TOLERANCE: u64 = 2;
@@ -36,65 +37,143 @@ fn counted_batch(act: &mut dyn FnMut()) {
 }
 
 /// What a case does with its disk.
-type Case = fn(Vec<Queue<Mapping>>, u32);
+type Act = fn(&Case, Vec<Queue<Mapping>>);
 
-const CASES: [(&str, DurabilityRequest, Case); 6] = [
-    ("engine-write-page-cache", DurabilityRequest::PageCache, engine_write),
-    ("engine-write-dax", DurabilityRequest::Dax, engine_write),
-    ("engine-read", DurabilityRequest::PageCache, engine_read),
-    ("ring-write-page-cache", DurabilityRequest::PageCache, ring_write),
-    ("ring-write-dax", DurabilityRequest::Dax, ring_write),
-    ("ring-read", DurabilityRequest::PageCache, ring_read),
+/// What is counted.
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    act: Act,
+    durability: DurabilityRequest,
+    sector_size: u32,
+    /// Bytes of a request.
+    size: u32,
+    /// Requests of a batch.
+    requests: u16,
+    /// `--atomic`, in bytes; 0: off.
+    atomic: u32,
+}
+
+impl Case {
+    /// The case, as it is listed and kept.
+    fn title(&self) -> String {
+        let atomic = match self.atomic {
+            0 => String::new(),
+            bytes => format!("-atomic-{}K", bytes >> 10),
+        };
+        let depth = match self.requests {
+            REQUESTS => String::new(),
+            requests => format!("-by-{requests}"),
+        };
+        format!("{}-{}{depth}{atomic}", self.name, self.size)
+    }
+
+    /// The queues of a disk for the case: one.
+    fn queues(&self) -> Vec<Queue<Mapping>> {
+        atomic_disk(self.sector_size, SIZE, self.durability, 1, self.atomic).1
+    }
+}
+
+const CACHE: DurabilityRequest = DurabilityRequest::PageCache;
+const DAX: DurabilityRequest = DurabilityRequest::Dax;
+
+/// Requests of a sector, with sectors of either size.
+const SECTORS: [(&str, Act, DurabilityRequest); 6] = [
+    ("engine-write-page-cache", engine_write, CACHE),
+    ("engine-write-dax", engine_write, DAX),
+    ("engine-read", engine_read, CACHE),
+    ("ring-write-page-cache", ring_write, CACHE),
+    ("ring-write-dax", ring_write, DAX),
+    ("ring-read", ring_read, CACHE),
 ];
 
-fn engine_write(mut queues: Vec<Queue<Mapping>>, sector_size: u32) {
-    let mut data = vec![0x5a; REQUESTS * sector_size as usize];
-    let (queue, mut shuffled) = (&mut queues[0], Shuffled::new(1));
-    for _ in 0..BATCHES {
-        counted_batch(&mut || load::write(queue, &mut shuffled, sector_size as usize, &mut data));
-    }
+/// What `--atomic` costs, with sectors of 4096 bytes: bytes and number of the requests, and its size.
+const ATOMIC: [(&str, Act, DurabilityRequest, u32, u16, u32); 16] = [
+    ("ring-write-page-cache", ring_write, CACHE, 4096, 32, 0),
+    ("ring-write-page-cache", ring_write, CACHE, 4096, 32, 64 << 10),
+    ("ring-write-dax", ring_write, DAX, 4096, 32, 0),
+    ("ring-write-dax", ring_write, DAX, 4096, 32, 64 << 10),
+    ("ring-write-page-cache", ring_write, CACHE, 16 << 10, 1, 0),
+    ("ring-write-page-cache", ring_write, CACHE, 16 << 10, 1, 16 << 10),
+    ("ring-write-page-cache", ring_write, CACHE, 16 << 10, 1, 64 << 10),
+    ("ring-write-dax", ring_write, DAX, 16 << 10, 1, 0),
+    ("ring-write-dax", ring_write, DAX, 16 << 10, 1, 64 << 10),
+    ("ring-write-page-cache", ring_write, CACHE, 16 << 10, 32, 0),
+    ("ring-write-page-cache", ring_write, CACHE, 16 << 10, 32, 16 << 10),
+    ("ring-write-page-cache", ring_write, CACHE, 16 << 10, 32, 64 << 10),
+    ("ring-write-dax", ring_write, DAX, 16 << 10, 32, 0),
+    ("ring-write-dax", ring_write, DAX, 16 << 10, 32, 64 << 10),
+    ("ring-read", ring_read, CACHE, 16 << 10, 16, 0),
+    ("ring-read", ring_read, CACHE, 16 << 10, 16, 64 << 10),
+];
+
+fn cases() -> Vec<Case> {
+    let sectors = |size: u32| {
+        SECTORS.map(|(name, act, durability)| {
+            let (sector_size, requests, atomic) = (size, REQUESTS, 0);
+            Case { name, act, durability, sector_size, size, requests, atomic }
+        })
+    };
+    let atomic = ATOMIC.map(|(name, act, durability, size, requests, atomic)| Case {
+        name,
+        act,
+        durability,
+        sector_size: 4096,
+        size,
+        requests,
+        atomic,
+    });
+    [&sectors(512)[..], &sectors(4096), &atomic].concat()
 }
 
-fn engine_read(mut queues: Vec<Queue<Mapping>>, sector_size: u32) {
-    let mut data = vec![0x5a; REQUESTS * sector_size as usize];
-    let (queue, mut shuffled) = (&mut queues[0], Shuffled::new(1));
-    for _ in 0..BATCHES {
-        counted_batch(&mut || load::read(queue, &mut shuffled, sector_size as usize, &mut data));
-    }
+fn engine_write(case: &Case, mut queues: Vec<Queue<Mapping>>) {
+    engine(case, &mut queues[0], load::write);
 }
 
-fn ring_write(queues: Vec<Queue<Mapping>>, sector_size: u32) {
-    ring(queues, sector_size, true);
+fn engine_read(case: &Case, mut queues: Vec<Queue<Mapping>>) {
+    engine(case, &mut queues[0], load::read);
 }
 
-fn ring_read(queues: Vec<Queue<Mapping>>, sector_size: u32) {
-    ring(queues, sector_size, false);
-}
-
-fn ring(queues: Vec<Queue<Mapping>>, sector_size: u32, writes: bool) {
-    let mut guest = Guest::new(queues, sector_size);
+fn engine(
+    case: &Case,
+    queue: &mut Queue<Mapping>,
+    act: fn(&mut Queue<Mapping>, &mut Shuffled, usize, &mut [u8]),
+) {
+    let size = case.size as usize;
+    let mut data = vec![0x5a; usize::from(case.requests) * size];
     let mut shuffled = Shuffled::new(1);
     for _ in 0..BATCHES {
-        guest.offer(REQUESTS as u16, writes, &mut shuffled);
+        counted_batch(&mut || act(queue, &mut shuffled, size, &mut data));
+    }
+}
+
+fn ring_write(case: &Case, queues: Vec<Queue<Mapping>>) {
+    ring(case, queues, true);
+}
+
+fn ring_read(case: &Case, queues: Vec<Queue<Mapping>>) {
+    ring(case, queues, false);
+}
+
+fn ring(case: &Case, queues: Vec<Queue<Mapping>>, writes: bool) {
+    let mut guest = Guest::new(queues, case.size);
+    let mut shuffled = Shuffled::new(1);
+    for _ in 0..BATCHES {
+        guest.offer(case.requests, writes, &mut shuffled);
         counted_batch(&mut || guest.kick());
         guest.check();
     }
 }
 
-/// Runs the case `name`, which valgrind counts.
-fn run(name: &str) {
-    for sector_size in [512, 4096] {
-        for (case, durability, act) in CASES {
-            if name == format!("{case}-{sector_size}") {
-                return act(disk(sector_size, SIZE, durability, 1).1, sector_size);
-            }
-        }
-    }
-    panic!("there is no case {name:?}");
+/// Runs the case `title`, which valgrind counts.
+fn run(title: &str) {
+    let case = cases().into_iter().find(|case| case.title() == title);
+    let case = case.unwrap_or_else(|| panic!("there is no case {title:?}"));
+    (case.act)(&case, case.queues());
 }
 
-/// Counts the instructions of a request of the case `name`.
-fn count(name: &str) -> Option<u64> {
+/// Counts the instructions of a request.
+fn count(case: &Case) -> Option<u64> {
     let folder = tempfile::tempdir().expect("room for a temporary folder");
     let out = folder.path().join("callgrind.out");
     let status = Command::new("valgrind")
@@ -106,14 +185,14 @@ fn count(name: &str) -> Option<u64> {
         ])
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(std::env::current_exe().expect("this program has a path"))
-        .args(["--case", name])
+        .args(["--case", &case.title()])
         .status();
     if !status.is_ok_and(|status| status.success()) {
         return None;
     }
     let text = std::fs::read_to_string(out).ok()?;
     let total = text.lines().find_map(|line| line.strip_prefix("totals: "))?;
-    Some(total.trim().parse::<u64>().ok()? / (BATCHES * REQUESTS as u64))
+    Some(total.trim().parse::<u64>().ok()? / (BATCHES * u64::from(case.requests)))
 }
 
 fn kept_counts(path: &Path) -> BTreeMap<String, u64> {
@@ -134,21 +213,19 @@ fn main() -> ExitCode {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/counts.txt");
     let kept = kept_counts(&path);
     let (mut lines, mut is_worse) = (Vec::new(), false);
-    println!("{:32} {:>8} {:>8}", "instructions per request", "kept", "now");
-    for sector_size in [512, 4096] {
-        for (case, ..) in CASES {
-            let name = format!("{case}-{sector_size}");
-            let Some(now) = count(&name) else {
-                eprintln!("{name}: cannot be counted: is valgrind installed?");
-                return ExitCode::FAILURE;
-            };
-            let before = kept.get(&name).copied();
-            let worse = before.is_some_and(|before| now * 100 > before * (100 + TOLERANCE));
-            let before = before.map_or_else(|| "-".to_owned(), |before| before.to_string());
-            println!("{name:32} {before:>8} {now:>8}{}", if worse { "  MORE" } else { "" });
-            lines.push(format!("{name:32} {now:>8}\n"));
-            is_worse |= worse;
-        }
+    println!("{:44} {:>8} {:>8}", "instructions per request", "kept", "now");
+    for case in cases() {
+        let name = case.title();
+        let Some(now) = count(&case) else {
+            eprintln!("{name}: cannot be counted: is valgrind installed?");
+            return ExitCode::FAILURE;
+        };
+        let before = kept.get(&name).copied();
+        let worse = before.is_some_and(|before| now * 100 > before * (100 + TOLERANCE));
+        let before = before.map_or_else(|| "-".to_owned(), |before| before.to_string());
+        println!("{name:44} {before:>8} {now:>8}{}", if worse { "  MORE" } else { "" });
+        lines.push(format!("{name:44} {now:>8}\n"));
+        is_worse |= worse;
     }
     if arguments.iter().any(|argument| argument == "--update") {
         std::fs::write(&path, lines.concat()).expect("the repository can be written to");

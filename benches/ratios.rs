@@ -138,7 +138,7 @@ fn one_queue(sector_size: u32, as_json: bool, wanted: &dyn Fn(&str) -> bool) {
 }
 
 /// Pages of 16 KiB that are all or nothing against the same where only sectors are; and single sectors of such a
-/// disk. One at a time, and 32.
+/// disk. One at a time, and 32. A second disk where only sectors are shows what is due to where a disk is in memory.
 fn pages(as_json: bool, wanted: &dyn Fn(&str) -> bool) {
     const PAGE: u32 = 16 << 10;
     let titles = [1, 32].map(|count| ["page", "sector"].map(|what| format!("{what}/4096/{count}")));
@@ -148,24 +148,26 @@ fn pages(as_json: bool, wanted: &dyn Fn(&str) -> bool) {
     for durability in [DurabilityRequest::Dax, DurabilityRequest::PageCache] {
         let (_, mut plain) = disk(4096, SIZE, durability, 4);
         let (_, mut atomic) = atomic_disk(4096, SIZE, durability, 4, 64 << 10);
-        let (plain, atomic) = (&mut plain[0], &mut atomic[0]);
+        let (_, mut again) = disk(4096, SIZE, durability, 4);
+        let (plain, atomic, again) = (&mut plain[0], &mut atomic[0], &mut again[0]);
         let names = match durability {
-            DurabilityRequest::Dax => ["sectors-dax", "atomic-dax"],
-            _ => ["sectors-cache", "atomic-cache"],
+            DurabilityRequest::Dax => ["sectors-dax", "atomic-dax", "sectors-dax-again"],
+            _ => ["sectors-cache", "atomic-cache", "sectors-cache-again"],
         };
         for (count, titles) in [1, 32].into_iter().zip(&titles) {
             for (title, size, act) in
                 [(&titles[0], PAGE, write_pages as Write), (&titles[1], 4096, write as Write)]
             {
                 if wanted(title) {
-                    let mut data = [(); 2].map(|()| vec![0x5a; (count * size) as usize]);
-                    let [ours, theirs] = &mut data;
-                    let mut shuffled = [(); 2].map(|()| Shuffled::new(1));
-                    let [one, two] = &mut shuffled;
-                    let subjects = vec![
-                        Subject::new(names[0], || act(plain, one, size as usize, ours)),
-                        Subject::new(names[1], || act(atomic, two, size as usize, theirs)),
-                    ];
+                    let queues = [&mut *plain, &mut *atomic, &mut *again];
+                    let subjects = names.into_iter().zip(queues).map(|(name, queue)| {
+                        let mut data = vec![0x5a; (count * size) as usize];
+                        let mut shuffled = Shuffled::new(1);
+                        Subject::new(name, move || {
+                            act(queue, &mut shuffled, size as usize, &mut data);
+                        })
+                    });
+                    let subjects = subjects.collect();
                     compare(title, count * size / 4096, subjects, as_json);
                 }
             }

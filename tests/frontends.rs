@@ -17,6 +17,10 @@ use common::raw::{
     MEMORY, Raw, RawGuest, SET_FEATURES, SET_MEM_TABLE, SET_OWNER, SET_PROTOCOL_FEATURES, SIZE,
     USER_BASE, VERSION, halves, memory_table, new_eventfd, new_memory, words,
 };
+use uuid::Uuid;
+use vhost_user_btt::btt::flog::FlogEntry;
+use vhost_user_btt::btt::{Geometry, InfoBlock, LaneIndex, LbaSize, Version};
+use vhost_user_btt::pmem::{DurabilityRequest, Mapping, PersistentMemory, Protection};
 
 /// Bit of the feature.
 const WRITE_ZEROES: u32 = 14;
@@ -415,10 +419,7 @@ fn blocks_larger_than_a_sector_are_refused_since_they_would_tear() {
     for (options, reason) in [
         (&["--logical-block-size=4096", "--atomic=off"][..], "could tear; it takes --atomic=4096"),
         (&["--logical-block-size=8192", "--atomic=off"], "could tear; it takes --atomic=8192"),
-        (
-            &["--logical-block-size=32768", "--atomic=auto", "--num-queues=5"],
-            "with 4 queues or fewer",
-        ),
+        (&["--logical-block-size=32768", "--num-queues=5"], "with 4 queues or fewer"),
         (&["--atomic=64K", "--num-queues=2"], "of 32768 bytes at most"),
         (&["--atomic-hint", "--atomic=32K", "--num-queues=1"], "logical blocks of 4096 bytes"),
     ] {
@@ -433,7 +434,7 @@ fn blocks_of_several_sectors_are_served_where_they_are_all_or_nothing() {
     const BLOCK: u32 = 16384;
     let folder = tempfile::tempdir().unwrap();
     let file = make_namespace(folder.path(), "32M", 4096);
-    let options = ["--logical-block-size=16384", "--atomic=auto", "--discard=on"];
+    let options = ["--logical-block-size=16384", "--discard=on"];
     let daemon = Daemon::start(&file, &options);
     assert_eq!(blocks(&daemon), (BLOCK, 0, 1));
     let frontend = Frontend { kind: &PLAIN, raw: Raw::connect(&daemon.socket) };
@@ -462,8 +463,8 @@ fn a_guest_is_told_which_writes_to_prefer_only_if_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let file = make_namespace(folder.path(), "32M", 4096);
     for (options, preferred) in [
-        (&["--atomic=auto"][..], 0),
-        (&["--atomic=auto", "--atomic-hint"], 4),
+        (&[][..], 0),
+        (&["--atomic-hint"], 4),
         (&["--atomic=64K", "--atomic-hint=32K", "--num-queues=4"], 8),
     ] {
         let daemon = Daemon::start(&file, options);
@@ -473,4 +474,88 @@ fn a_guest_is_told_which_writes_to_prefer_only_if_asked_for() {
         let config = frontend.read_config((0, 60));
         assert_eq!(u32::from_le_bytes(config[28..32].try_into().unwrap()), preferred);
     }
+}
+
+/// Most segments of a request, as the configuration space has it.
+fn most_segments(frontend: &Frontend) -> u32 {
+    let config = frontend.read_config((0, 60));
+    u32::from_le_bytes(config[12..16].try_into().unwrap())
+}
+
+#[test]
+fn long_requests_are_cut_between_what_is_all_or_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = make_namespace(folder.path(), "32M", 4096);
+    for (options, segments, said) in [
+        (&["--num-queues=4"][..], 112, "aligned writes of up to 65536 bytes all or nothing"),
+        (&["--num-queues=64"], 124, "aligned writes of up to 16384 bytes all or nothing"),
+        (&["--atomic=off"], 126, "durability"),
+        (&["--read-only"], 112, "read-only"),
+    ] {
+        let daemon = Daemon::start(&file, options);
+        let frontend = Frontend { kind: &PLAIN, raw: Raw::connect(&daemon.socket) };
+        frontend.negotiate(true);
+        assert_eq!(most_segments(&frontend), segments, "{options:?}");
+        let log = daemon.log();
+        let line = log.lines().find(|line| line.contains(": serving ")).unwrap();
+        assert!(line.ends_with(said), "{options:?}: {line}");
+    }
+}
+
+/// A disk whose last block ends where its map begins: there is no room for records.
+fn without_slack(path: &Path) {
+    const SIZE: u64 = 17 << 20;
+    let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
+    file.set_len(SIZE).unwrap();
+    let (protection, durability) = (Protection::ReadWrite, DurabilityRequest::PageCache);
+    let medium = Mapping::new(file, 0..SIZE, protection, durability).unwrap();
+    let mut geometry = Geometry::new(SIZE, LbaSize::new(4096).unwrap(), true);
+    geometry.internal_nlba = ((geometry.mapoff - geometry.dataoff) / 4096) as u32;
+    geometry.external_nlba = geometry.internal_nlba - geometry.nfree;
+    for lane in (0..geometry.nfree).map(LaneIndex) {
+        let [place, commit] = FlogEntry::initial(lane, geometry.external_nlba).halves();
+        medium.store_u64_pair(geometry.flog_offset(lane), place, commit).unwrap();
+    }
+    let (uuid, parent_uuid) = (Uuid::max(), Uuid::nil());
+    let info = InfoBlock { uuid, parent_uuid, error: false, version: Version::V2_0, geometry };
+    info.write(&medium, geometry.info2off).unwrap();
+    info.write(&medium, 0).unwrap();
+}
+
+#[test]
+fn a_disk_without_room_for_records_is_served_as_ever_unless_a_size_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nvdimm");
+    without_slack(&file);
+    let mut refused = Daemon::begin(&file, &["--atomic=16K"]);
+    assert_eq!(refused.wait().code(), Some(1));
+    assert!(refused.log().contains("of 4096 bytes at most"), "{}", refused.log());
+
+    let daemon = Daemon::start(&file, &["--num-queues=4"]);
+    let mut guest = RawGuest::start(&daemon.socket, 1);
+    guest.put(DATA, &[1; 16384]);
+    assert_eq!(guest.request(0, T_OUT, 0, Some(readable(DATA, 16384))), 0);
+    drop(guest);
+    let frontend = Frontend { kind: &PLAIN, raw: Raw::connect(&daemon.socket) };
+    frontend.negotiate(true);
+    assert_eq!(most_segments(&frontend), 126);
+    let log = daemon.log();
+    let said = "with 4 queues, this disk cannot make writes of several sectors all or nothing";
+    let line = log.lines().find(|line| line.ends_with(said));
+    assert!(line.is_some_and(|line| line.contains("INFO")), "{log}");
+}
+
+/// The configuration space is read before the disk is claimed, and holds until it is let go.
+#[test]
+fn a_disk_that_is_claimed_as_rings_run_says_the_same_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = make_namespace(folder.path(), "32M", 4096);
+    let mut daemon = Daemon::start(&file, &["--claim=running", "--num-queues=16"]);
+    let frontend = Frontend { kind: &PLAIN, raw: Raw::connect(&daemon.socket) };
+    frontend.negotiate(true);
+    assert_eq!(most_segments(&frontend), 112);
+    drop(frontend);
+    let guest = RawGuest::start(&daemon.socket, 1);
+    daemon.wait_for_log("the disk is claimed, as its rings run");
+    assert_eq!(most_segments(&Frontend { kind: &PLAIN, raw: guest.raw }), 112);
 }

@@ -14,9 +14,13 @@ mod syncs;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use daemon::{Daemon, make_namespace, nvdimmctl, nvdimmctl_ok};
 use serde_json::Value;
+use vhost_user_btt::btt::{self, Btt, Geometry, LaneIndex, Lba, Queue};
+use vhost_user_btt::pmem::{DurabilityRequest, Mapping, PersistentMemory, Protection};
+use vm_memory::VolatileSlice;
 
 const PAGE: u64 = 4096;
 
@@ -89,6 +93,108 @@ fn a_repair_is_not_taken_back_under_what_was_written_since() {
     let (_, said) = run(8, &["check-namespace", text(&path), "--undo", text(&backup)]);
     assert!(said.contains("written to since"), "{said}");
     assert!(fs::read(&path).unwrap() == before);
+}
+
+/// Opens the disk in `path` with two queues, and lets `act` have the first.
+fn with_disk(path: &Path, act: impl FnOnce(&Mapping, &Geometry, u64, &mut Queue<Arc<Mapping>>)) {
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let size = file.metadata().unwrap().len();
+    let (protection, durability) = (Protection::ReadWrite, DurabilityRequest::PageCache);
+    let medium = Arc::new(Mapping::new(file, 0..size, protection, durability).unwrap());
+    let options = btt::OpenOptions {
+        version: None,
+        namespace: None,
+        read_only: false,
+        queues: 2,
+        atomic: 16 << 10,
+    };
+    let (btt, mut queues) = Btt::open(medium.clone(), &options).unwrap();
+    let found = &btt::find(&medium, None).unwrap()[0];
+    act(&medium, &found.info.geometry, found.start, &mut queues[0]);
+    drop(btt);
+}
+
+fn write(queue: &mut Queue<Arc<Mapping>>, first: u64, byte: u8, sectors: usize) {
+    let mut data = vec![byte; sectors * PAGE as usize];
+    let mut batch = queue.batch();
+    batch.write(first, &VolatileSlice::from(&mut data[..]), 0).unwrap();
+    batch.commit();
+    assert_eq!(batch.take_failures().count(), 0);
+}
+
+/// Leaves the disk in `path` as if the power had failed in the middle of a write to its first `sectors` sectors: the
+/// map does not have it yet, nor does the flog entry of the lane `missing`.
+fn cut_off(path: &Path, sectors: u32, missing: Option<u32>) {
+    with_disk(path, |medium, geometry, start, queue| {
+        write(queue, 0, 1, sectors as usize);
+        let entries = (0..sectors).map(|lba| start + geometry.map_entry_offset(Lba(lba)));
+        let before: Vec<u32> =
+            entries.clone().map(|entry| medium.load_u32(entry).unwrap()).collect();
+        write(queue, 0, 2, sectors as usize);
+        for (entry, value) in entries.zip(before) {
+            medium.store_u32(entry, value).unwrap();
+        }
+        if let Some(lane) = missing {
+            let entry = start + geometry.flog_offset(LaneIndex(lane)) + 16;
+            medium.write_bytes(entry, &[0; 16]).unwrap();
+        }
+        medium.sync().unwrap();
+    });
+}
+
+/// What the first page of the disk holds, one byte for all.
+fn first_page(folder: &Path, path: &Path) -> u8 {
+    let out = folder.join("out");
+    nvdimmctl_ok(&["export", text(path), text(&out)]);
+    let bytes = fs::read(&out).unwrap();
+    fs::remove_file(out).unwrap();
+    assert!(bytes[..4 * PAGE as usize].iter().all(|byte| *byte == bytes[0]), "it is torn");
+    bytes[0]
+}
+
+#[test]
+fn a_page_that_a_repair_has_taken_back_is_taken_back_again_after_its_undo() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = make_namespace(folder.path(), "32M", 4096);
+    // The second page is in the lanes 8, 10, 12 and 14.
+    cut_off(&path, 4, Some(10));
+    let before = fs::read(&path).unwrap();
+    let (said, _) = run(0, &["check-namespace", text(&path)]);
+    assert!(said.contains("would be repaired: arena 0: take back the write of"), "{said}");
+    let (said, _) = run(1, &["check-namespace", text(&path), "--repair"]);
+    assert!(said.contains("3 repairs made"), "{said}");
+    assert_eq!(first_page(folder.path(), &path), 1);
+
+    let backup = folder.path().join("nvdimm.before-repair");
+    run(0, &["check-namespace", text(&path), "--undo", text(&backup)]);
+    assert!(fs::read(&path).unwrap() == before);
+    assert_eq!(first_page(folder.path(), &path), 1, "the record is still there");
+    run(1, &["check-namespace", text(&path), "--repair"]);
+
+    // Opening the disk clears the record, and without it the page would be torn.
+    drop(Daemon::start(&path, &[]));
+    let opened = fs::read(&path).unwrap();
+    let (_, said) = run(8, &["check-namespace", text(&path), "--undo", text(&backup)]);
+    assert!(said.contains("written to since"), "{said}");
+    assert!(fs::read(&path).unwrap() == opened);
+    assert_eq!(first_page(folder.path(), &path), 1);
+}
+
+/// What the write has freed is another sector's by then.
+#[test]
+fn a_write_that_a_repair_has_completed_stays_once_others_have_its_block() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = make_namespace(folder.path(), "32M", 4096);
+    cut_off(&path, 1, None);
+    run(1, &["check-namespace", text(&path), "--repair"]);
+    with_disk(&path, |_, _, _, queue| {
+        // Once through all lanes.
+        (0..128).for_each(|sector| write(queue, 100 + sector, 3, 1));
+    });
+    let backup = folder.path().join("nvdimm.before-repair");
+    let (_, said) = run(8, &["check-namespace", text(&path), "--undo", text(&backup)]);
+    assert!(said.contains("written to since"), "{said}");
+    run(0, &["check-namespace", text(&path)]);
 }
 
 #[test]

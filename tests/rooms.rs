@@ -32,6 +32,7 @@ const ROOMS: [Room; 14] = [
     (
         "cli",
         &[
+            "amount",
             "btt",
             "dax",
             "error_chain",

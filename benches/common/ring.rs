@@ -28,14 +28,16 @@ pub struct Guest {
     ring: Ring,
     memory: Memory,
     ram: GuestRam,
-    sector_size: u32,
-    sectors: u64,
+    /// Bytes of a request.
+    size: u32,
+    /// How many requests cover the disk.
+    places: u64,
     index: u16,
 }
 
 impl Guest {
-    /// A guest of the disk with these queues, the first of which it uses.
-    pub fn new(queues: Vec<Queue<Mapping>>, sector_size: u32) -> Guest {
+    /// A guest of the disk with these queues, the first of which it uses, for requests of `size` bytes.
+    pub fn new(queues: Vec<Queue<Mapping>>, size: u32) -> Guest {
         let btt = queues[0].btt().clone();
         let options = DeviceOptions {
             read_only: false,
@@ -50,13 +52,14 @@ impl Guest {
         let ring = ring.expect("a power of two");
         let places = RingPlaces { descriptors: DESCRIPTORS, available: AVAILABLE, used: USED };
         ring.start(QUEUE_SIZE, places, true).expect("aligned");
-        Guest { device, ring, memory, ram, sector_size, sectors: btt.sectors(), index: 0 }
+        let places = btt.sectors() / u64::from(size / btt.sector_size());
+        Guest { device, ring, memory, ram, size, places, index: 0 }
     }
 
-    /// Offers `count` requests of a sector each.
+    /// Offers `count` requests, each at a multiple of its size.
     pub fn offer(&mut self, count: u16, writes: bool, shuffled: &mut Shuffled) {
         for number in 0..count {
-            let sector = shuffled.below(self.sectors) * u64::from(self.sector_size / 512);
+            let sector = shuffled.below(self.places) * u64::from(self.size / 512);
             let header = [u64::from(writes).to_le_bytes(), sector.to_le_bytes()].concat();
             let at = |base: u64, size: u64| base + u64::from(number) * size;
             let (place, status) = (at(HEADERS, 16), at(STATUSES, 1));
@@ -65,7 +68,7 @@ impl Guest {
             let data = if writes { NEXT } else { NEXT | WRITE };
             let parts = [
                 (place, 16, NEXT),
-                (at(DATA, self.sector_size.into()), self.sector_size, data),
+                (at(DATA, self.size.into()), self.size, data),
                 (status, 1, WRITE),
             ];
             let head = number * 3;

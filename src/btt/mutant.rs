@@ -134,6 +134,8 @@ mutants! {
         RelaxedClear,
         /// Map locks are released before the map entries are stored.
         UnlockedMap,
+        /// All sets of lanes have one record of groups.
+        OneRecordForAll,
     }
     /// Those that the tests of repair must notice.
     REPAIR: {

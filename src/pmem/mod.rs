@@ -118,6 +118,15 @@ pub trait PersistentMemory: Send + Sync {
         self.store_u64(offset + 8, second)
     }
 
+    /// Stores the double words of the cache line at `offset`, a multiple of 64, one after another and the first
+    /// of them last: no thread sees that one without all others, and no power failure keeps it without them.
+    fn store_line(&self, offset: u64, words: [u64; 8]) -> Result<(), MediaError> {
+        for (word, at) in words.iter().zip((offset..).step_by(8)).skip(1) {
+            self.store_u64(at, *word)?;
+        }
+        self.store_u64(offset, words[0])
+    }
+
     /// Copies the bytes at `offset` into `into`, all of it.
     fn read(&self, offset: u64, into: &VolatileSlice<'_>) -> Result<(), MediaError>;
 

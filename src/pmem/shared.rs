@@ -75,6 +75,10 @@ impl<M: PersistentMemory + ?Sized> PersistentMemory for Arc<M> {
         (**self).store_u64_pair(offset, first, second)
     }
 
+    fn store_line(&self, offset: u64, words: [u64; 8]) -> Result<(), MediaError> {
+        (**self).store_line(offset, words)
+    }
+
     fn is_cached(&self, offset: u64) -> bool {
         (**self).is_cached(offset)
     }

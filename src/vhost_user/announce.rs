@@ -28,10 +28,18 @@ pub(super) fn announce(claim: &Claim, device: &Device, durability: Durability) {
         device.queues,
         if device.read_only { ", read-only" } else { "" },
         match device.atomic_size {
-            size if size > device.sector_size =>
+            size if size > device.sector_size && !device.read_only =>
                 format!(", aligned writes of up to {size} bytes all or nothing"),
             _ => String::new(),
         },
+    );
+}
+
+/// Says that a write of several sectors may tear, although it was wanted that it does not where that can be.
+pub(super) fn say_that_only_sectors_are_atomic(claim: &Claim, queues: u16) {
+    info!(
+        "{}: with {queues} queues, this disk cannot make writes of several sectors all or nothing",
+        claim.path().display()
     );
 }
 

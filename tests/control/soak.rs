@@ -19,6 +19,9 @@ use crate::common::usage::Usage;
 use crate::setup::Place;
 
 const DISKS: [&str; 3] = ["first", "second", "third"];
+/// How they are served: two of them share rate limits.
+const SERVED: [&str; 3] = ["first,rate-group=pair", "second,rate-group=pair", "third"];
+const GROUP: &str = "pair";
 /// Sectors that each guest uses.
 const SECTORS: u64 = 64;
 
@@ -124,6 +127,8 @@ fn administer(place: &Place, round: u64) {
         assert_eq!(answer, Answer::Done, "{request:?}");
     };
     done(Request::Rate { device: Some(disk.clone()), group: None, limit });
+    let of_group = RateReport { ops_size: if round % 3 == 1 { 80 } else { 0 }, ..limit };
+    done(Request::Rate { device: None, group: Some(GROUP.into()), limit: of_group });
     done(Request::Quiesce { device: disk.clone(), time_limit: QUIESCE_SECONDS });
     done(Request::Resume { device: disk.clone() });
     done(Request::Drain { device: disk.clone() });
@@ -142,7 +147,8 @@ fn administer(place: &Place, round: u64) {
 #[test]
 fn all_at_once() {
     let place = Place::new("560M", &[VISITOR, DISKS[0], DISKS[1], DISKS[2]]);
-    let daemon = place.serve(&DISKS, &[]);
+    let group = format!("--rate-limit=group={GROUP},ops_size=100,ops_refill_time=50");
+    let daemon = place.serve(&SERVED, &[&group]);
     let is_over = AtomicBool::new(false);
     // The threads that flush are there from the first flush on.
     for disk in DISKS {
@@ -169,10 +175,11 @@ fn all_at_once() {
             begun.elapsed().as_secs()
         );
         assert!(now.anonymous_kib < warm.anonymous_kib + MOST_GROWTH_KIB, "{warm:?}, {now:?}");
+        let limit = RateReport::default();
         for disk in DISKS {
-            let limit = RateReport::default();
             place.request(&Request::Rate { device: Some(disk.into()), group: None, limit });
         }
+        place.request(&Request::Rate { device: None, group: Some(GROUP.into()), limit });
         is_over.store(true, Ordering::Release);
         guests.map(|guest| guest.join().unwrap())
     });

@@ -246,7 +246,7 @@ fn hunt_all(mutants: &[AnyMutant]) -> usize {
     panic::set_hook(Box::new(|_| {}));
     let killed = AtomicUsize::new(0);
     for_each(mutants, |mutant| {
-        let hunted = *mutant;
+        let (hunted, begun) = (*mutant, Instant::now());
         let noticed = match limits::try_within(MOST_OF_A_MUTANT, move || mutants::hunt(hunted)) {
             Ended::Normally(None) => {
                 println!("mutant {mutant} LIVES");
@@ -257,7 +257,7 @@ fn hunt_all(mutants: &[AnyMutant]) -> usize {
             Ended::Not => "it hangs".to_owned(),
         };
         killed.fetch_add(1, Ordering::Relaxed);
-        println!("mutant {mutant}: {noticed}");
+        println!("mutant {mutant}, {} s: {noticed}", begun.elapsed().as_secs());
     });
     panic::set_hook(hook);
     println!("mutants killed: {} of {}", killed.load(Ordering::Relaxed), mutants.len());

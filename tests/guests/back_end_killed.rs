@@ -48,6 +48,7 @@ fn a_killed_back_end_is_replaced_without_an_error(sector_size: u32, queues: u32)
 }
 
 #[test]
+#[ignore = "takes minutes; scripts/test --deep runs it"]
 fn a_killed_back_end_is_replaced_without_an_error_512() {
     a_killed_back_end_is_replaced_without_an_error(512, 1);
 }

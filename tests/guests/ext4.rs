@@ -46,6 +46,7 @@ fn files_survive_a_reboot(sector_size: u32) {
 }
 
 #[test]
+#[ignore = "takes minutes; scripts/test --deep runs it"]
 fn files_survive_a_reboot_512() {
     files_survive_a_reboot(512);
 }

@@ -82,11 +82,13 @@ fn a_label_less_disk_written_by_linux_is_served_with_the_same_contents_512() {
 }
 
 #[test]
+#[ignore = "takes minutes; scripts/test --deep runs it"]
 fn a_label_less_disk_written_by_linux_is_served_with_the_same_contents_4096() {
     a_disk_written_by_linux_is_served_with_the_same_contents(Labels::None, 4096);
 }
 
 #[test]
+#[ignore = "takes minutes; scripts/test --deep runs it"]
 fn a_labelled_disk_written_by_linux_is_served_with_the_same_contents_512() {
     a_disk_written_by_linux_is_served_with_the_same_contents(Labels::Last128KiB, 512);
 }
@@ -136,6 +138,7 @@ fn a_disk_of_ours_is_read_and_written_by_linux_512() {
 }
 
 #[test]
+#[ignore = "takes minutes; scripts/test --deep runs it"]
 fn a_disk_of_ours_is_read_and_written_by_linux_4096() {
     a_disk_of_ours_is_read_and_written_by_linux(4096);
 }
@@ -208,6 +211,7 @@ fn a_labelled_disk_that_has_grown_is_read_and_written_by_linux() {
 }
 
 #[test]
+#[ignore = "takes minutes; scripts/test --deep runs it"]
 fn a_label_less_disk_that_has_grown_is_read_and_written_by_linux() {
     let sizes = ["32M", "64M", "96M"];
     a_disk_that_has_grown_is_read_and_written_by_linux(Labels::None, 4096, sizes);

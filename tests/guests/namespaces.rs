@@ -234,6 +234,7 @@ fn namespaces_made_by_linux_are_served_by_us(labels: Labels, version: &str) {
 }
 
 #[test]
+#[ignore = "takes minutes; scripts/test --deep runs it"]
 fn namespaces_made_by_linux_with_labels_1_1_are_served_by_us() {
     namespaces_made_by_linux_are_served_by_us(Labels::Last128KiB, "1.1");
 }

@@ -28,6 +28,8 @@ pub struct Model {
     pub queues: usize,
     /// The sectors that are read and written.
     pub sectors: &'static [u32],
+    /// Bytes up to which an aligned write is all or nothing; 0: only sectors are.
+    pub atomic: u32,
     /// True if the image is whole in the end; else, what `run` makes sure of has to do.
     pub whole: bool,
     /// How often a thread that could go on is made to wait, in one interleaving, unless the
@@ -78,7 +80,7 @@ impl Model {
         builder.check(move || {
             counted.fetch_add(1, Ordering::Relaxed);
             let medium = Medium::new(&bytes, self.lanes, self.sectors, streaming);
-            let options = OpenOptions { queues: self.queues, ..OPTIONS };
+            let options = OpenOptions { queues: self.queues, atomic: self.atomic, ..OPTIONS };
             let (btt, queues) = Btt::open(medium.clone(), &options).unwrap();
             drop(btt);
             let outcome = run(Disk { medium: medium.clone(), queues });

@@ -14,6 +14,7 @@ const MODEL: Model = Model {
     lanes: 3,
     queues: 3,
     sectors: &[3],
+    atomic: 0,
     whole: true,
     preemptions: Some(3),
 };

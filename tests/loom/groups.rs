@@ -18,6 +18,7 @@ const MODEL: Model = Model {
     lanes: 2,
     queues: 2,
     sectors: &[3, 4],
+    atomic: 0,
     whole: true,
     preemptions: None,
 };

@@ -12,6 +12,7 @@ fn queues_that_share_the_only_lane_take_turns() {
         lanes: 1,
         queues: 3,
         sectors: &[3, 20],
+        atomic: 0,
         whole: true,
         preemptions: Some(3),
     };
@@ -39,6 +40,7 @@ fn queues_that_share_a_lane_are_safe_from_a_reader_with_another() {
         lanes: 2,
         queues: 3,
         sectors: &[3],
+        atomic: 0,
         whole: true,
         preemptions: Some(3),
     };

@@ -3,7 +3,7 @@
 //! | bytes | are |
 //! |---|---|
 //! | map entries that the model is about | atomics of loom's, loaded to acquire and stored to release, as [`PersistentMemory`] promises and no more: a load may return a value that was replaced long ago |
-//! | blocks, flog entries, info blocks | plain bytes, under a detector of races: two accesses, one of them a store, that nothing orders fail the model at once, whatever bytes the reader would have got |
+//! | blocks, flog entries, records of groups, info blocks | plain bytes, under a detector of races: two accesses, one of them a store, that nothing orders fail the model at once, whatever bytes the reader would have got |
 //! | blocks between a [`write`](PersistentMemory::write) and the fence of its thread that drains | nobody else's to read: streaming stores become visible in any order. [`Streaming`] says which fences drain |
 //! | all else, which nobody stores to | plain bytes |
 //!
@@ -11,6 +11,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::mem;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use loom::cell::UnsafeCell;
@@ -50,6 +51,7 @@ struct Inner {
     map: Vec<(Lba, Entry)>,
     blocks: Vec<Detector>,
     lanes: Vec<Detector>,
+    records: Vec<Detector>,
     infos: Detector,
     /// Under a lock that is free whenever it is wanted: the threads of a model take turns, and none
     /// does so while it holds this.
@@ -90,6 +92,7 @@ type Detector = Mutex<UnsafeCell<()>>;
 pub struct Outcome {
     map: Vec<(Lba, u32)>,
     flog: Vec<u8>,
+    records: Vec<u8>,
 }
 
 struct Plain {
@@ -115,6 +118,15 @@ enum Fault {
     Past,
 }
 
+/// Bytes of a record of groups.
+const RECORD_SIZE: usize = 64;
+
+/// Where records of groups are: between the last block and the map.
+fn slack(geometry: &Geometry) -> Range<usize> {
+    let blocks = geometry.internal_nlba as usize * SECTOR;
+    geometry.dataoff as usize + blocks..geometry.mapoff as usize
+}
+
 impl Medium {
     /// A medium that holds `bytes`, an image with `lanes` lanes, of which threads contend for the
     /// map entries of `contended`.
@@ -132,6 +144,7 @@ impl Medium {
             map: contended.iter().map(|&lba| (Lba(lba), entry(Lba(lba)))).collect(),
             blocks: detectors(geometry.internal_nlba),
             lanes: detectors(lanes),
+            records: detectors(slack(&geometry).len() as u32 / RECORD_SIZE as u32),
             infos: Mutex::new(UnsafeCell::new(())),
             plain: Mutex::new(Plain {
                 bytes: bytes.to_vec(),
@@ -165,9 +178,12 @@ impl Medium {
         let entry = |(lba, entry): &(Lba, Entry)| (*lba, entry.load());
         let flog = geometry.logoff as usize..geometry.info2off as usize;
         let used = geometry.nfree as usize * FLOG_PAIR_SIZE as usize;
+        let map = self.0.map.iter().map(entry).collect();
+        let bytes = &self.plain().bytes;
         Outcome {
-            map: self.0.map.iter().map(entry).collect(),
-            flog: self.plain().bytes[flog][..used].to_vec(),
+            map,
+            flog: bytes[flog][..used].to_vec(),
+            records: bytes[slack(geometry)].to_vec(),
         }
     }
 
@@ -222,6 +238,16 @@ impl Medium {
             let start = geometry.flog_offset(*lane);
             (start..start + FLOG_PAIR_SIZE).contains(&offset)
         })
+    }
+
+    /// What notices races for the flog entry or the record at `offset`.
+    fn detector(&self, offset: u64) -> &Detector {
+        if let Some(lane) = self.lane(offset) {
+            return &self.0.lanes[lane.0 as usize];
+        }
+        let slack = slack(&self.0.geometry);
+        assert!(slack.contains(&(offset as usize)), "neither a flog entry nor a record");
+        &self.0.records[(offset as usize - slack.start) / RECORD_SIZE]
     }
 
     fn copy_out(&self, offset: u64, into: &mut [u8]) {
@@ -283,8 +309,7 @@ impl PersistentMemory for Medium {
     }
 
     fn store_u64(&self, offset: u64, value: u64) -> Result<(), MediaError> {
-        let lane = self.lane(offset).expect("only flog entries are stored to");
-        let detector = self.0.lanes[lane.0 as usize].lock().unwrap();
+        let detector = self.detector(offset).lock().unwrap();
         detector.with_mut(|_| self.copy_in(offset, &value.to_le_bytes()));
         Ok(())
     }

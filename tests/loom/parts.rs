@@ -16,6 +16,7 @@ const MODEL: Model = Model {
     lanes: 2,
     queues: 2,
     sectors: &[3],
+    atomic: 0,
     whole: true,
     preemptions: None,
 };

@@ -11,6 +11,7 @@ const MODEL: Model = Model {
     lanes: 4,
     queues: 2,
     sectors: &[3, 20],
+    atomic: 0,
     whole: true,
     preemptions: None,
 };

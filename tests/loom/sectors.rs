@@ -11,6 +11,7 @@ const MODEL: Model = Model {
     lanes: 3,
     queues: 3,
     sectors: &[3],
+    atomic: 0,
     whole: true,
     preemptions: Some(3),
 };

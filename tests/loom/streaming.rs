@@ -17,6 +17,7 @@ const MODEL: Model = Model {
     lanes: 2,
     queues: 2,
     sectors: &[3, 5],
+    atomic: 0,
     whole: true,
     preemptions: None,
 };

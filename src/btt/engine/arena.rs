@@ -292,12 +292,9 @@ impl Arena {
         set: usize,
         record: &Record,
     ) -> Result<(), MediaError> {
+        let set = if mutant!(btt::OneRecordForAll) { 0 } else { set };
         let offset = self.record_offset(set as u64);
-        let words = record.encode(record::magic(self.info.uuid));
-        for (word, at) in words.iter().zip((offset..).step_by(8)).skip(1) {
-            medium.store_u64(at, *word)?;
-        }
-        medium.store_u64(offset, words[0])?;
+        medium.store_line(offset, record.encode(record::magic(self.info.uuid)))?;
         medium.flush(offset, RECORD_SIZE)
     }
 

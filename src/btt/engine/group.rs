@@ -41,12 +41,13 @@ impl<M: PersistentMemory> Batch<'_, M> {
     /// The sectors of the request that are written together with the one at `place`, from it on.
     fn piece(&self, place: Place<'_>) -> Range<u64> {
         let Place { arena, sector, .. } = place;
+        // A power of two.
         let unit = u64::from(self.btt.atomic_sectors);
         if !self.extent.contains(&sector) {
             return sector..sector + 1;
         }
         let cut = if mutant!(btt::PieceUncut) { self.extent.start } else { 0 };
-        let end = sector + unit - (sector - cut) % unit;
+        let end = sector + unit - ((sector - cut) & (unit - 1));
         let arena_end = arena.first_sector + u64::from(arena.info.geometry.external_nlba);
         sector..end.min(self.extent.end).min(arena_end)
     }
@@ -55,9 +56,11 @@ impl<M: PersistentMemory> Batch<'_, M> {
     pub(super) fn begin_group(&mut self, place: Place<'_>) -> Result<(), Error> {
         if self.btt.atomic_sectors > 1 {
             self.round.abandon_group();
-            let piece = self.piece(place);
-            if piece.end - piece.start > 1 {
-                return self.begin_several(place, piece);
+            if self.extent.end - self.extent.start > 1 {
+                let piece = self.piece(place);
+                if piece.end - piece.start > 1 {
+                    return self.begin_several(place, piece);
+                }
             }
         }
         self.begin_single(place);
@@ -69,8 +72,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let count = (piece.end - piece.start) as usize;
         let arena = place.arena.number;
         let looked_at = if mutant!(btt::FirstOfGroupLookedAt) { 1 } else { count as u32 };
-        let mut lbas = (place.lba.0..place.lba.0 + looked_at).map(Lba);
-        let again = lbas.any(|lba| self.repeats(arena, lba));
+        let again = self.repeats(arena, place.lba, looked_at);
         let fits = self.fits(arena, count);
         if !fits && mutant!(btt::GroupOverRounds) {
             self.begin_single(place);
@@ -89,16 +91,16 @@ impl<M: PersistentMemory> Batch<'_, M> {
     /// Begins the group of the sector at `place`, which is its only one.
     #[inline]
     fn begin_single(&mut self, place: Place<'_>) {
-        if self.round.is_full() || self.repeats(place.arena.number, place.lba) {
+        if self.round.is_full() || self.repeats(place.arena.number, place.lba, 1) {
             self.commit();
         }
         self.round.begin_group(place.sector..place.sector + 1);
     }
 
-    /// Returns whether a sector is in the round already. Two writes of it must not commit together: recovery
-    /// could take either for the last.
-    fn repeats(&self, arena: usize, lba: Lba) -> bool {
-        self.round.holds(arena, lba) && !mutant!(btt::SameSectorTwice)
+    /// Returns whether one of `count` sectors is in the round already. Two writes of it must not commit together:
+    /// recovery could take either for the last.
+    fn repeats(&self, arena: usize, first: Lba, count: u32) -> bool {
+        self.round.holds_any(arena, first, count) && !mutant!(btt::SameSectorTwice)
     }
 
     fn fits(&self, arena: usize, count: usize) -> bool {
@@ -150,6 +152,9 @@ impl<M: PersistentMemory> Batch<'_, M> {
 
     /// The record of the round in an arena; `None`: there is no group of two sectors.
     fn record(&mut self, arena: usize) -> Option<Record> {
+        if !self.round.has_groups() {
+            return None;
+        }
         let (set, sets) = (self.lanes.number, self.lanes.sets);
         let lanes = &mut self.lanes.arenas[arena];
         let mut record = Record {

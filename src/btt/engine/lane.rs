@@ -75,9 +75,15 @@ impl ArenaLanes {
         if self.taken == 0 {
             self.first = position;
         }
-        self.next = (position + 1) % self.lanes.len();
+        self.next = self.wrapped(position + 1);
         self.taken += 1;
         Some(position)
+    }
+
+    /// A position that is less than twice the number of lanes, gone round.
+    fn wrapped(&self, position: usize) -> usize {
+        // A division takes longer.
+        if position < self.lanes.len() { position } else { position - self.lanes.len() }
     }
 
     /// Returns whether the next `count` lanes can be taken for a group: the round's record has room.
@@ -86,7 +92,7 @@ impl ArenaLanes {
             return false;
         }
         let first = if self.taken == 0 { self.next } else { self.first };
-        let last = (self.next + count - 1) % self.lanes.len();
+        let last = self.wrapped(self.next + count - 1);
         self.distance(first, last) < WINDOW
     }
 
@@ -97,7 +103,7 @@ impl ArenaLanes {
             if self.have_room(count) {
                 return true;
             }
-            self.next = (self.next + 1) % self.lanes.len();
+            self.next = self.wrapped(self.next + 1);
         }
         false
     }
@@ -114,11 +120,12 @@ impl ArenaLanes {
     }
 
     fn distance(&self, from: usize, to: usize) -> usize {
-        (self.place(to) + self.original - self.place(from)) % self.original
+        let (from, to) = (self.place(from), self.place(to));
+        if from <= to { to - from } else { to + self.original - from }
     }
 
     fn place(&self, position: usize) -> usize {
-        if mutant!(btt::LostLanesUncounted) {
+        if self.lanes.len() == self.original || mutant!(btt::LostLanesUncounted) {
             return position;
         }
         (self.lanes[position].index.0 as usize - self.set) / self.sets

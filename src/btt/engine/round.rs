@@ -70,8 +70,15 @@ impl Round {
     }
 
     pub(super) fn holds(&self, arena: usize, lba: Lba) -> bool {
-        self.sieve & sieve_bit(lba) != 0
-            && self.staged.iter().any(|staged| (staged.arena, staged.lba) == (arena, lba))
+        self.holds_any(arena, lba, 1)
+    }
+
+    /// Returns whether one of `count` sectors from `first` on, 1 to 64, is staged.
+    pub(super) fn holds_any(&self, arena: usize, first: Lba, count: u32) -> bool {
+        let bits = (u64::MAX >> (u64::BITS - count)).rotate_left(first.0 % u64::BITS);
+        let is_one =
+            |staged: &Staged| staged.lba.0.wrapping_sub(first.0) < count && staged.arena == arena;
+        self.sieve & bits != 0 && self.staged.iter().any(is_one)
     }
 
     /// Counts fences.
@@ -158,6 +165,10 @@ mod tests {
             }
             for (arena, lba) in asked.into_iter().chain(sectors.clone()) {
                 prop_assert_eq!(round.holds(arena, Lba(lba)), sectors.contains(&(arena, lba)));
+                for count in [2, 33, 64] {
+                    let is_among = |&(of, one): &(usize, u32)| of == arena && (lba..lba + count).contains(&one);
+                    prop_assert_eq!(round.holds_any(arena, Lba(lba), count), sectors.iter().any(is_among));
+                }
             }
             prop_assert_eq!(round.is_empty(), sectors.is_empty());
             round.clear();

@@ -33,6 +33,9 @@ pub(in crate::btt) const WINDOW: usize = 64;
 /// Most records of an arena, so most sets whose rounds can have groups.
 pub(in crate::btt) const MAX_RECORDS: u64 = 64;
 
+/// Sequence numbers that a word has room for.
+const PER_WORD: usize = u64::BITS as usize / 2;
+
 const MAGIC: u64 = u64::from_le_bytes(*b"BTTgroup");
 
 /// The first word of the records of a BTT.
@@ -53,13 +56,14 @@ pub(in crate::btt) struct Record {
     pub first: u16,
     pub count: u16,
     pub ends: u64,
-    pub sequences: u128,
+    /// Two bits for each position.
+    pub sequences: [u64; 2],
 }
 
 impl Record {
     /// Adds the lane at `offset` in the window, whose entry gets `sequence`.
     pub(in crate::btt) fn add(&mut self, offset: usize, sequence: Sequence, ends_group: bool) {
-        self.sequences |= u128::from(sequence.get()) << (2 * offset);
+        self.sequences[offset / PER_WORD] |= u64::from(sequence.get()) << (offset % PER_WORD * 2);
         self.ends |= u64::from(ends_group) << offset;
         self.count = offset as u16 + 1;
     }
@@ -72,8 +76,8 @@ impl Record {
             u64::from(self.generation) | half(self.sets, self.set) << 32,
             half(self.first, self.count),
             self.ends,
-            self.sequences as u64,
-            (self.sequences >> 64) as u64,
+            self.sequences[0],
+            self.sequences[1],
             0,
             0,
         ];
@@ -96,9 +100,14 @@ impl Record {
             first: part(words[2], 0),
             count: part(words[2], 16),
             ends: words[3],
-            sequences: u128::from(words[4]) | u128::from(words[5]) << 64,
+            sequences: [words[4], words[5]],
         };
         (usize::from(record.count) <= WINDOW && record.set < record.sets).then_some(record)
+    }
+
+    /// The sequence number of the member at `offset` in the window; 0: there is none.
+    fn sequence(&self, offset: usize) -> u32 {
+        (self.sequences[offset / PER_WORD] >> (offset % PER_WORD * 2)) as u32 & 3
     }
 
     /// The groups of two members or more, in an arena of `nfree` lanes, with the sequence number of each
@@ -112,7 +121,7 @@ impl Record {
         let mut groups = Vec::new();
         let mut group = Vec::new();
         for offset in 0..u32::from(self.count) {
-            let sequence = (self.sequences >> (2 * offset)) as u32 & 3;
+            let sequence = self.sequence(offset as usize);
             if sequence != 0 {
                 let position = (u32::from(self.first) + offset) % lanes;
                 group.push((LaneIndex(set + position * sets), sequence));

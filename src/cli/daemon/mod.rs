@@ -143,7 +143,7 @@ pub struct DeviceArgs {
 
     /// Let aligned writes of 8K, 16K and so on, up to this power of two, be all or nothing as sectors are: a
     /// database page never tears; 'auto': up to 64K, or as far as that is possible; 'off': only sectors are
-    #[arg(long, value_name = "SIZE", default_value = "off", value_parser = atomic_or_auto)]
+    #[arg(long, value_name = "SIZE", default_value = "auto", value_parser = atomic_or_auto)]
     atomic: Atomic,
 
     /// Tell the guest to prefer writes of this size, which is all or nothing; what follows is said in

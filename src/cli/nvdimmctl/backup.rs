@@ -12,7 +12,8 @@
 //! repair, or `-` if they could not be read, and those after it. Where some could not, the others are
 //! not put back either: there is no state to go back to. The last line counts them, so that half a
 //! backup is not taken for a whole one. What was changed since the repair is not put back: lanes and map
-//! of today with those of yesterday among them would be damage.
+//! of today with those of yesterday among them would be damage. So that every write is noticed, the ranges
+//! of a repair of map or flog are the arena's whole flog and its records of groups, too.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};

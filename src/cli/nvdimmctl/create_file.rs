@@ -117,12 +117,12 @@ impl CreateFile {
             }
             _ => {}
         }
-        let alignment = match self.label_size {
-            Some(_) => self.align.unwrap_or(LINUX_ALIGNMENT),
-            None => PAGE,
+        let (alignment, by) = match self.label_size {
+            Some(_) => (self.align.unwrap_or(LINUX_ALIGNMENT), "see --align"),
+            None => (PAGE, "a page"),
         };
         if !self.size.0.is_multiple_of(alignment) {
-            return Err(Error::MisalignedSize { size: self.size.0, alignment });
+            return Err(Error::MisalignedSize { size: self.size.0, alignment, by });
         }
         nvdimm::create_file(
             &self.file,

@@ -308,15 +308,17 @@ pub enum Error {
     },
     /// A size that is not a multiple of what namespaces are aligned to.
     #[error(
-        "{} is misaligned: not a multiple of {}; the sizes next to it are {} and {}",
+        "{} is misaligned: not a multiple of {} ({by}); the sizes next to it are {} and {}",
         amount(*.size), amount(*.alignment), amount(.size / .alignment * .alignment),
         amount(.size.div_ceil(*.alignment).saturating_mul(*.alignment))
     )]
     MisalignedSize {
         /// The size.
         size: u64,
-        /// What it has to be a multiple of: `--align`, or a page without labels.
+        /// What it has to be a multiple of.
         alignment: u64,
+        /// What asks for that.
+        by: &'static str,
     },
 }
 

@@ -190,6 +190,19 @@ impl PersistentMemory for Mapping {
         Ok(())
     }
 
+    #[allow(clippy::cast_ptr_alignment, reason = "checked to be aligned to 64 bytes")]
+    fn store_line(&self, offset: u64, words: [u64; 8]) -> Result<(), MediaError> {
+        let address = self.checked_word(Access::Write, offset, CACHE_LINE)?;
+        let store = |index: usize| {
+            // SAFETY: checked to be aligned, inside the mapping and writable, the whole line.
+            unsafe { cpu::store_u64(address.add(8 * index).cast(), words[index].to_le()) }
+        };
+        let stored = (1..words.len()).try_for_each(store).and_then(|()| store(0));
+        stored.map_err(self.media_error(Access::Write, offset, CACHE_LINE))?;
+        self.writeback.note_store();
+        Ok(())
+    }
+
     fn is_cached(&self, offset: u64) -> bool {
         let address = self.checked(Access::Read, offset, 1);
         address.is_ok_and(|address| self.address_space.is_resident(address))

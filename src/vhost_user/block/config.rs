@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use log::info;
 use uuid::Uuid;
 
-use super::super::announce::{announce, log_name, warn_of_losses};
+use super::super::announce::{
+    announce, log_name, say_that_only_sectors_are_atomic, warn_of_losses,
+};
 use super::super::control::Identity;
 use super::super::device::VhostDevice;
 use super::super::error::Error;
@@ -219,6 +221,9 @@ impl DiskConfig {
         let version = first.map(|info| info.version);
         let device = self.device(&*btt, uuid);
         announce(&claim, &device, btt.durability());
+        if self.atomic.most > 0 && device.atomic_size == device.sector_size && !device.read_only {
+            say_that_only_sectors_are_atomic(&claim, self.queues);
+        }
         let facts = DiskFacts::new(&btt, &device);
         let device = BlockDevice::new(&log_name(claim.path(), claim.namespace()), device, queues)
             .polling(self.poll);

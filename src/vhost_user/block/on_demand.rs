@@ -17,6 +17,7 @@ use super::config::{DiskConfig, OpenDisk};
 use super::device::{BlockDevice, BlockModel};
 use super::facts::DiskFacts;
 use super::on_demand_queue::OnDemandQueue;
+use crate::btt::{Geometry, largest_group};
 use crate::error_chain::in_one_line;
 use crate::nvdimm::{Claim, ClaimKind};
 use crate::pmem::Durability;
@@ -66,14 +67,14 @@ struct OnDemand {
 /// A server of the disk that `config` says, which claims it when rings run.
 pub(super) fn server(config: &DiskConfig, stop: Stop) -> Result<Server, Error> {
     let seen = config.namespace.look_at_disk()?;
-    let first = seen.arenas.first().map(|arena| arena.info.geometry);
-    let sectors =
-        seen.arenas.iter().map(|arena| u64::from(arena.info.geometry.external_nlba)).sum();
-    let sector_size = first.map_or(512, |geometry| geometry.lba_size.data());
+    let arenas: Vec<Geometry> = seen.arenas.iter().map(|arena| arena.info.geometry).collect();
+    let sectors = arenas.iter().map(|arena| u64::from(arena.external_nlba)).sum();
+    let sector_size = arenas.first().map_or(512, |geometry| geometry.lba_size.data());
+    let atomic_size = largest_group(&arenas, config.queues.into()).min(config.atomic.most);
     let disk = SeenDisk {
         sectors,
         sector_size,
-        atomic_size: config.atomic.least.max(sector_size),
+        atomic_size: atomic_size.max(sector_size),
         read_only: config.read_only,
         durability: seen.durability,
     };

@@ -42,11 +42,16 @@
 //! are rewritten within their one cache line, whose stores stay in order; a sector that is to be marked
 //! as lost is marked before anything that made it doubtful goes away.
 
+use std::collections::BTreeSet;
+
 use super::arena::Arena;
 use super::kind::Severity;
-use super::report::{Report, Verdict};
+use super::report::{ArenaReport, Report, Verdict};
 use super::{CheckOptions, check};
-use crate::pmem::{MediaError, Overlay, PersistentMemory, Saved};
+use crate::btt::format::geometry::FLOG_PAIR_SIZE;
+use crate::btt::format::record::RECORD_SIZE;
+use crate::btt::format::units::LaneIndex;
+use crate::pmem::{CACHE_LINE, MediaError, Overlay, PersistentMemory, Saved};
 
 mod advice;
 mod info;
@@ -125,13 +130,20 @@ impl Plan {
         plan
     }
 
-    /// The bytes that the plan changes, as they are now, if they can be read, and as they will be.
+    /// The bytes that the plan changes, as they are now, if they can be read, and as they will be. Where map or
+    /// flog are repaired, among them are those that every write of the arena changes, and opening it: neither can
+    /// then go unnoticed when the repair is taken back.
     #[must_use]
     pub fn save<M: PersistentMemory>(&self, medium: &M) -> Vec<Saved> {
         let overlay = Overlay::new(medium);
         for store in self.repairs.iter().flat_map(|repair| &repair.stores) {
             // It was done to an overlay before; what the medium refuses by now is not saved.
             let _ = store.apply(&overlay);
+        }
+        let deep = self.repairs.iter().filter(|repair| !repair.remedy.is_of_info());
+        let arenas: BTreeSet<usize> = deep.filter_map(|repair| repair.arena).collect();
+        for arena in arenas.iter().filter_map(|number| self.after.arenas.get(*number)) {
+            note_flog_and_records(&overlay, arena);
         }
         overlay.saved()
     }
@@ -157,6 +169,21 @@ impl Plan {
         self.after.verdict()
     }
 }
+
+/// Counts the lanes of an arena, and its records of groups, among the bytes that were stored to, those that can be
+/// read.
+fn note_flog_and_records<M: PersistentMemory>(overlay: &Overlay<'_, M>, arena: &ArenaReport) {
+    let geometry = &arena.info.geometry;
+    let lanes = (0..geometry.nfree).map(|lane| geometry.flog_offset(LaneIndex(lane)));
+    let records = (0..geometry.record_slots()).map(|number| geometry.record_offset(number));
+    for offset in lanes.chain(records).map(|offset| arena.start + offset) {
+        if overlay.read_bytes(offset, &mut [0; CACHE_LINE as usize]).is_ok() {
+            overlay.note(offset..offset + CACHE_LINE);
+        }
+    }
+}
+
+const _: () = assert!(FLOG_PAIR_SIZE == CACHE_LINE && RECORD_SIZE == CACHE_LINE);
 
 /// What there is to decide in a round.
 struct Round<'a, M> {

@@ -167,6 +167,20 @@ pub enum Remedy {
     ClearError,
 }
 
+impl Remedy {
+    /// Returns whether it changes nothing but info blocks that say what they said.
+    pub(super) fn is_of_info(&self) -> bool {
+        matches!(
+            self,
+            Remedy::RestoreInfo { .. }
+                | Remedy::EqualiseInfo { .. }
+                | Remedy::CleanInfo
+                | Remedy::AdoptNamespace { .. }
+                | Remedy::WipeOther { .. }
+        )
+    }
+}
+
 /// A step of a repair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Store {

@@ -17,9 +17,13 @@ fn new(queues: usize) -> (Arc<Btt<Simulated>>, Queue<Simulated>) {
     open_with(new_medium(512, Version::V1_1), queues)
 }
 
-/// The record of set 0.
+/// The record of set 0 in the first arena.
 fn record(btt: &Btt<Simulated>) -> Option<Record> {
-    let arena = &btt.arenas[0];
+    record_of(btt, 0)
+}
+
+fn record_of(btt: &Btt<Simulated>, arena: usize) -> Option<Record> {
+    let arena = &btt.arenas[arena];
     let mut line = [0; 64];
     let offset = arena.start + arena.info.geometry.record_offset(0);
     btt.medium.read_bytes(offset, &mut line).unwrap();
@@ -245,6 +249,39 @@ fn where_a_record_cannot_be_stored_nothing_is_written() {
     assert_eq!(read(&mut queue, 0, 8).unwrap(), page(1));
     assert!(!btt.is_read_only());
     again(&btt);
+}
+
+/// Each arena has a record of its own: what lies in both is two groups.
+#[test]
+fn a_group_ends_where_its_arena_does() {
+    let medium = Simulated::new(2 * SIZE);
+    create(&medium, &options(512, Version::V1_1, SIZE), |_, _| {}).unwrap();
+    let (btt, mut queue) = open_with(medium, 1);
+    let end = u64::from(btt.arenas[0].info.geometry.external_nlba);
+    let unit = u64::from(btt.atomic_size()) / 512;
+    let (before, after) = (end % unit, unit - end % unit);
+    assert!(before > 1 && after > 1, "the end is inside a page");
+    let all = unit as usize * SECTOR;
+    write(&mut queue, end - before, &vec![1; all]).unwrap();
+    let lengths = [0, 1].map(|arena| {
+        let record = record_of(&btt, arena).unwrap();
+        record.groups(256).iter().map(Vec::len).collect::<Vec<_>>()
+    });
+    assert_eq!(lengths, [vec![before as usize], vec![after as usize]]);
+
+    // Of the second arena, the power failure has left all flog entries but the first, and no map entry.
+    let left = Simulated::of(btt.medium.snapshot());
+    let arena = &btt.arenas[1];
+    let flog = arena.start + arena.info.geometry.flog_offset(LaneIndex(0));
+    left.write_bytes(flog + 16, &[0; 16]).unwrap();
+    let map = arena.start + arena.info.geometry.mapoff;
+    left.write_bytes(map, &vec![0; 4 * after as usize]).unwrap();
+    let (btt, mut queue) = again(&open_with(left, 1).0);
+    assert_eq!(btt.atomic_size(), 32 << 10);
+    let found = read(&mut queue, end - before, unit as usize).unwrap();
+    let mut expected = vec![0; all];
+    expected[..before as usize * SECTOR].fill(1);
+    assert_eq!(found, expected);
 }
 
 #[test]

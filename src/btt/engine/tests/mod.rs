@@ -1,5 +1,6 @@
 //! The engine on the simulated medium, single-threaded.
 
+mod cost;
 mod failing;
 mod groups;
 mod killed;

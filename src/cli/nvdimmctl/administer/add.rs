@@ -71,7 +71,8 @@ pub(in crate::cli::nvdimmctl) struct Add {
     #[arg(long, value_name = "N", value_parser = queue_size)]
     queue_size: Option<u16>,
 
-    /// Bytes of the block that the guest addresses: 512, 4096, or one of 8192, 16384 and 32768, which take --atomic
+    /// Bytes of the block that the guest addresses: 512, 4096, or one of 8192, 16384 and 32768, which are refused
+    /// with --atomic=off
     #[arg(long, value_name = "BYTES", value_parser = logical_block_size)]
     logical_block_size: Option<u32>,
 
