@@ -2,7 +2,7 @@
 
 use vm_memory::{
     Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion,
-    GuestRegionCollection, MemoryRegionAddress, VolatileArrayRef, VolatileMemory,
+    GuestRegionCollection, MemoryRegionAddress, VolatileArrayRef,
 };
 
 use crate::pmem::{GuestRegion, GuestRegionError, GuestSlice, SliceLog};

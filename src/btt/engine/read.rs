@@ -230,7 +230,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
             && self.btt.can_mark_unreadable()
             && let Err(failed) = arena.mark_unreadable(&self.btt.medium, lba, entry)
         {
-            return failed.into();
+            return failed;
         }
         error.into()
     }
