@@ -87,28 +87,30 @@ impl AnyMutant {
         )
     }
 
-    /// Returns whether it is about what opening does, or about what comes after a failure.
-    fn is_of_opening_or_failures(self) -> bool {
+    /// Returns whether it is about what opening does.
+    fn is_of_opening(self) -> bool {
         use MediumMutant::{
-            FailedFenceGood, FailureForgotten, FailureUnseen, OpenedBackupUnflushed,
-            OpenedFlogUnflushed, OpenedMapUnflushed, OpenedPrimaryUnflushed,
-            OpenedSuperblockUnflushed, OpenedUnfenced, TouchForgotten,
+            OpenedBackupUnflushed, OpenedFlogUnflushed, OpenedMapUnflushed, OpenedPrimaryUnflushed,
+            OpenedSuperblockUnflushed, OpenedUnfenced,
         };
         self.of_medium().is_some_and(|mutant| {
             matches!(
                 mutant,
-                FailedFenceGood
-                    | FailureForgotten
-                    | FailureUnseen
-                    | OpenedBackupUnflushed
+                OpenedBackupUnflushed
                     | OpenedFlogUnflushed
                     | OpenedMapUnflushed
                     | OpenedPrimaryUnflushed
                     | OpenedSuperblockUnflushed
                     | OpenedUnfenced
-                    | TouchForgotten
             )
         })
+    }
+
+    /// Returns whether it is about what comes after a failure.
+    fn is_of_failures(self) -> bool {
+        use MediumMutant::{FailedFenceGood, FailureForgotten, FailureUnseen, TouchForgotten};
+        let of_medium = [FailedFenceGood, FailureForgotten, FailureUnseen, TouchForgotten];
+        of_medium.map(AnyMutant::Medium).contains(&self)
     }
 
     /// Returns whether it is about groups, so that nothing else can notice it.
@@ -213,9 +215,15 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
             _ => groups().or_else(kills),
         };
     }
-    if mutant.is_of_opening_or_failures() {
-        // Where it is noticed if anywhere: the others take minutes.
+    // Where it is noticed if anywhere, or soonest: the others take minutes.
+    if mutant.is_of_opening() {
         return changes().or_else(kills).or_else(failures).or_else(scenarios);
+    }
+    if mutant.is_of_failures() {
+        return failures().or_else(changes).or_else(kills).or_else(scenarios);
+    }
+    if mutant == AnyMutant::Medium(MediumMutant::NoInfoFence) {
+        return creations().or_else(growths).or_else(scenarios);
     }
     if mutant.of_update().is_some() {
         return creations().or_else(growths);

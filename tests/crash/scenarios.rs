@@ -48,12 +48,13 @@ pub fn for_mutants() -> Vec<Scenario> {
     all.extend(of_unreadable_sectors(&disk));
     all.push(boundary(disk.two_arenas()));
     all.push(same_lines(disk.two_arenas()));
+    all.extend(flushed(&disk.page_cache(512)));
+    // These take longest.
     all.extend(of_two_queues(&disk));
     let strict = disk.strict(512);
     all.extend([single(strict), overwrite(strict)]);
     all.extend(of_one_queue(&strict));
     all.extend(of_two_queues(&strict));
-    all.extend(flushed(&disk.page_cache(512)));
     all
 }
 
