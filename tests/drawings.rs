@@ -81,6 +81,19 @@ fn one_lost_sector_is_seen() {
 }
 
 #[test]
+fn sectors_out_of_order_are_seen() {
+    let (_folder, path) = disk();
+    let map = arena(&path, "mapoff");
+    let put = |lba: u32, block: u32| {
+        write(&path, map + 4 * u64::from(lba), &(block | 3u32 << 30).to_le_bytes());
+    };
+    (1000..1100).for_each(|lba| put(lba, lba));
+    assert_eq!(legend(&draw(&path)), ["data", "never", "pristine"]);
+    (1000..1100).for_each(|lba| put(lba, 2099 - lba));
+    assert_eq!(legend(&draw(&path)), ["data", "scattered", "never", "pristine"]);
+}
+
+#[test]
 fn lost_labels_are_seen() {
     let (_folder, path) = disk();
     write(&path, (256 << 20) + 512 + 16, b"other");

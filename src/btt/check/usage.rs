@@ -3,7 +3,7 @@
 use crate::btt::format::discovery::FoundArena;
 use crate::btt::format::geometry::Geometry;
 use crate::btt::format::map::{MapEntry, Mapped};
-use crate::btt::format::units::Lba;
+use crate::btt::format::units::{Block, Lba};
 use crate::pmem::{MediaError, PersistentMemory};
 
 /// Bytes of the map that are read at a time; whole entries.
@@ -20,6 +20,9 @@ pub struct Share {
     pub zero: u64,
     /// Lost (flag E), or naming a block that does not exist.
     pub error: u64,
+    /// Of those with data, in the order of sectors, where a read in sequence has to jump: as
+    /// [`MapCounts::out_of_order`](super::report::MapCounts::out_of_order).
+    pub out_of_order: u64,
 }
 
 impl Share {
@@ -58,6 +61,7 @@ pub fn usage<M: PersistentMemory>(
     let mut bytes = vec![0; CHUNK as usize];
     let mut offset = start;
     let mut lba = 0;
+    let mut before = None;
     while offset < end {
         // The pages of a map that were never written are holes, of any length.
         let stored = medium.next_stored(offset).clamp(offset, end);
@@ -65,12 +69,14 @@ pub fn usage<M: PersistentMemory>(
         add_never_written(&mut usage.by_sector, lba, zeroes, geometry.external_nlba);
         add_never_written(&mut usage.by_block, lba, zeroes, geometry.internal_nlba);
         lba += zeroes;
+        before = before.filter(|_| zeroes == 0);
         offset += u64::from(zeroes) * 4;
         let length = (end - offset).min(CHUNK) as usize;
         medium.read_bytes(offset, &mut bytes[..length])?;
         let (words, _) = bytes[..length].as_chunks::<4>();
         for word in words {
-            usage.count(&geometry, Lba(lba), MapEntry(u32::from_le_bytes(*word)));
+            let entry = MapEntry(u32::from_le_bytes(*word));
+            before = usage.count(&geometry, Lba(lba), entry, before);
             lba += 1;
         }
         offset += length as u64;
@@ -79,7 +85,14 @@ pub fn usage<M: PersistentMemory>(
 }
 
 impl Usage {
-    fn count(&mut self, geometry: &Geometry, lba: Lba, entry: MapEntry) {
+    /// Counts a sector; `before` is the block of the one before it, if that has data. Returns its block, if it has.
+    fn count(
+        &mut self,
+        geometry: &Geometry,
+        lba: Lba,
+        entry: MapEntry,
+        before: Option<Block>,
+    ) -> Option<Block> {
         let block = entry.block(lba);
         let has_block = block.0 < geometry.internal_nlba;
         let add = |share: &mut Share| {
@@ -92,10 +105,15 @@ impl Usage {
             } += 1;
         };
         let pieces = self.by_sector.len();
-        add(&mut self.by_sector[piece_of(lba.0, geometry.external_nlba, pieces)]);
+        let of_sector = &mut self.by_sector[piece_of(lba.0, geometry.external_nlba, pieces)];
+        add(of_sector);
         if has_block {
             add(&mut self.by_block[piece_of(block.0, geometry.internal_nlba, pieces)]);
         }
+        let has_data = has_block && matches!(entry.mapped(), Mapped::Data(_));
+        let jumps = before.is_some_and(|before| before.0.checked_add(1) != Some(block.0));
+        of_sector.out_of_order += u64::from(has_data && jumps);
+        has_data.then_some(block)
     }
 }
 
@@ -146,6 +164,9 @@ mod tests {
         set(last, MapEntry::zero(Block(0)));
         set(5, MapEntry::error(Block(5)));
         set(6, MapEntry::data(Block(geometry.internal_nlba)));
+        for (lba, block) in [(20, 30), (21, 31), (22, 20), (24, 40)] {
+            set(lba, MapEntry::data(Block(block)));
+        }
         for pieces in [1, 7, 100] {
             let Usage { by_sector, by_block } = usage(&medium, &arena, pieces).unwrap();
             let total = |shares: &[Share]| shares.iter().map(Share::total).sum::<u64>();
@@ -154,10 +175,11 @@ mod tests {
             let even = u64::from(sectors) / pieces as u64;
             assert!(sizes.clone().all(|size| (even..=even + 1).contains(&size)), "{pieces}");
             assert_eq!(total(&by_block), u64::from(sectors) - 1, "one is nowhere");
-            assert_eq!((by_sector[0].data, by_sector[0].error), (1, 2));
+            assert_eq!((by_sector[0].data, by_sector[0].error), (5, 2));
+            assert_eq!((by_sector[0].out_of_order, by_block[0].out_of_order), (1, 0));
             assert_eq!(by_sector[pieces - 1].zero, 1);
             assert_eq!((by_block[0].zero, by_block[0].error), (1, 1));
-            assert_eq!(by_block[pieces - 1].data, 1);
+            assert_eq!(by_block[pieces - 1].data, if pieces == 1 { 5 } else { 1 });
         }
         medium.poison(geometry.mapoff..geometry.mapoff + 1);
         assert!(usage(&medium, &arena, 1).is_err());

@@ -104,22 +104,32 @@ fn draw_arena(svg: &mut Svg, y: f64, from: Rect, number: usize, btt: &Btt) -> f6
     let pieces =
         parts.map(|(class, label, offset, size)| Piece::new(class, label, start + offset, size));
     let rects = draw_bar(svg, bar, &pieces);
-    let mut y = bar.y + BAR;
+    let y = draw_strips(svg, bar.y + BAR, rects[1], number, btt);
+    describe_arena(svg, y, number, btt) + 24.0
+}
+
+/// Draws what the blocks of an arena hold, under them (`blocks`), its sectors and its lanes. Returns where it ends.
+fn draw_strips(svg: &mut Svg, mut y: f64, blocks: Rect, number: usize, btt: &Btt) -> f64 {
+    let strip = |y| Rect { x: MARGIN + 124.0, y: y + 3.0, width: INNER - 124.0, height: STRIP };
     if let Some(Some(usage)) = btt.usages.get(number) {
-        // Under the data area: what its blocks hold.
-        draw_strip(svg, Rect { y: y + 2.0, height: STRIP, ..rects[1] }, &usage.by_block);
+        draw_strip(svg, Rect { y: y + 2.0, height: STRIP, ..blocks }, &usage.by_block);
         y += STRIP + 4.0;
         svg.text("small", MARGIN, y + 13.0, "sectors, by number:");
-        let strip = Rect { x: MARGIN + 124.0, y: y + 3.0, width: INNER - 124.0, height: STRIP };
-        draw_strip(svg, strip, &usage.by_sector);
+        draw_strip(svg, strip(y), &usage.by_sector);
         y += STRIP + 6.0;
     }
     if let Some(arena) = btt.report.arenas.get(number) {
         svg.text("small", MARGIN, y + 13.0, "lanes, by state:");
-        let strip = Rect { x: MARGIN + 124.0, y: y + 3.0, width: INNER - 124.0, height: STRIP };
-        draw_lanes(svg, strip, &arena.lanes);
+        draw_lanes(svg, strip(y), &arena.lanes);
         y += STRIP + 6.0;
     }
+    y
+}
+
+/// Says where the parts of an arena are, and what its map and its lanes hold. Returns where the text ends.
+fn describe_arena(svg: &mut Svg, mut y: f64, number: usize, btt: &Btt) -> f64 {
+    let FoundArena { start, info, copies, .. } = btt.arenas[number];
+    let geometry = info.geometry;
     let read_only = if info.error { "; READ-ONLY after an error" } else { "" };
     let damage = damage_of(copies);
     let text = format!(
@@ -149,7 +159,7 @@ fn draw_arena(svg: &mut Svg, y: f64, from: Rect, number: usize, btt: &Btt) -> f6
         svg.text(if is_bad { "bad" } else { "small" }, MARGIN, y + 12.0, &text);
         y += 16.0;
     }
-    y + 24.0
+    y
 }
 
 /// Returns what is wrong with the info blocks of an arena, to follow its description.
@@ -177,7 +187,7 @@ fn draw_strip(svg: &mut Svg, strip: Rect, shares: &[Share]) {
     svg.rect("never", strip, "");
     let step = strip.width / shares.len().max(1) as f64;
     let edge = |index: usize| (strip.x + index as f64 * step).round();
-    let mut cells = [("data", Vec::new()), ("zero", Vec::new())];
+    let mut cells = [("data", Vec::new()), ("scattered", Vec::new()), ("zero", Vec::new())];
     let mut lost = Vec::new();
     let mut index = 0;
     while index < shares.len() {
@@ -185,7 +195,9 @@ fn draw_strip(svg: &mut Svg, strip: Rect, shares: &[Share]) {
         let same = shares[index..].iter().take_while(|share| **share == shares[index]).count();
         let share = &shares[index];
         let mut bottom = strip.y + strip.height;
-        for ((_, cells), count) in cells.iter_mut().zip([share.data, share.zero]) {
+        let in_order = share.data - share.out_of_order;
+        let counts = [in_order, share.out_of_order, share.zero];
+        for ((_, cells), count) in cells.iter_mut().zip(counts) {
             if count > 0 {
                 // What is there at all is seen.
                 let height = (strip.height * count as f64 / share.total() as f64).max(1.5);

@@ -131,6 +131,7 @@ fn draw_namespace(svg: &mut Svg, y: f64, from: Rect, inside: &Inside) -> f64 {
 fn legend(svg: &mut Svg, y: f64) -> f64 {
     let entries = [
         ("data", "data"),
+        ("scattered", "data, not behind the sector before"),
         ("zero", "zero (Z)"),
         ("error", "lost (E)"),
         ("never", "never written, free"),

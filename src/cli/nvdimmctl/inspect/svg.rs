@@ -115,7 +115,7 @@ const STYLE: &str = "
   .unused, .track { fill: #f1f3f5; stroke-dasharray: 3 2 } .damaged { fill: #d0342c } .namespace { fill: #dfe7f1 } .labels { fill: #f6d5dc }
   .arena { fill: #c9d8ea } .info { fill: #e3d3ef } .blocks { fill: #cfe3f7 } .map { fill: #d3ecca } .flog { fill: #fbe2b8 }
   .zoom { fill: #8899aa; opacity: .16 }
-  .never { fill: #eceff2 } .data { fill: #2f6fb0 } .zero { fill: #79c2b5 } .error { fill: #d0342c }
+  .never { fill: #eceff2 } .data { fill: #2f6fb0 } .scattered { fill: #a9c4e4 } .zero { fill: #79c2b5 } .error { fill: #d0342c }
   .pristine { fill: #eceff2 } .applied { fill: #e0a030 } .superseded { fill: #f3cf8c } .pending { fill: #8a5cc2 }
   .undecided { fill: #d0342c } .owned { fill: #b9a3d6 }
   .device0 { fill: #8ecae6 } .device1 { fill: #f4b183 } .device2 { fill: #a3d9a5 } .device3 { fill: #f2d06b }
@@ -127,7 +127,7 @@ const STYLE: &str = "
     .unused, .track { fill: #222a33 } .damaged { fill: #ff6b60 } .namespace { fill: #a9bdd4 } .labels { fill: #d99aa8 }
     .arena { fill: #8fabc9 } .info { fill: #b79bd0 } .blocks { fill: #86b2dd } .map { fill: #8fc67d } .flog { fill: #dcb066 }
     .zoom { fill: #aabbcc; opacity: .14 }
-    .never, .pristine { fill: #2b343e } .data { fill: #5aa2ea } .zero { fill: #58a99b } .error, .undecided { fill: #ff6b60 }
+    .never, .pristine { fill: #2b343e } .data { fill: #5aa2ea } .scattered { fill: #2f5a86 } .zero { fill: #58a99b } .error, .undecided { fill: #ff6b60 }
     .applied { fill: #d79a2e } .superseded { fill: #8f6f35 } .pending { fill: #b38ae6 }
     .owned { fill: #8f78b8 } .device0 { fill: #4f9fc4 } .device1 { fill: #d08a55 } .device2 { fill: #6fb574 }
     .device3 { fill: #c9a63f } .device4 { fill: #c0789a } .device5 { fill: #8090c8 }
