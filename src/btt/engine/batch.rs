@@ -90,6 +90,9 @@ impl<'q, M: PersistentMemory> Batch<'q, M> {
         if !(self.extent.contains(&first) && end <= self.extent.end) {
             self.extent = first..end;
         }
+        if count == 1 {
+            return self.stage(first, Data::Buffer(from), tag);
+        }
         for index in 0..count {
             let part = piece(from, index * size, size);
             self.stage(first + index as u64, Data::Buffer(&part), tag)?;

@@ -81,8 +81,10 @@ impl<R> Default for Completions<R> {
 }
 
 impl<R: Reply> Completions<R> {
-    /// A batch was popped off the ring now: the completions that follow are of its requests.
+    /// A batch was popped off the ring now: the completions that follow are of its requests. One that has not
+    /// ended is forgotten.
     pub(in crate::vhost_user) fn begin(&mut self, now: Instant) {
+        self.waiting.truncate(self.settled);
         self.popped = now;
     }
 

@@ -1,6 +1,7 @@
 //! Steps of a worker whose guest or session changes things meanwhile, or whose ring is broken.
 
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -256,4 +257,18 @@ fn requests_and_batches_are_counted() {
     let latencies: u64 = others.latency.buckets().iter().map(|(_, count)| count).sum();
     assert_eq!((others.requests.get(), latencies), (5, 5));
     assert_eq!(worker.counters.batches[3].get(), 1);
+}
+
+/// The first request of a batch may still fail when the second is carried out.
+#[test]
+fn the_guest_is_not_told_of_a_batch_whose_handler_has_panicked() {
+    let guest = Guest::new(PLACES);
+    guest.offer(2);
+    let mut worker = worker(|_, head| {
+        assert_ne!(head, 1, "the handler is broken");
+        true
+    });
+    catch_unwind(AssertUnwindSafe(|| guest.serve(&mut worker))).unwrap_err();
+    worker.drain(&guest.ring, &guest.memory);
+    assert_eq!(guest.used(), 0);
 }
