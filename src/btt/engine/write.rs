@@ -59,7 +59,6 @@ impl<M: PersistentMemory> Batch<'_, M> {
     }
 
     /// Takes a lane for the round, and commits the round first if all are taken.
-    // This and the next two are steps of each sector that is written: inlined, they look its lane up once.
     #[inline]
     pub(super) fn take_lane(&mut self, arena: usize) -> Result<usize, Error> {
         if let Some(lane) = self.lanes.arenas[arena].take() {
@@ -70,7 +69,6 @@ impl<M: PersistentMemory> Batch<'_, M> {
     }
 
     /// Waits until the free block of a lane is not read any more, and clears its poison.
-    #[inline]
     pub(super) fn make_fillable(&mut self, arena: usize, lane: usize) -> Result<(), Error> {
         // After a failed sync, the map on the medium may still name the block.
         self.btt.check_synced()?;
@@ -88,7 +86,6 @@ impl<M: PersistentMemory> Batch<'_, M> {
     }
 
     /// Puts data into the free block of a lane, metadata bytes as zeroes, and stages them for `lba`.
-    #[inline]
     pub(super) fn fill(
         &mut self,
         arena: usize,
