@@ -26,7 +26,7 @@ pub fn write(device: &Path, seed: u64, together: u64) {
         for number in 0..THREADS {
             let (file, next) = (&file, &next);
             scope.spawn(move || {
-                let random = Random::new(seed * THREADS + number);
+                let random = Random::new(seed.wrapping_mul(THREADS).wrapping_add(number));
                 write_some(file, next, FIRST + number * SECTORS, together, random);
             });
         }

@@ -18,8 +18,9 @@ const LOGS: u64 = 3;
 
 /// The bytes of version `version` of the file `name`: both on a line, and more that follow from them.
 fn contents(name: &str, version: u64) -> Vec<u8> {
-    let mut random =
-        Random::new(name.bytes().fold(version, |sum, byte| sum * 31 + u64::from(byte)));
+    let mut random = Random::new(
+        name.bytes().fold(version, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())),
+    );
     let mut bytes = format!("{name} {version}\n").into_bytes();
     let length = match random.within(0..4) {
         0 => random.within(0..100),
@@ -72,7 +73,7 @@ impl Maker {
     fn new(folder: PathBuf, thread: u64, seed: u64, maps: bool) -> Maker {
         let moved = folder.join("moved");
         fs::create_dir_all(&moved).unwrap();
-        let random = Random::new(seed * THREADS + thread);
+        let random = Random::new(seed.wrapping_mul(THREADS).wrapping_add(thread));
         let (records, mapped) =
             ([0; LOGS as usize], maps.then(<[Option<Log>; LOGS as usize]>::default));
         Maker { folder, moved, thread, random, next: 1, records, mapped }
