@@ -15,6 +15,10 @@ use super::{MapError, PAGE, Protection};
 /// can be mapped by one.
 pub(super) const HUGE_PAGE: usize = 2 << 20;
 
+/// `madvise`: copy a range into huge pages (Linux 6.1, `include/uapi/asm-generic/mman-common.h`). The `libc` crate has it
+/// for some of the C libraries only.
+const MADV_COLLAPSE: libc::c_int = 25;
+
 /// How often to look for a better place when another thread has taken the one that was found.
 const MOST_ATTEMPTS: usize = 8;
 
@@ -110,7 +114,7 @@ impl AddressSpace {
 
     /// Has a range, which is a multiple of a huge page, mapped by huge pages, into which its pages are copied.
     pub(super) fn collapse(&self, range: &Range<u64>) -> Result<(), Errno> {
-        self.advise(range, libc::MADV_COLLAPSE)
+        self.advise(range, MADV_COLLAPSE)
     }
 
     /// Address of the byte at `offset` of the mapping.
