@@ -92,9 +92,25 @@ pub fn enter(sandbox: &Sandbox) -> Result<(), SandboxError> {
     }
     limit_arenas();
     let files = files::restrict(&sandbox.grants)?;
-    filter::install(sandbox.seccomp)?;
-    info!("in the sandbox: {files}, {}", sandbox.seccomp);
+    let seccomp = sandbox.filter();
+    filter::install(seccomp)?;
+    info!("in the sandbox: {files}, {seccomp}");
     Ok(())
+}
+
+impl Sandbox {
+    /// The filter of system calls to install. It has the calls that glibc makes: musl makes others in the same
+    /// places, as a second `fcntl` when it duplicates a descriptor.
+    fn filter(&self) -> Seccomp {
+        if cfg!(target_env = "musl") && self.mode == Mode::Auto && self.seccomp == Seccomp::Kill {
+            warn!(
+                "the filter of system calls is left out, since it is made for glibc, and this program has \
+                 another C library: --sandbox=on installs it nevertheless"
+            );
+            return Seccomp::None;
+        }
+        self.seccomp
+    }
 }
 
 /// Enters the sandbox with the calling thread, which is the keeper's relay, and with no other one of the process:
@@ -109,8 +125,9 @@ pub fn enter_relay(sandbox: &Sandbox) -> Result<(), SandboxError> {
         return Ok(());
     }
     let files = files::restrict(&[])?;
-    filter::install_for_thread(ThreadKind::Relay, sandbox.seccomp)?;
-    info!("the relay is in the sandbox: {files}, {}", sandbox.seccomp);
+    let seccomp = sandbox.filter();
+    filter::install_for_thread(ThreadKind::Relay, seccomp)?;
+    info!("the relay is in the sandbox: {files}, {seccomp}");
     Ok(())
 }
 
