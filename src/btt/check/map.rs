@@ -257,7 +257,7 @@ impl<M: PersistentMemory> FirstPass<'_, M> {
             }
             Mapped::Data(block) => {
                 self.counts.data += 1;
-                let follows = before.is_none_or(|before| before.0.checked_add(1) == Some(block.0));
+                let follows = before.is_none_or(|before| block.is_behind(before));
                 self.counts.out_of_order += u64::from(!follows);
                 self.before = Some(block);
             }

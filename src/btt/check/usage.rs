@@ -111,7 +111,7 @@ impl Usage {
             add(&mut self.by_block[piece_of(block.0, geometry.internal_nlba, pieces)]);
         }
         let has_data = has_block && matches!(entry.mapped(), Mapped::Data(_));
-        let jumps = before.is_some_and(|before| before.0.checked_add(1) != Some(block.0));
+        let jumps = before.is_some_and(|before| !block.is_behind(before));
         of_sector.out_of_order += u64::from(has_data && jumps);
         has_data.then_some(block)
     }

@@ -8,6 +8,14 @@ pub struct Lba(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Block(pub u32);
 
+impl Block {
+    /// Returns whether it lies right behind `before`.
+    #[must_use]
+    pub(in crate::btt) fn is_behind(self, before: Block) -> bool {
+        before.0.checked_add(1) == Some(self.0)
+    }
+}
+
 /// A lane's number within its arena: an index into the flog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneIndex(pub u32);
