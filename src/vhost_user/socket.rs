@@ -19,8 +19,9 @@ use super::error::Error;
 use super::handed::Handed;
 use super::inherited::{Inherited, duplicate, endpoint};
 
-/// How many frontends may wait to be accepted, as with the standard library.
-const BACKLOG: i32 = 128;
+/// How many clients may wait to be accepted: as many as the system allows (`net.core.somaxconn`). A client that does
+/// not block gets EAGAIN when the queue is full, however soon the process accepts the others.
+const BACKLOG: i32 = i32::MAX;
 
 /// The mode of a socket that no other was asked for, before the umask is applied.
 const USUAL_MODE: u32 = 0o660;

@@ -1,5 +1,6 @@
 //! A daemon with a disk for the frontend that is hostile, and another one that must not notice.
 
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
@@ -81,6 +82,15 @@ impl House {
         guest.put_chain(0, 0, &linked(0, vec![readable(HEADER, 4), writable(STATUS, 4)]));
         guest.offer(0, &[0]);
         guest.wait(0);
+    }
+
+    /// The control socket answers.
+    pub fn control_answers(&self) {
+        let mut stream = UnixStream::connect(self.socket("control")).unwrap();
+        stream.write_all(b"{\"command\":\"no such command\"}\n").unwrap();
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        assert!(answer.contains("not a request"), "{answer}");
     }
 
     /// Waits until threads that have ended are gone, and their descriptors.

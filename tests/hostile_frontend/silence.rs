@@ -1,6 +1,11 @@
 //! Frontends that begin and do not go on.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use crate::common::raw::*;
 use crate::setup::House;
@@ -26,6 +31,31 @@ fn a_frontend_that_waits_is_told_of_and_served_after_a_silent_one() {
     house.daemon.wait_for_log("another frontend waits");
     assert!(waiting.ask_number(GET_FEATURES) != 0);
     drop((silent, waiting));
+    house.stands();
+}
+
+/// Connects without waiting for a place in the queue of the socket.
+fn connect_at_once(path: &Path) -> OwnedFd {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None);
+    let socket = socket.unwrap();
+    connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    socket
+}
+
+#[test]
+fn a_crowd_that_connects_at_once_is_not_turned_away() {
+    let house = House::new();
+    let pid = nix::unistd::Pid::from_raw(house.daemon.pid().cast_signed());
+    // The daemon accepts nobody meanwhile.
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let crowd = |name| {
+        let socket = house.socket(name);
+        std::iter::repeat_with(move || connect_at_once(&socket)).take(300)
+    };
+    let crowd: Vec<OwnedFd> = crowd("control").chain(crowd("victim")).collect();
+    kill(pid, Signal::SIGCONT).unwrap();
+    house.control_answers();
+    drop(crowd);
     house.stands();
 }
 

@@ -1,9 +1,7 @@
 //! Many honest connections of every kind, one after another, each with many requests: what the daemon
 //! holds stays the same. `SOAK_CONNECTIONS` and `SOAK_REQUESTS` say how many.
 
-use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 
 use crate::common::frontend::{OK, T_FLUSH, T_IN, T_OUT, readable, writable};
 use crate::common::raw::*;
@@ -61,19 +59,11 @@ impl Soak {
     fn connection(&mut self, turn: u64) -> u64 {
         match turn % 8 {
             0 => self.house.pmem_answers(),
-            1 => self.control_answers(),
+            1 => self.house.control_answers(),
             _ => return self.disk(turn),
         }
         // The disks make up for the others.
         1
-    }
-
-    fn control_answers(&self) {
-        let mut stream = UnixStream::connect(self.house.socket("control")).unwrap();
-        stream.write_all(b"{\"command\":\"no such command\"}\n").unwrap();
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer).unwrap();
-        assert!(answer.contains("not a request"), "{answer}");
     }
 
     /// A connection of the disk, with its window mapped every other time.

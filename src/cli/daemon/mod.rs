@@ -111,8 +111,8 @@ pub struct DeviceArgs {
     #[arg(long)]
     read_only: bool,
 
-    /// When the namespaces of disks are claimed: from the 'start' of the daemon to its end, or while rings are
-    /// 'running', which two daemons at the two ends of a migration have to do
+    /// Claim the namespaces of disks from the 'start' of the daemon to its end, or while rings are 'running', as two
+    /// daemons at the two ends of a migration have to
     #[arg(long, value_name = "WHEN", default_value = "start")]
     claim: ClaimArg,
 
@@ -120,7 +120,7 @@ pub struct DeviceArgs {
     #[arg(
         long,
         value_name = "KEY=VALUE,...",
-        help = "How fast each disk may be: bw_size=BYTES in bw_refill_time=MILLISECONDS, ops_size=REQUESTS in \
+        help = "Limit the speed of each disk: bw_size=BYTES in bw_refill_time=MILLISECONDS, ops_size=REQUESTS in \
                 ops_refill_time=MILLISECONDS, and bw_one_time_burst and ops_one_time_burst beside these once; \
                 with group=NAME, the limits are those of all disks together that have rate-group=NAME"
     )]
@@ -156,7 +156,7 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "TEXT", value_parser = serial)]
     serial: Option<Serial>,
 
-    /// Whether the guest may discard sectors: 'auto' is on with sectors of 4096 bytes
+    /// Let the guest discard sectors: 'on', 'off', or 'auto', which is on with sectors of 4096 bytes
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     discard: DiscardArg,
 
@@ -164,8 +164,8 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "KIND", default_value = "auto")]
     durability: DurabilityArg,
 
-    /// Whether what is in memory of a file in the page cache gets mapped by pages of 2 MiB: 'auto' has the kernel
-    /// copy it into such pages in the background, where it can, as on tmpfs
+    /// Map what is in memory of a file in the page cache by pages of 2 MiB: with 'auto', the kernel copies it into
+    /// such pages in the background, where it can, as on tmpfs; with 'off', it is left as it is
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     huge_pages: HugePagesArg,
 
