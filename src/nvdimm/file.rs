@@ -24,7 +24,7 @@ const MOST_WARNINGS: usize = 4;
 const MOST_ATTEMPTS: usize = 4;
 
 /// Where the label storage area of a file is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum LabelSize {
     /// Wherever it is found; a file may have none.
     #[default]

@@ -155,7 +155,7 @@ impl Namespace {
 }
 
 /// Which namespace of a file is meant.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum Selection {
     /// The only one.
     #[default]

@@ -56,6 +56,20 @@ const _: () = {
     assert!(offset_of!(OnMedia, align_base) == 112);
 };
 
+impl OnMedia {
+    fn features(&self) -> Features {
+        let [compat, incompat, ro_compat] = [&self.compat, &self.incompat, &self.ro_compat];
+        Features { compat: compat.get(), incompat: incompat.get(), ro_compat: ro_compat.get() }
+    }
+
+    /// The alignment of devices. `size` is that of the namespace, for the error.
+    fn align(&self, size: u64) -> Result<Align, Fault> {
+        let order = self.align_order.get();
+        let align = u8::try_from(order).ok().and_then(Align::of_order);
+        align.ok_or(Fault::Superblock { field: "align_order", value: order.into(), size })
+    }
+}
+
 /// What a region is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Superblock {
@@ -136,9 +150,7 @@ impl Superblock {
         }
         let version = raw.version.get();
         let version = Version::of_number(version).ok_or(Fault::Version(version))?;
-        let [compat, incompat, ro_compat] =
-            [raw.compat.get(), raw.incompat.get(), raw.ro_compat.get()];
-        let features = Features { compat, incompat, ro_compat };
+        let features = raw.features();
         features.check_open()?;
         let check = |field, value: u64, is_right: bool| {
             if is_right { Ok(()) } else { Err(Fault::Superblock { field, value, size }) }
@@ -146,13 +158,7 @@ impl Superblock {
         let (namespace, namespaces) = (raw.namespace.get(), raw.namespaces.get());
         check("namespaces", namespaces.into(), (1..=8).contains(&namespaces))?;
         check("namespace", namespace.into(), namespace < namespaces)?;
-        let align_order = raw.align_order.get();
-        let align = u8::try_from(align_order).ok().and_then(Align::of_order);
-        let align = align.ok_or(Fault::Superblock {
-            field: "align_order",
-            value: align_order.into(),
-            size,
-        })?;
+        let align = raw.align(size)?;
         let page_size = raw.page_size.get().into();
         check("page_size", page_size, page_size == PAGE_SIZE)?;
         let pages_offset = raw.pages_offset.get();

@@ -192,14 +192,6 @@ impl Request {
             FrontendReq::SET_LOG_BASE => Request::SetLogBase(parts.take()?, parts.descriptor()?),
             FrontendReq::SET_DEVICE_STATE_FD => parts.device_state()?,
             FrontendReq::CHECK_DEVICE_STATE => Request::CheckDeviceState,
-            FrontendReq::SET_VRING_NUM => Request::SetVringNum(parts.take()?),
-            FrontendReq::SET_VRING_ADDR => Request::SetVringAddr(parts.take()?),
-            FrontendReq::SET_VRING_BASE => Request::SetVringBase(parts.take()?),
-            FrontendReq::GET_VRING_BASE => Request::GetVringBase(parts.take()?),
-            FrontendReq::SET_VRING_KICK => Request::SetVringKick(parts.ring_descriptor()?),
-            FrontendReq::SET_VRING_CALL => Request::SetVringCall(parts.ring_descriptor()?),
-            FrontendReq::SET_VRING_ERR => Request::SetVringErr(parts.ring_descriptor()?),
-            FrontendReq::SET_VRING_ENABLE => parts.enable()?,
             FrontendReq::GET_PROTOCOL_FEATURES => Request::GetProtocolFeatures,
             FrontendReq::SET_PROTOCOL_FEATURES => Request::SetProtocolFeatures(parts.take()?),
             FrontendReq::GET_QUEUE_NUM => Request::GetQueueNum,
@@ -215,9 +207,24 @@ impl Request {
                 Request::SetConfig { range, bytes }
             }
             FrontendReq::GET_SHMEM_CONFIG => Request::GetShmemConfig,
-            _ => return Err(unsupported),
+            kind => Request::of_ring(kind, &mut parts)?.ok_or(unsupported)?,
         };
         parts.end().map(|()| request)
+    }
+
+    /// A request about one ring; `None`: it is no such request.
+    fn of_ring(kind: FrontendReq, parts: &mut Parts) -> Result<Option<Request>, RequestError> {
+        Ok(Some(match kind {
+            FrontendReq::SET_VRING_NUM => Request::SetVringNum(parts.take()?),
+            FrontendReq::SET_VRING_ADDR => Request::SetVringAddr(parts.take()?),
+            FrontendReq::SET_VRING_BASE => Request::SetVringBase(parts.take()?),
+            FrontendReq::GET_VRING_BASE => Request::GetVringBase(parts.take()?),
+            FrontendReq::SET_VRING_KICK => Request::SetVringKick(parts.ring_descriptor()?),
+            FrontendReq::SET_VRING_CALL => Request::SetVringCall(parts.ring_descriptor()?),
+            FrontendReq::SET_VRING_ERR => Request::SetVringErr(parts.ring_descriptor()?),
+            FrontendReq::SET_VRING_ENABLE => parts.enable()?,
+            _ => return Ok(None),
+        }))
     }
 }
 

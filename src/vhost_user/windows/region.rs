@@ -84,9 +84,14 @@ impl OpenRegion {
 /// Which region: its file, and the device name of its namespace.
 type Key = (PathBuf, String);
 
+/// A region as it is asked for: a file, a selection in it, and where the file's labels are.
+type Request = (PathBuf, Selection, LabelSize);
+
 /// The regions that are open.
 #[derive(Default)]
 pub struct Regions {
+    /// What the requests so far mean, so that a file is looked at once for each.
+    keys: HashMap<Request, Key>,
     open: HashMap<Key, Arc<OpenRegion>>,
     /// Regions that a device of this process writes to.
     written: HashSet<Key>,
@@ -102,8 +107,12 @@ impl Regions {
     ///
     /// A file cannot be read, or has no such namespace.
     pub fn new<'a>(written: impl IntoIterator<Item = &'a RegionConfig>) -> Result<Regions, Error> {
-        let written = written.into_iter().map(RegionConfig::key).collect::<Result<_, _>>()?;
-        Ok(Regions { written, ..Regions::default() })
+        let mut regions = Regions::default();
+        for config in written {
+            let key = regions.key(config)?;
+            regions.written.insert(key);
+        }
+        Ok(regions)
     }
 
     /// The region that is asked for, opened if it is not yet.
@@ -112,7 +121,7 @@ impl Regions {
     ///
     /// Another process holds the namespace, or it contains no usable region.
     pub fn open(&mut self, config: &RegionConfig) -> Result<Arc<OpenRegion>, Error> {
-        let key = config.key()?;
+        let key = self.key(config)?;
         if let Some(open) = self.open.get(&key) {
             return Ok(Arc::clone(open));
         }
@@ -121,6 +130,17 @@ impl Regions {
         let opened = Arc::new(config.open(kind)?);
         self.open.insert(key, Arc::clone(&opened));
         Ok(opened)
+    }
+
+    /// Which region is asked for.
+    fn key(&mut self, config: &RegionConfig) -> Result<Key, Error> {
+        let request = (config.path.clone(), config.namespace.clone(), config.label_size);
+        if let Some(key) = self.keys.get(&request) {
+            return Ok(key.clone());
+        }
+        let key = config.find()?;
+        self.keys.insert(request, key.clone());
+        Ok(key)
     }
 
     /// Takes note of the windows of a device.
@@ -135,7 +155,8 @@ impl Regions {
 }
 
 impl RegionConfig {
-    fn key(&self) -> Result<Key, Error> {
+    /// Looks for the namespace, without a claim on it.
+    fn find(&self) -> Result<Key, Error> {
         let file = NvdimmFile::open(&self.path, ClaimKind::Shared, self.label_size)?;
         let namespace = file.select(&crate::namespace::region::resolve(&file, &self.namespace))?;
         let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());

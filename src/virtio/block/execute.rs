@@ -1,5 +1,10 @@
 //! Executes a request.
 
+use std::ops::Range;
+use std::sync::Arc;
+
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_WRITE_ZEROES};
+
 use super::VIRTIO_SECTOR;
 use super::device::Device;
 use super::disk::DiskBatch;
@@ -8,8 +13,6 @@ use super::request::{Chain, Kind, Request};
 use super::{ranges, transfer};
 use crate::btt::Tag;
 use crate::virtio::memory::{GuestRam, Spans};
-use std::ops::Range;
-use std::sync::Arc;
 
 /// Most bytes of a read or a write. Linux asks for some megabytes at the most.
 const MOST_TRANSFERRED: u64 = 1 << 30;
@@ -160,14 +163,8 @@ impl Executor {
                 let clearing = ranges::Clearing { device, steps, tag };
                 bytes = clearing.write_zeroes(batch, memory, request.data_out, scratch)?;
             }
-            Kind::WriteZeroes => {
-                let kind = virtio_bindings::virtio_blk::VIRTIO_BLK_T_WRITE_ZEROES;
-                return Err(RequestError::Unsupported(kind));
-            }
-            Kind::Discard => {
-                let kind = virtio_bindings::virtio_blk::VIRTIO_BLK_T_DISCARD;
-                return Err(RequestError::Unsupported(kind));
-            }
+            Kind::WriteZeroes => return Err(RequestError::Unsupported(VIRTIO_BLK_T_WRITE_ZEROES)),
+            Kind::Discard => return Err(RequestError::Unsupported(VIRTIO_BLK_T_DISCARD)),
             Kind::Other(kind) => return Err(RequestError::Unsupported(kind)),
         }
         Ok(Done::new(0, bytes))

@@ -8,7 +8,17 @@ use crate::btt::check::kind::{Kind, Severity};
 /// `None`: there is nothing to be done, for it is no fault.
 #[must_use]
 pub fn advice(kind: Kind, forced: bool) -> Option<&'static str> {
-    let only_forced = match kind {
+    let is_note = kind.severity() == Severity::Note;
+    match (forced, if_forced(kind)) {
+        (true, _) | (_, "") if is_note => None,
+        (false, advice) if !advice.is_empty() => Some(advice),
+        _ => Some(otherwise(kind)),
+    }
+}
+
+/// What --force does about a finding; empty: nothing.
+fn if_forced(kind: Kind) -> &'static str {
+    match kind {
         Kind::OtherBtt => "--force zeroes what is left of the other BTT",
         Kind::InfoReserved => {
             "--force zeroes these bytes, if no later version of the format uses them"
@@ -35,8 +45,12 @@ pub fn advice(kind: Kind, forced: bool) -> Option<&'static str> {
         | Kind::LanePadding
         | Kind::LaneIdle => "it is repaired together with the others: --force",
         _ => "",
-    };
-    let never = match kind {
+    }
+}
+
+/// What to do about a finding that is not repaired.
+fn otherwise(kind: Kind) -> &'static str {
+    match kind {
         Kind::NoBtt => "restore the file from a backup, or make a new BTT with create-namespace",
         Kind::TwoBtts => "choose one with --btt-version",
         Kind::InfoLost => "restore the file from a backup; nothing can be made up",
@@ -52,12 +66,6 @@ pub fn advice(kind: Kind, forced: bool) -> Option<&'static str> {
         }
         Kind::ReplayUnstable => "another program writes to the medium: stop it, and check again",
         _ => "it cannot be repaired: export what can be read, and restore the rest from a backup",
-    };
-    let is_note = kind.severity() == Severity::Note;
-    match (forced, only_forced) {
-        (true, _) | (_, "") if is_note => None,
-        (false, advice) if !advice.is_empty() => Some(advice),
-        _ => Some(never),
     }
 }
 
