@@ -18,7 +18,7 @@ use vm_memory::{Address, Bytes, GuestAddress};
 
 use super::super::guest_log::LimitedLog;
 use super::available::{AVAILABLE_ELEMENT, AVAILABLE_HEADER, not_there};
-use super::counters::{Outcome, QueueCounters, Taken, Tally};
+use super::counters::{Outcome, QueueCounters, Tally};
 use super::flusher::Flush;
 use crate::virtio::{GuestArray, GuestRam, SyncError};
 
@@ -60,23 +60,33 @@ impl<R> Completion<R> {
     }
 }
 
+/// A batch that has ended, and whose requests the guest has not been told of, or not of all.
+#[derive(Debug)]
+struct Ended {
+    /// When it was popped.
+    popped: Instant,
+    /// How many of its completions wait.
+    left: usize,
+}
+
 /// The completions of a queue that the guest has not been told of.
 ///
 /// Those of a batch are its device's to amend until the batch [ends](Self::end), and the guest is told of none
 /// before: a write may fail when those after it are carried out already.
 #[derive(Debug)]
 pub(in crate::vhost_user) struct Completions<R> {
-    /// Each with the time at which its batch was popped.
-    waiting: VecDeque<(Completion<R>, Instant)>,
-    /// How many of them, from the front on, are of batches that have ended.
-    settled: usize,
+    /// Those of the batches that have ended, and then those of the batch that is carried out.
+    waiting: VecDeque<Completion<R>>,
+    /// The batches that have ended, each with a completion at least.
+    ended: VecDeque<Ended>,
     /// When the batch that is carried out was popped.
     popped: Instant,
 }
 
 impl<R> Default for Completions<R> {
     fn default() -> Completions<R> {
-        Completions { waiting: VecDeque::new(), settled: 0, popped: Instant::now() }
+        let (waiting, ended) = (VecDeque::new(), VecDeque::new());
+        Completions { waiting, ended, popped: Instant::now() }
     }
 }
 
@@ -84,24 +94,33 @@ impl<R: Reply> Completions<R> {
     /// A batch was popped off the ring now: the completions that follow are of its requests. One that has not
     /// ended is forgotten.
     pub(in crate::vhost_user) fn begin(&mut self, now: Instant) {
-        self.waiting.truncate(self.settled);
+        self.waiting.truncate(self.settled());
         self.popped = now;
+    }
+
+    /// How many completions, from the front on, are of batches that have ended.
+    fn settled(&self) -> usize {
+        self.ended.iter().map(|batch| batch.left).sum()
     }
 
     /// The next request of the batch was carried out.
     #[inline]
     pub(in crate::vhost_user) fn push(&mut self, completion: Completion<R>) {
-        self.waiting.push_back((completion, self.popped));
+        self.waiting.push_back(completion);
     }
 
     /// The replies to the requests of the batch that were carried out, in order.
     pub(in crate::vhost_user) fn of_batch(&mut self) -> impl ExactSizeIterator<Item = &mut R> {
-        self.waiting.range_mut(self.settled..).map(|(completion, _)| &mut completion.reply)
+        let settled = self.settled();
+        self.waiting.range_mut(settled..).map(|completion| &mut completion.reply)
     }
 
     /// The batch is over: its completions are as the guest is to be told of them.
     pub(in crate::vhost_user) fn end(&mut self) {
-        self.settled = self.waiting.len();
+        let left = self.waiting.len() - self.settled();
+        if left > 0 {
+            self.ended.push_back(Ended { popped: self.popped, left });
+        }
     }
 
     pub(in crate::vhost_user) fn len(&self) -> usize {
@@ -110,35 +129,35 @@ impl<R: Reply> Completions<R> {
 
     /// Returns whether there is one that the guest can be told of.
     pub(in crate::vhost_user) fn has_ready(&self) -> bool {
-        let mut settled = self.waiting.iter().take(self.settled);
-        settled.next().is_some_and(|(completion, _)| completion.is_done())
+        !self.ended.is_empty() && self.waiting.front().is_some_and(Completion::is_done)
     }
 
-    /// Takes out the first, if the guest can be told of it.
-    fn take_ready(&mut self) -> Option<(Completion<R>, Instant)> {
-        if self.has_ready() {
-            self.settled -= 1;
-            return self.waiting.pop_front();
+    /// Takes out the first of the first batch that has ended, if the guest can be told of it.
+    #[inline]
+    fn take_ready(&mut self) -> Option<Completion<R>> {
+        if mutant!(vhost_user::ToldOutOfOrder)
+            && let Some(done) = self.waiting.range(..self.settled()).position(Completion::is_done)
+        {
+            self.waiting.swap(0, done);
         }
-        if !mutant!(vhost_user::ToldOutOfOrder) {
+        let batch = self.ended.front_mut()?;
+        if batch.left == 0 || !self.waiting.front()?.is_done() {
             return None;
         }
-        let mut settled = self.waiting.iter().take(self.settled);
-        let later = settled.position(|(later, _)| later.is_done())?;
-        self.settled -= 1;
-        self.waiting.remove(later)
+        batch.left -= 1;
+        self.waiting.pop_front()
     }
 
     /// Waits until the guest can be told of all of them.
     pub(in crate::vhost_user) fn wait(&self) {
-        let flushes = self.waiting.iter().filter_map(|(completion, _)| completion.flush.as_ref());
+        let flushes = self.waiting.iter().filter_map(|completion| completion.flush.as_ref());
         flushes.for_each(Flush::wait);
     }
 
     /// Forgets all of them.
     pub(in crate::vhost_user) fn clear(&mut self) {
         self.waiting.clear();
-        self.settled = 0;
+        self.ended.clear();
     }
 
     /// Tells the guest of all that are done, up to the first that is not. Returns whether it wants to be
@@ -150,21 +169,29 @@ impl<R: Reply> Completions<R> {
         counters: &QueueCounters,
         log: &LimitedLog,
     ) -> Result<bool, Error> {
-        let (size, mut tallies) = (ring.size(), Tallies::new(counters));
+        let size = ring.size();
         let elements = at(ring.used_ring(), USED_HEADER)?;
         let elements = GuestArray::<u64>::new(memory, elements, size.into());
         let before = Wrapping(ring.next_used());
         let mut next = before;
-        while let Some((Completion { head, reply, flush }, popped)) = self.take_ready() {
-            let flushed = flush.and_then(|flush| flush.result()).unwrap_or(Ok(()));
-            let Told { length, outcome } = reply.store(flushed, memory, log);
-            tallies.add(popped, outcome);
-            // The guest named a descriptor that is not there: there is no element for it.
-            if head < size {
-                let element = u64::from(length) << 32 | u64::from(head);
-                elements.store((next.0 % size).into(), element.to_le()).map_err(not_there)?;
-                next += 1;
+        while let Some(popped) = self.ended.front().map(|batch| batch.popped) {
+            let mut tally = Tally::default();
+            while let Some(Completion { head, reply, flush }) = self.take_ready() {
+                let flushed = flush.and_then(|flush| flush.result()).unwrap_or(Ok(()));
+                let Told { length, outcome } = reply.store(flushed, memory, log);
+                tally.add(outcome);
+                // The guest named a descriptor that is not there: there is no element for it.
+                if head < size {
+                    let element = u64::from(length) << 32 | u64::from(head);
+                    elements.store((next.0 % size).into(), element.to_le()).map_err(not_there)?;
+                    next += 1;
+                }
             }
+            counters.completed(&tally, popped);
+            if self.ended.front().is_some_and(|batch| batch.left > 0) {
+                break;
+            }
+            self.ended.pop_front();
         }
         if next == before {
             return Ok(false);
@@ -173,44 +200,6 @@ impl<R: Reply> Completions<R> {
         memory.store(next.0.to_le(), index, Ordering::Release).map_err(Error::GuestMemory)?;
         ring.set_next_used(next.0);
         wants_interrupt(ring, memory, before, next)
-    }
-}
-
-/// Counts requests that are completed together: most of them were popped together as well.
-struct Tallies<'a> {
-    counters: &'a QueueCounters,
-    /// When those of the tally were popped.
-    popped: Option<Instant>,
-    tally: Tally,
-}
-
-impl Tallies<'_> {
-    fn new(counters: &QueueCounters) -> Tallies<'_> {
-        Tallies { counters, popped: None, tally: Tally::default() }
-    }
-
-    /// Takes in a request that was popped at `popped`.
-    #[inline]
-    fn add(&mut self, popped: Instant, outcome: Outcome) {
-        if self.popped != Some(popped) {
-            self.begin(popped);
-        }
-        self.tally.add(outcome);
-    }
-
-    /// The requests that follow were popped at `popped`. Not inlined, since [`add`](Self::add) is called for
-    /// each request and this once a batch.
-    #[inline(never)]
-    fn begin(&mut self, popped: Instant) {
-        self.counters.completed(&self.tally);
-        self.tally = Tally::of(Taken::between(popped, Instant::now()));
-        self.popped = Some(popped);
-    }
-}
-
-impl Drop for Tallies<'_> {
-    fn drop(&mut self) {
-        self.counters.completed(&self.tally);
     }
 }
 

@@ -122,11 +122,10 @@ pub(in crate::vhost_user) struct Outcome {
     pub failed: bool,
 }
 
-/// Requests of a queue that have taken the same time, before they are counted.
+/// Requests of a batch that are completed together, before they are counted.
 #[derive(Debug, Default)]
 pub(in crate::vhost_user) struct Tally {
     counts: [Count; Operation::ALL.len()],
-    taken: Option<Taken>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -137,18 +136,15 @@ struct Count {
 }
 
 impl Tally {
-    /// A tally of requests that took `taken`.
-    pub(in crate::vhost_user) fn of(taken: Taken) -> Tally {
-        Tally { taken: Some(taken), ..Tally::default() }
-    }
-
     /// Takes in a request.
     #[inline]
     pub(in crate::vhost_user) fn add(&mut self, outcome: Outcome) {
         let count = &mut self.counts[outcome.operation as usize];
         count.requests += 1;
         count.bytes += outcome.bytes;
-        count.errors += u64::from(outcome.failed);
+        if outcome.failed {
+            count.errors += 1;
+        }
     }
 }
 
@@ -158,16 +154,16 @@ impl QueueCounters {
         &self.operations[operation as usize]
     }
 
-    /// Counts requests that were completed together.
-    pub(in crate::vhost_user) fn completed(&self, tally: &Tally) {
+    /// Counts requests of a batch that was popped at `popped`, and that are completed now.
+    pub(in crate::vhost_user) fn completed(&self, tally: &Tally, popped: Instant) {
+        let taken = nanoseconds(popped.elapsed());
+        let bucket = bucket_of(taken);
         let counts = self.operations.iter().zip(&tally.counts);
         for (counters, count) in counts.filter(|(_, count)| count.requests > 0) {
             counters.requests.add(count.requests);
             counters.bytes.add(count.bytes);
             counters.errors.add(count.errors);
-            if let Some(taken) = tally.taken {
-                counters.latency.add(taken.bucket, count.requests, taken.nanoseconds);
-            }
+            counters.latency.add(bucket, count.requests, taken);
         }
     }
 
@@ -175,21 +171,6 @@ impl QueueCounters {
     pub(in crate::vhost_user) fn batch(&self, requests: usize) {
         let size = requests.next_power_of_two().trailing_zeros() as usize;
         self.batches[size.min(BATCH_SIZES - 1)].add(1);
-    }
-}
-
-/// How long something took.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::vhost_user) struct Taken {
-    nanoseconds: u64,
-    bucket: usize,
-}
-
-impl Taken {
-    /// The time from `begin` to `end`.
-    pub(in crate::vhost_user) fn between(begin: Instant, end: Instant) -> Taken {
-        let nanoseconds = nanoseconds(end.saturating_duration_since(begin));
-        Taken { nanoseconds, bucket: bucket_of(nanoseconds) }
     }
 }
 
@@ -231,16 +212,16 @@ mod tests {
     #[test]
     fn a_request_is_counted_by_its_kind_and_what_came_of_it() {
         let counters = QueueCounters::default();
-        let begin = Instant::now();
-        let taken = Taken::between(begin, begin + Duration::from_micros(3));
+        let popped = Instant::now().checked_sub(Duration::from_secs(3)).unwrap();
         let outcome = |failed| Outcome { operation: Operation::Write, bytes: 4096, failed };
-        let mut tally = Tally::of(taken);
+        let mut tally = Tally::default();
         tally.add(outcome(false));
         tally.add(Outcome { bytes: 0, ..outcome(true) });
-        counters.completed(&tally);
+        counters.completed(&tally, popped);
         let writes = counters.of(Operation::Write);
         let counted = [&writes.requests, &writes.bytes, &writes.errors].map(Counter::get);
-        assert_eq!((counted, writes.latency.total()), ([2, 4096, 1], 6000));
+        assert_eq!(counted, [2, 4096, 1]);
+        assert!(writes.latency.total() >= 6_000_000_000, "{}", writes.latency.total());
         assert_eq!(counters.of(Operation::Read).requests.get(), 0);
     }
 
