@@ -15,7 +15,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::daemon::{Daemon, PATIENCE, nvdimmctl_ok};
-use common::frontend::{Driver, OK, T_FLUSH};
+use common::frontend::{Driver, IOERR, OK, T_FLUSH};
 use common::shmem::Manner;
 use setup::{Guest, M, Place, control_option, resize, text};
 use vhost_user_btt::sandbox::{ThreadKind, allowed};
@@ -98,10 +98,16 @@ fn collect(trace: &str, calls: &mut Calls) -> bool {
     trace.lines().last().is_some_and(|line| line.contains("+++ exited"))
 }
 
-/// A daemon under strace, which writes to `trace`.
-fn traced(trace: &Path, socket: &Path, arguments: &[String], notify: Option<&Path>) -> Daemon {
+/// Starts strace, which is to write to `trace`.
+fn strace(trace: &Path) -> Command {
     let mut command = Command::new("strace");
     command.args(["-D", "-f", "-q", "--decode-pids=comm", "-o"]).arg(trace);
+    command
+}
+
+/// A daemon under strace, which writes to `trace`.
+fn traced(trace: &Path, socket: &Path, arguments: &[String], notify: Option<&Path>) -> Daemon {
+    let mut command = strace(trace);
     command.arg(env!("CARGO_BIN_EXE_vhost-user-btt")).args(arguments);
     if let Some(notify) = notify {
         command.env("NOTIFY_SOCKET", notify).env("WATCHDOG_USEC", "100000");
@@ -213,6 +219,31 @@ fn run_adding(calls: &mut Calls) {
         nvdimmctl_ok(&["--control", text(&control), "remove", text(socket)]);
     }
     end(daemon, &trace, calls);
+}
+
+#[test]
+fn a_tracer_may_have_calls_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let [file, socket, trace] = ["nvdimm", "disk", "trace"].map(|name| folder.path().join(name));
+    nvdimmctl_ok(&["create", text(&file), "--size", "64M"]);
+    nvdimmctl_ok(&["create-namespace", text(&file)]);
+    let mut command = strace(&trace);
+    // Of each thread: opening makes none.
+    command.args(["--trace=fdatasync", "--inject=fdatasync:error=EIO:when=2"]);
+    command.arg(env!("CARGO_BIN_EXE_vhost-user-btt"));
+    command.arg(format!("--nvdimm={}", file.display()));
+    command.arg(format!("--socket-path={}", socket.display()));
+    let mut daemon = Daemon::spawn(command, socket);
+    daemon.wait_for_log("in the sandbox");
+    let mut driver = Driver::connect(daemon.connect(), 1);
+    let mut flush = || {
+        assert_eq!(driver.write(0, 0, &[1; 4096]), OK);
+        driver.request(0, T_FLUSH, 0, &[], 0).0
+    };
+    assert_eq!([flush(), flush()], [OK, IOERR]);
+    drop(driver);
+    let (status, log) = daemon.terminate();
+    assert!(status.success(), "{status}: {log}");
 }
 
 #[test]

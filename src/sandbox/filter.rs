@@ -13,6 +13,9 @@ use seccompiler::{
 use super::SandboxError;
 use super::calls::{Call, Only, ThreadKind, allowed_calls};
 
+/// The number, -1, of a call that a tracer has the kernel skip, as `strace --inject` does: it has no effect.
+const SKIPPED: i64 = u32::MAX as i64;
+
 /// What becomes of a thread that makes a system call which it is not to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seccomp {
@@ -81,7 +84,7 @@ fn program(kind: ThreadKind, seccomp: Seccomp) -> Result<BpfProgram, BackendErro
         Seccomp::Kill => SeccompAction::KillProcess,
         Seccomp::Log | Seccomp::None => SeccompAction::Log,
     };
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::from([(SKIPPED, Vec::new())]);
     for call in allowed_calls(kind) {
         let conditions = rules_of(call)?;
         let entry = rules.entry(call.number).or_default();

@@ -169,7 +169,8 @@ impl<R: Reply> Completions<R> {
         counters: &QueueCounters,
         log: &LimitedLog,
     ) -> Result<bool, Error> {
-        let size = ring.size();
+        // The size of a split ring is a power of two.
+        let (size, mask) = (ring.size(), ring.size().wrapping_sub(1));
         let elements = at(ring.used_ring(), USED_HEADER)?;
         let elements = GuestArray::<u64>::new(memory, elements, size.into());
         let before = Wrapping(ring.next_used());
@@ -183,7 +184,7 @@ impl<R: Reply> Completions<R> {
                 // The guest named a descriptor that is not there: there is no element for it.
                 if head < size {
                     let element = u64::from(length) << 32 | u64::from(head);
-                    elements.store((next.0 % size).into(), element.to_le()).map_err(not_there)?;
+                    elements.store((next.0 & mask).into(), element.to_le()).map_err(not_there)?;
                     next += 1;
                 }
             }
