@@ -10,5 +10,6 @@ mod growth;
 mod limits;
 mod pages;
 mod setup;
+mod shared_extents;
 mod soak;
 mod stat;
