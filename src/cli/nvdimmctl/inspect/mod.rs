@@ -385,24 +385,7 @@ fn percent(part: u64, whole: u64) -> u64 {
 
 impl InspectedArena {
     fn print(&self) {
-        let numbers = [
-            ("external_lba_start", self.external_lba_start),
-            ("external_lbasize", self.external_lbasize.into()),
-            ("external_nlba", self.external_nlba.into()),
-            ("internal_lbasize", self.internal_lbasize.into()),
-            ("internal_nlba", self.internal_nlba.into()),
-            ("nfree", self.nfree.into()),
-            ("nextoff", self.nextoff),
-            ("infooff", self.infooff),
-            ("dataoff", self.dataoff),
-            ("mapoff", self.mapoff),
-            ("logoff", self.logoff),
-            ("info2off", self.info2off),
-            ("flags", self.flags.into()),
-        ];
-        for (name, value) in numbers {
-            say!("  {name:18}  {value}");
-        }
+        self.print_info();
         let LaneCounts { pristine, applied, pending, superseded, undecided } = self.lane_states;
         say!(
             "  lanes               {pristine} never used, {applied} applied, {superseded} \
@@ -433,6 +416,28 @@ impl InspectedArena {
                 "  lane {lane:<5} free {free:<10} last write: lba {lba}, old {old_map:#x}, new \
                  {new_map:#x}, seq {seq}"
             );
+        }
+    }
+
+    /// The fields of the info block.
+    fn print_info(&self) {
+        let numbers = [
+            ("external_lba_start", self.external_lba_start),
+            ("external_lbasize", self.external_lbasize.into()),
+            ("external_nlba", self.external_nlba.into()),
+            ("internal_lbasize", self.internal_lbasize.into()),
+            ("internal_nlba", self.internal_nlba.into()),
+            ("nfree", self.nfree.into()),
+            ("nextoff", self.nextoff),
+            ("infooff", self.infooff),
+            ("dataoff", self.dataoff),
+            ("mapoff", self.mapoff),
+            ("logoff", self.logoff),
+            ("info2off", self.info2off),
+            ("flags", self.flags.into()),
+        ];
+        for (name, value) in numbers {
+            say!("  {name:18}  {value}");
         }
     }
 }
