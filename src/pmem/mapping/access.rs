@@ -153,6 +153,16 @@ impl PersistentMemory for Mapping {
         self.sync_file()
     }
 
+    fn sync_range(&self, offset: u64, length: u64) -> Result<(), MediaError> {
+        if self.is_dax() || self.protection == Protection::ReadOnly {
+            return self.sync();
+        }
+        let address = self.checked(Access::Sync, offset, length)?;
+        cpu::drain_stores();
+        let sync = || self.address_space.sync(address, length);
+        self.writeback.sync_part(sync).map_err(|errno| self.sync_error(errno))
+    }
+
     #[inline]
     fn sync_has_failed(&self) -> bool {
         self.writeback.has_failed() && !self.is_dax()
