@@ -117,6 +117,18 @@ impl AddressSpace {
         self.advise(range, MADV_COLLAPSE)
     }
 
+    /// Says that pages are not accessed in their order: the kernel reads nothing ahead, and keeps single pages.
+    pub(super) fn expect_random_access(&self) -> Result<(), Errno> {
+        self.advise(&(0..self.length as u64), libc::MADV_RANDOM)
+    }
+
+    /// Begins to read the pages that hold `length` bytes at `address`, which are inside the mapping. Only a hint.
+    pub(super) fn fetch(&self, address: *mut u8, length: usize) {
+        let offset = (address.addr() - self.start.as_ptr().addr()) as u64;
+        let start = offset - offset % PAGE;
+        let _ = self.advise(&(start..offset + length as u64), libc::MADV_WILLNEED);
+    }
+
     /// Syncs the pages that hold `length` bytes at `address`, which are inside the mapping: fdatasync of a part of
     /// the file, by its open file description that is mapped (`msync` in `mm/msync.c`).
     pub(super) fn sync(&self, address: *mut u8, length: u64) -> Result<(), Errno> {

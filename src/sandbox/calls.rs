@@ -221,7 +221,7 @@ const CONNECTION: &[&[Call]] = &[
 
 /// Opening a namespace again that has grown.
 const OPENING: &[&[Call]] = &[
-    calls![SYS_fallocate, SYS_msync, SYS_openat],
+    calls![SYS_fadvise64, SYS_fallocate, SYS_msync, SYS_openat],
     &[only!(SYS_fcntl, Only::OneOf { argument: 1, values: &[F_OFD_GETLK, F_OFD_SETLK] })],
 ];
 
