@@ -29,6 +29,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("exit", "the end of a thread that otherwise ends with the process"),
     ("futex", "a lock that two threads want at the same time: the log's, the allocator's"),
     ("fcntl", "std, which checks descriptors that it closes in debug builds; claims"),
+    ("fadvise64", "a strict disk that grows, or is claimed by running: growth, claims"),
     ("fstatfs", "a disk that grows while a frontend is connected: control, growth"),
     ("fsync", "the same"),
     ("ftruncate", "the same"),

@@ -67,6 +67,21 @@ mutants! {
         /// A moved sector that reads as zeroes is one with data.
         MovedZeroForgotten,
     }
+    /// Those of syncs that are shared or deferred, which the crash tests must notice.
+    SYNCS: {
+        /// The flog entry of a lane is replaced though the map entry of its last write is not durable.
+        LaneUnsettled,
+        /// A sector is logged although the map entry that another lane has stored for it is not durable.
+        SectorUnsettled,
+        /// A sync that had begun before a map entry was stored is taken for one that made it durable.
+        BegunSyncTrusted,
+        /// A queue shares a sync that had begun before it asked for one.
+        BegunSyncJoined,
+        /// A sync that was to make map entries durable fails, and the round goes on.
+        DeferredFailureForgotten,
+        /// A reader believes a page of the map that is not durable.
+        UnsyncedOverlooked,
+    }
     /// Those that the crash tests of groups must notice.
     GROUPS: {
         /// A write is cut into groups from its first sector on, wherever that is.

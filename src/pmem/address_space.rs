@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 
 use nix::errno::Errno;
 use nix::libc::c_void;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, MsFlags, ProtFlags, mmap, mmap_anonymous, msync, munmap};
 
 use super::{MapError, PAGE, Protection};
 
@@ -115,6 +115,29 @@ impl AddressSpace {
     /// Has a range, which is a multiple of a huge page, mapped by huge pages, into which its pages are copied.
     pub(super) fn collapse(&self, range: &Range<u64>) -> Result<(), Errno> {
         self.advise(range, MADV_COLLAPSE)
+    }
+
+    /// Says that pages are not accessed in their order: the kernel reads nothing ahead, and keeps single pages.
+    pub(super) fn expect_random_access(&self) -> Result<(), Errno> {
+        self.advise(&(0..self.length as u64), libc::MADV_RANDOM)
+    }
+
+    /// Begins to read the pages that hold `length` bytes at `address`, which are inside the mapping. Only a hint.
+    pub(super) fn fetch(&self, address: *mut u8, length: usize) {
+        let offset = (address.addr() - self.start.as_ptr().addr()) as u64;
+        let start = offset - offset % PAGE;
+        let _ = self.advise(&(start..offset + length as u64), libc::MADV_WILLNEED);
+    }
+
+    /// Syncs the pages that hold `length` bytes at `address`, which are inside the mapping: fdatasync of a part of
+    /// the file, by its open file description that is mapped (`msync` in `mm/msync.c`).
+    pub(super) fn sync(&self, address: *mut u8, length: u64) -> Result<(), Errno> {
+        let offset = address.addr() - self.start.as_ptr().addr();
+        let into_page = offset % PAGE as usize;
+        let start = self.start.as_ptr().cast::<u8>().wrapping_add(offset - into_page);
+        let start = NonNull::new(start.cast()).ok_or(Errno::EINVAL)?;
+        // SAFETY: the pages are mapped, and a sync changes nothing in memory.
+        unsafe { msync(start, into_page + length as usize, MsFlags::MS_SYNC) }
     }
 
     /// Address of the byte at `offset` of the mapping.

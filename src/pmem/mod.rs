@@ -29,6 +29,7 @@ mod migration_log;
 mod overlay;
 mod shared;
 mod shared_file;
+mod shared_sync;
 mod sigbus;
 #[cfg(any(test, feature = "simulated"))]
 pub mod simulated;
@@ -51,6 +52,7 @@ pub use mapping::{Collapse, Mapping, Pages, Protection, Resident};
 pub use migration_log::{LogBitmap, MigrationLog, RegionLog, SliceLog};
 pub use overlay::{Overlay, Saved};
 pub use shared_file::{ShareFile, SharedFile, SharedFileObserver};
+pub use shared_sync::SharedSync;
 pub use sigbus::catch_faults;
 pub use standard_streams::StandardStream;
 
@@ -147,6 +149,11 @@ pub trait PersistentMemory: Send + Sync {
 
     /// Makes everything stored so far, by any thread, durable on the backing medium.
     fn sync(&self) -> Result<(), MediaError>;
+
+    /// As [`sync`](Self::sync), for `length` bytes at `offset`: the rest may be left as it is.
+    fn sync_range(&self, _offset: u64, _length: u64) -> Result<(), MediaError> {
+        self.sync()
+    }
 
     /// Returns whether [`sync`](Self::sync) takes the time of a system call or more. If not, everything stored so
     /// far, by any thread, and fenced, is durable.

@@ -55,6 +55,10 @@ impl<M: PersistentMemory + ?Sized> PersistentMemory for Arc<M> {
         (**self).sync()
     }
 
+    fn sync_range(&self, offset: u64, length: u64) -> Result<(), MediaError> {
+        (**self).sync_range(offset, length)
+    }
+
     fn sync_takes_time(&self) -> bool {
         (**self).sync_takes_time()
     }

@@ -4,7 +4,10 @@ pub(super) use std::sync::PoisonError;
 pub(super) use std::sync::atomic::Ordering;
 
 #[cfg(not(feature = "loom"))]
-pub(super) use std::sync::{MutexGuard, atomic::AtomicBool};
+pub(super) use std::sync::{
+    MutexGuard,
+    atomic::{AtomicBool, AtomicU64},
+};
 
 #[cfg(not(any(feature = "crash-tests", feature = "loom")))]
 pub(super) use std::sync::Mutex;
@@ -13,7 +16,7 @@ pub(super) use std::sync::Mutex;
 pub(super) use super::simulated::turns::Mutex;
 
 #[cfg(feature = "loom")]
-pub(super) use loom::sync::{Mutex, MutexGuard};
+pub(super) use loom::sync::{Mutex, MutexGuard, atomic::AtomicU64};
 
 /// A flag whose stores have their place in the order of all changes of it.
 ///

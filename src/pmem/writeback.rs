@@ -103,6 +103,20 @@ impl Writeback {
         self.write_back(failure, write_back)
     }
 
+    /// Makes every store to a part of the file durable; `write_back` syncs that part. What was stored elsewhere
+    /// is as before.
+    ///
+    /// # Errors
+    ///
+    /// As [`sync`](Self::sync). The kernel tells of a failure of any part, and does so once.
+    pub(super) fn sync_part(
+        &self,
+        write_back: impl FnMut() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let failure = self.begin()?;
+        self.write_back(failure, write_back)
+    }
+
     /// Waits for the sync that is under way, and takes its place unless there has been a failure.
     fn begin(&self) -> Result<MutexGuard<'_, Option<Errno>>, Errno> {
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
@@ -188,6 +202,7 @@ mod tests {
             assert!(state.has_to_sync());
             assert_eq!(state.sync(|| Ok(())), Err(Errno::ENOSPC));
             assert_eq!(state.sync_all(|| Ok(())), Err(Errno::ENOSPC));
+            assert_eq!(state.sync_part(|| Ok(())), Err(Errno::ENOSPC));
             assert_eq!(state.failure(), Some(Errno::ENOSPC));
         }
     }
@@ -222,6 +237,17 @@ mod tests {
         state.sync_all(count).unwrap();
         state.sync_all(count).unwrap();
         assert_eq!(syncs.get(), 4);
+    }
+
+    #[test]
+    fn a_sync_of_a_part_leaves_the_rest_to_the_next() {
+        let state = Writeback::new();
+        state.sync(|| Ok(())).unwrap();
+        state.note_store();
+        state.sync_part(|| Ok(())).unwrap();
+        assert!(state.has_to_sync());
+        assert_eq!(state.sync_part(|| Err(Errno::EIO)), Err(Errno::EIO));
+        assert_eq!(state.sync(|| Ok(())), Err(Errno::EIO));
     }
 
     /// A store that is made while the pages are written back may come too late for it.

@@ -221,7 +221,7 @@ const CONNECTION: &[&[Call]] = &[
 
 /// Opening a namespace again that has grown.
 const OPENING: &[&[Call]] = &[
-    calls![SYS_fallocate, SYS_openat],
+    calls![SYS_fadvise64, SYS_fallocate, SYS_msync, SYS_openat],
     &[only!(SYS_fcntl, Only::OneOf { argument: 1, values: &[F_OFD_GETLK, F_OFD_SETLK] })],
 ];
 
@@ -240,8 +240,8 @@ const PAGES: &[&[Call]] = &[calls![SYS_lseek, SYS_mincore]];
 /// Reading bytes of a file again that could not be read.
 const READING: &[&[Call]] = &[calls![SYS_pread64]];
 
-/// The rings' events.
-const QUEUE: &[&[Call]] = &[calls![SYS_epoll_pwait, SYS_read]];
+/// The rings' events, and syncs of parts of a file.
+const QUEUE: &[&[Call]] = &[calls![SYS_epoll_pwait, SYS_msync, SYS_read]];
 
 /// Requests to the frontend.
 const WINDOWS: &[&[Call]] = &[POLL, calls![SYS_recvmsg, SYS_sendmsg, SYS_shutdown]];

@@ -1,4 +1,4 @@
-//! A daemon whose calls of fdatasync are counted, and fail when told so.
+//! A daemon whose calls of fdatasync and msync are counted, and fail when told so.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

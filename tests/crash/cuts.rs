@@ -176,7 +176,7 @@ impl<'a> Cutter<'a> {
 fn narrows(event: &Event) -> bool {
     !matches!(
         event,
-        Event::Store { .. } | Event::Stream { .. } | Event::Flush { .. } | Event::SyncBegins
+        Event::Store { .. } | Event::Stream { .. } | Event::Flush { .. } | Event::SyncBegins { .. }
     )
 }
 

@@ -169,7 +169,8 @@ fn change(medium: &Arc<Medium>) -> usize {
 
 /// Nothing fails, or one sync of those in `events`.
 fn faults(events: &[Event]) -> Vec<FileFault> {
-    let syncs = events.iter().filter(|event| matches!(event, Event::SyncBegins)).count() as u64;
+    let syncs =
+        events.iter().filter(|event| matches!(event, Event::SyncBegins { .. })).count() as u64;
     let of_sync =
         |sync| DROPPED.map(|dropped| FileFault { what: Failing::Sync(sync), dropped }).into_iter();
     [FileFault::default()].into_iter().chain((0..syncs).flat_map(of_sync)).collect()

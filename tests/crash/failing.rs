@@ -63,10 +63,13 @@ fn of_disk(disk: Disk, choices: usize) -> Vec<Faulty> {
     let writes = [Write(0..1), Commit, Read(0..4), Write(1..2), Flush, Write(0..1), Commit];
     let batch = [Write(0..3), Commit, Flush, Write(5..6), Write(1..2), Commit];
     let trims = [Trim(0..2, NeverWritten::Leave), Commit, Flush, Part(2, 1), Commit];
+    // Of two lanes: the third round makes the map entries of the first durable.
+    let rounds = [0, 1, 2, 1, 0].map(|sector| [Write(sector..sector + 1), Commit, Read(0..4)]);
+    let deferred = rounds.concat();
     let moves = [Write(0..1), Flush, Defragment(0), Commit, Write(1..2), Commit];
     let all = [("writes", writes.to_vec()), ("batches", batch.to_vec()), ("trims", trims.to_vec())];
     all.into_iter()
-        .chain([("moves", moves.to_vec())])
+        .chain([("moves", moves.to_vec()), ("deferred", deferred)])
         .map(|(name, ops)| {
             // After a failure, everything that changes the disk is refused, and reads go on.
             let after = [Read(0..4), Write(3..4), Commit, Flush, Read(0..6)];
@@ -107,7 +110,7 @@ impl Faulty {
         let (_, trace) = start.run(&self.scenario, AnyMutant::None, Box::new(AtRandom::new(0)));
         let count =
             |is: fn(&Event) -> bool| trace.events.iter().filter(|event| is(event)).count() as u64;
-        let syncs = count(|event| matches!(event, Event::SyncBegins));
+        let syncs = count(|event| matches!(event, Event::SyncBegins { .. }));
         let stores = count(|event| matches!(event, Event::Store { .. } | Event::Stream { .. }));
         let failing = (0..syncs).map(Failing::Sync).chain((0..stores).map(Failing::WriteBack));
         let dropped = &DROPPED[..self.choices];

@@ -131,7 +131,7 @@ impl Next {
                 let last = &first.events[killed - 1];
                 model.replay(std::slice::from_ref(last));
                 // The next process would see the same as a moment before.
-                if matches!(last, Event::Flush { .. } | Event::SyncBegins) {
+                if matches!(last, Event::Flush { .. } | Event::SyncBegins { .. }) {
                     continue;
                 }
             }

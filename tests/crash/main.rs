@@ -14,6 +14,7 @@ mod dax_growth;
 mod dax_repair;
 mod dax_resizing;
 mod dax_torn;
+mod deferred;
 mod defragmented;
 mod exhaust;
 mod failing;
@@ -24,6 +25,7 @@ mod growth;
 mod killed;
 mod killed_change;
 mod limits;
+mod linux;
 mod medium;
 mod medium_mutants;
 mod mutants;
@@ -100,6 +102,9 @@ fn main() -> ExitCode {
     });
     total += cut_all("wide", &args.wanted(scenarios::wide(args.deep)), |scenario, figures| {
         exhaust::sample(scenario, AnyMutant::None, figures)
+    });
+    total += cut_all("deferred", &args.wanted(deferred::all(args.deep)), |deferred, figures| {
+        deferred.exhaust(AnyMutant::None, figures)
     });
     total += cut_all("groups", &args.wanted(groups::all(args.deep)), |grouped, figures| {
         grouped.exhaust(AnyMutant::None, figures)

@@ -289,6 +289,31 @@ impl Medium {
         Ok(())
     }
 
+    /// A fence, or the sync of a part of the file, with what the mutant makes of it.
+    fn fence_with(&self, fence: impl FnOnce() -> Result<(), MediaError>) -> Result<(), MediaError> {
+        self.look();
+        let last = self.end_fence();
+        let number = self.fences.fetch_add(1, Ordering::Relaxed);
+        if self.is(MediumMutant::MapBeforeFlog) && last == Some(Part::Map) {
+            self.recorder.fence()?;
+            self.release_held()?;
+        }
+        let is_dropped = self.drops_fence(last)
+            || self.opens_with(MediumMutant::OpenedUnfenced)
+            || self.opens_with(MediumMutant::ReplayUnfenced) && last == Some(Part::Map)
+            || self.opens_with(MediumMutant::UndoUnfenced) && last == Some(Part::Flog)
+            || self.is(MediumMutant::EveryOtherFenceUnsynced) && number % 2 == 1;
+        let fenced = if is_dropped { Ok(()) } else { fence() };
+        if last == Some(Part::Flog) {
+            self.release_data()?;
+        }
+        self.release_records()?;
+        match self.mutant {
+            Some(MediumMutant::FailedFenceGood | MediumMutant::FailureForgotten) => Ok(()),
+            _ => fenced,
+        }
+    }
+
     fn store_flog(&self, offset: u64, value: u64) -> Result<(), MediaError> {
         let commits = !offset.is_multiple_of(16);
         match self.mutant {
@@ -393,27 +418,11 @@ impl PersistentMemory for Medium {
     }
 
     fn fence(&self) -> Result<(), MediaError> {
-        self.look();
-        let last = self.end_fence();
-        let number = self.fences.fetch_add(1, Ordering::Relaxed);
-        if self.is(MediumMutant::MapBeforeFlog) && last == Some(Part::Map) {
-            self.recorder.fence()?;
-            self.release_held()?;
-        }
-        let is_dropped = self.drops_fence(last)
-            || self.opens_with(MediumMutant::OpenedUnfenced)
-            || self.opens_with(MediumMutant::ReplayUnfenced) && last == Some(Part::Map)
-            || self.opens_with(MediumMutant::UndoUnfenced) && last == Some(Part::Flog)
-            || self.is(MediumMutant::EveryOtherFenceUnsynced) && number % 2 == 1;
-        let fenced = if is_dropped { Ok(()) } else { self.recorder.fence() };
-        if last == Some(Part::Flog) {
-            self.release_data()?;
-        }
-        self.release_records()?;
-        match self.mutant {
-            Some(MediumMutant::FailedFenceGood | MediumMutant::FailureForgotten) => Ok(()),
-            _ => fenced,
-        }
+        self.fence_with(|| self.recorder.fence())
+    }
+
+    fn sync_range(&self, offset: u64, length: u64) -> Result<(), MediaError> {
+        self.fence_with(|| self.recorder.sync_range(offset, length))
     }
 
     fn zero(&self, offset: u64, length: u64) -> Result<(), MediaError> {

@@ -14,6 +14,7 @@ use super::dax_growth;
 use super::dax_repair;
 use super::dax_resizing;
 use super::dax_torn;
+use super::deferred;
 use super::defragmented;
 use super::exhaust::{self, exhaust, exhaust_moves};
 use super::failing;
@@ -42,7 +43,7 @@ pub enum AnyMutant {
 
 impl AnyMutant {
     pub fn all() -> Vec<AnyMutant> {
-        let engine = Mutant::CRASH.iter().chain(Mutant::GROUPS);
+        let engine = Mutant::CRASH.iter().chain(Mutant::GROUPS).chain(Mutant::SYNCS);
         let engine = engine.map(|mutant| AnyMutant::Engine(*mutant));
         let medium = MediumMutant::ALL.map(AnyMutant::Medium);
         let dax = DaxMutant::CRASH.iter().map(|mutant| AnyMutant::Dax(*mutant));
@@ -119,6 +120,11 @@ impl AnyMutant {
         let of_medium = [RecordAfterFence, RecordUnflushed, UndoUnfenced].map(AnyMutant::Medium);
         of_medium.contains(&self)
             || self.of_engine().is_some_and(|mutant| Mutant::GROUPS.contains(&mutant))
+    }
+
+    /// Returns whether it is about syncs that are shared or deferred, so that nothing else can notice it.
+    fn is_of_syncs(self) -> bool {
+        self.of_engine().is_some_and(|mutant| Mutant::SYNCS.contains(&mutant))
     }
 
     /// Returns whether it is about moving sectors, so that nothing else can notice it.
@@ -202,6 +208,17 @@ pub fn hunt(mutant: AnyMutant) -> Option<(String, Violation)> {
         return hunt_in(defragmented::for_mutant(mutant), |scenario| {
             exhaust_moves(scenario, mutant, scenarios::PREEMPTIONS, &mut Figures::default())
         });
+    }
+    if mutant.is_of_syncs() {
+        let deferred = || {
+            hunt_in(deferred::for_mutants(), |deferred| {
+                deferred.exhaust(mutant, &mut Figures::default())
+            })
+        };
+        return match mutant.of_engine() {
+            Some(Mutant::DeferredFailureForgotten | Mutant::UnsyncedOverlooked) => failures(),
+            _ => deferred(),
+        };
     }
     if mutant.is_of_groups() {
         let groups = || {

@@ -1,5 +1,5 @@
 //! The concurrent protocols of the engine, in every interleaving: read tracking, map locks, lanes that
-//! queues share, rounds, pages of several sectors; and write-back to the storage device.
+//! queues share, rounds, pages of several sectors; group commit, and write-back to the storage device.
 //!
 //! The engine is the real one, compiled against the atomics and mutexes of loom (feature `loom`). A
 //! model is a few threads that read and write a few sectors through queues of their own; it is run
@@ -21,6 +21,7 @@
 mod explore;
 mod failures;
 mod flags;
+mod group_commit;
 mod groups;
 mod image;
 mod lanes;

@@ -6,6 +6,9 @@
 #[path = "../../src/pmem/writeback.rs"]
 mod library;
 #[allow(dead_code, reason = "not all of it is modelled")]
+#[path = "../../src/pmem/shared_sync.rs"]
+pub mod shared_sync;
+#[allow(dead_code, reason = "not all of it is modelled")]
 #[path = "../../src/pmem/sync.rs"]
 mod sync;
 

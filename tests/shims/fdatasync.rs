@@ -1,4 +1,4 @@
-//! Preloaded into a daemon: counts its calls of fdatasync, and lets some of them fail.
+//! Preloaded into a daemon: counts its calls of fdatasync and msync, and lets some of them fail.
 //!
 //! Built by `tests/common/syncs.rs` as a dynamic library of its own, with the standard library alone.
 //! `SYNCS_STATE` names a file of a page: the number of calls so far, in eight bytes; the number of calls
@@ -85,17 +85,39 @@ fn wait_while_held() {
     word(WAITING).fetch_sub(1, Ordering::AcqRel);
 }
 
+/// Returns whether a call fails, and lets errno say so.
+fn fails() -> bool {
+    wait_while_held();
+    let errno = count_and_fail();
+    if errno != 0 {
+        // SAFETY: errno is this thread's.
+        unsafe { *__errno_location() = errno.into() };
+    }
+    errno != 0
+}
+
+/// As msync(2), unless it is to fail.
+#[unsafe(no_mangle)]
+pub extern "C" fn msync(at: *mut c_void, length: usize, flags: c_int) -> c_int {
+    if fails() {
+        return -1;
+    }
+    // SAFETY: the C library's own function has this name and type.
+    unsafe {
+        let next = dlsym(NEXT as *mut c_void, c"msync".as_ptr());
+        let next: extern "C" fn(*mut c_void, usize, c_int) -> c_int = std::mem::transmute(next);
+        next(at, length, flags)
+    }
+}
+
 /// As fdatasync(2), unless it is to fail.
 #[unsafe(no_mangle)]
 pub extern "C" fn fdatasync(fd: c_int) -> c_int {
-    wait_while_held();
-    let errno = count_and_fail();
-    // SAFETY: the C library's own function has this name and type, and errno is this thread's.
+    if fails() {
+        return -1;
+    }
+    // SAFETY: the C library's own function has this name and type.
     unsafe {
-        if errno != 0 {
-            *__errno_location() = errno.into();
-            return -1;
-        }
         let next = dlsym(NEXT as *mut c_void, c"fdatasync".as_ptr());
         let next: extern "C" fn(c_int) -> c_int = std::mem::transmute(next);
         next(fd)

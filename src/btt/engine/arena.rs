@@ -1,10 +1,13 @@
 //! An open arena: its map, its flog and its blocks.
 
+use std::sync::Arc;
+
 use log::{error, warn};
 
 use super::lane::Lane;
 use super::map_locks::{LockKey, MapLocks};
 use super::sync::{AtomicBool, Ordering};
+use super::unsynced::UnsyncedEntries;
 use crate::btt::format::discovery::Copies;
 use crate::btt::format::error::Error;
 use crate::btt::format::flog::{self, FlogEntry, LogLayout, Slot};
@@ -13,7 +16,7 @@ use crate::btt::format::info_block::{InfoBlock, InfoFault};
 use crate::btt::format::map::MapEntry;
 use crate::btt::format::record::{self, RECORD_SIZE, Record};
 use crate::btt::format::units::{Block, LaneIndex, Lba};
-use crate::pmem::{Cause, Intent, MediaError, PersistentMemory, make_dirty};
+use crate::pmem::{Cause, Intent, MediaError, PersistentMemory, SharedSync, make_dirty};
 
 /// How a flog entry is taken back: half of it is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,9 +41,17 @@ pub(super) struct Arena {
     pub locks: MapLocks,
     /// Nothing may be written any more: the medium failed in the middle of a write.
     error: AtomicBool,
+    /// The medium is not all that says where a sector is.
+    looks_aside: bool,
     /// Map entries that replace those on the medium, by sector: pending writes that could not be
     /// replayed because the medium, or the arena, is read-only.
     replayed: Vec<(Lba, MapEntry)>,
+    /// Map entries that are on the medium and not durable.
+    pub unsynced: UnsyncedEntries,
+    /// Syncs of all blocks.
+    pub block_syncs: SharedSync,
+    /// Syncs of the flog.
+    pub flog_syncs: SharedSync,
 }
 
 impl Arena {
@@ -59,7 +70,11 @@ impl Arena {
             log_layout,
             locks: MapLocks::new(),
             error: AtomicBool::new(info.error),
+            looks_aside: false,
             replayed: Vec::new(),
+            unsynced: UnsyncedEntries::new(Arc::default()),
+            block_syncs: SharedSync::new(),
+            flog_syncs: SharedSync::new(),
         }
     }
 
@@ -138,6 +153,13 @@ impl Arena {
     /// Completes the pending writes in memory.
     pub(super) fn replay_in_memory(&mut self, pending: Vec<(Lba, MapEntry)>) {
         self.replayed = pending;
+        self.looks_aside = true;
+    }
+
+    /// Lets stores to the map become durable with the next of `syncs`, rather than with the round.
+    pub(super) fn defer(&mut self, syncs: Arc<SharedSync>) {
+        self.unsynced = UnsyncedEntries::new(syncs);
+        self.looks_aside = true;
     }
 
     /// The map entry of `lba`, checked to name a block that exists.
@@ -148,19 +170,22 @@ impl Arena {
         medium: &M,
         lba: Lba,
     ) -> Result<MapEntry, Error> {
-        let replayed = if self.replayed.is_empty() { None } else { self.replayed_entry(lba) };
-        let entry = match replayed {
+        let aside = if self.looks_aside { self.look_aside(lba) } else { None };
+        let entry = match aside {
             Some(entry) => entry,
             None => MapEntry(medium.load_u32(self.entry_offset(lba))?),
         };
         self.check_entry(lba, entry)
     }
 
-    /// The map entry of a pending write that was completed in memory.
+    /// The map entry of a pending write that was completed in memory, or of a write that is not durable on the
+    /// medium.
     #[cold]
-    fn replayed_entry(&self, lba: Lba) -> Option<MapEntry> {
-        let found = self.replayed.binary_search_by_key(&lba, |(lba, _)| *lba).ok()?;
-        Some(self.replayed[found].1)
+    fn look_aside(&self, lba: Lba) -> Option<MapEntry> {
+        if let Ok(found) = self.replayed.binary_search_by_key(&lba, |(lba, _)| *lba) {
+            return Some(self.replayed[found].1);
+        }
+        if mutant!(btt::UnsyncedOverlooked) { None } else { self.unsynced.get(lba) }
     }
 
     /// As [`load_entry`](Self::load_entry), for an entry that is going to be replaced: where the map has a
@@ -307,6 +332,24 @@ impl Arena {
         let offset = self.record_offset(set as u64);
         medium.store_u64(offset, 0)?;
         medium.flush(offset, 8)
+    }
+
+    /// Offset and length of all blocks, and of the records of groups behind them.
+    pub(super) fn blocks(&self) -> (u64, u64) {
+        let geometry = &self.info.geometry;
+        (self.start + geometry.dataoff, geometry.mapoff - geometry.dataoff)
+    }
+
+    /// Offset and length of the map.
+    pub(super) fn map(&self) -> (u64, u64) {
+        let geometry = &self.info.geometry;
+        (self.start + geometry.mapoff, geometry.logoff - geometry.mapoff)
+    }
+
+    /// Offset and length of the flog.
+    pub(super) fn flog(&self) -> (u64, u64) {
+        let geometry = &self.info.geometry;
+        (self.start + geometry.logoff, u64::from(geometry.nfree) * FLOG_PAIR_SIZE)
     }
 
     fn record_offset(&self, set: u64) -> u64 {

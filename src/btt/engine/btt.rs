@@ -1,5 +1,7 @@
 //! An open BTT.
 
+use std::sync::Arc;
+
 use super::arena::Arena;
 use super::lane::LaneSet;
 use super::read_tracking::ReadTracking;
@@ -9,7 +11,7 @@ use crate::btt::format::error::Error;
 use crate::btt::format::info_block::InfoBlock;
 use crate::btt::format::lba_size::LbaSize;
 use crate::btt::format::units::Lba;
-use crate::pmem::{Durability, MediaError, PersistentMemory};
+use crate::pmem::{Durability, MediaError, PersistentMemory, SharedSync};
 
 /// An open BTT on the medium `M`; read and written through its [`Queue`](super::Queue)s.
 #[derive(Debug)]
@@ -20,6 +22,10 @@ pub struct Btt<M> {
     pub(super) tracking: ReadTracking,
     pub(super) lane_sets: Vec<Mutex<LaneSet>>,
     pub(super) trims: UnfencedTrims,
+    /// Fences are syncs, and the last one of a round is left to later ones: see [`deferred`](super::deferred).
+    pub(super) defers: bool,
+    /// The syncs that make map entries durable, and all else.
+    pub(super) map_syncs: Arc<SharedSync>,
     /// A failed sync has been noticed.
     pub(super) sync_has_failed: AtomicBool,
     pub(super) sectors: u64,
@@ -81,7 +87,8 @@ impl<M: PersistentMemory> Btt<M> {
     /// The medium could not be synced, now or at an earlier sync: no sector can be written any more until
     /// the BTT is opened again.
     pub fn sync(&self) -> Result<(), MediaError> {
-        self.medium.sync().inspect_err(|error| self.keep_after_failed_sync(error))
+        let synced = if self.defers { self.fence_all() } else { self.medium.sync() };
+        synced.inspect_err(|error| self.keep_after_failed_sync(error))
     }
 
     /// Returns whether [`sync`](Self::sync) takes the time of a system call or more.
@@ -157,6 +164,8 @@ mod tests {
             tracking: ReadTracking::new(1),
             lane_sets: Vec::new(),
             trims: UnfencedTrims::new(Durability::Dax),
+            defers: false,
+            map_syncs: Arc::default(),
             sync_has_failed: AtomicBool::new(false),
             sectors,
             lba_size,

@@ -347,6 +347,10 @@ impl<M: PersistentMemory> Batch<'_, M> {
         if !mutant!(btt::MovedUnlocked) {
             self.lock_all(moves.iter().map(|planned| LockKey::of(number, planned.lba)).collect());
         }
+        let settled = btt.settle(&btt.arenas[number], moves.iter().map(|planned| planned.lba));
+        if let Err(error) = settled {
+            return self.refuse_moves(error);
+        }
         for planned in moves {
             self.stage_move(number, order, *planned)?;
         }
@@ -358,12 +362,17 @@ impl<M: PersistentMemory> Batch<'_, M> {
         let in_page_cache = btt.durability() == Durability::PageCache;
         self.round.syncs = in_page_cache && !mutant!(btt::MovedUnsynced);
         if let Err(error) = self.fence_moved() {
-            self.end_round();
-            btt.keep_after_failed_sync(&error);
-            return Err(error.into());
+            return self.refuse_moves(error);
         }
         self.publish();
         Ok(count)
+    }
+
+    /// A sync has failed: nothing is moved.
+    fn refuse_moves(&mut self, error: MediaError) -> Result<u32, Error> {
+        self.end_round();
+        self.btt.keep_after_failed_sync(&error);
+        Err(error.into())
     }
 
     /// Makes what was copied durable.
@@ -372,7 +381,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
             return Ok(());
         }
         self.fence_staged()?;
-        self.fence_round()
+        if self.round.syncs { self.btt.medium.sync() } else { Ok(()) }
     }
 
     /// Copies what a sector holds to the free block of a lane, and stages it, if it still is to be moved.

@@ -110,7 +110,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
     /// Begins to make the round's records durable, and makes its data so.
     pub(super) fn fence_staged(&mut self) -> Result<(), MediaError> {
         self.store_records()?;
-        self.btt.fence_data()
+        if self.btt.defers { self.sync_staged() } else { self.btt.fence_data() }
     }
 
     fn store_records(&mut self) -> Result<(), MediaError> {

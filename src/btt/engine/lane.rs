@@ -21,6 +21,8 @@ pub(in crate::btt) struct Lane {
     pub slot: Slot,
     /// The sequence number of the next write's entry.
     pub sequence: Sequence,
+    /// Number of the sync with which the map entry of the last write is durable; 0: it is.
+    pub map_sync: u64,
 }
 
 impl Lane {
@@ -198,6 +200,7 @@ mod tests {
                 free_has_error: false,
                 slot: Slot::Second,
                 sequence: Sequence::FIRST.next(),
+                map_sync: 0,
             })
             .collect()
     }

@@ -6,6 +6,7 @@
 mod arena;
 mod batch;
 mod btt;
+mod deferred;
 mod defragment;
 mod failed_sync;
 mod group;
@@ -19,6 +20,7 @@ mod round;
 mod start;
 mod sync;
 mod trim;
+mod unsynced;
 mod write;
 mod write_part;
 

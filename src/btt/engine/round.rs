@@ -34,7 +34,7 @@ pub(super) struct Staged {
 #[derive(Debug)]
 pub(super) struct Round {
     pub staged: Vec<Staged>,
-    /// In the page cache too, its fences are syncs.
+    /// In the page cache too, its fences are syncs, and all of them are made.
     pub syncs: bool,
     /// One bit per sector number modulo 64: clear if no such sector is staged.
     sieve: u64,
@@ -48,6 +48,13 @@ pub(super) struct Round {
     awaited: Range<u64>,
     /// There may be a group of several sectors.
     has_groups: bool,
+}
+
+impl Staged {
+    /// The map entry that replaces the old one.
+    pub(super) fn new_entry(&self) -> MapEntry {
+        if self.zero { MapEntry::zero(self.new) } else { MapEntry::data(self.new) }
+    }
 }
 
 impl Round {

@@ -18,7 +18,7 @@ use crate::btt::format::geometry::{Geometry, largest_group};
 use crate::btt::format::lba_size::LbaSize;
 use crate::btt::format::map::MapEntry;
 use crate::btt::format::units::Lba;
-use crate::pmem::PersistentMemory;
+use crate::pmem::{Durability, PersistentMemory, SharedSync};
 
 /// An open BTT, and its queues.
 pub type Opened<M> = (Arc<Btt<M>>, Vec<Queue<M>>);
@@ -48,11 +48,20 @@ pub(in crate::btt) struct Start<M> {
     arenas: Vec<Arena>,
     lanes: Vec<Vec<Lane>>,
     sectors: u64,
+    /// The syncs that make map entries durable.
+    map_syncs: Arc<SharedSync>,
 }
 
 impl<M: PersistentMemory> Start<M> {
     pub(in crate::btt) fn new(medium: M, read_only: bool) -> Start<M> {
-        Start { medium, read_only, arenas: Vec::new(), lanes: Vec::new(), sectors: 0 }
+        Start {
+            medium,
+            read_only,
+            arenas: Vec::new(),
+            lanes: Vec::new(),
+            sectors: 0,
+            map_syncs: Arc::default(),
+        }
     }
 
     pub(in crate::btt) fn medium(&self) -> &M {
@@ -77,6 +86,9 @@ impl<M: PersistentMemory> Start<M> {
             }
             Ok(()) => {}
         }
+        if self.medium.durability() == Durability::PageCache && !changes_nothing {
+            self.sync_map(&arena);
+        }
         if !recovered.undone.is_empty() {
             let sectors = recovered.undone.len();
             info!(
@@ -98,10 +110,23 @@ impl<M: PersistentMemory> Start<M> {
         if !recovered.records.is_empty() && !changes_nothing {
             arena.clear_records(&self.medium, &recovered.records)?;
         }
+        if self.medium.durability() == Durability::Strict {
+            arena.defer(self.map_syncs.clone());
+        }
         self.sectors += u64::from(found.info.geometry.external_nlba);
         self.arenas.push(arena);
         self.lanes.push(recovered.lanes);
         Ok(())
+    }
+
+    /// In the page cache, flog entries are replaced without a sync. Those may be all that keeps the writes of a
+    /// daemon that served the disk as `strict`: it leaves the map to a later sync.
+    fn sync_map(&self, arena: &Arena) {
+        let (offset, length) = arena.map();
+        if let Err(error) = self.medium.sync_range(offset, length) {
+            // No flog entry is replaced any more.
+            warn!("arena {}: the map cannot be synced: {error}", arena.number);
+        }
     }
 
     /// The BTT, whose sectors have `lba_size`, with `queues` queues.
@@ -116,6 +141,8 @@ impl<M: PersistentMemory> Start<M> {
             tracking: ReadTracking::new(queues),
             lane_sets: lane::deal(self.lanes, queues).into_iter().map(Mutex::new).collect(),
             trims: UnfencedTrims::new(durability),
+            defers: durability == Durability::Strict,
+            map_syncs: self.map_syncs,
             sync_has_failed: AtomicBool::new(false),
             sectors: self.sectors,
             lba_size,

@@ -83,7 +83,7 @@ impl<M: PersistentMemory> Batch<'_, M> {
             sector += group;
         }
         self.round.fenced(1);
-        self.btt.medium.fence().inspect_err(|error| self.btt.keep_after_failed_sync(error))?;
+        self.btt.fence_all().inspect_err(|error| self.btt.keep_after_failed_sync(error))?;
         self.btt.trims.end();
         Ok(())
     }
@@ -104,8 +104,10 @@ impl<M: PersistentMemory> Batch<'_, M> {
         // Under the lock: the arena may have failed in a write of one of these sectors, which
         // recovery will complete.
         arena.check_writable()?;
+        let sectors = || (first.0..).map(Lba).take(count as usize);
+        self.btt.settle(arena, sectors())?;
         let mut errors = 0;
-        for (index, lba) in (first.0..).map(Lba).take(count as usize).enumerate() {
+        for (index, lba) in sectors().enumerate() {
             let entry = arena.load_entry(medium, lba)?;
             match entry.mapped() {
                 Mapped::Zero(_) if !mutant!(btt::TrimTrustsZero) => {

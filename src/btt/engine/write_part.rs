@@ -35,7 +35,8 @@ impl<M: PersistentMemory> Batch<'_, M> {
             self.guards.push(arena.locks.lock(LockKey::of(arena.number, lba)));
         }
         let contents = std::mem::take(&mut self.scratch);
-        let filled = self.read_locked(place, contents).and_then(|()| {
+        let settled = self.btt.settle(arena, [lba]).map_err(Into::into);
+        let filled = settled.and_then(|()| self.read_locked(place, contents)).and_then(|()| {
             from.copy_to(&mut contents[offset..offset + from.len()]);
             self.round.begin_group(sector..sector + 1);
             self.fill(arena.number, lane, lba, Data::Bytes(contents), tag)?;

@@ -73,8 +73,11 @@ impl PersistentMemory for Mapping {
     fn read(&self, offset: u64, into: &VolatileSlice<'_>) -> Result<(), MediaError> {
         let length = into.len() as u64;
         let from = self.checked(Access::Read, offset, length)?;
-        if self.spares_holes {
-            return self.read_from_file(offset, into);
+        if self.reads_aside {
+            if self.spares_holes {
+                return self.read_from_file(offset, into);
+            }
+            self.fetch(from, into.len());
         }
         // SAFETY: the source is inside the mapping; a volatile slice is valid for its length and
         // for concurrent use; the two are different objects.
@@ -151,6 +154,16 @@ impl PersistentMemory for Mapping {
             return Ok(());
         }
         self.sync_file()
+    }
+
+    fn sync_range(&self, offset: u64, length: u64) -> Result<(), MediaError> {
+        if self.is_dax() || self.protection == Protection::ReadOnly {
+            return self.sync();
+        }
+        let address = self.checked(Access::Sync, offset, length)?;
+        cpu::drain_stores();
+        let sync = || self.address_space.sync(address, length);
+        self.writeback.sync_part(sync).map_err(|errno| self.sync_error(errno))
     }
 
     #[inline]

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use vm_memory::VolatileSlice;
 
 mod access;
@@ -61,6 +61,10 @@ pub struct Mapping {
     writeback: Arc<Writeback>,
     /// True if holes are not read through the mapping, which would give them pages of their own.
     spares_holes: bool,
+    /// True if the kernel was asked to keep the file in single pages, and so reads nothing ahead.
+    has_single_pages: bool,
+    /// True if a read is more than a copy.
+    reads_aside: bool,
     /// The first read that failed although the file system was asked, too.
     unread: OnceLock<MediaError>,
 }
@@ -108,6 +112,10 @@ impl Mapping {
             (true, false) => Backing::FsDax,
             (false, false) => Backing::PageCache,
         };
+        // The node of a device is in a file system of memory, too, and has no holes.
+        let spares_holes = protection == Protection::ReadOnly
+            && backing != Backing::DeviceDax
+            && keeps_files_in_memory(&file);
         Ok(Mapping {
             base: address_space.at(range.start - start),
             address_space: Arc::new(address_space),
@@ -118,10 +126,9 @@ impl Mapping {
             durability: durability(request, backing),
             write_back: WriteBack::best(),
             writeback,
-            // The node of a device is in a file system of memory, too, and has no holes.
-            spares_holes: protection == Protection::ReadOnly
-                && backing != Backing::DeviceDax
-                && keeps_files_in_memory(&file),
+            spares_holes,
+            has_single_pages: false,
+            reads_aside: spares_holes,
             unread: OnceLock::new(),
             file: Arc::new(file),
         })
@@ -150,6 +157,8 @@ impl Mapping {
             // What is stored here never reaches the file.
             writeback: Arc::new(Writeback::new()),
             spares_holes: false,
+            has_single_pages: false,
+            reads_aside: false,
             unread: OnceLock::new(),
             file: Arc::new(file),
         })
@@ -172,8 +181,28 @@ impl Mapping {
     /// nothing to gain, since the medium is no page cache, or is only read.
     #[must_use]
     pub fn pages(&self) -> Option<Pages> {
-        let fills = self.backing == Backing::PageCache && self.protection == Protection::ReadWrite;
+        let fills = self.backing == Backing::PageCache
+            && self.protection == Protection::ReadWrite
+            && !self.has_single_pages;
         fills.then(|| Pages::new(&self.file, &self.address_space, self.file_offset, self.size))
+    }
+
+    /// Where stores are synced one by one: has the page cache hold the file in single pages. The kernel takes a store
+    /// to a mapped folio of several pages, of up to 2 MiB, for one to all of it (`block_page_mkwrite`,
+    /// `iomap_page_mkwrite`), and so writes all of it back. Folios that are there are given back, as far as others
+    /// do not map them.
+    pub fn keep_single_pages(&mut self) {
+        if self.durability != Durability::Strict || self.protection == Protection::ReadOnly {
+            return;
+        }
+        // Only what is clean is given back. If this fails, so does every later sync.
+        if self.writeback.sync(fdatasync(&self.file)).is_ok()
+            && self.address_space.expect_random_access().is_ok()
+        {
+            // A hint: of folios that stay, more is written back than was stored.
+            let _ = posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+            (self.has_single_pages, self.reads_aside) = (true, true);
+        }
     }
 
     /// The file, for others to map parts of it as `protection` says; as the mapping can, at most.
@@ -266,6 +295,14 @@ impl Mapping {
         let mut word = [0; N];
         self.read_after_fault(offset, &VolatileSlice::from(&mut word[..]), fault)?;
         Ok(word)
+    }
+
+    /// Has several pages read from the file together, which are not in memory.
+    #[cold]
+    fn fetch(&self, address: *mut u8, length: usize) {
+        if length > PAGE as usize {
+            self.address_space.fetch(address, length);
+        }
     }
 
     /// Reads by way of the file system what cannot be read through the mapping, after `fault`.

@@ -16,6 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::super::PAGE;
@@ -110,7 +111,7 @@ impl PageCache {
             Event::Store { offset, ref bytes } => self.store(offset, bytes),
             Event::Stream { offset, ref bytes, .. } => self.stream(offset, bytes),
             Event::ZeroBegins { offset, length } => self.stream(offset, &vec![0; length as usize]),
-            Event::SyncBegins => self.begin_sync(),
+            Event::SyncBegins { offset, length } => self.begin_sync(offset..offset + length),
             Event::SyncEnds { has_failed } => self.end_sync(has_failed),
             Event::Sync => self.sync(),
             Event::WriteBackFails { page } => self.fail_write_back(page),
@@ -146,11 +147,16 @@ impl PageCache {
         sector.stores.push(store);
     }
 
-    /// A sync begins: it will write back the pages that are dirty now, and waits for those that an earlier
-    /// one, whose process may be dead, is writing back.
-    pub fn begin_sync(&mut self) {
-        let mut dirty = mem::take(&mut self.dirty);
-        dirty.extend(self.syncing.iter().map(|(number, _)| number * self.sector_size / PAGE));
+    /// A sync of the pages of `range` begins: it will write back those that are dirty now, and waits for those
+    /// that an earlier one, whose process may be dead, is writing back.
+    pub fn begin_sync(&mut self, range: Range<u64>) {
+        // What is being written back elsewhere is left to later syncs, as what is dirty there.
+        let earlier = self.syncing.iter().map(|(number, _)| number * self.sector_size / PAGE);
+        self.dirty.extend(earlier);
+        let pages = range.start / PAGE..range.end.div_ceil(PAGE);
+        let (dirty, others) = self.dirty.iter().partition(|page| pages.contains(page));
+        let dirty: BTreeSet<u64> = dirty;
+        self.dirty = others;
         let in_page = |(number, sector): (&u64, &Sector)| {
             let is_dirty = dirty.contains(&(number * self.sector_size / PAGE));
             is_dirty.then_some((*number, sector.stores.len()))
@@ -240,7 +246,7 @@ impl PageCache {
 
     /// Everything stored so far is on the disk.
     pub fn sync(&mut self) {
-        self.begin_sync();
+        self.begin_sync(0..u64::MAX);
         for number in self.sectors.keys().copied().collect::<Vec<_>>() {
             self.persist(number, self.sectors[&number].stores.len());
         }
@@ -336,6 +342,7 @@ mod tests {
 
     const EFFORT: Effort = Effort { most: 1000, random: 4, lines: 16 };
     const SECTOR: u64 = 512;
+    const WHOLE: Range<u64> = 0..4 * PAGE;
 
     fn cache() -> PageCache {
         PageCache::new(Contents::zeroes(4 * PAGE), SECTOR)
@@ -379,7 +386,7 @@ mod tests {
     fn a_sync_makes_durable_what_was_stored_before_it_began() {
         let mut cache = cache();
         cache.store(0, &[1]);
-        cache.begin_sync();
+        cache.begin_sync(WHOLE);
         cache.store(0, &[2]);
         cache.store(PAGE, &[3]);
         assert_eq!(left(&cache, [0]), [[0], [1], [2]].into());
@@ -394,12 +401,12 @@ mod tests {
         let mut cache = cache();
         cache.store(0, &[1]);
         cache.store(PAGE, &[1]);
-        cache.begin_sync();
+        cache.begin_sync(WHOLE);
         cache.end_sync(true);
         assert_eq!(cache.lost_pages().collect::<Vec<_>>(), [0, PAGE]);
         cache.store(PAGE + SECTOR, &[2]);
         assert_eq!(cache.lost_pages().collect::<Vec<_>>(), [0]);
-        cache.begin_sync();
+        cache.begin_sync(WHOLE);
         cache.end_sync(false);
         assert_eq!(left(&cache, [0, PAGE, PAGE + SECTOR]), [[0, 1, 2], [1, 1, 2]].into());
         // What a reader sees is lost with its page.
@@ -418,7 +425,7 @@ mod tests {
         cache.store(0, &[1]);
         cache.store(PAGE, &[1]);
         cache.fail_write_back(0);
-        cache.begin_sync();
+        cache.begin_sync(WHOLE);
         cache.end_sync(false);
         assert_eq!(left(&cache, [0, PAGE]), [[0, 1], [1, 1]].into());
     }

@@ -63,8 +63,13 @@ pub enum Event {
     },
     /// Everything became durable.
     Sync,
-    /// A sync of a file began.
-    SyncBegins,
+    /// A sync of a file began, or of a part of it.
+    SyncBegins {
+        /// The first byte of the part.
+        offset: u64,
+        /// How many bytes.
+        length: u64,
+    },
     /// The sync of a file ended.
     SyncEnds {
         /// It could not write everything back.
@@ -99,7 +104,7 @@ impl Event {
             Event::Sync => unfenced.sync(durable),
             // A mark, and the events of files that are not on persistent memory.
             Event::Mark(_)
-            | Event::SyncBegins
+            | Event::SyncBegins { .. }
             | Event::SyncEnds { .. }
             | Event::WriteBackFails { .. }
             | Event::Dropped { .. } => {}
@@ -166,13 +171,13 @@ impl Recorder {
         }
     }
 
-    /// What fdatasync does.
-    fn write_back(&self, file: &File) -> Result<(), Errno> {
+    /// What fdatasync does to a part of the file.
+    fn write_back(&self, file: &File, offset: u64, length: u64) -> Result<(), Errno> {
         turns::pause();
         if file.is_interrupted() {
             return Err(Errno::EINTR);
         }
-        self.push(Event::SyncBegins);
+        self.push(Event::SyncBegins { offset, length });
         turns::pause();
         let (has_failed, dropped) = file.fails_to_sync();
         let tells_of_error = has_failed || file.has_untold_error();
@@ -185,7 +190,7 @@ impl Recorder {
     }
 
     fn sync_file(&self, file: &File) -> Result<(), MediaError> {
-        let synced = file.writeback().sync(|| self.write_back(file));
+        let synced = file.writeback().sync(|| self.write_back(file, 0, self.size()));
         synced.map_err(|errno| self.sync_error(errno))
     }
 
@@ -345,6 +350,13 @@ impl PersistentMemory for Recorder {
         self.medium.sync()?;
         self.push(Event::Sync);
         Ok(())
+    }
+
+    fn sync_range(&self, offset: u64, length: u64) -> Result<(), MediaError> {
+        let Some(file) = &self.file else { return self.sync() };
+        turns::pause();
+        let synced = file.writeback().sync_part(|| self.write_back(file, offset, length));
+        synced.map_err(|errno| self.sync_error(errno))
     }
 
     fn sync_takes_time(&self) -> bool {

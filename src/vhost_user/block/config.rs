@@ -275,7 +275,8 @@ impl<'a> MappedDisk<'a> {
 
     /// Serves the BTT, which is opened again whenever its namespace has grown.
     pub fn serve_growing(self) -> Result<Server, Error> {
-        let MappedDisk { config, mapped, endpoint, regions, stop } = self;
+        let MappedDisk { config, mut mapped, endpoint, regions, stop } = self;
+        mapped.medium.keep_single_pages();
         let (durability, backing) = (mapped.medium.durability(), mapped.medium.backing());
         let pages = mapped.medium.pages();
         let OpenDisk { claim, btt, version, device, facts } = config.open_btt(mapped)?;

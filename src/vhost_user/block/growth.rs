@@ -64,9 +64,10 @@ impl DiskGrowth {
         // The BTT in memory and the one that is opened must not both be written to.
         let _pause = Pause::begin(self.device.clone());
         let grown = namespace::grow_claimed(&self.config.namespace, &opened.claim, self.version)?;
-        let Some(mapped) = grown else { return Ok(false) };
+        let Some(mut mapped) = grown else { return Ok(false) };
         // The one that is opened knows nothing of writes that are not durable yet.
         self.device.sync()?;
+        mapped.medium.keep_single_pages();
         let pages = mapped.medium.pages();
         let OpenDisk { claim, btt, device, facts, .. } = self.config.open_btt(mapped)?;
         *opened = Opened { claim, btt };

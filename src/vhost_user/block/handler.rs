@@ -166,6 +166,10 @@ impl<Q: DiskQueue> Handler for BlockHandler<Q> {
         done
     }
 
+    fn gathers(&self) -> bool {
+        self.requests.shared.device.syncs_writes
+    }
+
     fn disconnect(&mut self) {
         self.requests.chains = new_chains();
         self.requests.offered_before = 0;

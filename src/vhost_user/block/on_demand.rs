@@ -119,7 +119,8 @@ impl Hold for OnDemand {
             return Ok(());
         }
         let kind = if self.config.read_only { ClaimKind::Shared } else { ClaimKind::Exclusive };
-        let mapped = self.config.namespace.map(kind)?;
+        let mut mapped = self.config.namespace.map(kind)?;
+        mapped.medium.keep_single_pages();
         let OpenDisk { claim, device, facts, .. } = self.config.open_btt(mapped)?;
         let (device, queues) = device.into_parts();
         let (told, told_size) = (self.seen.sectors, self.seen.sector_size);

@@ -96,6 +96,8 @@ pub struct Device {
     pub discards: bool,
     /// A completed write is safe without a flush.
     pub is_write_through: bool,
+    /// A batch of writes takes the time of a sync of the file or more.
+    pub syncs_writes: bool,
     /// What the guest reads as the device's id.
     pub serial: Serial,
     /// Number of request queues.
@@ -124,6 +126,7 @@ impl Device {
             trims,
             discards: trims && !read_only,
             is_write_through: disk.durability() != Durability::PageCache,
+            syncs_writes: disk.durability() == Durability::Strict,
             serial: options.serial,
             queues: options.queues,
             queue_size: options.queue_size,

@@ -217,6 +217,7 @@ mod tests {
             trims: false,
             discards: false,
             is_write_through: true,
+            syncs_writes: false,
             serial: Serial::new("x").unwrap(),
             queues: 1,
             queue_size: 16,

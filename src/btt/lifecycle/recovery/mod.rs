@@ -116,6 +116,8 @@ fn newest_entry(
         free_has_error: has_error_flag(entry.old_map),
         slot: newest.other(),
         sequence: sequence.next(),
+        // Opening makes it durable.
+        map_sync: 0,
     };
     Ok(Newest { entry, lane })
 }

@@ -9,6 +9,7 @@
 //! A batch ends early when the session wants the ring, or the connection ends: what was not carried out
 //! goes back to the ring.
 
+use std::hint::spin_loop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -32,6 +33,9 @@ use crate::virtio::{DescriptorTable, GuestRam};
 
 /// Most requests of a batch.
 pub(in crate::vhost_user) const BATCH_REQUESTS: usize = 64;
+
+/// Longest wait for requests that are about to come: little of what a sync takes.
+const GATHERED_FOR: Duration = Duration::from_micros(100);
 
 /// The requests of a batch.
 pub(in crate::vhost_user) struct Requests<'a> {
@@ -100,6 +104,11 @@ pub(in crate::vhost_user) trait Handler: Send {
     /// told of them once this returns. Returns how many it has carried out: all, unless it was interrupted.
     fn run(&mut self, requests: &Requests<'_>, completions: &mut Completions<Self::Reply>)
     -> usize;
+
+    /// Returns whether a batch takes so long that it pays to wait a moment for requests that are about to come.
+    fn gathers(&self) -> bool {
+        false
+    }
 
     /// The connection has ended: gives back what one guest has made large.
     fn disconnect(&mut self) {}
@@ -406,12 +415,30 @@ impl<H: Handler> Worker<H> {
             return Ok(None);
         }
         self.quieten(state, memory)?;
-        let (offered, memory) = look(&state.queue, memory)?;
+        let (offered, memory) = if self.handler.gathers() {
+            self.gather(state, memory)
+        } else {
+            look(&state.queue, memory)
+        }?;
         let first = state.queue.next_avail();
         self.heads.clear();
         let most = room.min(BATCH_REQUESTS);
         take_heads(&mut state.queue, &memory, offered, most, &mut self.heads)?;
         Ok((!self.heads.is_empty()).then_some(Popped { memory, first }))
+    }
+
+    /// Looks until as many requests are offered as the last batch had: a guest that was told of several
+    /// together sends as many again, one after another, and those that come too late wait for a whole batch.
+    fn gather(&self, state: &RingState, memory: &Memory) -> Result<(usize, Snapshot), Error> {
+        let (begun, expected) = (Instant::now(), self.heads.len());
+        loop {
+            let (offered, snapshot) = look(&state.queue, memory)?;
+            if offered == 0 || offered >= expected || begun.elapsed() > GATHERED_FOR {
+                return Ok((offered, snapshot));
+            }
+            // Not offered to other threads: one that takes the CPU keeps it for longer than this.
+            spin_loop();
+        }
     }
 
     /// Has what was popped carried out. What is not, because the batch is to end, goes back to the ring.
