@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt;
+use std::panic::resume_unwind;
 use std::process::exit;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use log::warn;
 
-use super::super::log::{LogWriter, Note};
+use super::super::log::{Change, Content, LogWriter, Note};
 use super::failure::{Choice, Failure, Moment};
 
 /// Exit status after a power failure.
@@ -22,6 +24,10 @@ const POWER_HAS_FAILED: i32 = 3;
 
 /// Bytes of writes that are kept; beyond, the oldest reach the image, as in every disk whose cache is full.
 const MOST_PENDING: u64 = 256 << 20;
+
+/// Bytes of writes that the log gets from a thread of its own, while they are written to the image: starting one takes as
+/// long as writing a tenth of them.
+const WORTH_A_THREAD: usize = 1 << 20;
 
 /// Why an image cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -308,13 +314,16 @@ impl Cache {
         flush: Option<Note>,
     ) -> io::Result<()> {
         let State { writes, log, .. } = state;
-        for write in numbers.iter().filter_map(|number| writes.get(number)) {
-            if let Some(log) = log {
-                write.record(log, flags)?;
-            }
-            write.store(&self.image, self.options.sector_size)?;
-        }
-        let Some(log) = log else { return Ok(()) };
+        let chosen = || numbers.iter().filter_map(|number| writes.get(number));
+        let store =
+            || chosen().try_for_each(|write| write.store(&self.image, self.options.sector_size));
+        let Some(log) = log else { return store() };
+        let bytes: usize = chosen().map(Write::bytes).sum();
+        side_by_side(
+            bytes >= WORTH_A_THREAD,
+            || log.changes(chosen().filter_map(|write| write.entry(flags))),
+            store,
+        )?;
         flush.map_or(Ok(()), |note| log.flush(note))?;
         log.commit()
     }
@@ -398,8 +407,8 @@ impl Cache {
         if let Some(log) = &mut state.log {
             for write in state.writes.values_mut() {
                 write.note.in_flight = !write.is_complete;
-                let _ = write.record(log, 0);
             }
+            let _ = log.changes(state.writes.values().filter_map(|write| write.entry(0)));
             let _ = log.commit();
         }
         (state.versions.len(), kept)
@@ -412,7 +421,7 @@ fn record_mark(state: &mut State, text: &str) -> io::Result<()> {
     let State { writes, log: Some(log), .. } = state else { return Ok(()) };
     let is_new = |write: &&mut Write| write.is_complete && !write.is_recorded;
     let new: Vec<&mut Write> = writes.values_mut().filter(is_new).collect();
-    new.iter().try_for_each(|write| write.record(log, 0))?;
+    log.changes(new.iter().filter_map(|write| write.entry(0)))?;
     log.mark(text)?;
     log.commit()?;
     for write in new {
@@ -446,6 +455,14 @@ impl State {
 }
 
 impl Write {
+    /// Bytes of its data.
+    fn bytes(&self) -> usize {
+        match &self.data {
+            Data::Bytes(bytes) => bytes.len(),
+            Data::Discarded(_) => 0,
+        }
+    }
+
     fn sectors(&self, sector_size: u32) -> u64 {
         match &self.data {
             Data::Bytes(bytes) => bytes.len() as u64 / u64::from(sector_size),
@@ -475,11 +492,30 @@ impl Write {
         }
     }
 
-    fn record(&self, log: &mut LogWriter, flags: u64) -> io::Result<()> {
-        match &self.data {
-            _ if self.is_recorded => Ok(()),
-            Data::Bytes(bytes) => log.write(self.sector, bytes, flags, self.note),
-            Data::Discarded(sectors) => log.discard(self.sector, *sectors, flags, self.note),
-        }
+    /// What of it is recorded; `None`: it is in the log already.
+    fn entry(&self, flags: u64) -> Option<Change<'_>> {
+        let content = match &self.data {
+            Data::Bytes(bytes) => Content::Bytes(bytes),
+            Data::Discarded(sectors) => Content::Discarded(*sectors),
+        };
+        let Write { sector, note, .. } = *self;
+        (!self.is_recorded).then_some(Change { sector, content, flags, note })
     }
+}
+
+/// Carries out both, at the same time if `at_once`. Returns what fails, which can be starting a thread for that.
+fn side_by_side(
+    at_once: bool,
+    first: impl FnOnce() -> io::Result<()> + Send,
+    second: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    if !at_once {
+        return first().and_then(|()| second());
+    }
+    thread::scope(|scope| {
+        let first = thread::Builder::new().name("log".into()).spawn_scoped(scope, first)?;
+        let second = second();
+        first.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        second
+    })
 }
