@@ -177,7 +177,7 @@ fn fill_the_log(length: usize, count: u64) -> usize {
 fn when_the_log_cannot_be_written_the_guest_gets_errors_and_the_log_stays_whole() {
     let flushed = fill_the_log(4096, 1);
     assert!(flushed > 100, "{flushed}");
-    // More than is collected, in one flush; and so much that the log is written by a thread of its own.
+    // Less in one flush than is written at once, and more.
     for (length, count, fewest) in [(64 << 10, 3, 10), (32 << 10, 40, 2)] {
         let flushed = fill_the_log(length, count);
         assert!(flushed >= fewest, "{flushed}");

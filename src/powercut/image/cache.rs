@@ -8,10 +8,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt;
-use std::panic::resume_unwind;
 use std::process::exit;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Instant;
 
 use log::warn;
@@ -24,10 +22,6 @@ const POWER_HAS_FAILED: i32 = 3;
 
 /// Bytes of writes that are kept; beyond, the oldest reach the image, as in every disk whose cache is full.
 const MOST_PENDING: u64 = 256 << 20;
-
-/// Bytes of writes that the log gets from a thread of its own, while they are written to the image: starting one takes as
-/// long as writing a tenth of them.
-const WORTH_A_THREAD: usize = 1 << 20;
 
 /// Why an image cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -315,15 +309,11 @@ impl Cache {
     ) -> io::Result<()> {
         let State { writes, log, .. } = state;
         let chosen = || numbers.iter().filter_map(|number| writes.get(number));
-        let store =
-            || chosen().try_for_each(|write| write.store(&self.image, self.options.sector_size));
-        let Some(log) = log else { return store() };
-        let bytes: usize = chosen().map(Write::bytes).sum();
-        side_by_side(
-            bytes >= WORTH_A_THREAD,
-            || log.changes(chosen().filter_map(|write| write.entry(flags))),
-            store,
-        )?;
+        if let Some(log) = log {
+            log.changes(chosen().filter_map(|write| write.entry(flags)))?;
+        }
+        chosen().try_for_each(|write| write.store(&self.image, self.options.sector_size))?;
+        let Some(log) = log else { return Ok(()) };
         flush.map_or(Ok(()), |note| log.flush(note))?;
         log.commit()
     }
@@ -455,14 +445,6 @@ impl State {
 }
 
 impl Write {
-    /// Bytes of its data.
-    fn bytes(&self) -> usize {
-        match &self.data {
-            Data::Bytes(bytes) => bytes.len(),
-            Data::Discarded(_) => 0,
-        }
-    }
-
     fn sectors(&self, sector_size: u32) -> u64 {
         match &self.data {
             Data::Bytes(bytes) => bytes.len() as u64 / u64::from(sector_size),
@@ -501,21 +483,4 @@ impl Write {
         let Write { sector, note, .. } = *self;
         (!self.is_recorded).then_some(Change { sector, content, flags, note })
     }
-}
-
-/// Carries out both, at the same time if `at_once`. Returns what fails, which can be starting a thread for that.
-fn side_by_side(
-    at_once: bool,
-    first: impl FnOnce() -> io::Result<()> + Send,
-    second: impl FnOnce() -> io::Result<()>,
-) -> io::Result<()> {
-    if !at_once {
-        return first().and_then(|()| second());
-    }
-    thread::scope(|scope| {
-        let first = thread::Builder::new().name("log".into()).spawn_scoped(scope, first)?;
-        let second = second();
-        first.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-        second
-    })
 }
