@@ -78,6 +78,9 @@ fn pages_are_whole_after_power_failures_with_atomic_and_torn_without() {
         atomic += torn_atomic;
         plain += torn(&["--atomic", "off"]);
     }
-    figures(&format!("power-fail-pages seeds={count} torn_atomic={atomic} torn_plain={plain}"));
+    let pages = count * PAGES;
+    figures(&format!(
+        "power-fail-pages failures={count} pages={pages} torn_atomic={atomic} torn_plain={plain}"
+    ));
     assert!(plain > 0 || count < 5, "the harness is blind: no page was torn without --atomic");
 }

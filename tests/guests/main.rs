@@ -29,6 +29,7 @@ mod ext4;
 mod firmware;
 mod growth;
 mod kept;
+mod large_blocks;
 mod linux_btt;
 mod migration;
 mod namespaces;

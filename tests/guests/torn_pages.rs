@@ -79,7 +79,7 @@ fn fail_under_load(file: &Path, folder: &Path, fences: u64, seed: u64, atomic: &
 #[test]
 #[ignore = "takes minutes; scripts/test --deep runs it"]
 fn the_power_fails_and_pages_are_whole_with_atomic_where_they_are_torn_without() {
-    let (mut torn, mut torn_without) = (0, 0);
+    let (mut torn, mut torn_without, mut failures_without) = (0, 0, 0);
     let seeds = seeds(1);
     let count = seeds.end - seeds.start;
     for seed in seeds {
@@ -92,15 +92,21 @@ fn the_power_fails_and_pages_are_whole_with_atomic_where_they_are_torn_without()
         };
         torn += fail("atomic.nvdimm", fences, "16K");
         // A round has three fences: of the one after the flog's entries, some are there.
+        let torn_before = torn_without;
         for fences in fences..fences + 3 {
+            failures_without += 1;
             torn_without += fail(&format!("sectors-{fences}.nvdimm"), fences, "off");
-            if torn_without > 0 {
+            if torn_without > torn_before {
                 break;
             }
         }
     }
+    let pages = SECTORS.count() as u64 / PAGE;
     figures(&format!(
-        "power-fail-guest-pages seeds={count} torn={torn} torn_without_atomic={torn_without}"
+        "power-fail-guest-pages failures={count} pages={} torn={torn} \
+         failures_without_atomic={failures_without} pages={} torn={torn_without}",
+        count * pages,
+        failures_without * pages,
     ));
     assert_eq!(torn, 0);
     assert!(torn_without > 0, "the harness is blind: no page was torn");
@@ -127,8 +133,8 @@ fn checked(image: &Contents) -> Report {
 }
 
 /// What a power failure in the middle of the second write of all pages leaves of `file`: of most pages a part is in
-/// the flog.
-fn cut_off(file: &Path) -> Contents {
+/// the flog. Returns how many entries of the flog are to be taken back, too.
+fn cut_off(file: &Path, seed: u64) -> (usize, Contents) {
     let medium = Arc::new(Simulated::with_contents(&read(file).expect("the disk")));
     write_pages(medium.clone(), 1);
     let base = medium.snapshot();
@@ -138,7 +144,7 @@ fn cut_off(file: &Path) -> Contents {
     let arena = find(&*medium, None).expect("a BTT")[0];
     let flog = arena.start + arena.info.geometry.logoff;
     let flog = flog..flog + (16 << 10);
-    let mut random = Random::new(1);
+    let mut random = Random::new(seed);
     let mut best: Option<(usize, Contents)> = None;
     for event in recorder.take_trace() {
         model.replay(std::slice::from_ref(&event));
@@ -155,7 +161,7 @@ fn cut_off(file: &Path) -> Contents {
     }
     let (taken_back, image) = best.expect("an image");
     assert!(taken_back > 8, "{taken_back} entries are to be taken back");
-    image
+    (taken_back, image)
 }
 
 fn save(image: &Contents, file: &Path) {
@@ -163,13 +169,14 @@ fn save(image: &Contents, file: &Path) {
 }
 
 /// Linux completes what is pending sector by sector, and writes; and then the disk is ours again, whose
-/// record of the pages is still there.
-#[test]
-fn linux_serves_whole_sectors_of_a_disk_that_was_cut_off_in_pages_and_so_do_we_after_it() {
+/// record of the pages is still there. Returns how many entries would have been taken back, how many sectors Linux had
+/// acknowledged, and how many pages are torn after it.
+fn linux_has_a_disk_in_between(seed: u64) -> [usize; 3] {
+    let _replay = Replay { seed, command: REPLAY };
     let scratch = scratch();
     let file = scratch.path().join("cut.nvdimm");
     Tool::on(&file).create_disk("32M", SIZE as u32);
-    let image = cut_off(&file);
+    let (taken_back, image) = cut_off(&file, seed);
     save(&image, &file);
 
     // If no other process has it in between, it is of whole pages.
@@ -179,16 +186,17 @@ fn linux_serves_whole_sectors_of_a_disk_that_was_cut_off_in_pages_and_so_do_we_a
 
     let nvdimm = Nvdimm { file: &file, labels: Labels::None };
     let guest = Guest::machine(scratch.path()).cpus(2).initramfs(&programs()).nvdimm(&nvdimm);
-    let mut guest = guest.boot(
+    let mut guest = guest.boot(&format!(
         "read_sectors /dev/pmem0s | say_sha256 sectors
-        timeout 1 /opt/guest-load direct /dev/pmem0s 1 || true
-        say done",
-    );
+        timeout 1 /opt/guest-load direct /dev/pmem0s {seed} || true
+        say done"
+    ));
     let sectors = guest.wait_for("sectors");
     println!("Linux read {sectors}");
     let mut acknowledged = acknowledged(&guest.hear_until("done"));
     assert!(!acknowledged.is_empty(), "there was no load");
     guest.finish();
+    let by_linux = acknowledged.len();
     for sector in SECTORS {
         // Linux's versions begin anew.
         acknowledged.entry(sector).or_insert(1);
@@ -198,5 +206,22 @@ fn linux_serves_whole_sectors_of_a_disk_that_was_cut_off_in_pages_and_so_do_we_a
     // Served again with pages, it shows the same.
     let daemon = Daemon::start_with(&file, 2, &["--atomic=16K"]);
     daemon.stop();
-    versions(&Tool::on(&file).export(), &acknowledged);
+    let versions = versions(&Tool::on(&file).export(), &acknowledged);
+    [taken_back, by_linux, count_torn(&versions)]
+}
+
+#[test]
+fn linux_serves_whole_sectors_of_a_disk_that_was_cut_off_in_pages_and_so_do_we_after_it() {
+    let seeds = seeds(1);
+    let count = seeds.end - seeds.start;
+    let mut sum = [0; 3];
+    for seed in seeds {
+        let counts = linux_has_a_disk_in_between(seed);
+        sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+    }
+    let [taken_back, acknowledged, mixed] = sum;
+    figures(&format!(
+        "linux-after-pages images={count} entries_of_cut_pages={taken_back} \
+         acknowledged_by_linux={acknowledged} torn_sectors=0 lost=0 pages_of_two_versions={mixed}"
+    ));
 }

@@ -39,6 +39,29 @@ fn a_recording_replayed_is_the_image_and_marks_are_behind_what_was_flushed_befor
     assert_eq!((position(&entries, "first"), position(&entries, "second")), (4, 9));
 }
 
+/// Long data are written to the log from where they are, many at a time; short ones are copied between them.
+#[test]
+fn many_writes_of_all_lengths_between_two_flushes_are_recorded_in_their_order() {
+    let place = Place::new();
+    let lengths = [512, 20 << 10, 4096, 64 << 10, 16 << 10];
+    place.record(|guest, _| {
+        for number in 0..700 {
+            let data = vec![(number % 251) as u8 + 1; lengths[number % lengths.len()]];
+            guest.write(number as u64 % 128 * 15, &data);
+        }
+        guest.flush();
+        guest.write(3, &[0x77; 512]);
+    });
+    let (size, entries) = read(&place.path("log"));
+    let mut disk = vec![0; SIZE as usize];
+    replay(size, &entries, &mut disk);
+    assert!(disk == place.disk());
+    let sectors: Vec<u64> = entries[1..701].iter().map(|entry| entry.sectors).collect();
+    let expected = lengths.iter().cycle().take(700).map(|length| *length as u64 / 512);
+    assert_eq!(sectors, expected.collect::<Vec<u64>>());
+    assert_eq!(entries[701].flags, FLUSH);
+}
+
 #[test]
 fn a_disk_without_a_write_cache_records_writes_that_are_durable() {
     let place = Place::new();
@@ -117,14 +140,14 @@ fn a_recording_is_shown_as_text_as_json_and_as_a_drawing() {
     assert!(svg.contains("2 sectors at 10") && svg.contains("&lt;here&gt;"), "{svg}");
 }
 
-/// One that runs into the limit of its files' size.
-#[test]
-fn when_the_log_cannot_be_written_the_guest_gets_errors_and_the_log_stays_whole() {
+/// One that runs into the limit of its files' size: the guest writes `length` bytes `count` times before each flush. Returns
+/// how many flushes have succeeded.
+fn fill_the_log(length: usize, count: u64) -> usize {
     let place = Place::new();
     let log = place.path("log");
     let mut command = std::process::Command::new("sh");
-    // 2 MiB, in blocks of 512 bytes: the image has 1 MiB.
-    command.args(["-c", "ulimit -f 4096; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_powercut")]);
+    // 4 MiB, in blocks of 512 bytes: the image has 1 MiB.
+    command.args(["-c", "ulimit -f 8192; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_powercut")]);
     command.arg("serve").arg("--image").arg(place.path("disk.raw"));
     command.arg("--socket-path").arg(place.path("disk.sock")).arg("--record").arg(&log);
     let mut daemon = Daemon::spawn(command, place.path("disk.sock"));
@@ -132,7 +155,9 @@ fn when_the_log_cannot_be_written_the_guest_gets_errors_and_the_log_stays_whole(
     let mut driver = Driver::connect(daemon.connect(), 1);
     let mut flushed = 0;
     loop {
-        assert_eq!(driver.write(0, 0, &[7; 4096]), OK);
+        for number in 0..count {
+            assert_eq!(driver.write(0, number % 8 * 128, &vec![7; length]), OK);
+        }
         let status = driver.request(0, crate::common::frontend::T_FLUSH, 0, &[], 0).0;
         if status != OK {
             break;
@@ -143,7 +168,18 @@ fn when_the_log_cannot_be_written_the_guest_gets_errors_and_the_log_stays_whole(
     drop(driver);
     daemon.kill();
     let (_, entries) = read(&log);
-    let recorded = entries.iter().filter(|entry| entry.flags == FLUSH).count();
-    assert_eq!(recorded, flushed);
+    let of_kind = |flags: u64| entries.iter().filter(|entry| entry.flags == flags).count();
+    assert_eq!((of_kind(FLUSH), of_kind(0)), (flushed, flushed * count as usize));
+    flushed
+}
+
+#[test]
+fn when_the_log_cannot_be_written_the_guest_gets_errors_and_the_log_stays_whole() {
+    let flushed = fill_the_log(4096, 1);
     assert!(flushed > 100, "{flushed}");
+    // Less in one flush than is written at once, and more.
+    for (length, count, fewest) in [(64 << 10, 3, 10), (32 << 10, 40, 2)] {
+        let flushed = fill_the_log(length, count);
+        assert!(flushed >= fewest, "{flushed}");
+    }
 }

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use log::warn;
 
-use super::super::log::{LogWriter, Note};
+use super::super::log::{Change, Content, LogWriter, Note};
 use super::failure::{Choice, Failure, Moment};
 
 /// Exit status after a power failure.
@@ -308,12 +308,11 @@ impl Cache {
         flush: Option<Note>,
     ) -> io::Result<()> {
         let State { writes, log, .. } = state;
-        for write in numbers.iter().filter_map(|number| writes.get(number)) {
-            if let Some(log) = log {
-                write.record(log, flags)?;
-            }
-            write.store(&self.image, self.options.sector_size)?;
+        let chosen = || numbers.iter().filter_map(|number| writes.get(number));
+        if let Some(log) = log {
+            log.changes(chosen().filter_map(|write| write.entry(flags)))?;
         }
+        chosen().try_for_each(|write| write.store(&self.image, self.options.sector_size))?;
         let Some(log) = log else { return Ok(()) };
         flush.map_or(Ok(()), |note| log.flush(note))?;
         log.commit()
@@ -398,8 +397,8 @@ impl Cache {
         if let Some(log) = &mut state.log {
             for write in state.writes.values_mut() {
                 write.note.in_flight = !write.is_complete;
-                let _ = write.record(log, 0);
             }
+            let _ = log.changes(state.writes.values().filter_map(|write| write.entry(0)));
             let _ = log.commit();
         }
         (state.versions.len(), kept)
@@ -412,7 +411,7 @@ fn record_mark(state: &mut State, text: &str) -> io::Result<()> {
     let State { writes, log: Some(log), .. } = state else { return Ok(()) };
     let is_new = |write: &&mut Write| write.is_complete && !write.is_recorded;
     let new: Vec<&mut Write> = writes.values_mut().filter(is_new).collect();
-    new.iter().try_for_each(|write| write.record(log, 0))?;
+    log.changes(new.iter().filter_map(|write| write.entry(0)))?;
     log.mark(text)?;
     log.commit()?;
     for write in new {
@@ -475,11 +474,13 @@ impl Write {
         }
     }
 
-    fn record(&self, log: &mut LogWriter, flags: u64) -> io::Result<()> {
-        match &self.data {
-            _ if self.is_recorded => Ok(()),
-            Data::Bytes(bytes) => log.write(self.sector, bytes, flags, self.note),
-            Data::Discarded(sectors) => log.discard(self.sector, *sectors, flags, self.note),
-        }
+    /// What of it is recorded; `None`: it is in the log already.
+    fn entry(&self, flags: u64) -> Option<Change<'_>> {
+        let content = match &self.data {
+            Data::Bytes(bytes) => Content::Bytes(bytes),
+            Data::Discarded(sectors) => Content::Discarded(*sectors),
+        };
+        let Write { sector, note, .. } = *self;
+        (!self.is_recorded).then_some(Change { sector, content, flags, note })
     }
 }

@@ -11,7 +11,7 @@ mod reader;
 mod writer;
 
 pub use reader::{Entry, Log, LogError};
-pub use writer::LogWriter;
+pub use writer::{Change, Content, LogWriter};
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

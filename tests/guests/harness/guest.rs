@@ -97,6 +97,17 @@ impl Guest {
         machine
     }
 
+    /// As [`Guest::machine`], with the kernel that `qemu/fetch-kernel` has unpacked: it knows blocks that are larger than
+    /// a page of memory.
+    pub fn newer_kernel(scratch: &Path) -> Machine<'_> {
+        let folder =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guest/kernel.trixie-backports");
+        assert!(folder.exists(), "no {}: see run_deep_guests in scripts/test", folder.display());
+        let mut machine = Guest::machine(scratch);
+        machine.command.arg("--kernel").arg(folder);
+        machine
+    }
+
     /// Waits until the script says `name`, and returns the value it says with it.
     #[track_caller]
     pub fn wait_for(&mut self, name: &str) -> String {

@@ -10,7 +10,7 @@ mod qmp;
 mod tool;
 
 pub use daemon::Daemon;
-pub use guest::{Guest, Labels, Nvdimm, Said};
+pub use guest::{Guest, Labels, Machine, Nvdimm, Said};
 pub use qmp::Qmp;
 pub use tool::Tool;
 
